@@ -1,0 +1,85 @@
+"""Await the result of a Smile ID job: asynchronous, typed, verified."""
+
+from smilejobs.client import Client, ClientOptions
+from smilejobs.durations import Duration
+from smilejobs.errors import (
+    ApiError,
+    BadRequestError,
+    BadResponseError,
+    CredentialsError,
+    JobNotFoundError,
+    NotApprovedError,
+    NoZipError,
+    RateLimitedError,
+    RequestError,
+    ServerError,
+    SignatureError,
+    SmileJobsError,
+    TooManyFailuresError,
+    UntrustedError,
+    UserDisabledError,
+    UserNotFoundError,
+    WaitTimeoutError,
+    WrongJobError,
+)
+from smilejobs.model.codes import (
+    JOB_TYPES,
+    RESULT_CODES,
+    STATUS_CODES,
+    CodeClass,
+    ResultCode,
+    StatusCode,
+    Verdict,
+)
+from smilejobs.model.jobs import JobRef, JobResult, JobStatus, PartnerParams
+from smilejobs.model.links import ImageLink, ImageLinks
+from smilejobs.polling.pace import Pace, PaceFunction
+from smilejobs.polling.rules import Until
+from smilejobs.settings import Credentials, Environment
+from smilejobs.transport import HTTPClient, HTTPResponse
+from smilejobs.version import __version__
+
+__all__ = [
+    "JOB_TYPES",
+    "RESULT_CODES",
+    "STATUS_CODES",
+    "ApiError",
+    "BadRequestError",
+    "BadResponseError",
+    "Client",
+    "ClientOptions",
+    "CodeClass",
+    "Credentials",
+    "CredentialsError",
+    "Duration",
+    "Environment",
+    "HTTPClient",
+    "HTTPResponse",
+    "ImageLink",
+    "ImageLinks",
+    "JobNotFoundError",
+    "JobRef",
+    "JobResult",
+    "JobStatus",
+    "NoZipError",
+    "NotApprovedError",
+    "Pace",
+    "PaceFunction",
+    "PartnerParams",
+    "RateLimitedError",
+    "RequestError",
+    "ResultCode",
+    "ServerError",
+    "SignatureError",
+    "SmileJobsError",
+    "StatusCode",
+    "TooManyFailuresError",
+    "UntrustedError",
+    "Until",
+    "UserDisabledError",
+    "UserNotFoundError",
+    "Verdict",
+    "WaitTimeoutError",
+    "WrongJobError",
+    "__version__",
+]

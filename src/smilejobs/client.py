@@ -1,0 +1,252 @@
+"""The client: its life, and the doors to everything that it can do."""
+
+import os
+from collections.abc import AsyncGenerator, Callable
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Self, TypedDict, Unpack
+
+from smilejobs.durations import Duration, positive, seconds
+from smilejobs.exchange import Exchange
+from smilejobs.model.jobs import JobRef, JobStatus
+from smilejobs.polling.pace import PaceFunction
+from smilejobs.polling.rules import Terms, Until
+from smilejobs.settings import Environment, arguments_from, settings
+from smilejobs.transport import HTTPClient, Transport
+from smilejobs.waiting import Wait, ask
+from smilejobs.wire.protocol import HEADERS, PATH
+
+
+def _utcnow() -> datetime:
+    return datetime.now(UTC)
+
+
+class ClientOptions(TypedDict, total=False):
+    """The arguments of `Client` that `Client.from_env` takes: all that do not come from the environment."""
+
+    http_client: HTTPClient | None
+    max_connections: int
+    rate: float | None
+    request_timeout: Duration
+    attempts: int
+    max_response_bytes: int
+    now: Callable[[], datetime]
+
+
+class Client:
+    """Asks the Job Status API, and waits for its answers.
+
+    One client per event loop serves any number of concurrent calls; it may be used with and without ``async with``.
+
+    Args:
+        partner_id: As the vendor's portal shows it, with its leading zeros: "085".
+        api_key: The signature key of that environment.
+        environment: "sandbox" or "production"; or else
+        base_url: Another URL of the API. It ends in ``/v1``, as those of the vendor's own clients do.
+        http_client: A client of yours, `httpx.AsyncClient` or `httpx2.AsyncClient`, whose proxies, certificates and
+            hooks are to be used. It stays yours: it is never closed here, and its limits and event hooks apply.
+        max_connections: How many requests may be under way at once, and how large the pool of connections is.
+        rate: How many polls may begin in one second, evenly spread, without bursts; None for no limit. The vendor
+            documents no limit, so the default is polite.
+        request_timeout: Seconds (or a timedelta) for one request, from connecting to the last byte.
+        attempts: How often `job_status` asks in all when a failure is transient.
+        max_response_bytes: The most bytes that an answer may have once it is decompressed.
+        insecure_http: Allow plain ``http://`` beyond loopback, for example between containers. Dangerous: a signature
+            covers neither body nor job, so whoever sees one request can sign any other until the key is changed.
+        now: The wall clock, as a function that returns an aware datetime. It dates signatures and ages.
+
+    Raises:
+        TypeError: An argument has the wrong type (a partner id that is a number has lost its zeros).
+        ValueError: An argument can never be right; the text names it.
+    """
+
+    def __init__(
+        self,
+        *,
+        partner_id: str,
+        api_key: str,
+        environment: Environment | None = None,
+        base_url: str | None = None,
+        http_client: HTTPClient | None = None,
+        max_connections: int = 100,
+        rate: float | None = 100.0,
+        request_timeout: Duration = 30.0,
+        attempts: int = 3,
+        max_response_bytes: int = 16 * 1024 * 1024,
+        insecure_http: bool = False,
+        now: Callable[[], datetime] = _utcnow,
+    ) -> None:
+        checked = settings(
+            partner_id=partner_id,
+            api_key=api_key,
+            environment=environment,
+            base_url=base_url,
+            insecure_http=insecure_http,
+        )
+        self._base_url = checked.base_url
+        self._attempts = _count(attempts, "attempts")
+        self._now = now
+        max_connections = _count(max_connections, "max_connections")
+        transport = Transport(
+            checked.base_url + PATH,
+            HEADERS,
+            http_client=http_client,
+            max_connections=max_connections,
+            request_timeout=seconds(request_timeout, "request_timeout", zero=False),
+            max_response_bytes=_count(max_response_bytes, "max_response_bytes"),
+        )
+        self._exchange = Exchange(
+            transport,
+            checked.credentials,
+            now=now,
+            max_connections=max_connections,
+            rate=None if rate is None else positive(rate, "rate"),
+        )
+
+    @classmethod
+    def from_env(cls, **options: Unpack[ClientOptions]) -> Self:
+        """Return a client for the partner that the environment variables name.
+
+        ``SMILE_PARTNER_ID`` and ``SMILE_API_KEY``, and one of ``SMILE_ENVIRONMENT`` and ``SMILE_BASE_URL``.
+
+        Args:
+            options: The other arguments of `Client`.
+
+        Raises:
+            ValueError: A variable is missing or can never be right; the text names it and its argument.
+        """
+        return cls(**arguments_from(os.environ), **options)
+
+    async def job_status(
+        self, user_id: str, job_id: str, *, image_links: bool = False, history: bool = False
+    ) -> JobStatus:
+        """Ask once how a job is doing.
+
+        A failure that is transient is tried again, up to ``attempts`` times in all, unless the API asks for a rest of
+        more than 30 s: then the error says for how long.
+
+        Args:
+            user_id: The ``user_id`` that the job was submitted with.
+            job_id: The ``job_id`` that the job was submitted with.
+            image_links: Ask for links to the pictures, which expire.
+            history: Ask for all results of this user, other jobs' among them.
+
+        Returns:
+            The answer, pending or complete. A job whose images have not arrived yet (2314) is pending.
+
+        Raises:
+            TypeError: An id is not a string.
+            ValueError: An id is empty.
+            RequestError: There was no answer.
+            BadResponseError: The answer cannot be read.
+            SignatureError: The answer must not be believed: it does not verify.
+            WrongJobError: The answer must not be believed: it speaks of another job.
+            CredentialsError: Partner id, API key, clock and environment do not fit each other.
+            JobNotFoundError: The API knows no such job (yet).
+            ApiError: The API said no for another reason.
+            RuntimeError: The client is closed, or belongs to another event loop.
+        """
+        ref = JobRef(user_id, job_id)
+        return await ask(self._exchange, ref, attempts=self._attempts, image_links=image_links, history=history)
+
+    async def wait(
+        self,
+        user_id: str,
+        job_id: str,
+        *,
+        timeout: Duration | None = 300.0,
+        until: Until = "complete",
+        pace: PaceFunction | None = None,
+        first_after: Duration = 0.0,
+        submitted_at: datetime | None = None,
+        image_links: bool = False,
+        history: bool = False,
+    ) -> JobStatus:
+        """Wait until a job is complete.
+
+        Polls at a pace that fits the age of the job. Failures that pass (no connection, 429, 5xx, a job that is not
+        there yet) are absorbed; a rejection is a result like any other and is returned, see
+        `JobStatus.raise_for_verdict`.
+
+        Args:
+            user_id: The ``user_id`` that the job was submitted with.
+            job_id: The ``job_id`` that the job was submitted with.
+            timeout: Seconds (or a timedelta) for the whole wait; it cuts through a request under way. None for no
+                limit.
+            until: "complete" (``job_complete`` is true), or "final", which goes on while the outcome is provisional.
+                Human review takes minutes to hours.
+            pace: A `Pace`, or any function ``(age, polls) -> seconds``; ``Pace()`` by default.
+            first_after: Seconds (or a timedelta) before the first poll.
+            submitted_at: When the job was submitted (aware), if that was not just now: it gives the job's age.
+            image_links: Ask for links to the pictures, which expire.
+            history: Ask for all results of this user, other jobs' among them.
+
+        Returns:
+            The answer that ended the wait.
+
+        Raises:
+            TypeError: An argument of the wrong type.
+            ValueError: An argument that can never be right.
+            WaitTimeoutError: The wait is over, the job is not; waiting again goes on.
+            TooManyFailuresError: 20 polls in a row failed.
+            JobNotFoundError: The API still knows no such job when it is 120 s old.
+            NoZipError: The job still has no images when it is 120 s old.
+            CredentialsError: Partner id, API key, clock and environment do not fit each other.
+            UntrustedError: An answer does not verify or speaks of another job.
+            ApiError: The API said no for a reason that does not pass.
+            RequestError: The server's certificate is not trusted.
+            BadResponseError: The answer cannot be read, and its HTTP status says that asking again will not help.
+            RuntimeError: The client is closed, or belongs to another event loop.
+        """
+        ref = JobRef(user_id, job_id, submitted_at)
+        terms = Terms(timeout=timeout, until=until, pace=pace, first_after=first_after)
+        return await self._wait(ref, terms, image_links=image_links, history=history).result()
+
+    def watch(
+        self,
+        user_id: str,
+        job_id: str,
+        *,
+        timeout: Duration | None = 300.0,
+        until: Until = "complete",
+        pace: PaceFunction | None = None,
+        first_after: Duration = 0.0,
+        submitted_at: datetime | None = None,
+        image_links: bool = False,
+        history: bool = False,
+    ) -> AsyncGenerator[JobStatus, None]:
+        """Wait as `wait` does, and yield every change on the way; the last answer ends the iteration.
+
+        An answer is a change if its code, message, ``job_complete``, ``job_success``, result or history differs from
+        the last one's. The clock of *timeout* starts with the iteration and runs on while the caller has an answer.
+        Arguments and errors are those of `wait`; wrong arguments are refused by the call itself.
+        """
+        ref = JobRef(user_id, job_id, submitted_at)
+        terms = Terms(timeout=timeout, until=until, pace=pace, first_after=first_after)
+        return self._wait(ref, terms, image_links=image_links, history=history).changes()
+
+    async def aclose(self) -> None:
+        """Close the connections. Twice is fine; a client of yours that was given as ``http_client`` stays open."""
+        await self._exchange.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        return f"<smilejobs.Client for {self._base_url}>"
+
+    def _wait(self, ref: JobRef, terms: Terms, *, image_links: bool, history: bool) -> Wait:
+        return Wait(self._exchange, ref, terms, now=self._now, image_links=image_links, history=history)
+
+
+def _count(value: int, name: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a whole number, not {type(value).__name__}")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1")
+    return value

@@ -1,0 +1,171 @@
+"""The code tables: what the API's numbers mean.
+
+Two kinds of code come in one answer. The *status code* (``code``) is about the call; the *result code*
+(``result.ResultCode``) is about the job. Both vocabularies are open: a code that is in no table here is kept as it
+came, and it is never taken for success.
+
+Sources: the vendor's "Job status" page lists the nine status codes of this call (2301 to 2314); its page of error
+codes lists the sibling families (22xx, 24xx; the same last digits mean the same); its page of result codes lists the
+result codes.
+"""
+
+import enum
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from attrs import frozen
+
+SUCCESS = "2302"
+JOB_NOT_FOUND = "2304"
+NO_ZIP = "2314"
+
+
+class CodeClass(enum.Enum):
+    """What a status code asks of the caller."""
+
+    SUCCESS = "success"
+    """The call worked; ``job_complete`` says whether there is a result."""
+    PENDING = "pending"
+    """Not there yet; waiting may help, for a while."""
+    TRANSIENT = "transient"
+    """The API has a problem of its own; the same call may work later."""
+    PERMANENT = "permanent"
+    """The same call will never work."""
+    CREDENTIALS = "credentials"
+    """Partner id, API key, signature or environment do not fit each other."""
+
+
+@frozen
+class StatusCode:
+    """One row of the table of status codes."""
+
+    meaning: str
+    kind: CodeClass
+
+
+def _rows(kind: CodeClass, meanings: Mapping[str, str]) -> dict[str, StatusCode]:
+    return {code: StatusCode(meaning, kind) for code, meaning in meanings.items()}
+
+
+STATUS_CODES: Mapping[str, StatusCode] = MappingProxyType(
+    {
+        SUCCESS: StatusCode("success", CodeClass.SUCCESS),
+        **_rows(CodeClass.PENDING, {JOB_NOT_FOUND: "job not found", NO_ZIP: "no zip file received"}),
+        **_rows(CodeClass.TRANSIENT, dict.fromkeys(("2301", "2201", "2401"), "system error")),
+        **_rows(
+            CodeClass.CREDENTIALS,
+            {
+                "2305": "invalid signature",
+                "2205": "not authorized",
+                "2405": "not authorized",
+                "2220": "production is not enabled for this partner",
+            },
+        ),
+        **_rows(
+            CodeClass.PERMANENT,
+            {
+                "2303": "invalid JSON",
+                "2203": "invalid JSON",
+                "2204": "wrong data type, or a timestamp or signature that was refused",
+                "2307": "the enrolled user is disabled",
+                "2207": "the enrolled user is disabled",
+                "2310": "no enrolled user found",
+                "2210": "no enrolled user found",
+                "2313": "a required parameter is missing",
+                "2213": "a required parameter is missing",
+                "2413": "a required parameter is missing",
+                "2208": "the user was deleted",
+                "2209": "wrong user id",
+                "2211": "the user must enrol again",
+                "2212": "invalid job type",
+                "2215": "the job already exists",
+                "2216": "no photo",
+                "2217": "invalid product",
+                "2222": "this ID number is blocked for days",
+                "2415": "duplicate",
+            },
+        ),
+    }
+)
+
+
+class Verdict(enum.Enum):
+    """What a result code means for the person who was checked.
+
+    The vocabulary is ours and closed; result codes that it does not cover are `UNKNOWN`, never approved.
+    """
+
+    APPROVED = "approved"
+    PROVISIONAL = "provisional"
+    """Approved for now: a human review goes on and may end otherwise."""
+    REJECTED = "rejected"
+    ERROR = "error"
+    """The job could not be carried out; submitting a new one may help."""
+    UNKNOWN = "unknown"
+    """Complete, but the answer does not allow any of the others. Look at the result yourself."""
+
+
+@frozen
+class ResultCode:
+    """One row of the table of result codes."""
+
+    text: str
+    verdict: Verdict
+
+
+RESULT_CODES: Mapping[str, ResultCode] = MappingProxyType(
+    {
+        "0810": ResultCode("Document Verified", Verdict.APPROVED),
+        "1012": ResultCode("ID Number Validated", Verdict.APPROVED),
+        "1020": ResultCode("Exact Match", Verdict.APPROVED),
+        "1021": ResultCode("Partial Match", Verdict.APPROVED),
+        "1210": ResultCode("Enroll User", Verdict.APPROVED),
+        "1220": ResultCode("Authenticated", Verdict.APPROVED),
+        "0814": ResultCode("Provisional Enroll - Under Review", Verdict.PROVISIONAL),
+        "0811": ResultCode("Unable to Verify Document", Verdict.REJECTED),
+        "0812": ResultCode("Unable to Verify Document - Failed Security Features Check", Verdict.REJECTED),
+        "0816": ResultCode("Unsupported Document", Verdict.REJECTED),
+        "0903": ResultCode("Zip Corrupt", Verdict.REJECTED),
+        "0907": ResultCode("Possible Spoof", Verdict.REJECTED),
+        "1013": ResultCode("Unable to Validate ID", Verdict.REJECTED),
+        "1022": ResultCode("No Match", Verdict.REJECTED),
+        "1023": ResultCode("Not Found", Verdict.REJECTED),
+        "0001": ResultCode("Data Invalid", Verdict.ERROR),
+        "1015": ResultCode("ID Database Unavailable", Verdict.ERROR),
+        "1016": ResultCode("Product Must Be Activated", Verdict.ERROR),
+    }
+)
+
+JOB_TYPES: Mapping[int, str] = MappingProxyType(
+    {
+        1: "Biometric KYC",
+        2: "SmartSelfie authentication",
+        4: "SmartSelfie registration",
+        5: "Basic or Enhanced KYC",
+        6: "Document Verification",
+        7: "Business Verification",
+        8: "Update photo",
+        9: "Compare user info",
+        10: "AML check",
+        11: "Enhanced Document Verification",
+        12: "Address verification",
+    }
+)
+"""Products by job type. There is no 3. Source: the vendor's client libraries."""
+
+_LOOKS_LIKE_A_CODE = re.compile(r"[0-9]{1,6}", re.ASCII)
+
+
+def describe(code: str | None) -> str:
+    """Return *code* and its meaning for an error text or a log line.
+
+    What does not look like a code is not repeated: it comes from outside and could hold anything.
+    """
+    if code is None:
+        return "no code"
+    if code in STATUS_CODES:
+        return f"{code}: {STATUS_CODES[code].meaning}"
+    if _LOOKS_LIKE_A_CODE.fullmatch(code):
+        return f"{code}: a code that is in no table"
+    return "a code that is in no table"

@@ -1,0 +1,277 @@
+"""What the API says about a job, as values.
+
+Everything here is frozen. Reprs are one line and show no ids, no links and no personal data; `JobRef.tag` stands for
+the ids there.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from hashlib import sha256
+
+from attrs import field, fields, frozen
+
+from smilejobs.errors import NotApprovedError
+from smilejobs.model.codes import RESULT_CODES, Verdict
+from smilejobs.model.links import ImageLinks
+
+@frozen(repr=False)
+class JobRef:
+    """The name of a job: the two ids under which it was submitted.
+
+    Two refs are equal when their ids are.
+
+    Args:
+        user_id: The ``user_id`` that the job was submitted with.
+        job_id: The ``job_id`` that the job was submitted with.
+        submitted_at: When it was submitted (timezone-aware), if known: waiting is paced by the age of the job.
+
+    Raises:
+        TypeError: An id is not a string, or *submitted_at* not a datetime.
+        ValueError: An id is empty or cannot be written as UTF-8, or *submitted_at* is naive.
+    """
+
+    user_id: str = field()
+    job_id: str = field()
+    submitted_at: datetime | None = field(default=None, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        for name, value in (("user_id", self.user_id), ("job_id", self.job_id)):
+            if not isinstance(value, str):
+                raise TypeError(f"{name} must be a string, not {type(value).__name__}")
+            if not value or value.isspace():
+                raise ValueError(f"{name} must not be empty")
+            if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
+                raise ValueError(f"{name} holds half a surrogate pair, which cannot be sent")
+        at = self.submitted_at
+        if at is None:
+            return
+        if not isinstance(at, datetime):
+            raise TypeError(f"submitted_at must be a datetime, not {type(at).__name__}")
+        if at.utcoffset() is None:
+            raise ValueError("submitted_at must be timezone-aware, for example datetime.now(timezone.utc)")
+
+    @property
+    def tag(self) -> str:
+        """Eight hexadecimal characters that stand for the ids in logs, reprs and error texts."""
+        return sha256(f"{self.user_id}\0{self.job_id}".encode()).hexdigest()[:8]
+
+    def __repr__(self) -> str:
+        return f"<JobRef {self.tag}>"
+
+
+@frozen(kw_only=True)
+class PartnerParams:
+    """What the partner sent along with the job, as the API gives it back.
+
+    Attributes:
+        user_id: The job's ``user_id``; a number is read as its digits.
+        job_id: The job's ``job_id``; a number is read as its digits.
+        job_type: The product, see `smilejobs.model.codes.JOB_TYPES`; the API spells it as a number or a string.
+        extra: All other keys, as they came.
+    """
+
+    user_id: str | None = field(default=None, repr=False)
+    job_id: str | None = field(default=None, repr=False)
+    job_type: int | None = None
+    extra: Mapping[str, object] = field(factory=dict[str, object], repr=False, eq=False)
+
+
+_PERSONAL = {"personal": True}
+"""Marks a field that says something about the person: in `as_dict` only on request."""
+
+
+@frozen(kw_only=True)
+class JobResult:
+    """The outcome of one job; also an entry of the user's history.
+
+    Every attribute but *actions* and *raw* is None where the API gave nothing, or nothing that could be read.
+
+    Attributes:
+        result_code: ``ResultCode``, for example ``"0810"``; leading zeros matter.
+        result_text: ``ResultText``, for people. The same code has different texts by product.
+        result_type: ``ResultType``, for example ``"SAIA"`` or ``"ID Verification"``.
+        smile_job_id: ``SmileJobID``, the vendor's own number of the job: what support asks for.
+        partner_params: ``PartnerParams``, among them the ids.
+        confidence_value: ``ConfidenceValue``, 0 to 100; the API spells it as a number or a string.
+        actions: ``Actions``, what was done and how it ended. For display: the verdict rests on the result code.
+        is_final_result: ``IsFinalResult``; False while a human review goes on.
+        is_machine_result: ``IsMachineResult``.
+        country, id_type, id_number, full_name, first_name, last_name, other_name, dob, gender, address, phone_number,
+            phone_number2, expiration_date, issuance_date, secondary_id_number, id_status: Personal data as the ID
+            authority wrote it; "Not Available" is a usual value.
+        photo, document: Images of the ID authority, base64.
+        raw: The whole object as it came, personal data included.
+    """
+
+    result_code: str | None = None
+    result_text: str | None = field(default=None, repr=False)
+    result_type: str | None = field(default=None, repr=False)
+    smile_job_id: str | None = None
+    partner_params: PartnerParams | None = field(default=None, repr=False)
+    confidence_value: float | None = field(default=None, repr=False)
+    actions: Mapping[str, str] = field(factory=dict[str, str], repr=False)
+    is_final_result: bool | None = None
+    is_machine_result: bool | None = field(default=None, repr=False)
+    country: str | None = field(default=None, repr=False, metadata=_PERSONAL)
+    id_type: str | None = field(default=None, repr=False, metadata=_PERSONAL)
+    id_number: str | None = field(default=None, repr=False, metadata=_PERSONAL)
+    full_name: str | None = field(default=None, repr=False, metadata=_PERSONAL)
+    first_name: str | None = field(default=None, repr=False, metadata=_PERSONAL)
+    last_name: str | None = field(default=None, repr=False, metadata=_PERSONAL)
+    other_name: str | None = field(default=None, repr=False, metadata=_PERSONAL)
+    dob: str | None = field(default=None, repr=False, metadata=_PERSONAL)
+    gender: str | None = field(default=None, repr=False, metadata=_PERSONAL)
+    address: str | None = field(default=None, repr=False, metadata=_PERSONAL)
+    phone_number: str | None = field(default=None, repr=False, metadata=_PERSONAL)
+    phone_number2: str | None = field(default=None, repr=False, metadata=_PERSONAL)
+    expiration_date: str | None = field(default=None, repr=False, metadata=_PERSONAL)
+    issuance_date: str | None = field(default=None, repr=False, metadata=_PERSONAL)
+    secondary_id_number: str | None = field(default=None, repr=False, metadata=_PERSONAL)
+    id_status: str | None = field(default=None, repr=False, metadata=_PERSONAL)
+    photo: str | None = field(default=None, repr=False, metadata=_PERSONAL)
+    document: str | None = field(default=None, repr=False, metadata=_PERSONAL)
+    raw: Mapping[str, object] = field(factory=dict[str, object], repr=False, eq=False)
+
+    def as_dict(self, *, personal: bool = False) -> dict[str, object]:
+        """Return the result ready for `json.dumps`, without *raw*.
+
+        Args:
+            personal: Include the personal fields and the partner's own parameters.
+        """
+        params = self.partner_params
+        out: dict[str, object] = {
+            attribute.name: getattr(self, attribute.name)
+            for attribute in fields(JobResult)
+            if attribute.name not in ("partner_params", "actions", "raw")
+            and (personal or not attribute.metadata.get("personal"))
+        }
+        out["actions"] = dict(self.actions)
+        out["partner_params"] = None if params is None else {
+            "user_id": params.user_id,
+            "job_id": params.job_id,
+            "job_type": params.job_type,
+            **({"extra": dict(params.extra)} if personal else {}),
+        }
+        return out
+
+
+@frozen(kw_only=True, repr=False)
+class JobStatus:
+    """One answer of the Job Status API about one job.
+
+    An object of this class with `job_complete` true, a result, a history or links has been verified: its signature is
+    the partner's, and it speaks of the job that was asked for.
+
+    Attributes:
+        user_id: The ``user_id`` that was asked for.
+        job_id: The ``job_id`` that was asked for.
+        job_complete: Whether the API has reported a final status. True only for JSON ``true`` or the word "true".
+        job_success: Whether there was a successful match; None if the answer does not say.
+        code: The status code of the call, "2302" as a rule.
+        message: The ``result`` where it was a text and no object, for example "No zip uploaded yet".
+        result: The outcome; None while there is none.
+        history: The history of the *user*, if asked for: entries of other jobs among them, in no documented order.
+        image_links: Expiring links to the pictures, if asked for.
+        timestamp: The instant of the answer, in UTC; None where it was written in a way that names no instant.
+        retry_after: Seconds for which the API asks not to be asked again, from the ``Retry-After`` header.
+        raw: The whole body as it came. Personal data, links and signature included.
+    """
+
+    user_id: str
+    job_id: str
+    job_complete: bool = False
+    job_success: bool | None = None
+    code: str | None = None
+    message: str | None = None
+    result: JobResult | None = None
+    history: tuple[JobResult, ...] = ()
+    image_links: ImageLinks | None = None
+    timestamp: datetime | None = None
+    retry_after: float | None = field(default=None, eq=False)
+    raw: Mapping[str, object] = field(factory=dict[str, object], eq=False)
+
+    @property
+    def ref(self) -> JobRef:
+        """The job that this answer is about."""
+        return JobRef(self.user_id, self.job_id)
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """What the answer means for the person; None until the job is complete.
+
+        The result code decides, by the vendor's table. An approving code counts as `Verdict.APPROVED` only if nothing
+        in the answer says otherwise: ``IsFinalResult`` false makes it provisional; ``job_success`` false, or
+        PartnerParams that do not name this job, make it unknown. Neither ``Actions`` nor the history is asked: a job
+        all of whose actions passed can be rejected, and the history holds other jobs.
+        """
+        if not self.job_complete:
+            return None
+        result = self.result
+        row = None if result is None else RESULT_CODES.get(result.result_code or "")
+        if result is None or row is None:
+            return Verdict.UNKNOWN
+        if row.verdict is not Verdict.APPROVED:
+            return row.verdict
+        if result.is_final_result is False:
+            return Verdict.PROVISIONAL
+        params = result.partner_params
+        if self.job_success is False or params is None:
+            return Verdict.UNKNOWN
+        named = (params.user_id, params.job_id) == (self.user_id, self.job_id)
+        return Verdict.APPROVED if named else Verdict.UNKNOWN
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the outcome will not change: complete, not provisional, and ``IsFinalResult`` is not false.
+
+        The vendor warns that a polled result may not be the final one where human review is required.
+        """
+        if not self.job_complete or self.verdict is Verdict.PROVISIONAL:
+            return False
+        return self.result is None or self.result.is_final_result is not False
+
+    def raise_for_verdict(self) -> None:
+        """Do nothing if the verdict is `Verdict.APPROVED`, else raise.
+
+        Raises:
+            NotApprovedError: For every other verdict, and for a job that is not complete.
+        """
+        if self.verdict is not Verdict.APPROVED:
+            raise NotApprovedError(self)
+
+    def as_dict(self, *, personal: bool = False, links: bool = False) -> dict[str, object]:
+        """Return the answer ready for `json.dumps`, without *raw*.
+
+        Args:
+            personal: Include the personal fields and the partner's own parameters.
+            links: Include the URLs of the image links, which are secrets.
+        """
+        images = self.image_links
+        return {
+            "user_id": self.user_id,
+            "job_id": self.job_id,
+            "job_complete": self.job_complete,
+            "job_success": self.job_success,
+            "code": self.code,
+            "message": self.message,
+            "verdict": None if self.verdict is None else self.verdict.value,
+            "is_final": self.is_final,
+            "timestamp": None if self.timestamp is None else self.timestamp.isoformat(),
+            "result": None if self.result is None else self.result.as_dict(personal=personal),
+            "history": [entry.as_dict(personal=personal) for entry in self.history],
+            "image_links": None if images is None else {
+                "error": images.error,
+                **{
+                    name: {
+                        **({"url": link.url} if links else {}),
+                        "expires_at": None if link.expires_at is None else link.expires_at.isoformat(),
+                    }
+                    for name, link in images.items()
+                },
+            },
+        }
+
+    def __repr__(self) -> str:
+        smile_job_id = None if self.result is None else self.result.smile_job_id
+        verdict = "pending" if self.verdict is None else self.verdict.value
+        return f"<JobStatus {self.ref.tag}: {verdict}, code={self.code!r}, smile_job_id={smile_job_id!r}>"

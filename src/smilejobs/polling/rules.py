@@ -1,0 +1,244 @@
+"""When to poll again, and when to stop: one state machine for every kind of waiting.
+
+`step` takes what the last poll brought and says what to do: `Sleep`, `Done` or `GiveUp`. Whoever polls, for one job or
+for many, does as he is told; nobody else knows what "pending", "transient", "not found yet" and "final" mean.
+"""
+
+from typing import Literal, get_args
+
+from attrs import define, field, frozen
+
+from smilejobs.durations import Duration, seconds
+from smilejobs.errors import (
+    JobNotFoundError,
+    NoZipError,
+    SmileJobsError,
+    TooManyFailuresError,
+    WaitTimeoutError,
+)
+from smilejobs.model.codes import NO_ZIP
+from smilejobs.model.jobs import JobRef, JobStatus
+from smilejobs.polling.pace import Backoff, Pace, PaceFunction
+
+Until = Literal["complete", "final"]
+
+_SAME_INSTANT = 1e-6
+
+
+def _timeout(value: Duration | None) -> float | None:
+    return None if value is None else seconds(value, "timeout", zero=False)
+
+
+def _first_after(value: Duration) -> float:
+    return seconds(value, "first_after")
+
+
+def _pace(value: PaceFunction | None) -> PaceFunction:
+    if value is None:
+        return Pace()
+    if not callable(value):
+        raise TypeError("pace must be a Pace or a function (age, polls) -> seconds")
+    return value
+
+
+@frozen(kw_only=True)
+class Terms:
+    """What a wait was asked to do; one object may serve many jobs.
+
+    Attributes:
+        until: "complete" ends at ``job_complete``; "final" goes on while the answer is provisional.
+        timeout: Seconds for the whole wait, None for no limit.
+        pace: Between polls of a pending job.
+        first_after: Seconds before the first poll.
+        backoff: After failures.
+        grace: Age in seconds up to which "job not found" (2304) and "no zip" (2314) mean "not yet": a submission has
+            two steps, and the API knows nothing before the first and has nothing before the second is through.
+        max_failures: So many consecutive transient failures end the wait.
+        max_hint: A ``Retry-After`` of more seconds is taken for this many.
+
+    Raises:
+        TypeError: An argument of the wrong type.
+        ValueError: An argument that can never be right.
+    """
+
+    until: Until = "complete"
+    timeout: float | None = field(default=300.0, converter=_timeout)
+    pace: PaceFunction = field(default=None, converter=_pace)
+    first_after: float = field(default=0.0, converter=_first_after)
+    backoff: Backoff = field(factory=Backoff)
+    grace: float = 120.0
+    max_failures: int = 20
+    max_hint: float = 300.0
+
+    def __attrs_post_init__(self) -> None:
+        if self.until not in get_args(Until):
+            raise ValueError("until must be 'complete' or 'final'")
+        if self.timeout is not None and self.first_after >= self.timeout:
+            raise ValueError("first_after must be less than timeout, or there would be no poll at all")
+
+
+@define(kw_only=True)
+class PollState:
+    """What is known of one wait. All instants are of one monotonic clock, in seconds.
+
+    Attributes:
+        ref: The job.
+        terms: What was asked for.
+        started: When the wait began.
+        age_at_start: How old the job was then, in seconds; 0 if unknown.
+        polls: How many polls were begun.
+        failures: How many polls in a row have failed by now.
+        last: The last good answer.
+        last_error: What the last poll failed with; None after a good answer.
+    """
+
+    ref: JobRef
+    terms: Terms
+    started: float = 0.0
+    age_at_start: float = 0.0
+    polls: int = 0
+    failures: int = 0
+    last: JobStatus | None = None
+    last_error: SmileJobsError | None = None
+
+    @property
+    def deadline(self) -> float | None:
+        """When the wait must end."""
+        return None if self.terms.timeout is None else self.started + self.terms.timeout
+
+    def age(self, now: float) -> float:
+        """The age of the job, in seconds."""
+        return self.age_at_start + now - self.started
+
+
+@frozen
+class Sleep:
+    """Poll again after *delay* seconds."""
+
+    delay: float
+
+
+@frozen
+class Done:
+    """The wait has what it was for."""
+
+    status: JobStatus
+
+
+@frozen
+class GiveUp:
+    """Going on makes no sense."""
+
+    error: SmileJobsError
+
+
+Decision = Sleep | Done | GiveUp
+
+
+def begin(state: PollState, now: float) -> GiveUp | None:
+    """Take note that a poll begins at the instant *now*; refuse it if the deadline has come and it is not the first."""
+    if state.polls and state.deadline is not None and now >= state.deadline - _SAME_INSTANT:
+        return GiveUp(timed_out(state, now))
+    state.polls += 1
+    return None
+
+
+def step(state: PollState, observation: JobStatus | SmileJobsError, now: float) -> Decision:
+    """Take in what a poll brought at the instant *now*, and say what to do next."""
+    if isinstance(observation, JobStatus):
+        return _after_answer(state, observation, now)
+    return _after_failure(state, observation, now)
+
+
+def timed_out(state: PollState, now: float, *, retry_after: float | None = None) -> WaitTimeoutError:
+    """Return the error of a wait that ends at *now* because of its timeout."""
+    timeout = state.terms.timeout or 0.0
+    hint = "" if retry_after is None else f"; the API asks not to be asked again for {retry_after:g} s, which is later"
+    return WaitTimeoutError(
+        f"{_what_is_known(state)}{hint}. The wait of {timeout:g} s is over, the job is not: "
+        "call wait() again to go on, with submitted_at= if you know it",
+        ref=state.ref,
+        last=state.last,
+        last_error=state.last_error,
+        polls=state.polls,
+        elapsed=now - state.started,
+        age=state.age(now),
+        timeout=timeout,
+        retry_after=retry_after,
+    )
+
+
+def _after_answer(state: PollState, status: JobStatus, now: float) -> Decision:
+    state.failures = 0
+    state.last = status
+    state.last_error = None
+    if status.is_final or (status.job_complete and state.terms.until == "complete"):
+        return Done(status)
+    if status.code == NO_ZIP and not status.job_complete and state.age(now) >= state.terms.grace:
+        return GiveUp(
+            NoZipError(
+                "the job was registered, but its images never arrived; submit it again",
+                ref=state.ref,
+                code=NO_ZIP,
+                text=status.message,
+            )
+        )
+    return _sleep(state, _paced(state, now), status.retry_after, now)
+
+
+def _after_failure(state: PollState, error: SmileJobsError, now: float) -> Decision:
+    state.last_error = error
+    missing = isinstance(error, JobNotFoundError)
+    if missing and state.last is None:
+        if state.age(now) >= state.terms.grace:
+            return GiveUp(error)
+        state.failures = 0
+        return _sleep(state, _paced(state, now), error.retry_after, now)
+    if not (missing or error.transient):
+        return GiveUp(error)
+    state.failures += 1
+    if state.failures < state.terms.max_failures:
+        return _sleep(state, state.terms.backoff(state.failures), error.retry_after, now)
+    too_many = TooManyFailuresError(
+        f"{state.failures} polls in a row failed, the last one with {type(error).__name__}; the job may be fine: "
+        "call wait() again when the API can be reached",
+        ref=state.ref,
+        last=state.last,
+        last_error=error,
+        polls=state.polls,
+    )
+    too_many.__cause__ = error
+    return GiveUp(too_many)
+
+
+def _paced(state: PollState, now: float) -> float:
+    return seconds(state.terms.pace(state.age(now), state.polls), "the delay that pace returned")
+
+
+def _sleep(state: PollState, delay: float, retry_after: float | None, now: float) -> Decision:
+    """Sleep *delay* seconds or as long as the API asks; before a deadline, leave room for one more poll."""
+    floor = 0.0 if retry_after is None else min(retry_after, state.terms.max_hint)
+    delay = max(delay, floor)
+    deadline, timeout = state.deadline, state.terms.timeout
+    if deadline is None or timeout is None:
+        return Sleep(delay)
+    left = deadline - now
+    if floor > left:
+        return GiveUp(timed_out(state, now, retry_after=retry_after))
+    reserve = min(1.0, timeout / 10)
+    if delay > left - reserve:
+        delay = left - reserve if left > 2 * reserve and left - reserve >= floor else left
+    return Sleep(delay)
+
+
+def _what_is_known(state: PollState) -> str:
+    if state.last is None:
+        if isinstance(state.last_error, JobNotFoundError):
+            return "the API knows no such job yet"
+        if state.last_error is None:
+            return "there was no answer yet"
+        return f"there was no good answer yet, the last poll failed with {type(state.last_error).__name__}"
+    if state.last.job_complete:
+        return "the outcome is provisional, under review (see .last)"
+    what = "the job has no images yet" if state.last.code == NO_ZIP else "the job is still running"
+    return what if state.last_error is None else f"{what}; the last poll failed with {type(state.last_error).__name__}"

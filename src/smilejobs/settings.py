@@ -1,0 +1,145 @@
+"""Who asks, and whom: credentials, hosts, and reading both from a mapping such as the environment."""
+
+import ipaddress
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Literal, NotRequired, TypedDict, cast
+from urllib.parse import urlsplit
+
+from attrs import field, frozen
+
+Environment = Literal["sandbox", "production"]
+
+HOSTS: Mapping[str, str] = MappingProxyType(
+    {
+        "sandbox": "https://testapi.smileidentity.com/v1",
+        "production": "https://api.smileidentity.com/v1",
+    }
+)
+"""Base URLs by environment. Source: the vendor's client libraries."""
+
+_VARIABLES: Mapping[str, str] = MappingProxyType(
+    {
+        "partner_id": "SMILE_PARTNER_ID",
+        "api_key": "SMILE_API_KEY",
+        "environment": "SMILE_ENVIRONMENT",
+        "base_url": "SMILE_BASE_URL",
+    }
+)
+
+
+@frozen
+class Credentials:
+    """The partner's half of every signature.
+
+    Args:
+        partner_id: As the vendor's portal shows it, a string: "085" and "85" sign differently.
+        api_key: The signature key of one environment, as the portal shows it (it is not decoded). Never in a repr.
+
+    Raises:
+        TypeError: One of them is not a string.
+        ValueError: One of them is empty, or begins or ends with white space (a key read from a file often does).
+    """
+
+    partner_id: str = field(repr=False)
+    api_key: str = field(repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        for name, value in (("partner_id", self.partner_id), ("api_key", self.api_key)):
+            if not isinstance(value, str):
+                hint = "; write it in quotes, leading zeros included" if name == "partner_id" else ""
+                raise TypeError(f"{name} must be a string, not {type(value).__name__}{hint}")
+            if not value:
+                raise ValueError(f"{name} must not be empty")
+            if value != value.strip():
+                raise ValueError(f"{name} begins or ends with white space")
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise ValueError(f"{name} cannot be written as UTF-8") from None
+
+
+@frozen
+class Settings:
+    """What a client needs to know before its first request."""
+
+    credentials: Credentials
+    base_url: str
+
+
+def settings(
+    *, partner_id: str, api_key: str, environment: str | None, base_url: str | None, insecure_http: bool
+) -> Settings:
+    """Check the arguments that say who asks whom.
+
+    Raises:
+        TypeError: A wrong type.
+        ValueError: Anything else that can never be right; the text names the argument.
+    """
+    credentials = Credentials(partner_id, api_key)
+    if (environment is None) == (base_url is None):
+        raise ValueError("give exactly one of environment ('sandbox' or 'production') and base_url")
+    if environment is not None:
+        if environment not in HOSTS:
+            raise ValueError("environment must be 'sandbox' or 'production'")
+        return Settings(credentials, HOSTS[environment])
+    return Settings(credentials, _checked_url(base_url, insecure_http=insecure_http))
+
+
+class EnvironmentArguments(TypedDict):
+    """The arguments of a client that come from the environment."""
+
+    partner_id: str
+    api_key: str
+    environment: NotRequired[Environment]
+    base_url: NotRequired[str]
+
+
+def arguments_from(mapping: Mapping[str, str]) -> EnvironmentArguments:
+    """Return the arguments of a client that a mapping such as `os.environ` holds. Empty values count as missing.
+
+    Raises:
+        ValueError: One is missing; the text names the variable and the argument.
+    """
+    found = {argument: mapping[variable] for argument, variable in _VARIABLES.items() if mapping.get(variable)}
+    missing = [argument for argument in ("partner_id", "api_key") if argument not in found]
+    if not found.keys() & {"environment", "base_url"}:
+        missing.append("environment")
+    if missing:
+        what = ", ".join(f"{_VARIABLES[argument]} (the argument {argument})" for argument in missing)
+        raise ValueError(
+            f"not set in the environment: {what}; SMILE_ENVIRONMENT is 'sandbox' or 'production', "
+            "and SMILE_BASE_URL (the argument base_url) may stand in its place"
+        )
+    return cast("EnvironmentArguments", found)
+
+
+def _checked_url(base_url: object, *, insecure_http: bool) -> str:
+    if not isinstance(base_url, str):
+        raise TypeError(f"base_url must be a string, not {type(base_url).__name__}")
+    try:
+        parts = urlsplit(base_url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise ValueError("base_url is not a URL") from None
+    if parts.scheme not in ("https", "http") or not host or not base_url.isascii() or not base_url.isprintable():
+        raise ValueError("base_url must be an absolute https:// URL")
+    if "@" in parts.netloc or "?" in base_url or "#" in base_url:
+        raise ValueError("base_url must not hold a user name, a query or a fragment")
+    if not parts.path.rstrip("/").endswith("/v1"):
+        raise ValueError("base_url must end in /v1, for example https://testapi.smileidentity.com/v1")
+    if parts.scheme == "http" and not insecure_http and not _is_loopback(host):
+        raise ValueError(
+            "base_url must be https: whoever sees one signed request can sign any other; "
+            "plain http is for loopback, or for a network that you trust with insecure_http=True"
+        )
+    return base_url.rstrip("/")
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,209 @@
+"""Send bytes, get bytes: the only module that knows HTTP libraries.
+
+Their errors become ours here; nothing of theirs passes upwards.
+"""
+
+import ssl
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Protocol
+
+import anyio
+import httpx
+from attrs import frozen
+
+from smilejobs.errors import BadResponseError, RequestError, SmileJobsError
+
+_KEEPALIVE = 75.0
+"""Seconds for which an idle connection is kept: longer than the longest delay between two polls."""
+
+_ENCODINGS = ("", "identity", "gzip", "deflate")
+
+
+class HTTPResponse(Protocol):
+    """What is read of a response."""
+
+    @property
+    def status_code(self) -> int:
+        """The HTTP status."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers; looked up in lower case."""
+        ...
+
+    def aiter_bytes(self) -> AsyncIterator[bytes]:
+        """The decompressed body, piece by piece."""
+        ...
+
+
+class HTTPClient(Protocol):
+    """What is used of an HTTP client: `httpx.AsyncClient` and `httpx2.AsyncClient` both fit."""
+
+    def stream(
+        self,
+        method: str,
+        url: str,
+        *,
+        content: bytes,
+        headers: Mapping[str, str],
+        auth: None,
+        follow_redirects: bool,
+        timeout: None,
+    ) -> AbstractAsyncContextManager[HTTPResponse]:
+        """Send one request; the response is closed on leaving the context."""
+        ...
+
+
+@frozen
+class Answer:
+    """What came back, whole."""
+
+    http_status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Transport:
+    """POSTs bodies to one URL, over a pool of its own or a client of the caller's.
+
+    Args:
+        url: Where to.
+        headers: The headers of every request.
+        http_client: The caller's client; it is used as it is and never closed.
+        max_connections: The size of the own pool; its connections are kept alive between polls.
+        request_timeout: Seconds for one request, from connecting to the last byte.
+        max_response_bytes: The most bytes of a body, after decompression.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        *,
+        http_client: HTTPClient | None,
+        max_connections: int,
+        request_timeout: float,
+        max_response_bytes: int,
+    ) -> None:
+        self._request_timeout = request_timeout
+        self._max_response_bytes = max_response_bytes
+        self._own: httpx.AsyncClient | None = None
+        self._open: Callable[[bytes], AbstractAsyncContextManager[HTTPResponse]]
+        if http_client is None:
+            limits = httpx.Limits(
+                max_connections=max_connections,
+                max_keepalive_connections=max_connections,
+                keepalive_expiry=_KEEPALIVE,
+            )
+            self._own = httpx.AsyncClient(limits=limits, timeout=None)  # noqa: S113  # the scope in post() cuts
+            self._open = _over_pool(self._own, url, headers)
+        else:
+            self._open = _over_injected(http_client, url, headers)
+
+    async def post(self, body: bytes) -> Answer:
+        """Send one request and read the whole answer.
+
+        Raises:
+            RequestError: There was no answer.
+            BadResponseError: It broke off, is larger than allowed, or is compressed in a way that was not asked for.
+        """
+        with anyio.move_on_after(self._request_timeout):
+            return await self._exchange(body)
+        raise RequestError(f"no answer within {self._request_timeout:g} s")
+
+    async def aclose(self) -> None:
+        """Close the own pool."""
+        if self._own is not None:
+            await self._own.aclose()
+
+    async def _exchange(self, body: bytes) -> Answer:
+        http_status: int | None = None
+        try:
+            async with self._open(body) as response:
+                http_status = response.status_code
+                return Answer(http_status, response.headers, await _read(response, self._max_response_bytes))
+        except Exception as error:
+            ours = _translated(error, http_status)
+            if ours is None:
+                raise
+            raise ours from error
+
+
+def _over_pool(
+    client: httpx.AsyncClient, url: str, headers: Mapping[str, str]
+) -> Callable[[bytes], AbstractAsyncContextManager[HTTPResponse]]:
+    """What is the same for every request is made once, and nothing is merged: cheaper than ``client.stream()``."""
+    parsed_url = httpx.URL(url)
+    parsed_headers = httpx.Headers(headers)
+
+    @asynccontextmanager
+    async def send(body: bytes) -> AsyncIterator[HTTPResponse]:
+        request = httpx.Request("POST", parsed_url, headers=parsed_headers, content=body)
+        response = await client.send(request, stream=True, auth=None, follow_redirects=False)
+        try:
+            yield response
+        finally:
+            await response.aclose()
+
+    return send
+
+
+def _over_injected(
+    client: HTTPClient, url: str, headers: Mapping[str, str]
+) -> Callable[[bytes], AbstractAsyncContextManager[HTTPResponse]]:
+    def send(body: bytes) -> AbstractAsyncContextManager[HTTPResponse]:
+        return client.stream(
+            "POST", url, content=body, headers=headers, auth=None, follow_redirects=False, timeout=None
+        )
+
+    return send
+
+
+async def _read(response: HTTPResponse, limit: int) -> bytes:
+    # Layers such as "gzip, gzip" multiply: a piece of one kilobyte could become gigabytes before it can be counted.
+    if response.headers.get("content-encoding", "").strip().lower() not in _ENCODINGS:
+        raise BadResponseError(
+            f"the answer is compressed in a way that was not asked for (HTTP {response.status_code})",
+            http_status=response.status_code,
+        )
+    pieces = []
+    size = 0
+    async for piece in response.aiter_bytes():
+        size += len(piece)
+        if size > limit:
+            raise BadResponseError(
+                f"the answer is larger than {limit} bytes (HTTP {response.status_code})",
+                http_status=response.status_code,
+            )
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def _translated(error: Exception, http_status: int | None) -> SmileJobsError | None:
+    """Our error for one of a transport's; None for what is none of them."""
+    if not isinstance(error, (OSError, httpx.RequestError, *_httpx2_errors())):
+        return None
+    if http_status is not None:
+        return BadResponseError(
+            f"the answer broke off: {type(error).__name__} (HTTP {http_status})", http_status=http_status
+        )
+    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _chain(error)):
+        return RequestError("no answer: the server's certificate is not trusted", transient=False)
+    return RequestError(f"no answer: {type(error).__name__}")
+
+
+def _httpx2_errors() -> tuple[type[Exception], ...]:
+    """The errors of httpx2, if it is there: whoever injects one of its clients has imported it."""
+    httpx2 = sys.modules.get("httpx2")
+    return () if httpx2 is None else (httpx2.RequestError,)
+
+
+def _chain(error: BaseException | None) -> list[BaseException]:
+    chain: list[BaseException] = []
+    while error is not None and error not in chain:
+        chain.append(error)
+        error = error.__cause__ or error.__context__
+    return chain

@@ -1,0 +1,177 @@
+"""Waiting for one job: tenacity drives the rules around the exchange, inside one deadline."""
+
+import logging
+import math
+from collections.abc import AsyncGenerator, Callable
+from datetime import datetime
+
+import anyio
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception,
+    retry_if_result,
+    stop_after_attempt,
+)
+
+from smilejobs.errors import SmileJobsError
+from smilejobs.exchange import Exchange
+from smilejobs.model.jobs import JobRef, JobStatus
+from smilejobs.polling.pace import Backoff
+from smilejobs.polling.rules import Decision, GiveUp, PollState, Sleep, Terms, begin, step, timed_out
+
+logger = logging.getLogger("smilejobs")
+
+_BACKOFF = Backoff()
+
+
+async def ask(exchange: Exchange, ref: JobRef, *, attempts: int, image_links: bool, history: bool) -> JobStatus:
+    """Poll once; again, up to *attempts* times in all, where the failure is transient.
+
+    An answer that asks for a longer rest than any backoff would take is not waited for: its error says how long.
+    """
+
+    def is_worth_another(error: BaseException) -> bool:
+        return isinstance(error, SmileJobsError) and error.transient and (error.retry_after or 0.0) <= _BACKOFF.max
+
+    def delay(call: RetryCallState) -> float:
+        error = None if call.outcome is None else call.outcome.exception()
+        floor = error.retry_after if isinstance(error, SmileJobsError) else None
+        return max(_BACKOFF(call.attempt_number), floor or 0.0)
+
+    retrying = AsyncRetrying(
+        retry=retry_if_exception(is_worth_another),
+        stop=stop_after_attempt(attempts),
+        wait=delay,
+        sleep=anyio.sleep,
+        reraise=True,
+    )
+    return await retrying(exchange.poll, ref, image_links=image_links, history=history)
+
+
+class Wait:
+    """One wait for one job; it begins when `result` or `changes` does.
+
+    Args:
+        exchange: Asks.
+        ref: The job.
+        terms: What the caller wants.
+        now: The wall clock, aware; read once, for the age of the job.
+        image_links: Ask for links.
+        history: Ask for the history.
+    """
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        ref: JobRef,
+        terms: Terms,
+        *,
+        now: Callable[[], datetime],
+        image_links: bool,
+        history: bool,
+    ) -> None:
+        self._exchange = exchange
+        self._now = now
+        self._image_links = image_links
+        self._history = history
+        self._state = PollState(ref=ref, terms=terms)
+        self._due = 0.0
+
+    async def result(self) -> JobStatus:
+        """Poll until the rules say that it is done.
+
+        Raises:
+            SmileJobsError: The rules gave up.
+        """
+        self._start()
+        return self._end(await self._poll_while(lambda decision: isinstance(decision, Sleep)))
+
+    async def changes(self) -> AsyncGenerator[JobStatus, None]:
+        """Yield the first answer, and every one that says something else than the one before.
+
+        Nothing is held while the caller has one: no task, no cancel scope.
+
+        Raises:
+            SmileJobsError: The rules gave up.
+        """
+        self._start()
+        shown: JobStatus | None = None
+
+        def is_no_news(decision: Decision) -> bool:
+            return isinstance(decision, Sleep) and _content(self._state.last) == _content(shown)
+
+        while isinstance(decision := await self._poll_while(is_no_news), Sleep):
+            shown = self._state.last
+            assert shown is not None, "without an answer there is no news"
+            yield shown
+        yield self._end(decision)
+
+    def _start(self) -> None:
+        state = self._state
+        state.started = anyio.current_time()
+        if state.ref.submitted_at is not None:
+            state.age_at_start = max(0.0, (self._now() - state.ref.submitted_at).total_seconds())
+        self._due = state.started + state.terms.first_after
+
+    async def _poll_while(self, goes_on: Callable[[Decision], bool]) -> Decision:
+        """Poll when it is due, and again while the decision is to go on, up to the deadline."""
+        deadline = self._state.deadline
+        with anyio.CancelScope(deadline=math.inf if deadline is None else deadline):
+            await anyio.sleep_until(self._due)
+            retrying = AsyncRetrying(retry=retry_if_result(goes_on), wait=_delay, sleep=anyio.sleep, reraise=True)
+            return await retrying(self._poll)
+        return GiveUp(timed_out(self._state, anyio.current_time()))
+
+    async def _poll(self) -> Decision:
+        over = begin(self._state, anyio.current_time())
+        if over is not None:
+            return over
+        observation: JobStatus | SmileJobsError
+        try:
+            observation = await self._exchange.poll(
+                self._state.ref, image_links=self._image_links, history=self._history
+            )
+        except SmileJobsError as error:
+            observation = error
+        now = anyio.current_time()
+        decision = step(self._state, observation, now)
+        if isinstance(decision, Sleep):
+            self._due = now + decision.delay
+            if self._state.failures:
+                logger.warning(
+                    "job %s: poll %d failed, trying again in %.1f s: %s",
+                    self._state.ref.tag,
+                    self._state.polls,
+                    decision.delay,
+                    type(observation).__name__,
+                )
+        return decision
+
+    def _end(self, decision: Decision) -> JobStatus:
+        """Hand out the end of the wait, a value or an error."""
+        assert not isinstance(decision, Sleep), "a wait does not end with a sleep"
+        state = self._state
+        logger.info(
+            "job %s: wait ended after %d polls and %.1f s: %s",
+            state.ref.tag,
+            state.polls,
+            anyio.current_time() - state.started,
+            type(decision.error).__name__ if isinstance(decision, GiveUp) else decision.status,
+        )
+        if isinstance(decision, GiveUp):
+            raise decision.error
+        return decision.status
+
+
+def _delay(call: RetryCallState) -> float:
+    """The delay that the rules decided on."""
+    decision = None if call.outcome is None else call.outcome.result()
+    return decision.delay if isinstance(decision, Sleep) else 0.0
+
+
+def _content(status: JobStatus | None) -> tuple[object, ...] | None:
+    """What makes an answer news; timestamps, signatures and links that were signed again do not."""
+    if status is None:
+        return None
+    return (status.code, status.message, status.job_complete, status.job_success, status.result, status.history)
