@@ -137,11 +137,12 @@ def _over_pool(
 ) -> Callable[[bytes], AbstractAsyncContextManager[HTTPResponse]]:
     """What is the same for every request is made once, and nothing is merged: cheaper than ``client.stream()``."""
     parsed_url = httpx.URL(url)
-    parsed_headers = httpx.Headers(headers)
+    parsed_headers = httpx.Headers({"Host": parsed_url.netloc.decode("ascii"), **headers})
 
     @asynccontextmanager
     async def send(body: bytes) -> AsyncIterator[HTTPResponse]:
-        request = httpx.Request("POST", parsed_url, headers=parsed_headers, content=body)
+        parsed_headers["Content-Length"] = str(len(body))
+        request = httpx.Request("POST", parsed_url, headers=parsed_headers, stream=_Body(body))  # copies the headers
         response = await client.send(request, stream=True, auth=None, follow_redirects=False)
         try:
             yield response
@@ -149,6 +150,21 @@ def _over_pool(
             await response.aclose()
 
     return send
+
+
+class _Body(httpx.AsyncByteStream):
+    """The body of a request. That of httpx is a generator, which a cancelled request abandons half-way."""
+
+    def __init__(self, body: bytes) -> None:
+        self._pieces = iter((body,))
+
+    def __aiter__(self) -> "_Body":
+        return self
+
+    async def __anext__(self) -> bytes:
+        for piece in self._pieces:
+            return piece
+        raise StopAsyncIteration
 
 
 def _over_injected(
@@ -169,16 +185,22 @@ async def _read(response: HTTPResponse, limit: int) -> bytes:
             f"the answer is compressed in a way that was not asked for (HTTP {response.status_code})",
             http_status=response.status_code,
         )
-    pieces = []
+    pieces: list[bytes] = []
     size = 0
-    async for piece in response.aiter_bytes():
-        size += len(piece)
-        if size > limit:
-            raise BadResponseError(
-                f"the answer is larger than {limit} bytes (HTTP {response.status_code})",
-                http_status=response.status_code,
-            )
-        pieces.append(piece)
+    # Too much is cut off by cancelling the read: leaving the loop would abandon the generators that the HTTP library
+    # has stacked up behind it.
+    with anyio.CancelScope() as reading:
+        async for piece in response.aiter_bytes():
+            size += len(piece)
+            if size > limit:
+                reading.cancel()
+            else:
+                pieces.append(piece)
+    if size > limit:
+        raise BadResponseError(
+            f"the answer is larger than {limit} bytes (HTTP {response.status_code})",
+            http_status=response.status_code,
+        )
     return b"".join(pieces)
 
 

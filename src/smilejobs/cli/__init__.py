@@ -1,0 +1,20 @@
+"""The shell commands; they need ``pip install 'smilejobs[cli]'``."""
+
+import sys
+
+
+def main() -> None:
+    """Run the command ``smilejobs``; the entry point of the package.
+
+    Raises:
+        SystemExit: Always. Its code is the one that the command's help tells; 2 if the extra is not installed.
+    """
+    try:
+        import rich  # noqa: F401, PLC0415
+        import typer  # noqa: F401, PLC0415
+    except ImportError:
+        sys.stderr.write("smilejobs: the shell commands need typer and rich: pip install 'smilejobs[cli]'\n")
+        sys.exit(2)
+    from smilejobs.cli.app import app  # noqa: PLC0415
+
+    app(prog_name="smilejobs")

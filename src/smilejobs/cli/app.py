@@ -1,0 +1,181 @@
+"""The commands: what each one takes, and the exit code that it ends with."""
+
+import enum
+import shlex
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
+from typing import Annotated, NoReturn
+
+import anyio
+import typer
+
+from smilejobs.cli.display import console, show
+from smilejobs.client import Client
+from smilejobs.durations import seconds
+from smilejobs.errors import SmileJobsError, WaitTimeoutError
+from smilejobs.model.codes import Verdict
+from smilejobs.model.jobs import JobRef, JobStatus
+
+_ENVIRONMENT = "Who asks is read from SMILE_PARTNER_ID, SMILE_API_KEY and SMILE_ENVIRONMENT (or SMILE_BASE_URL)."
+_EXIT_CODES = "Exit codes: 0 approved, 1 complete but not approved, 2 usage, 3 pending, 4 error."
+_EPILOG = f"{_ENVIRONMENT} {_EXIT_CODES}"
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Ask for the results of Smile ID jobs, and wait for them.",
+)
+
+
+class ExitCode(enum.IntEnum):
+    """How a command ends."""
+
+    APPROVED = 0
+    NOT_APPROVED = 1
+    USAGE = 2
+    PENDING = 3
+    ERROR = 4
+    INTERRUPTED = 130
+
+
+class Until(enum.StrEnum):
+    """What to wait for."""
+
+    COMPLETE = "complete"
+    FINAL = "final"
+
+
+_User = Annotated[str, typer.Argument(metavar="USER", help="The user_id of the job.")]
+_Job = Annotated[str, typer.Argument(metavar="JOB", help="The job_id of the job.")]
+_JSON = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
+
+
+@app.command(epilog=_EPILOG)
+def status(
+    user_id: _User,
+    job_id: _Job,
+    *,
+    as_json: _JSON = False,
+    image_links: Annotated[bool, typer.Option("--image-links", help="Print links to the pictures: secrets!")] = False,
+    history: Annotated[bool, typer.Option("--history", help="Print all results of this user.")] = False,
+) -> None:
+    """Ask once how a job is doing."""
+    client, ref = _client_and_ref(user_id, job_id)
+
+    async def ask() -> JobStatus:
+        async with client:
+            return await client.job_status(ref.user_id, ref.job_id, image_links=image_links, history=history)
+
+    _finish(ask, as_json=as_json, links=image_links)
+
+
+@app.command(epilog=_EPILOG)
+def wait(
+    user_id: _User,
+    job_id: _Job,
+    *,
+    timeout: Annotated[float, typer.Option(help="Seconds for the whole wait.")] = 300.0,
+    until: Annotated[Until, typer.Option(help="Whether a provisional result ends the wait.")] = Until.COMPLETE,
+    as_json: _JSON = False,
+) -> None:
+    """Wait until a job is complete, or final."""
+    client, ref = _client_and_ref(user_id, job_id)
+    with _exit_on(ValueError, ExitCode.USAGE):
+        seconds(timeout, "--timeout", zero=False)
+
+    async def ask() -> JobStatus:
+        async with client:
+            with console(stderr=True).status(f"waiting until the job is {until.value}, for at most {timeout:g} s"):
+                return await client.wait(ref.user_id, ref.job_id, timeout=timeout, until=until.value)
+
+    _finish(ask, as_json=as_json, links=False)
+
+
+@app.command()
+def sandbox(
+    *,
+    host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen at; 0 for any that is free.")] = 8787,
+    partner_id: Annotated[str, typer.Option(help="Whose jobs these are.")] = "085",
+    api_key: Annotated[str, typer.Option(help="The key of the signatures.")] = "sandbox-key",
+) -> None:
+    """Be the API on this machine, with a few jobs; no place for real data."""
+    with _exit_on(ImportError, ExitCode.USAGE):
+        from smilejobs.sandbox import Sandbox  # noqa: PLC0415
+    with _exit_on(ValueError, ExitCode.USAGE):
+        api = Sandbox(partner_id=partner_id, api_key=api_key)
+
+    async def serve() -> None:
+        async with api.serve(host=host, port=port) as base_url:
+            refs = [
+                api.submit("user-1", "quick"),
+                api.submit("user-1", "slow", machine=60.0),
+                api.submit("user-1", "review", review=90.0),
+                api.submit("user-2", "rejected", job_type=6, outcome="rejected"),
+                api.submit("user-2", "no-zip", upload=None),
+            ]
+            variables = {"BASE_URL": base_url, "PARTNER_ID": partner_id, "API_KEY": api_key}
+            lines = (
+                f"The sandbox listens at {base_url}, until Ctrl-C. In another terminal:",
+                "",
+                *(f"  export SMILE_{name}={shlex.quote(value)}" for name, value in variables.items()),
+                *(f"  smilejobs status {ref.user_id} {ref.job_id}" for ref in refs),
+                "  smilejobs wait user-1 review --until final",
+            )
+            console().print("\n".join(lines))
+            await anyio.sleep_forever()
+
+    with _exit_on(KeyboardInterrupt, 0), _exit_on(OSError, ExitCode.ERROR):
+        anyio.run(serve)
+
+
+@app.command(epilog="Exit codes: 0 if every job ended as it was meant to, else 1.")
+def demo() -> None:
+    """Watch 24 jobs of all kinds being waited for, in 15 seconds."""
+    with _exit_on(ImportError, ExitCode.USAGE):
+        from smilejobs.cli.demo import run  # noqa: PLC0415
+    with _exit_on(KeyboardInterrupt, ExitCode.INTERRUPTED):
+        all_as_meant = anyio.run(run, console())
+    raise typer.Exit(0 if all_as_meant else 1)
+
+
+def _client_and_ref(user_id: str, job_id: str) -> tuple[Client, JobRef]:
+    with _exit_on(ValueError, ExitCode.USAGE):
+        return Client.from_env(), JobRef(user_id, job_id)
+
+
+def _finish(ask: Callable[[], Awaitable[JobStatus]], *, as_json: bool, links: bool) -> NoReturn:
+    """Print what *ask* brings, and exit with the code that it stands for."""
+    try:
+        with _exit_on(KeyboardInterrupt, ExitCode.INTERRUPTED):
+            answer = anyio.run(ask)
+    except WaitTimeoutError as error:
+        if error.last is not None:
+            show(error.last, as_json=as_json, links=links)
+        _fail(error, ExitCode.PENDING)
+    except SmileJobsError as error:
+        _fail(error, ExitCode.ERROR)
+    show(answer, as_json=as_json, links=links)
+    raise typer.Exit(_exit_code(answer))
+
+
+def _exit_code(answer: JobStatus) -> ExitCode:
+    if answer.verdict is None:
+        return ExitCode.PENDING
+    return ExitCode.APPROVED if answer.verdict is Verdict.APPROVED else ExitCode.NOT_APPROVED
+
+
+@contextmanager
+def _exit_on(kind: type[BaseException], code: int) -> Generator[None, None, None]:
+    try:
+        yield
+    except kind as error:
+        _fail(error, code)
+
+
+def _fail(error: BaseException, code: int) -> NoReturn:
+    """Say in one line what went wrong, and exit."""
+    if str(error):
+        typer.echo(f"smilejobs: {error}", err=True)
+    raise typer.Exit(code) from None

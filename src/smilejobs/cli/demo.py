@@ -1,0 +1,269 @@
+"""Twenty-four jobs of all kinds, waited for at once over real HTTP, and what became of them."""
+
+import statistics
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+
+import anyio
+from attrs import define, frozen
+from rich import box
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from smilejobs.cli.display import STYLES
+from smilejobs.client import Client
+from smilejobs.errors import JobNotFoundError, SmileJobsError, WaitTimeoutError
+from smilejobs.model.codes import NO_ZIP
+from smilejobs.model.jobs import JobRef
+from smilejobs.polling.pace import Pace
+from smilejobs.sandbox import Sandbox
+
+_USER = "demo-user"
+_NO_ZIP = "no zip"
+_NOT_FOUND = "not found"
+_REFRESH = 0.125
+
+
+@frozen(kw_only=True)
+class Plan:
+    """What is to become of one job; durations in seconds.
+
+    Attributes:
+        job_id: Its name.
+        is_submitted: Whether the API ever hears of it.
+        has_zip: Whether its images are ever uploaded.
+        refusal: The status code with which the API refuses every poll.
+        job_type: The product.
+        machine: How long the machine takes.
+        review: How long a human review takes after that.
+        outcome: How it ends.
+        timeout: How long to wait.
+    """
+
+    job_id: str
+    is_submitted: bool = True
+    has_zip: bool = True
+    refusal: str | None = None
+    job_type: int = 1
+    machine: float = 1.0
+    review: float | None = None
+    outcome: str = "approved"
+    timeout: float = 30.0
+
+    @property
+    def meant(self) -> str:
+        """How the wait for it ought to end."""
+        if not self.is_submitted:
+            return _NOT_FOUND
+        if not self.has_zip:
+            return _NO_ZIP
+        return self.outcome if self.refusal is None else f"failed {self.refusal}"
+
+
+PLANS = (
+    Plan(job_id="quick-1", job_type=1, machine=0.4),
+    Plan(job_id="quick-2", job_type=2, machine=0.8),
+    Plan(job_id="quick-3", job_type=4, machine=1.2),
+    Plan(job_id="quick-4", job_type=5, machine=1.6),
+    Plan(job_id="quick-5", job_type=6, machine=2.0),
+    Plan(job_id="quick-6", job_type=7, machine=2.4),
+    Plan(job_id="slow-1", job_type=11, machine=5.5),
+    Plan(job_id="slow-2", job_type=4, machine=7.0),
+    Plan(job_id="slow-3", job_type=6, machine=8.5),
+    Plan(job_id="slow-4", job_type=1, machine=10.0),
+    Plan(job_id="review-1", job_type=1, machine=1.5, review=3.5),
+    Plan(job_id="review-2", job_type=6, machine=2.0, review=5.0),
+    Plan(job_id="review-3", job_type=6, machine=2.5, review=6.5, outcome="rejected"),
+    Plan(job_id="review-4", job_type=4, machine=3.0, review=8.0),
+    Plan(job_id="rejected-1", job_type=1, machine=1.0, outcome="rejected"),
+    Plan(job_id="rejected-2", job_type=2, machine=1.8, outcome="rejected"),
+    Plan(job_id="rejected-3", job_type=5, machine=2.6, outcome="rejected"),
+    Plan(job_id="disabled-1", job_type=2, refusal="2307"),
+    Plan(job_id="error-1", job_type=5, machine=1.4, outcome="error"),
+    Plan(job_id="error-2", job_type=2, machine=2.8, outcome="error"),
+    Plan(job_id="no-zip-1", has_zip=False, timeout=5.0),
+    Plan(job_id="no-zip-2", has_zip=False, timeout=7.0),
+    Plan(job_id="unknown-1", is_submitted=False, timeout=5.0),
+    Plan(job_id="unknown-2", is_submitted=False, timeout=7.0),
+)
+
+
+@define(kw_only=True)
+class _Row:
+    """One job, and how the wait for it is going.
+
+    Attributes:
+        plan: What is to become of it.
+        ref: Its name.
+        outcome: How the wait ended; None while it goes on.
+        late: Seconds from the instant at which the sandbox had the final result to the end of the wait.
+    """
+
+    plan: Plan
+    ref: JobRef
+    outcome: str | None = None
+    late: float | None = None
+
+
+async def run(console: Console, plans: Sequence[Plan] = PLANS, *, scale: float = 1.0) -> bool:
+    """Submit the jobs, wait for all of them, and report.
+
+    Args:
+        console: Where to: a live table if it is a terminal, else a line for each job.
+        plans: What is to become of the jobs; an even number of them, for the table has two halves.
+        scale: All durations are multiplied by it.
+
+    Returns:
+        Whether every job ended as it was meant to.
+    """
+    sandbox = Sandbox(now=_now)
+    async with (
+        sandbox.serve() as base_url,
+        Client(partner_id="085", api_key="sandbox-key", base_url=base_url, now=_now) as client,
+    ):
+        console.print(f"Waiting for {len(plans)} jobs at once, on a sandbox at {base_url}\n")
+        started = anyio.current_time()
+        rows = [_Row(plan=plan, ref=_submit(sandbox, plan, scale)) for plan in plans]
+        if console.is_terminal:
+            await _wait_in_table(console, client, sandbox, rows, scale)
+        else:
+            await _wait_in_lines(console, client, sandbox, rows, scale)
+        elapsed = anyio.current_time() - started
+    console.print()
+    for line in _summary(sandbox, rows, elapsed):
+        console.print(line)
+    return all(row.outcome == row.plan.meant for row in rows)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _submit(sandbox: Sandbox, plan: Plan, scale: float) -> JobRef:
+    if not plan.is_submitted:
+        return JobRef(_USER, plan.job_id)
+    return sandbox.submit(
+        _USER,
+        plan.job_id,
+        outcome=plan.outcome,
+        job_type=plan.job_type,
+        upload=0.0 if plan.has_zip else None,
+        machine=plan.machine * scale,
+        review=None if plan.review is None else plan.review * scale,
+        refusal=plan.refusal,
+    )
+
+
+async def _wait_in_table(console: Console, client: Client, sandbox: Sandbox, rows: list[_Row], scale: float) -> None:
+    with Live(console=console, auto_refresh=False) as live:
+
+        async def refresh() -> None:
+            while True:
+                live.update(_table(sandbox, rows), refresh=True)
+                await anyio.sleep(_REFRESH)
+
+        async with anyio.create_task_group() as display:
+            display.start_soon(refresh)
+            async with anyio.create_task_group() as waiting:
+                for row in rows:
+                    waiting.start_soon(_wait, client, sandbox, row, scale)
+            display.cancel_scope.cancel()
+        live.update(_table(sandbox, rows), refresh=True)
+
+
+async def _wait_in_lines(console: Console, client: Client, sandbox: Sandbox, rows: list[_Row], scale: float) -> None:
+    async def report(row: _Row) -> None:
+        await _wait(client, sandbox, row, scale)
+        console.print(f"{row.plan.job_id}: {row.outcome}, polls: {sandbox.polls(row.ref)}, late: {_late(row)}")
+
+    async with anyio.create_task_group() as waiting:
+        for row in rows:
+            waiting.start_soon(report, row)
+
+
+async def _wait(client: Client, sandbox: Sandbox, row: _Row, scale: float) -> None:
+    """Wait as a service would, which knows no more than the ids; only the lateness is told by the sandbox."""
+    ref = row.ref
+    try:
+        status = await client.wait(
+            ref.user_id,
+            ref.job_id,
+            timeout=row.plan.timeout * scale,
+            until="final",
+            pace=Pace(min=scale),
+            submitted_at=ref.submitted_at,
+        )
+    except WaitTimeoutError as error:
+        row.outcome = _how_it_timed_out(error)
+    except SmileJobsError as error:
+        row.outcome = f"failed {error.code}"
+    else:
+        row.outcome = "pending" if status.verdict is None else status.verdict.value
+        job = sandbox.jobs[ref]
+        row.late = None if job.final_at is None else (_now() - job.final_at).total_seconds()
+
+
+def _how_it_timed_out(error: WaitTimeoutError) -> str:
+    if isinstance(error.last_error, JobNotFoundError):
+        return _NOT_FOUND
+    return _NO_ZIP if error.last is not None and error.last.code == NO_ZIP else "timed out"
+
+
+def _table(sandbox: Sandbox, rows: list[_Row]) -> Table:
+    """Two halves side by side: 24 lines and a heading do not fit in a terminal of 24 lines."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
+    for side in ("left", "right"):
+        if side == "right":
+            table.add_column(width=2)
+        table.add_column("job", min_width=10)
+        table.add_column("outcome", min_width=12)
+        table.add_column("polls", justify="right")
+        table.add_column("late", justify="right", min_width=6)
+    half = len(rows) // 2
+    for left, right in zip(rows[:half], rows[half:], strict=True):
+        table.add_row(*_cells(sandbox, left), "", *_cells(sandbox, right))
+    return table
+
+
+def _cells(sandbox: Sandbox, row: _Row) -> Iterator[str | Text]:
+    yield row.plan.job_id
+    if row.outcome is None:
+        yield Text(_progress(sandbox, row), style="dim")
+    else:
+        yield Text(row.outcome, style=STYLES.get(row.outcome, "cyan"))
+    yield str(sandbox.polls(row.ref))
+    yield _late(row)
+
+
+def _progress(sandbox: Sandbox, row: _Row) -> str:
+    """What the sandbox knows, and the one who waits does not know yet."""
+    job = sandbox.jobs.get(row.ref)
+    if job is None:
+        return "not there"
+    if job.complete_at is None or job.final_at is None:
+        return "no images"
+    now = _now()
+    if now < job.complete_at:
+        return "running"
+    return "under review" if now < job.final_at else "ready"
+
+
+def _late(row: _Row) -> str:
+    return "-" if row.late is None else f"{row.late:.2f} s"
+
+
+def _summary(sandbox: Sandbox, rows: list[_Row], elapsed: float) -> Iterator[str]:
+    polls = sum(sandbox.polls(row.ref) for row in rows)
+    as_meant = sum(row.outcome == row.plan.meant for row in rows)
+    late = [row.late for row in rows if row.late is not None]
+    yield f"{as_meant} of {len(rows)} jobs ended as they were meant to, after {elapsed:.1f} s and {polls} polls."
+    if late:
+        yield (
+            f"Results were seen {statistics.median(late):.2f} s after they were there (median), "
+            f"{max(late):.2f} s at the latest."
+        )
+    for row in rows:
+        if row.outcome != row.plan.meant:
+            yield f"{row.plan.job_id} ended as {row.outcome!r}; meant was {row.plan.meant!r}."

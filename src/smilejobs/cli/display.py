@@ -1,0 +1,73 @@
+"""What the commands print: for people, or as JSON."""
+
+import json
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+
+from rich.console import Console
+from rich.text import Text
+
+from smilejobs.model.codes import Verdict
+from smilejobs.model.jobs import JobResult, JobStatus
+
+STYLES: Mapping[str, str] = MappingProxyType(
+    {
+        Verdict.APPROVED.value: "green",
+        Verdict.PROVISIONAL.value: "yellow",
+        Verdict.REJECTED.value: "red",
+        Verdict.ERROR.value: "red",
+        Verdict.UNKNOWN.value: "magenta",
+    }
+)
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return a console that prints what it is given: no markup, no emoji, no line breaks of its own."""
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
+def show(status: JobStatus, *, as_json: bool, links: bool) -> None:
+    """Print an answer to standard output.
+
+    Args:
+        status: The answer.
+        as_json: As JSON, and nothing else.
+        links: Include the URLs of the image links, which are secrets.
+    """
+    out = console()
+    if as_json:
+        out.print(json.dumps(status.as_dict(links=links), indent=2))
+        return
+    verdict = "pending" if status.verdict is None else status.verdict.value
+    finality = "" if status.is_final or not status.job_complete else ", not final yet"
+    out.print(Text(verdict, style=STYLES.get(verdict, "")) + finality)
+    for name, value in _details(status, links=links):
+        out.print(f"  {name:<12}  {_printable(value)}")
+
+
+def _details(status: JobStatus, *, links: bool) -> Iterator[tuple[str, str]]:
+    if status.code is not None:
+        yield "code", status.code
+    if status.message is not None:
+        yield "message", status.message
+    if status.result is not None:
+        yield "result", _outcome(status.result)
+        yield "SmileJobID", status.result.smile_job_id or "none"
+        if status.result.confidence_value is not None:
+            yield "confidence", f"{status.result.confidence_value:g}"
+    for entry in status.history:
+        yield "history", f"{entry.smile_job_id or 'no SmileJobID'}: {_outcome(entry)}"
+    if status.image_links is not None and links:
+        for name, link in status.image_links.items():
+            yield name, link.url
+        if status.image_links.error is not None:
+            yield "image links", status.image_links.error
+
+
+def _outcome(result: JobResult) -> str:
+    return " ".join(filter(None, (result.result_code, result.result_text))) or "without a code"
+
+
+def _printable(text: str) -> str:
+    """What comes from outside must not steer the terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)

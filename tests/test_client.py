@@ -1,0 +1,271 @@
+"""The client's own life: its arguments, its environment, its end, and a direct `job_status`."""
+
+import asyncio
+import pickle
+from typing import Any
+
+import anyio
+import pytest
+
+import smilejobs
+from smilejobs import Client, JobRef, Verdict
+from smilejobs.testing import Reply, Script, complete, cut, html, no_zip, not_found, pending, rate_limited, refused
+
+KEY = "key-of-nobody"
+
+
+def arguments(**changes: object) -> dict[str, Any]:
+    return {"partner_id": "085", "api_key": KEY, "environment": "sandbox", **changes}
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "named"),
+    [
+        ({"partner_id": 85}, TypeError, "partner_id.*leading zeros"),
+        ({"partner_id": ""}, ValueError, "partner_id"),
+        ({"api_key": b"key"}, TypeError, "api_key"),
+        ({"api_key": ""}, ValueError, "api_key"),
+        ({"api_key": "key\n"}, ValueError, "api_key.*white space"),
+        ({"environment": None}, ValueError, "environment"),
+        ({"environment": "staging"}, ValueError, "environment"),
+        ({"base_url": "https://example.org/v1"}, ValueError, "exactly one"),
+        ({"environment": None, "base_url": "https://example.org"}, ValueError, "/v1"),
+        ({"environment": None, "base_url": "http://example.org/v1"}, ValueError, "insecure_http"),
+        ({"environment": None, "base_url": "ftp://example.org/v1"}, ValueError, "https"),
+        ({"environment": None, "base_url": "https://[::1/v1"}, ValueError, "base_url"),
+        ({"environment": None, "base_url": 7}, TypeError, "base_url"),
+        ({"max_connections": 0}, ValueError, "max_connections"),
+        ({"max_connections": 1.5}, TypeError, "max_connections"),
+        ({"attempts": 0}, ValueError, "attempts"),
+        ({"attempts": True}, TypeError, "attempts"),
+        ({"max_response_bytes": -1}, ValueError, "max_response_bytes"),
+        ({"rate": 0}, ValueError, "rate"),
+        ({"rate": float("nan")}, ValueError, "rate"),
+        ({"rate": "fast"}, TypeError, "rate"),
+        ({"request_timeout": 0}, ValueError, "request_timeout"),
+        ({"request_timeout": None}, TypeError, "request_timeout"),
+    ],
+)
+def test_arguments_that_can_never_be_right(changes: dict[str, object], error: type[Exception], named: str) -> None:
+    """They are refused at once, by a plain error that names the argument and never shows the key."""
+    with pytest.raises(error, match=named) as caught:
+        Client(**arguments(**changes))
+    assert KEY not in str(caught.value)
+    assert not isinstance(caught.value, smilejobs.SmileJobsError)
+
+
+@pytest.mark.parametrize(
+    ("base_url", "insecure_http"),
+    [
+        ("http://127.0.0.1:8787/v1", False),
+        ("http://localhost/v1/", False),
+        ("http://[::1]:80/v1", False),
+        ("https://proxy.example.org/smile/v1", False),
+        ("http://smile-sandbox:8787/v1", True),
+    ],
+)
+def test_urls_that_are_fine(base_url: str, insecure_http: bool) -> None:
+    """https anywhere, http on loopback, http elsewhere only if it is asked for."""
+    client = Client(**arguments(environment=None, base_url=base_url, insecure_http=insecure_http))
+    assert repr(client) == f"<smilejobs.Client for {base_url.rstrip('/')}>"
+
+
+@pytest.mark.parametrize(
+    ("environment", "host"), [("sandbox", "testapi.smileidentity.com"), ("production", "api.smileidentity.com")]
+)
+def test_environments_have_hosts(environment: str, host: str) -> None:
+    """The two hosts are the vendor's; a repr shows which, and nothing of the credentials."""
+    text = repr(Client(**arguments(environment=environment)))
+    assert text == f"<smilejobs.Client for https://{host}/v1>"
+
+
+@pytest.fixture
+def no_variables(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name in ("SMILE_PARTNER_ID", "SMILE_API_KEY", "SMILE_ENVIRONMENT", "SMILE_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+def test_from_env_reads_the_environment(no_variables: pytest.MonkeyPatch) -> None:
+    """Partner, key and environment come from the variables, the rest is given."""
+    no_variables.setenv("SMILE_PARTNER_ID", "085")
+    no_variables.setenv("SMILE_API_KEY", KEY)
+    no_variables.setenv("SMILE_ENVIRONMENT", "production")
+    assert "//api.smileidentity.com" in repr(Client.from_env(max_connections=5))
+    no_variables.setenv("SMILE_ENVIRONMENT", "")
+    no_variables.setenv("SMILE_BASE_URL", "http://127.0.0.1:1/v1")
+    assert "127.0.0.1:1" in repr(Client.from_env())
+    no_variables.setenv("SMILE_BASE_URL", "http://example.org/v1")
+    with pytest.raises(ValueError, match="base_url"):
+        Client.from_env()
+
+
+def test_from_env_names_what_is_missing(no_variables: pytest.MonkeyPatch) -> None:
+    """Each missing variable is named with its argument."""
+    with pytest.raises(ValueError, match="SMILE_PARTNER_ID") as caught:
+        Client.from_env()
+    for word in ("partner_id", "SMILE_API_KEY", "api_key", "SMILE_ENVIRONMENT", "environment", "SMILE_BASE_URL"):
+        assert word in str(caught.value)
+    no_variables.setenv("SMILE_PARTNER_ID", "085")
+    no_variables.setenv("SMILE_API_KEY", KEY)
+    with pytest.raises(ValueError, match=r"SMILE_ENVIRONMENT \(the argument environment\)") as caught:
+        Client.from_env()
+    assert "SMILE_API_KEY" not in str(caught.value)
+
+
+@pytest.mark.anyio
+async def test_a_client_works_without_a_with_block_and_closes_twice() -> None:
+    """aclose() may be called again; using the client afterwards is a clear error."""
+    script = Script({"job-1": [complete()]})
+    client = Client(**arguments(api_key="sandbox-key"), http_client=script)
+    assert (await client.job_status("user-1", "job-1")).job_complete
+    await client.aclose()
+    await client.aclose()
+    with pytest.raises(RuntimeError, match="closed"):
+        await client.job_status("user-1", "job-1")
+    with pytest.raises(RuntimeError, match="closed"):
+        await client.wait("user-1", "job-1")
+
+
+@pytest.mark.anyio
+async def test_a_client_may_be_entered_and_left_in_different_tasks() -> None:
+    """It holds no task group and no scope, so notebooks and frameworks may do as they please."""
+    script = Script({"job-1": [complete()]})
+    client = Client(**arguments(api_key="sandbox-key"), http_client=script)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(client.__aenter__)
+    assert (await client.wait("user-1", "job-1")).job_complete
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(client.__aexit__, None, None, None)
+    with pytest.raises(RuntimeError, match="closed"):
+        await client.job_status("user-1", "job-1")
+
+
+def test_a_client_belongs_to_one_event_loop() -> None:
+    """A second loop is told so, instead of hanging on the connections of the first."""
+    script = Script({"job-1": [complete()]})
+    client = Client(**arguments(api_key="sandbox-key"), http_client=script)
+    asyncio.run(client.job_status("user-1", "job-1"))
+    with pytest.raises(RuntimeError, match="one client per event loop"):
+        asyncio.run(client.job_status("user-1", "job-1"))
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("step", [html(), cut(), rate_limited(), refused("2301")])
+async def test_job_status_tries_again_what_may_pass(step: Reply | Exception) -> None:
+    """Three attempts in all, with a backoff in between."""
+    script = Script({"job-1": [step, step, complete()], "job-2": [step, step, step]})
+    async with script.client() as client:
+        assert (await client.job_status("user-1", "job-1")).job_complete
+        with pytest.raises(smilejobs.SmileJobsError) as caught:
+            await client.job_status("user-1", "job-2")
+    assert caught.value.transient
+    first, second, third = (poll.at for poll in script.polls["job-1"])
+    assert 0.5 <= second - first <= 1
+    assert 0.5 <= third - second <= 2
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("step", "error"),
+    [
+        (refused("2305"), smilejobs.CredentialsError),
+        (not_found(), smilejobs.JobNotFoundError),
+        (refused("2303"), smilejobs.BadRequestError),
+        (Reply(body={"job_complete": True, "signature": "forged"}), smilejobs.SignatureError),
+    ],
+)
+async def test_job_status_does_not_try_again_what_will_not_pass(
+    step: Reply, error: type[smilejobs.SmileJobsError]
+) -> None:
+    """One attempt, and the error names the job by its tag."""
+    async with Script({"job-1": [step]}).client() as client:
+        with pytest.raises(error, match=JobRef("user-1", "job-1").tag) as caught:
+            await client.job_status("user-1", "job-1")
+    assert not caught.value.transient
+    assert "user-1" not in str(caught.value)
+
+
+@pytest.mark.anyio
+async def test_job_status_rests_as_long_as_it_is_asked_to_but_not_for_minutes() -> None:
+    """A Retry-After of up to 30 s is kept; a longer one is the caller's to keep."""
+    script = Script({"job-1": [rate_limited(20), complete()], "job-2": [rate_limited(31)]})
+    async with script.client() as client:
+        await client.job_status("user-1", "job-1")
+        assert [poll.at for poll in script.polls["job-1"]] == pytest.approx([0, 20])
+        with pytest.raises(smilejobs.RateLimitedError) as caught:
+            await client.job_status("user-1", "job-2")
+    assert caught.value.retry_after == 31
+
+
+@pytest.mark.anyio
+async def test_job_status_returns_what_is_pending() -> None:
+    """Running, or registered without images: no verdict, no error."""
+    async with Script({"job-1": [pending(), no_zip()]}).client() as client:
+        running = await client.job_status("user-1", "job-1")
+        empty = await client.job_status("user-1", "job-1")
+    assert (running.verdict, running.is_final, running.message) == (None, False, None)
+    assert (empty.verdict, empty.code, empty.message) == (None, "2314", "No zip uploaded yet")
+
+
+@pytest.mark.anyio
+async def test_a_request_that_takes_too_long_is_a_request_error() -> None:
+    """request_timeout is for one exchange; its error is transient."""
+    async with Script({"job-1": [pending(delay=60)] * 2}).client(request_timeout=10, attempts=2) as client:
+        with pytest.raises(smilejobs.RequestError, match="10 s") as caught:
+            await client.job_status("user-1", "job-1")
+    assert caught.value.transient
+    assert 20 < anyio.current_time() < 22
+
+
+@pytest.mark.anyio
+async def test_polls_begin_evenly_and_without_bursts() -> None:
+    """With rate=10 the polls of many tasks begin 0.1 s apart, also after a pause."""
+    script = Script({f"job-{n}": [complete()] for n in range(30)})
+    async with script.client(rate=10) as client:
+        for batch in range(2):
+            async with anyio.create_task_group() as tasks:
+                for n in range(15):
+                    tasks.start_soon(client.job_status, "user-1", f"job-{15 * batch + n}")
+            await anyio.sleep(60)
+    starts = sorted(poll.at for polls in script.polls.values() for poll in polls)
+    gaps = [later - earlier for earlier, later in zip(starts, starts[1:], strict=False)]
+    assert min(gaps) >= 0.1 - 1e-9
+    assert sorted(gaps)[-2] == pytest.approx(0.1)
+
+
+@pytest.mark.anyio
+async def test_no_more_requests_at_once_than_connections() -> None:
+    """The limit is held around requests: with two connections, six answers of 10 s take 30 s."""
+    script = Script({f"job-{n}": [complete(delay=10)] for n in range(6)})
+    async with script.client(max_connections=2, rate=None) as client, anyio.create_task_group() as tasks:
+        for job_id in script.polls:
+            tasks.start_soon(client.job_status, "user-1", job_id)
+    assert anyio.current_time() == pytest.approx(30)
+
+
+@pytest.mark.anyio
+async def test_the_limit_is_not_held_while_a_waiter_sleeps() -> None:
+    """One connection serves many waits, each of which sleeps most of the time."""
+    script = Script({f"job-{n}": [pending()] * 3 + [complete()] for n in range(20)})
+    async with script.client(max_connections=1, rate=None) as client, anyio.create_task_group() as tasks:
+        for job_id in script.polls:
+            tasks.start_soon(client.wait, "user-1", job_id)
+    assert anyio.current_time() < 5
+
+
+@pytest.mark.anyio
+async def test_raise_for_verdict_is_there_for_those_who_want_it() -> None:
+    """It does nothing for an approval and raises for everything else, with the answer at hand."""
+    async with Script({"job-1": [pending(), complete("0811"), complete()]}).client() as client:
+        for words in ("still pending", "rejected"):
+            status = await client.job_status("user-1", "job-1")
+            with pytest.raises(smilejobs.NotApprovedError, match=words) as caught:
+                status.raise_for_verdict()
+            assert caught.value.status is status
+            assert pickle.loads(pickle.dumps(caught.value)).status == status
+        approved = await client.job_status("user-1", "job-1")
+        approved.raise_for_verdict()
+    assert approved.verdict is Verdict.APPROVED
+
+

@@ -1,0 +1,171 @@
+"""Who asks whom."""
+
+from typing import Any
+
+import pytest
+
+from smilejobs import Client, Credentials
+from smilejobs.settings import HOSTS, Settings, arguments_from, settings
+
+KEY = "fictional-key"
+
+
+def checked(**more: Any) -> Settings:
+    given = {"partner_id": "085", "api_key": KEY, "environment": None, "base_url": None, "insecure_http": False}
+    return settings(**{**given, **more})
+
+
+def test_credentials_are_kept_as_they_are_and_never_shown() -> None:
+    """Zeros, signs and letters stay; a repr shows neither the key nor the partner."""
+    credentials = Credentials("0850", "kB7-Öß/+==")
+    assert (credentials.partner_id, credentials.api_key) == ("0850", "kB7-Öß/+==")
+    shown = f"{credentials} {credentials!r} {Settings(credentials, 'https://a.example/v1')!r}"
+    assert "0850" not in shown
+    assert "kB7" not in shown
+    with pytest.raises(AttributeError):
+        credentials.api_key = "x"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("value", [85, None, b"085", True, ["085"]])
+def test_credentials_are_strings(value: Any) -> None:
+    """Any other type is a TypeError that names the argument; a number has lost its zeros, and the text says so."""
+    with pytest.raises(TypeError, match="^partner_id must be a string, not .*leading zeros"):
+        Credentials(value, KEY)
+    with pytest.raises(TypeError, match="^api_key must be a string, not") as caught:
+        Credentials("085", value)
+    assert "zeros" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["", " ", "marker\n", "\tmarker", "marker ", "\u00a0marker", "marker\ud800"])
+def test_credentials_that_can_never_be_right_are_value_errors(value: str) -> None:
+    """Empty, with white space around it as a file has it, or half a character; the text holds no value."""
+    with pytest.raises(ValueError, match="^partner_id") as partner:
+        Credentials(value, KEY)
+    with pytest.raises(ValueError, match="^api_key") as key:
+        Credentials("085", value)
+    assert "marker" not in f"{partner.value} {key.value}"
+
+
+@pytest.mark.parametrize(
+    ("environment", "url"),
+    [("sandbox", "https://testapi.smileidentity.com/v1"), ("production", "https://api.smileidentity.com/v1")],
+)
+def test_environments_have_their_hosts(environment: str, url: str) -> None:
+    """The two hosts are those of the vendor's clients."""
+    assert checked(environment=environment) == Settings(Credentials("085", KEY), url)
+    assert HOSTS[environment] == url
+
+
+@pytest.mark.parametrize("given", [{}, {"environment": "sandbox", "base_url": "https://a.example/v1"}])
+def test_exactly_one_of_environment_and_base_url(given: dict[str, str]) -> None:
+    """Neither and both are refused, and both are named."""
+    with pytest.raises(ValueError, match=r"exactly one of environment .* and base_url"):
+        checked(**given)
+
+
+@pytest.mark.parametrize("environment", ["", "Sandbox", "live", "0"])
+def test_other_environments_are_refused(environment: str) -> None:
+    """There are two, and the text names them."""
+    with pytest.raises(ValueError, match="^environment must be 'sandbox' or 'production'"):
+        checked(environment=environment)
+
+
+@pytest.mark.parametrize(
+    ("url", "kept"),
+    [
+        ("https://a.example/v1", "https://a.example/v1"),
+        ("https://a.example/v1/", "https://a.example/v1"),
+        ("https://a.example:8443/behind/proxy/v1", "https://a.example:8443/behind/proxy/v1"),
+        ("http://localhost:8787/v1", "http://localhost:8787/v1"),
+        ("http://127.0.0.1/v1", "http://127.0.0.1/v1"),
+        ("http://127.8.9.10:80/v1/", "http://127.8.9.10:80/v1"),
+        ("http://[::1]:8787/v1", "http://[::1]:8787/v1"),
+        ("https://[2001:db8::1]/v1", "https://[2001:db8::1]/v1"),
+    ],
+)
+def test_other_urls_of_the_api(url: str, kept: str) -> None:
+    """Any https URL that ends in /v1 will do, and plain http on loopback."""
+    assert checked(base_url=url).base_url == kept
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("", "/v1", "a.example/v1", "//a.example/v1", "ftp://a.example/v1", "https:///v1", "https://:443/v1", "https:/v1"),
+        *("https://a.example:99999/v1", "https://a.example:x/v1", "https://[::1/v1", "https://[zz]/v1"),
+        *("https://a.example", "https://a.example/", "https://a.example/v2", "https://a.example/xv1"),
+        *("https://a.example/v1/job_status", "https://a.example/v1?", "https://a.example/v1?a=/v1", "https://a.example/#/v1"),
+        *("https://marker@a.example/v1", "https://u:marker@a.example/v1", "https://@a.example/v1"),
+        *("https://ä.example/v1", "https://a.example/v1\n", "https://a.exa\tmple/v1", "https://a.example/\0/v1"),
+        *("https://a example/v1", " https://a.example/v1", "https://a.example/v1 "),
+    ],
+)
+@pytest.mark.parametrize("insecure_http", [True, False])
+def test_urls_that_can_never_be_right_are_value_errors(url: str, insecure_http: bool) -> None:
+    """What is no absolute URL, holds a user or a query, or does not end in /v1 is refused; the text names the argument."""
+    with pytest.raises(ValueError, match="^base_url ") as caught:
+        checked(base_url=url, insecure_http=insecure_http)
+    assert "marker" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", [5, b"https://a.example/v1", ["https://a.example/v1"]])
+def test_a_url_is_a_string(url: Any) -> None:
+    """Any other type is a TypeError that names the argument."""
+    with pytest.raises(TypeError, match="^base_url must be a string"):
+        checked(base_url=url)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("a.example", "localhost.a.example", "127.0.0.1.a.example", "10.0.0.1", "0.0.0.0", "[::]", "[2001:db8::1]"),
+        *("128.0.0.1", "169.254.0.1", "notlocalhost", "1"),
+    ],
+)
+def test_plain_http_is_for_loopback(host: str) -> None:
+    """Elsewhere it is refused, unless it is asked for by the argument that the text names."""
+    with pytest.raises(ValueError, match="^base_url must be https: .*insecure_http=True"):
+        checked(base_url=f"http://{host}/v1")
+    assert checked(base_url=f"http://{host}/v1", insecure_http=True).base_url == f"http://{host}/v1"
+    with pytest.raises(ValueError, match="^base_url must be https"):
+        Client(partner_id="085", api_key=KEY, base_url=f"HTTP://{host}/v1")
+
+
+ENVIRON = {"SMILE_PARTNER_ID": "085", "SMILE_API_KEY": KEY}
+
+
+def test_the_environment_gives_the_arguments() -> None:
+    """Four variables are four arguments, and all others are none."""
+    noise = {"HOME": "/", "SMILE_INSECURE_HTTP": "1", "INSECURE_HTTP": "true", "SMILE_RATE": "5"}
+    assert arguments_from({**noise, **ENVIRON, "SMILE_ENVIRONMENT": "sandbox"}) == {
+        "partner_id": "085",
+        "api_key": KEY,
+        "environment": "sandbox",
+    }
+    assert arguments_from({**noise, **ENVIRON, "SMILE_ENVIRONMENT": "", "SMILE_BASE_URL": "https://a.example/v1"}) == {
+        "partner_id": "085",
+        "api_key": KEY,
+        "base_url": "https://a.example/v1",
+    }
+
+
+@pytest.mark.parametrize("value", [None, ""])
+@pytest.mark.parametrize(
+    ("variable", "argument"),
+    [("SMILE_PARTNER_ID", "partner_id"), ("SMILE_API_KEY", "api_key"), ("SMILE_ENVIRONMENT", "environment")],
+)
+def test_a_missing_variable_is_named_with_its_argument(variable: str, argument: str, value: str | None) -> None:
+    """What is not set, or empty, is named both ways; what is set is neither named as missing nor shown."""
+    mapping = {**ENVIRON, "SMILE_ENVIRONMENT": "sandbox"}
+    del mapping[variable]
+    if value is not None:
+        mapping[variable] = value
+    with pytest.raises(ValueError, match=rf"^not set in the environment: {variable} \(the argument {argument}\);") as caught:
+        arguments_from(mapping)
+    assert KEY not in str(caught.value)
+
+
+def test_all_missing_variables_are_named_at_once() -> None:
+    """One error is enough to set up everything; the URL that may stand for the environment is named too."""
+    with pytest.raises(ValueError, match="SMILE_PARTNER_ID.*SMILE_API_KEY.*SMILE_ENVIRONMENT.*SMILE_BASE_URL.*base_url"):
+        arguments_from({})

@@ -1,0 +1,268 @@
+"""Real sockets: what a server can do to a client, and that the client still works afterwards."""
+
+import gzip
+import json
+import ssl
+import zlib
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import anyio
+import httpx
+import httpx2
+import pytest
+import trustme
+
+import smilejobs
+from servers import Handler, Stream, http, serve
+from smilejobs import Client
+from smilejobs.settings import Credentials
+from smilejobs.wire.signature import format_timestamp, sign
+
+pytestmark = pytest.mark.anyio
+
+CREDENTIALS = Credentials("085", "sandbox-key")
+LIMIT = 100_000
+OpenClient = Callable[..., AbstractAsyncContextManager[Client]]
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(params=["own pool", "httpx", "httpx2"])
+def open_client(request: pytest.FixtureRequest) -> OpenClient:
+    """Open a client whose pool has one connection, over its own pool or over an injected client."""
+
+    @asynccontextmanager
+    async def opened(url: str, verify: ssl.SSLContext | bool = True, **options: Any) -> AsyncGenerator[Client, None]:
+        options = {"max_connections": 1, "rate": None, "attempts": 1, "max_response_bytes": LIMIT, **options}
+        make: Callable[[Any], Client] = lambda http_client: Client(  # noqa: E731
+            partner_id="085", api_key="sandbox-key", base_url=url, http_client=http_client, **options
+        )
+        if request.param == "own pool":
+            async with make(None) as client:
+                yield client
+            return
+        library = {"httpx": httpx, "httpx2": httpx2}[request.param]
+        async with library.AsyncClient(verify=verify) as http_client, make(http_client) as client:
+            yield client
+            assert not http_client.is_closed
+
+    return opened
+
+
+def answer() -> bytes:
+    timestamp = format_timestamp(datetime.now(UTC))
+    return json.dumps({"timestamp": timestamp, "signature": sign(CREDENTIALS, timestamp), "job_complete": False}).encode()
+
+
+def first(misbehave: Handler) -> Handler:
+    """Misbehave at the first request, behave at all others."""
+    requests = 0
+
+    async def handler(stream: Stream, body: bytes) -> None:
+        nonlocal requests
+        requests += 1
+        if requests == 1:
+            await misbehave(stream, body)
+        else:
+            await stream.send(http(answer()))
+
+    return handler
+
+
+def sending(response: bytes, *, close: bool = False) -> Handler:
+    async def handler(stream: Stream, body: bytes) -> None:
+        await stream.send(response)
+        if close:
+            await stream.aclose()
+
+    return handler
+
+
+async def well(stream: Stream, body: bytes) -> None:
+    await stream.send(http(answer()))
+
+
+async def test_connections_are_kept(open_client: OpenClient) -> None:
+    """Many polls, one connection; and the headers say who asks."""
+    async with serve(well) as server, open_client(server.url()) as client:
+        for _ in range(5):
+            assert not (await client.job_status("user-1", "job-1")).job_complete
+    assert (server.connections, server.requests) == (1, 5)
+    head = server.heads[0].lower()
+    assert head.startswith(b"post /v1/job_status http/1.1")
+    assert b"user-agent: smilejobs/" in head
+    assert b"content-type: application/json" in head
+    assert b"accept-encoding: gzip, deflate\r\n" in head
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+async def test_compressed_answers_are_read(open_client: OpenClient, encoding: str) -> None:
+    """The two encodings that are asked for."""
+    packed = gzip.compress(answer()) if encoding == "gzip" else zlib.compress(answer())
+    handler = sending(http(packed, "200 OK", f"Content-Encoding: {encoding}"))
+    async with serve(handler) as server, open_client(server.url()) as client:
+        assert not (await client.job_status("user-1", "job-1")).job_complete
+
+
+@pytest.mark.parametrize(
+    ("misbehave", "text"),
+    [
+        pytest.param(sending(http(b"x" * 1_000_000)), "larger than 100000 bytes", id="oversized"),
+        pytest.param(
+            sending(http(gzip.compress(bytes(20_000_000)), "200 OK", "Content-Encoding: gzip")),
+            "larger than 100000 bytes",
+            id="gzip bomb",
+        ),
+        pytest.param(
+            sending(http(gzip.compress(gzip.compress(b"{}")), "200 OK", "Content-Encoding: gzip, gzip")),
+            "compressed in a way that was not asked for",
+            id="layers of gzip",
+        ),
+        pytest.param(
+            sending(http(b"{}", "200 OK", "Content-Encoding: br")),
+            "compressed in a way that was not asked for",
+            id="another encoding",
+        ),
+        pytest.param(
+            sending(http(b"no gzip", "200 OK", "Content-Encoding: gzip")),
+            "broke off: DecodingError",
+            id="corrupt gzip",
+            marks=pytest.mark.filterwarnings("ignore:Async generator 'http:ResourceWarning"),  # abandoned there
+        ),
+        pytest.param(sending(http(b'{"job_complete": true}')[:-7], close=True), "broke off", id="truncated"),
+        pytest.param(sending(http(b"<html>Bad Gateway</html>", "502 Bad Gateway")), "HTML.*502", id="HTML"),
+        pytest.param(sending(http(b"")), "empty", id="empty"),
+    ],
+)
+async def test_answers_that_cannot_be_read(open_client: OpenClient, misbehave: Handler, text: str) -> None:
+    """Each is a BadResponseError that names the HTTP status, and the next call works."""
+    async with serve(first(misbehave)) as server, open_client(server.url()) as client:
+        with pytest.raises(smilejobs.BadResponseError, match=text) as caught:
+            await client.job_status("user-1", "job-1")
+        assert caught.value.http_status in (200, 502)
+        assert caught.value.transient
+        with anyio.fail_after(10):
+            assert not (await client.job_status("user-1", "job-1")).job_complete
+
+
+async def test_an_endless_answer_is_cut_off(open_client: OpenClient) -> None:
+    """The limit ends it, not the timeout."""
+
+    async def endless(stream: Stream, body: bytes) -> None:
+        await stream.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while True:
+            await stream.send(b"2000\r\n" + b"[" * 0x2000 + b"\r\n")
+
+    async with serve(first(endless)) as server, open_client(server.url()) as client:
+        with anyio.fail_after(10), pytest.raises(smilejobs.BadResponseError, match="larger"):
+            await client.job_status("user-1", "job-1")
+        with anyio.fail_after(10):
+            assert not (await client.job_status("user-1", "job-1")).job_complete
+
+
+async def test_a_slow_drip_ends_with_the_request_timeout(open_client: OpenClient) -> None:
+    """The timeout is for the whole exchange, not from byte to byte."""
+
+    async def drip(stream: Stream, body: bytes) -> None:
+        await stream.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+        while True:
+            await stream.send(b" ")
+            await anyio.sleep(0.02)
+
+    async with serve(first(drip)) as server, open_client(server.url(), request_timeout=0.3) as client:
+        with anyio.fail_after(10), pytest.raises(smilejobs.RequestError, match=r"no answer within 0\.3 s") as caught:
+            await client.job_status("user-1", "job-1")
+        assert caught.value.transient
+    async with serve(well) as server, open_client(server.url()) as client:
+        assert not (await client.job_status("user-1", "job-1")).job_complete
+
+
+async def test_a_connection_that_is_closed_without_an_answer(open_client: OpenClient) -> None:
+    """It is a transient RequestError, and the next call opens a new one."""
+
+    async def hang_up(stream: Stream, body: bytes) -> None:
+        await stream.aclose()
+
+    async with serve(first(hang_up)) as server, open_client(server.url()) as client:
+        with pytest.raises(smilejobs.RequestError, match="no answer") as caught:
+            await client.job_status("user-1", "job-1")
+        assert caught.value.transient
+        assert not (await client.job_status("user-1", "job-1")).job_complete
+
+
+async def test_a_refused_connection(open_client: OpenClient) -> None:
+    """Nobody listens: a transient RequestError."""
+    async with serve(well) as server:
+        url = server.url()
+    async with open_client(url) as client:
+        with pytest.raises(smilejobs.RequestError, match="ConnectError") as caught:
+            await client.job_status("user-1", "job-1")
+    assert caught.value.transient
+
+
+async def test_redirects_are_not_followed(open_client: OpenClient) -> None:
+    """A signed body is never posted anywhere else; the error says that the URL is wrong."""
+    async with serve(well) as other:
+        redirect = sending(http(b"", "307 Temporary Redirect", f"Location: {other.url()}/job_status"))
+        async with serve(redirect) as server, open_client(server.url()) as client:
+            with pytest.raises(smilejobs.ApiError, match="base_url"):
+                await client.job_status("user-1", "job-1")
+    assert other.requests == 0
+
+
+async def test_a_certificate_that_is_not_trusted_ends_a_wait(open_client: OpenClient) -> None:
+    """It will not be trusted at the next try either."""
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("localhost").configure_cert(tls)
+    async with serve(well, tls) as server, open_client(server.url("https")) as client:
+        with anyio.fail_after(10), pytest.raises(smilejobs.RequestError, match="certificate is not trusted") as caught:
+            await client.wait("user-1", "job-1")
+    assert not caught.value.transient
+    assert server.requests == 0
+
+
+@pytest.mark.parametrize("library", [httpx, httpx2])
+async def test_certificates_of_an_injected_client_count(library: Any) -> None:
+    """A private CA is trusted by the client that was given."""
+    authority = trustme.CA()
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(tls)
+    trust = ssl.create_default_context()
+    authority.configure_trust(trust)
+    async with serve(well, tls) as server, library.AsyncClient(verify=trust) as http_client:
+        url = server.url("https")
+        async with Client(
+            partner_id="085", api_key="sandbox-key", base_url=url, http_client=http_client
+        ) as client:
+            assert not (await client.job_status("user-1", "job-1")).job_complete
+
+
+async def test_answers_that_were_never_on_a_wire() -> None:
+    """A mock transport, whose bodies are there before they are read, works as well."""
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, content=answer())
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(respond)) as http_client:
+        client = Client(partner_id="085", api_key="sandbox-key", environment="sandbox", http_client=http_client)
+        assert not (await client.job_status("user-1", "job-1")).job_complete
+
+
+async def test_errors_that_are_not_the_transports_pass_untouched() -> None:
+    """A bug in a caller's hook is the caller's to see."""
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        raise ZeroDivisionError
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(respond)) as http_client:
+        client = Client(partner_id="085", api_key="sandbox-key", environment="sandbox", http_client=http_client)
+        with pytest.raises(ZeroDivisionError):
+            await client.wait("user-1", "job-1")
+
+
