@@ -7,8 +7,9 @@ from email.utils import format_datetime
 from urllib.parse import urlencode
 
 import hypothesis.strategies as st
-from bodies import SAMPLES, sigv4_url, signed
 from hypothesis import settings
+
+from bodies import SAMPLES, signed, sigv4_url
 
 unhurried = settings(deadline=None)
 """For every property: on a busy machine the time of one example says nothing."""

@@ -12,11 +12,11 @@ import pytest
 from anyio.abc import TaskStatus
 
 import smilejobs
+from servers import Server, Stream, http, serve
 from smilejobs import Client
 from smilejobs.settings import Credentials
 from smilejobs.testing import Reply, Script, complete, html, no_zip, pending, rate_limited
 from smilejobs.wire.signature import format_timestamp, sign
-from servers import Server, Stream, http, serve
 
 pytestmark = pytest.mark.anyio
 
@@ -118,7 +118,10 @@ class TestOverSockets:
     async def test_closing_ends_what_is_under_way(self) -> None:
         """A poll in flight when its client is closed ends with an error of the tree, or as the closed client's."""
 
+        asked = anyio.Event()
+
         async def never(stream: Stream, body: bytes) -> None:
+            asked.set()
             await anyio.sleep_forever()
 
         async with serve(never) as server:
@@ -134,8 +137,7 @@ class TestOverSockets:
             with anyio.fail_after(10):
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(ask)
-                    while not server.requests:
-                        await anyio.sleep(0.01)
+                    await asked.wait()
                     await client.aclose()
             assert len(errors) == 1
 

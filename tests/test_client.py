@@ -2,9 +2,11 @@
 
 import asyncio
 import pickle
+from itertools import pairwise
 from typing import Any
 
 import anyio
+import httpx
 import pytest
 
 import smilejobs
@@ -42,6 +44,8 @@ def arguments(**changes: object) -> dict[str, Any]:
         ({"rate": 0}, ValueError, "rate"),
         ({"rate": float("nan")}, ValueError, "rate"),
         ({"rate": "fast"}, TypeError, "rate"),
+        ({"http_client": httpx.Client()}, TypeError, "http_client.*AsyncClient"),
+        ({"http_client": "https://example.org"}, TypeError, "http_client"),
         ({"request_timeout": 0}, ValueError, "request_timeout"),
         ({"request_timeout": None}, TypeError, "request_timeout"),
     ],
@@ -65,7 +69,7 @@ def test_arguments_that_can_never_be_right(changes: dict[str, object], error: ty
     ],
 )
 def test_urls_that_are_fine(base_url: str, insecure_http: bool) -> None:
-    """https anywhere, http on loopback, http elsewhere only if it is asked for."""
+    """Https anywhere, http on loopback, http elsewhere only if it is asked for."""
     client = Client(**arguments(environment=None, base_url=base_url, insecure_http=insecure_http))
     assert repr(client) == f"<smilejobs.Client for {base_url.rstrip('/')}>"
 
@@ -229,7 +233,7 @@ async def test_polls_begin_evenly_and_without_bursts() -> None:
                     tasks.start_soon(client.job_status, "user-1", f"job-{15 * batch + n}")
             await anyio.sleep(60)
     starts = sorted(poll.at for polls in script.polls.values() for poll in polls)
-    gaps = [later - earlier for earlier, later in zip(starts, starts[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in pairwise(starts)]
     assert min(gaps) >= 0.1 - 1e-9
     assert sorted(gaps)[-2] == pytest.approx(0.1)
 
@@ -267,5 +271,3 @@ async def test_raise_for_verdict_is_there_for_those_who_want_it() -> None:
         approved = await client.job_status("user-1", "job-1")
         approved.raise_for_verdict()
     assert approved.verdict is Verdict.APPROVED
-
-

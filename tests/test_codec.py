@@ -6,12 +6,12 @@ from typing import Any
 
 import hypothesis.strategies as st
 import pytest
-from bodies import ABSENT, NOW, PERSONAL, REF, SAMPLES, complete, encode, other_jobs, params, pending, result, sigv4_url
 from hypothesis import given
-from strategies import json_values, unhurried
 
+from bodies import ABSENT, NOW, PERSONAL, REF, SAMPLES, complete, encode, other_jobs, params, pending, result, sigv4_url
 from smilejobs import ImageLink, JobResult, JobStatus, PartnerParams
 from smilejobs.wire.codec import UnreadableError, decode_object, decode_status, decode_text, is_true, parse_timestamp
+from strategies import json_values, unhurried
 
 
 def decode(body: Any) -> JobStatus:

@@ -7,9 +7,9 @@ from typing import Any
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given
-from strategies import unhurried
 
 from smilejobs.durations import positive, seconds
+from strategies import unhurried
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from bodies import REF, complete, read, signed
 
 import smilejobs
+from bodies import REF, complete, read, signed
 from smilejobs import (
     ApiError,
     BadRequestError,

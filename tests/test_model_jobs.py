@@ -8,8 +8,8 @@ from typing import Any
 
 import attrs
 import pytest
-from bodies import PERSONAL, REF, sigv4_url
 
+from bodies import PERSONAL, REF, sigv4_url
 from smilejobs import (
     RESULT_CODES,
     ImageLink,

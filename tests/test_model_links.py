@@ -5,11 +5,11 @@ import pickle
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from bodies import sigv4_url
 from hypothesis import given
-from strategies import link_urls, unhurried
 
+from bodies import sigv4_url
 from smilejobs import ImageLink, ImageLinks
+from strategies import link_urls, unhurried
 
 SIGNED = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 V2 = "https://bucket.example/a.jpg?AWSAccessKeyId=AKIAFICTION&Signature=fiction%3D&Expires=1772600767"

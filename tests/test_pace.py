@@ -6,10 +6,10 @@ from typing import Any
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given
-from strategies import unhurried
 
 from smilejobs import Pace
 from smilejobs.polling.pace import Backoff
+from strategies import unhurried
 
 ages = st.floats(0, 1e9)
 

@@ -4,11 +4,11 @@ from datetime import datetime, timedelta
 
 import hypothesis.strategies as st
 import pytest
-from bodies import NOW
 from hypothesis import given
-from strategies import http_dates, retry_after_values, unhurried
 
+from bodies import NOW
 from smilejobs.wire.retry_after import parse_retry_after
+from strategies import http_dates, retry_after_values, unhurried
 
 DAY = 86_400.0
 

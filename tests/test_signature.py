@@ -8,12 +8,12 @@ from typing import Any
 
 import hypothesis.strategies as st
 import pytest
-from bodies import CREDENTIALS, TIMESTAMP
 from hypothesis import given
-from strategies import json_values, texts, unhurried
 
+from bodies import CREDENTIALS, TIMESTAMP
 from smilejobs import Credentials
 from smilejobs.wire.signature import format_timestamp, sign, verify
+from strategies import json_values, texts, unhurried
 
 # Computed with the vendor's own Python client; the last two stand in the tests of its Java client as well.
 VECTORS = [

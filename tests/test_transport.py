@@ -57,7 +57,9 @@ def open_client(request: pytest.FixtureRequest) -> OpenClient:
 
 def answer() -> bytes:
     timestamp = format_timestamp(datetime.now(UTC))
-    return json.dumps({"timestamp": timestamp, "signature": sign(CREDENTIALS, timestamp), "job_complete": False}).encode()
+    return json.dumps(
+        {"timestamp": timestamp, "signature": sign(CREDENTIALS, timestamp), "job_complete": False}
+    ).encode()
 
 
 def first(misbehave: Handler) -> Handler:
@@ -237,9 +239,7 @@ async def test_certificates_of_an_injected_client_count(library: Any) -> None:
     authority.configure_trust(trust)
     async with serve(well, tls) as server, library.AsyncClient(verify=trust) as http_client:
         url = server.url("https")
-        async with Client(
-            partner_id="085", api_key="sandbox-key", base_url=url, http_client=http_client
-        ) as client:
+        async with Client(partner_id="085", api_key="sandbox-key", base_url=url, http_client=http_client) as client:
             assert not (await client.job_status("user-1", "job-1")).job_complete
 
 
@@ -264,5 +264,3 @@ async def test_errors_that_are_not_the_transports_pass_untouched() -> None:
         client = Client(partner_id="085", api_key="sandbox-key", environment="sandbox", http_client=http_client)
         with pytest.raises(ZeroDivisionError):
             await client.wait("user-1", "job-1")
-
-

@@ -271,9 +271,7 @@ async def test_too_many_failures_in_a_row_end_the_wait() -> None:
         (complete(PartnerParams={"user_id": "user-2"}), smilejobs.WrongJobError),
     ],
 )
-async def test_what_does_not_pass_ends_the_wait_at_once(
-    step: Reply, error: type[smilejobs.SmileJobsError]
-) -> None:
+async def test_what_does_not_pass_ends_the_wait_at_once(step: Reply, error: type[smilejobs.SmileJobsError]) -> None:
     """Wrong credentials, refusals and answers that must not be believed are asked for once."""
     async with Script({"job-1": [pending(), step]}).client() as client:
         with pytest.raises(error) as caught:
@@ -438,7 +436,9 @@ async def test_arguments_that_can_never_be_right(
 
 async def test_logs_are_quiet_and_name_the_job_by_its_tag(caplog: pytest.LogCaptureFixture) -> None:
     """DEBUG per poll, WARNING per absorbed failure, INFO at the end of a wait; no ids anywhere."""
-    script = Script({"job-1": [not_found(), html(), pending(), complete(FullName="Nobody")], "job-2": [refused("2305")]})
+    script = Script(
+        {"job-1": [not_found(), html(), pending(), complete(FullName="Nobody")], "job-2": [refused("2305")]}
+    )
     with caplog.at_level(logging.DEBUG, logger="smilejobs"):
         async with script.client() as client:
             await client.wait("user-1", "job-1", history=True, image_links=True)

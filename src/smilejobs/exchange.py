@@ -15,6 +15,7 @@ from smilejobs.transport import Transport
 from smilejobs.wire.protocol import encode_request, read_answer
 
 logger = logging.getLogger("smilejobs")
+logger.addHandler(logging.NullHandler())
 
 
 class Exchange:

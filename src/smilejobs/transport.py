@@ -100,6 +100,8 @@ class Transport:
             )
             self._own = httpx.AsyncClient(limits=limits, timeout=None)  # noqa: S113  # the scope in post() cuts
             self._open = _over_pool(self._own, url, headers)
+        elif isinstance(http_client, httpx.Client) or not hasattr(http_client, "stream"):
+            raise TypeError("http_client must be an httpx.AsyncClient or httpx2.AsyncClient")
         else:
             self._open = _over_injected(http_client, url, headers)
 

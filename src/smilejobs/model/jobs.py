@@ -14,6 +14,7 @@ from smilejobs.errors import NotApprovedError
 from smilejobs.model.codes import RESULT_CODES, Verdict
 from smilejobs.model.links import ImageLinks
 
+
 @frozen(repr=False)
 class JobRef:
     """The name of a job: the two ids under which it was submitted.
@@ -146,12 +147,16 @@ class JobResult:
             and (personal or not attribute.metadata.get("personal"))
         }
         out["actions"] = dict(self.actions)
-        out["partner_params"] = None if params is None else {
-            "user_id": params.user_id,
-            "job_id": params.job_id,
-            "job_type": params.job_type,
-            **({"extra": dict(params.extra)} if personal else {}),
-        }
+        out["partner_params"] = (
+            None
+            if params is None
+            else {
+                "user_id": params.user_id,
+                "job_id": params.job_id,
+                "job_type": params.job_type,
+                **({"extra": dict(params.extra)} if personal else {}),
+            }
+        )
         return out
 
 
@@ -259,7 +264,9 @@ class JobStatus:
             "timestamp": None if self.timestamp is None else self.timestamp.isoformat(),
             "result": None if self.result is None else self.result.as_dict(personal=personal),
             "history": [entry.as_dict(personal=personal) for entry in self.history],
-            "image_links": None if images is None else {
+            "image_links": None
+            if images is None
+            else {
                 "error": images.error,
                 **{
                     name: {

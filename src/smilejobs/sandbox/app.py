@@ -4,7 +4,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 
@@ -275,11 +275,12 @@ async def _read(request: Request) -> bytes:
     pieces = []
     size = 0
     try:
-        async for piece in request.stream():
-            size += len(piece)
-            if size > _MAX_BODY:
-                raise _Refusal(_INVALID_JSON, http_status=413)
-            pieces.append(piece)
+        async with aclosing(request.stream()) as stream:
+            async for piece in stream:
+                size += len(piece)
+                if size > _MAX_BODY:
+                    raise _Refusal(_INVALID_JSON, http_status=413)
+                pieces.append(piece)
     except ClientDisconnect:
         raise _Refusal(_INVALID_JSON) from None
     return b"".join(pieces)

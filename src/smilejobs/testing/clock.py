@@ -7,7 +7,6 @@ import asyncio
 import selectors
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import anyio
 
@@ -44,7 +43,7 @@ class VirtualClockEventLoop(asyncio.SelectorEventLoop):
         self._time += seconds
 
 
-def virtual_clock(backend: str) -> tuple[str, dict[str, Any]]:
+def virtual_clock(backend: str) -> tuple[str, dict[str, object]]:
     """Return the backend's name and options for a run under a virtual clock.
 
     It is what anyio's pytest plugin takes as the value of its fixture ``anyio_backend``; `anyio.run` takes the two as
@@ -59,7 +58,7 @@ def virtual_clock(backend: str) -> tuple[str, dict[str, Any]]:
     if backend == "asyncio":
         return "asyncio", {"loop_factory": VirtualClockEventLoop}
     if backend == "trio":
-        from trio.testing import MockClock
+        from trio.testing import MockClock  # noqa: PLC0415  # trio is optional
 
         return "trio", {"clock": MockClock(autojump_threshold=0)}
     raise ValueError("backend must be 'asyncio' or 'trio'")

@@ -23,7 +23,7 @@ from smilejobs.errors import (
     UserNotFoundError,
     WrongJobError,
 )
-from smilejobs.model.codes import JOB_NOT_FOUND, NO_ZIP, SUCCESS, STATUS_CODES, CodeClass, describe
+from smilejobs.model.codes import JOB_NOT_FOUND, NO_ZIP, STATUS_CODES, SUCCESS, CodeClass, describe
 from smilejobs.model.jobs import JobRef, JobStatus
 from smilejobs.settings import Credentials
 from smilejobs.version import __version__

@@ -1,0 +1,68 @@
+"""What is checked. ``nox`` with no arguments runs what CI runs; the other sessions are run by name."""
+
+import nox
+
+nox.options.default_venv_backend = "venv"
+nox.options.error_on_missing_interpreters = False
+nox.options.sessions = ["lint", "typing", "tests", "examples", "coverage"]
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+PYTHONS = nox.project.python_versions(PYPROJECT)
+PACKAGE = ".[cli,sandbox]"
+
+
+def group(name: str) -> list[str]:
+    return nox.project.dependency_groups(PYPROJECT, name)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, by ruff."""
+    session.install(*group("lint"))
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """Types, by mypy and pyright."""
+    session.install(PACKAGE, *group("typing"))
+    session.run("mypy", "src", "tests", "examples", "benchmarks", "noxfile.py")
+    session.run("pyright")
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """The fast suite, against the built wheel."""
+    session.install(PACKAGE, *group("tests"))
+    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def examples(session: nox.Session) -> None:
+    """The examples, each one run; the README and the docs show nothing else."""
+    session.install(PACKAGE, *group("tests"))
+    session.run("pytest", "examples", "tests/test_examples.py")
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Every branch of the package is covered by the fast suite."""
+    session.install("coverage[toml]")
+    session.run("coverage", "combine")
+    session.run("coverage", "report")
+
+
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """The figures that the documentation claims, measured again."""
+    session.install(PACKAGE)
+    session.run("python", "benchmarks/overhead.py")
+    session.run("python", "benchmarks/pace.py")
+
+
+@nox.session(default=False)
+def peers(session: nox.Session) -> None:
+    """Our signatures against those of the vendor's own client."""
+    session.install(PACKAGE, *group("peers"))
+    session.run("pytest", "tests/heavy/test_peers.py", *session.posargs)

@@ -1,0 +1,332 @@
+"""The shell commands, against a sandbox behind a real socket."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator, Mapping
+
+import pytest
+from anyio.from_thread import start_blocking_portal
+from attrs import frozen
+from typer.testing import CliRunner
+
+import smilejobs.cli
+from smilejobs import Client, JobRef, JobResult, JobStatus
+from smilejobs.cli.app import app
+from smilejobs.cli.display import show
+from smilejobs.model.links import ImageLinks
+from smilejobs.sandbox import Sandbox
+
+ENVIRONMENT = {"SMILE_PARTNER_ID": "085", "SMILE_API_KEY": "sandbox-key", "SMILE_ENVIRONMENT": "", "SMILE_BASE_URL": ""}
+
+
+@frozen
+class Answer:
+    """What a command ended with."""
+
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Answer]
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Sandbox:
+    sandbox = Sandbox()
+    sandbox.submit("user-1", "approved", machine=0)
+    sandbox.submit("user-1", "rejected", machine=0, outcome="rejected", job_type=6)
+    sandbox.submit("user-1", "review", machine=0, review=3600)
+    sandbox.submit("user-1", "running", machine=3600)
+    sandbox.submit("user-1", "no-zip", upload=None)
+    sandbox.submit("user-1", "disabled", refusal="2307")
+    return sandbox
+
+
+@pytest.fixture(scope="module")
+def base_url(sandbox: Sandbox) -> Generator[str, None, None]:
+    with start_blocking_portal("asyncio") as portal, portal.wrap_async_context_manager(sandbox.serve()) as base_url:
+        yield base_url
+
+
+@pytest.fixture
+def command(base_url: str) -> Command:
+    def run(*arguments: str, **environment: str) -> Answer:
+        env = {**ENVIRONMENT, "SMILE_BASE_URL": base_url, **environment}
+        result = CliRunner(env=env).invoke(app, arguments, catch_exceptions=False)
+        return Answer(result.exit_code, result.stdout, result.stderr)
+
+    return run
+
+
+@pytest.mark.parametrize("name", ["status", "wait"])
+@pytest.mark.parametrize(
+    ("job_id", "code", "words"),
+    [
+        ("approved", 0, ["approved\n", "1210 Enroll User", "0000000001", "confidence    99\n"]),
+        ("rejected", 1, ["rejected\n", "0811 Unable to Verify Document", "0000000002"]),
+        ("review", 1, ["provisional, not final yet\n", "0814 Provisional Enroll - Under Review"]),
+    ],
+)
+def test_a_complete_job(command: Command, name: str, job_id: str, code: int, words: list[str]) -> None:
+    """It is shown in a few lines, and the exit code says whether it is approved."""
+    answer = command(name, "user-1", job_id)
+    assert (answer.code, answer.err) == (code, "")
+    for word in words:
+        assert word in answer.out
+
+
+@pytest.mark.parametrize(
+    ("job_id", "words"), [("running", ["pending", "2302"]), ("no-zip", ["pending", "2314", "No zip uploaded yet"])]
+)
+def test_the_status_of_a_pending_job(command: Command, job_id: str, words: list[str]) -> None:
+    """It is no error, and has an exit code of its own."""
+    answer = command("status", "user-1", job_id)
+    assert (answer.code, answer.err) == (3, "")
+    for word in words:
+        assert word in answer.out
+
+
+@pytest.mark.parametrize(
+    ("job_id", "until", "out", "err"),
+    [
+        ("running", "complete", "pending", "the job is still running"),
+        ("no-zip", "complete", "pending", "the job has no images yet"),
+        ("review", "final", "provisional", "under review"),
+        ("never-submitted", "complete", None, "the API knows no such job yet"),
+    ],
+)
+def test_a_wait_that_times_out(command: Command, job_id: str, until: str, out: str | None, err: str) -> None:
+    """It says in one line why, shows the last answer if there was one, and ends as pending."""
+    answer = command("wait", "user-1", job_id, "--timeout", "0.3", "--until", until)
+    assert answer.code == 3
+    assert answer.err.startswith("smilejobs: ")
+    assert err in answer.err
+    assert answer.err.count("\n") == 1
+    assert answer.out.startswith(out) if out else not answer.out
+
+
+@pytest.mark.parametrize("name", ["status", "wait"])
+def test_json_is_the_status_as_a_dict(command: Command, name: str) -> None:
+    """Nothing else is on standard output."""
+    answer = command(name, "user-1", "approved", "--json")
+    status = json.loads(answer.out)
+    assert (answer.code, answer.err) == (0, "")
+    assert status["verdict"] == "approved"
+    assert status["result"]["result_code"] == "1210"
+    assert status.keys() == JobStatus(user_id="u", job_id="j").as_dict().keys()
+
+
+def test_json_of_a_wait_that_times_out_is_the_last_answer(command: Command) -> None:
+    """Whoever reads it sees the same shape as always."""
+    answer = command("wait", "user-1", "running", "--timeout", "0.3", "--json")
+    assert answer.code == 3
+    assert json.loads(answer.out)["job_complete"] is False
+
+
+def test_the_history_and_the_links_are_shown_on_request(command: Command, base_url: str) -> None:
+    """A link is one line however long it is, for it is there to be copied."""
+    answer = command("status", "user-1", "rejected", "--history", "--image-links", COLUMNS="40")
+    assert "history       0000000001: 1210 Enroll User\n" in answer.out
+    assert "history       0000000003: 0814 Provisional" in answer.out
+    root = base_url.removesuffix("/v1")
+    assert re.search(rf"^  selfie_image  {root}/images/\S+&X-Amz-Signature=[0-9a-f]{{64}}$", answer.out, re.MULTILINE)
+    as_json = json.loads(command("status", "user-1", "rejected", "--image-links", "--json").out)
+    assert as_json["image_links"]["selfie_image"]["url"].startswith(root)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "words"),
+    [
+        (("status", "user-1", "never-submitted"), {}, "2304"),
+        (("status", "user-1", "disabled"), {}, "2307"),
+        (("wait", "user-1", "disabled"), {}, "2307"),
+        (("status", "user-1", "approved"), {"SMILE_API_KEY": "key-of-nobody"}, "2305"),
+        (("sandbox", "--host", "host.invalid"), {}, "host.invalid"),
+    ],
+)
+def test_an_error_is_one_line(
+    command: Command, arguments: tuple[str, ...], environment: Mapping[str, str], words: str
+) -> None:
+    """On standard error, without a traceback, ids or keys."""
+    answer = command(*arguments, **environment)
+    assert (answer.code, answer.out) == (4, "")
+    assert answer.err.startswith("smilejobs: ")
+    assert answer.err.count("\n") == 1
+    assert words in answer.err
+    for secret in ("user-1", "key-of-nobody", "sandbox-key"):
+        assert secret not in answer.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "words"),
+    [
+        (("status", "user-1", "approved"), {"SMILE_API_KEY": ""}, "SMILE_API_KEY"),
+        (("wait", "user-1", "approved"), {"SMILE_BASE_URL": ""}, "SMILE_ENVIRONMENT"),
+        (("wait", "user-1", "approved"), {"SMILE_BASE_URL": "http://api.test/v1"}, "base_url must be https"),
+        (("status", "", "approved"), {}, "user_id must not be empty"),
+        (("wait", "user-1", "approved", "--timeout", "0"), {}, "--timeout must be more than 0"),
+        (("wait", "user-1", "approved", "--timeout", "nan"), {}, "--timeout must be a finite number"),
+        (("wait", "user-1", "approved", "--until", "never"), {}, "--until"),
+        (("status", "user-1"), {}, "JOB"),
+        (("sandbox", "--port", "65536"), {}, "--port"),
+        (("sandbox", "--partner-id", ""), {}, "partner_id must not be empty"),
+    ],
+)
+def test_wrong_usage(
+    command: Command, arguments: tuple[str, ...], environment: Mapping[str, str], words: str
+) -> None:
+    """It is told before any request, with exit code 2."""
+    answer = command(*arguments, **environment)
+    assert (answer.code, answer.out) == (2, "")
+    assert words in answer.err
+
+
+def test_what_comes_from_outside_does_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """Control characters are shown as question marks, brackets as they are."""
+    show(JobStatus(user_id="u", job_id="j", message="[bold]\x1b]0;title\x07\n:smile:"), as_json=False, links=False)
+    assert capsys.readouterr().out == "pending\n  message       [bold]?]0;title??:smile:\n"
+
+
+def test_a_result_that_says_little(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is missing is said to be, and an error in the place of links is shown."""
+    status = JobStatus(
+        user_id="u",
+        job_id="j",
+        job_complete=True,
+        result=JobResult(),
+        history=(JobResult(result_code="1210"),),
+        image_links=ImageLinks(error="no pictures"),
+    )
+    show(status, as_json=False, links=True)
+    assert capsys.readouterr().out.splitlines() == [
+        "unknown",
+        "  result        without a code",
+        "  SmileJobID    none",
+        "  history       no SmileJobID: 1210",
+        "  image links   no pictures",
+    ]
+
+
+def interrupt_when(condition: Callable[[], bool]) -> threading.Thread:
+    """Press Ctrl-C as soon as the condition holds."""
+
+    def watch() -> None:
+        give_up = time.monotonic() + 30
+        while not condition() and time.monotonic() < give_up:
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    return thread
+
+
+def test_ctrl_c_ends_a_wait(command: Command, sandbox: Sandbox) -> None:
+    """With the exit code that shells use, and without a word."""
+    ref = sandbox.submit("user-2", "interrupted", machine=3600)
+    thread = interrupt_when(lambda: sandbox.polls(ref) > 0)
+    assert command("wait", "user-2", "interrupted") == Answer(130, "", "")
+    thread.join()
+
+
+def test_the_sandbox_command_is_the_api_until_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It prints what to type, and the jobs that it names are there."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+
+    def is_there() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    thread = interrupt_when(is_there)
+    result = CliRunner().invoke(app, ["sandbox", "--port", str(port), "--api-key", "it's a key"])
+    thread.join()
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    assert f"The sandbox listens at http://127.0.0.1:{port}/v1, until Ctrl-C." in result.stdout
+    assert f"export SMILE_BASE_URL=http://127.0.0.1:{port}/v1\n" in result.stdout
+    assert """export SMILE_API_KEY='it'"'"'s a key'\n""" in result.stdout
+    assert "smilejobs wait user-1 review --until final\n" in result.stdout
+
+
+def test_a_newcomer_can_ask_the_sandbox_command() -> None:
+    """In processes of their own, as in two terminals, with warnings as errors."""
+    python = [sys.executable, "-X", "dev", "-W", "error", "-c", "from smilejobs.cli import main; main()"]
+    with subprocess.Popen(  # noqa: S603
+        [*python, "sandbox", "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    ) as server:
+        assert server.stdout is not None
+        assert server.stderr is not None
+        lines = iter(server.stdout.readline, "")
+        exports = dict(
+            line.split("export ", 1)[1].strip().split("=", 1) for line in lines_until(lines, "--until final") if "export" in line
+        )
+        done = subprocess.run(  # noqa: S603
+            [*python, "status", "user-2", "no-zip"],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, **exports},
+        )
+        server.send_signal(signal.SIGINT)
+        assert server.wait(10) == 0
+        assert server.stderr.read() == ""
+    assert (done.returncode, done.stderr) == (3, "")
+    assert "No zip uploaded yet" in done.stdout
+
+
+def lines_until(lines: Generator[str, None, None], last: str) -> Generator[str, None, None]:
+    for line in lines:
+        yield line
+        if last in line:
+            return
+
+
+@pytest.mark.parametrize("missing", ["typer", "rich"])
+def test_without_the_extra_the_command_says_what_to_install(
+    missing: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The entry point itself needs nothing but the base install."""
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(SystemExit) as exited:
+        smilejobs.cli.main()
+    assert exited.value.code == 2
+    assert capsys.readouterr().err.endswith("pip install 'smilejobs[cli]'\n")
+
+
+@pytest.mark.parametrize("name", ["sandbox", "demo"])
+def test_without_the_sandbox_its_commands_say_what_to_install(
+    name: str, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other commands do without it."""
+    for module in [module for module in sys.modules if module.startswith("smilejobs.sandbox")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.delitem(sys.modules, "smilejobs.cli.demo", raising=False)
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    answer = command(name)
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err.endswith("pip install 'smilejobs[sandbox]'\n")
+
+
+def test_the_entry_point_runs_the_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without arguments it shows the help."""
+    monkeypatch.setattr(sys, "argv", ["smilejobs"])
+    with pytest.raises(SystemExit):
+        smilejobs.cli.main()
+    shown = "".join(capsys.readouterr())
+    for name in ("status", "wait", "sandbox", "demo"):
+        assert f" {name} " in shown

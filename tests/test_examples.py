@@ -1,0 +1,80 @@
+"""The examples run, and the README and the docs show nothing but them."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import anyio
+import pytest
+
+from smilejobs.sandbox import Sandbox
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_piece_of_python_in_a_page_is_part_of_an_example(page: Path) -> None:
+    """What a reader copies is what is run here."""
+    sources = [example.read_text() for example in EXAMPLES]
+    for block in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE):
+        assert any(block in source for source in sources), f"in no example:\n{block}"
+
+
+def test_links_between_the_pages_lead_somewhere() -> None:
+    """Every relative link of a page is a file of the repository."""
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_first_block_of_the_readme_is_two_commands() -> None:
+    """The first runs the demo, the second the tests; each sets up all that it needs."""
+    block = re.search(r"^```\w*\n(.*?)^```", PAGES[0].read_text(), re.DOTALL | re.MULTILINE)
+    assert block is not None
+    demo, tests = block[1].splitlines()
+    assert demo.endswith("smilejobs demo")
+    assert tests.endswith("nox")
+    assert "pip install" in demo
+    assert "pip install" in tests
+
+
+async def run(example: str, base_url: str, *arguments: str) -> str:
+    """Run an example in a process of its own and return what it prints."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SMILE_")}
+    environment |= {"SMILE_PARTNER_ID": "085", "SMILE_API_KEY": "sandbox-key", "SMILE_BASE_URL": base_url}
+    command = [sys.executable, "-W", "error", str(ROOT / "examples" / example), *arguments]
+    done = await anyio.run_process(command, env=environment, check=False, stderr=subprocess.STDOUT)
+    printed = done.stdout.decode()
+    assert done.returncode == 0, printed
+    return printed
+
+
+@pytest.mark.anyio
+async def test_the_quickstart_waits_for_a_verdict() -> None:
+    """The ten lines of the README work as they are."""
+    sandbox = Sandbox()
+    sandbox.submit("user-1", "job-1", machine=0.5)
+    sandbox.submit("user-2", "job-2", machine=0.0, outcome="rejected")
+    async with sandbox.serve() as base_url:
+        assert await run("quickstart.py", base_url, "user-1", "job-1") == "Verdict.APPROVED: Enroll User\n"
+        assert "Verdict.REJECTED" in await run("quickstart.py", base_url, "user-2", "job-2")
+
+
+@pytest.mark.anyio
+async def test_progress_shows_the_review() -> None:
+    """First the provisional answer, then the final one."""
+    sandbox = Sandbox()
+    sandbox.submit("user-1", "job-1", upload=1.0, machine=1.0, review=1.5)
+    async with sandbox.serve() as base_url:
+        lines = (await run("progress.py", base_url, "user-1", "job-1")).splitlines()
+    assert lines[0] == "2314 None to be continued"
+    assert lines[-2:] == ["2302 Verdict.PROVISIONAL to be continued", "2302 Verdict.APPROVED final"]
