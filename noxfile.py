@@ -11,7 +11,7 @@ PYTHONS = nox.project.python_versions(PYPROJECT)
 PACKAGE = ".[cli,sandbox]"
 
 
-def group(name: str) -> list[str]:
+def group(name: str) -> tuple[str, ...]:
     return nox.project.dependency_groups(PYPROJECT, name)
 
 

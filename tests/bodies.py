@@ -107,7 +107,7 @@ def other_jobs() -> list[JSONObject]:
 
 
 def sigv4_url(*, signed: str = "20260304T050607Z", expires: str = "900", **more: str) -> str:
-    """A link to a picture in the manner of AWS Signature Version 4, two of its names in lower case as they really are."""
+    """A link to a picture in the manner of AWS Signature Version 4, some names in lower case as they really are."""
     query = {
         "X-Amz-Algorithm": "AWS4-HMAC-SHA256",
         "X-Amz-Credential": "ASIAFICTION/20260304/us-west-2/s3/aws4_request",
@@ -152,7 +152,9 @@ SAMPLES: Mapping[str, JSONObject] = MappingProxyType(
         "complete, words for booleans, numbers for texts": signed(
             complete(job_complete="True", job_success="true", code=2302, result=result(ConfidenceValue=99.5))
         ),
-        "complete with nothing": signed(complete(result={}, history=[], image_links={"selfie_image": "https://a.example"})),
+        "complete with nothing": signed(
+            complete(result={}, history=[], image_links={"selfie_image": "https://a.example"})
+        ),
         "complete, the links inside the result": signed(
             complete(result=result(ImageLinks={"selfie_image": sigv4_url()}, FullData={"deep": [True, {"a": 1}]}))
         ),

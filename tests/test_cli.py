@@ -9,16 +9,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 
 import pytest
 from anyio.from_thread import start_blocking_portal
 from attrs import frozen
-from typer.testing import CliRunner
 
 import smilejobs.cli
-from smilejobs import Client, JobRef, JobResult, JobStatus
-from smilejobs.cli.app import app
+from smilejobs import JobResult, JobStatus
 from smilejobs.cli.display import show
 from smilejobs.model.links import ImageLinks
 from smilejobs.sandbox import Sandbox
@@ -30,7 +28,7 @@ ENVIRONMENT = {"SMILE_PARTNER_ID": "085", "SMILE_API_KEY": "sandbox-key", "SMILE
 class Answer:
     """What a command ended with."""
 
-    code: int
+    code: object
     out: str
     err: str
 
@@ -57,11 +55,15 @@ def base_url(sandbox: Sandbox) -> Generator[str, None, None]:
 
 
 @pytest.fixture
-def command(base_url: str) -> Command:
+def command(base_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     def run(*arguments: str, **environment: str) -> Answer:
-        env = {**ENVIRONMENT, "SMILE_BASE_URL": base_url, **environment}
-        result = CliRunner(env=env).invoke(app, arguments, catch_exceptions=False)
-        return Answer(result.exit_code, result.stdout, result.stderr)
+        monkeypatch.setattr(sys, "argv", ["smilejobs", *arguments])
+        for name, value in {**ENVIRONMENT, "SMILE_BASE_URL": base_url, **environment}.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(SystemExit) as exited:
+            smilejobs.cli.main()
+        printed = capsys.readouterr()
+        return Answer(exited.value.code, printed.out, printed.err)
 
     return run
 
@@ -180,9 +182,7 @@ def test_an_error_is_one_line(
         (("sandbox", "--partner-id", ""), {}, "partner_id must not be empty"),
     ],
 )
-def test_wrong_usage(
-    command: Command, arguments: tuple[str, ...], environment: Mapping[str, str], words: str
-) -> None:
+def test_wrong_usage(command: Command, arguments: tuple[str, ...], environment: Mapping[str, str], words: str) -> None:
     """It is told before any request, with exit code 2."""
     answer = command(*arguments, **environment)
     assert (answer.code, answer.out) == (2, "")
@@ -237,7 +237,7 @@ def test_ctrl_c_ends_a_wait(command: Command, sandbox: Sandbox) -> None:
     thread.join()
 
 
-def test_the_sandbox_command_is_the_api_until_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_sandbox_command_is_the_api_until_ctrl_c(command: Command) -> None:
     """It prints what to type, and the jobs that it names are there."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
@@ -247,20 +247,19 @@ def test_the_sandbox_command_is_the_api_until_ctrl_c(monkeypatch: pytest.MonkeyP
             return probe.connect_ex(("127.0.0.1", port)) == 0
 
     thread = interrupt_when(is_there)
-    result = CliRunner().invoke(app, ["sandbox", "--port", str(port), "--api-key", "it's a key"])
+    answer = command("sandbox", "--port", str(port), "--api-key", "it's a key")
     thread.join()
-    assert result.exit_code == 0
-    assert result.stderr == ""
-    assert f"The sandbox listens at http://127.0.0.1:{port}/v1, until Ctrl-C." in result.stdout
-    assert f"export SMILE_BASE_URL=http://127.0.0.1:{port}/v1\n" in result.stdout
-    assert """export SMILE_API_KEY='it'"'"'s a key'\n""" in result.stdout
-    assert "smilejobs wait user-1 review --until final\n" in result.stdout
+    assert (answer.code, answer.err) == (0, "")
+    assert f"The sandbox listens at http://127.0.0.1:{port}/v1, until Ctrl-C." in answer.out
+    assert f"export SMILE_BASE_URL=http://127.0.0.1:{port}/v1\n" in answer.out
+    assert """export SMILE_API_KEY='it'"'"'s a key'\n""" in answer.out
+    assert "smilejobs wait user-1 review --until final\n" in answer.out
 
 
 def test_a_newcomer_can_ask_the_sandbox_command() -> None:
     """In processes of their own, as in two terminals, with warnings as errors."""
     python = [sys.executable, "-X", "dev", "-W", "error", "-c", "from smilejobs.cli import main; main()"]
-    with subprocess.Popen(  # noqa: S603
+    with subprocess.Popen(
         [*python, "sandbox", "--port", "0"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -271,9 +270,11 @@ def test_a_newcomer_can_ask_the_sandbox_command() -> None:
         assert server.stderr is not None
         lines = iter(server.stdout.readline, "")
         exports = dict(
-            line.split("export ", 1)[1].strip().split("=", 1) for line in lines_until(lines, "--until final") if "export" in line
+            line.split("export ", 1)[1].strip().split("=", 1)
+            for line in lines_until(lines, "--until final")
+            if "export" in line
         )
-        done = subprocess.run(  # noqa: S603
+        done = subprocess.run(
             [*python, "status", "user-2", "no-zip"],
             capture_output=True,
             text=True,
@@ -287,7 +288,7 @@ def test_a_newcomer_can_ask_the_sandbox_command() -> None:
     assert "No zip uploaded yet" in done.stdout
 
 
-def lines_until(lines: Generator[str, None, None], last: str) -> Generator[str, None, None]:
+def lines_until(lines: Iterator[str], last: str) -> Iterator[str]:
     for line in lines:
         yield line
         if last in line:
@@ -320,13 +321,13 @@ def test_without_the_sandbox_its_commands_say_what_to_install(
     assert answer.err.endswith("pip install 'smilejobs[sandbox]'\n")
 
 
-def test_the_entry_point_runs_the_command(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Without arguments it shows the help."""
-    monkeypatch.setattr(sys, "argv", ["smilejobs"])
-    with pytest.raises(SystemExit):
-        smilejobs.cli.main()
-    shown = "".join(capsys.readouterr())
+def test_the_help_names_the_commands(command: Command) -> None:
+    """And those for a job tell their exit codes, and where the credentials come from."""
+    answer = command("--help")
+    assert (answer.code, answer.err) == (0, "")
     for name in ("status", "wait", "sandbox", "demo"):
-        assert f" {name} " in shown
+        assert f" {name} " in answer.out
+    for name in ("status", "wait"):
+        shown = command(name, "--help").out
+        assert "3 pending" in shown
+        assert "SMILE_API_KEY" in shown

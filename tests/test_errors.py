@@ -78,7 +78,9 @@ def content(error: object) -> object:
 
 @pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda error: pickle.loads(pickle.dumps(error))])
 @pytest.mark.parametrize("cls", list(tree()))
-def test_every_error_is_copied_and_pickled_with_all_that_it_carries(cls: type[Any], again: Callable[[Any], Any]) -> None:
+def test_every_error_is_copied_and_pickled_with_all_that_it_carries(
+    cls: type[Any], again: Callable[[Any], Any]
+) -> None:
     """Type, text and every attribute survive, an error inside an error too."""
     error = example(cls)
     assert len(vars(error)) >= 4

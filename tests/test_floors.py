@@ -1,12 +1,14 @@
 """The house has floors: who may import whom, who may know HTTP, and who may look at a clock."""
 
 import ast
+import inspect
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import smilejobs
+from smilejobs import Client
 
 ROOT = Path(smilejobs.__file__).parent
 FLOORS = {
@@ -30,7 +32,20 @@ FLOORS = {
 
 CORE = 7
 PURE = 2
-IMPURE = {"anyio", "asyncio", "http", "httpx", "logging", "os", "requests", "socket", "ssl", "tenacity", "threading", "trio"}
+IMPURE = {
+    "anyio",
+    "asyncio",
+    "http",
+    "httpx",
+    "logging",
+    "os",
+    "requests",
+    "socket",
+    "ssl",
+    "tenacity",
+    "threading",
+    "trio",
+}
 
 
 def module_name(path: Path) -> str:
@@ -88,7 +103,7 @@ def outer(module: str) -> set[str]:
 
 
 def test_the_walk_sees_imports() -> None:
-    """A test that reads source must be seen to read it: here are an import of each kind, and one that does not count."""
+    """A test that reads source must be seen to read it: an import of each kind, and one that does not count."""
     source = """
 import a.b, c
 from d import e

@@ -56,7 +56,9 @@ def test_a_tag_stands_for_the_ids() -> None:
     assert len(tag) == 8
     assert int(tag, 16) >= 0
     assert tag == JobRef(REF.user_id, REF.job_id).tag
-    assert len({tag, JobRef(REF.job_id, REF.user_id).tag, JobRef("x", REF.job_id).tag, JobRef(REF.user_id, "x").tag}) == 4
+    assert (
+        len({tag, JobRef(REF.job_id, REF.user_id).tag, JobRef("x", REF.job_id).tag, JobRef(REF.user_id, "x").tag}) == 4
+    )
     assert repr(REF) == str(REF) == f"<JobRef {tag}>"
 
 
@@ -127,7 +129,9 @@ def test_complete_without_a_result_is_unknown() -> None:
 
 @pytest.mark.parametrize("code", CODES)
 @pytest.mark.parametrize("success", [True, False, None])
-def test_what_is_not_final_is_provisional_only_where_it_would_be_approved(code: str | None, success: bool | None) -> None:
+def test_what_is_not_final_is_provisional_only_where_it_would_be_approved(
+    code: str | None, success: bool | None
+) -> None:
     """IsFinalResult false turns an approval into a provisional one, changes no other verdict, and is never final."""
     before, after = status(code, success=success).verdict, status(code, success=success, final=False).verdict
     if before is Verdict.APPROVED:
@@ -216,7 +220,9 @@ def test_raising_is_for_everything_but_approved(code: str | None, complete: bool
 
 def full() -> JobStatus:
     """An answer in which every field has something to say."""
-    params = PartnerParams(user_id=REF.user_id, job_id=REF.job_id, job_type=1, extra={"note": ["extra-marker", 1.5, None]})
+    params = PartnerParams(
+        user_id=REF.user_id, job_id=REF.job_id, job_type=1, extra={"note": ["extra-marker", 1.5, None]}
+    )
     outcome = JobResult(
         result_code="0810",
         result_text="text-marker",
@@ -228,7 +234,7 @@ def full() -> JobStatus:
         is_final_result=True,
         is_machine_result=False,
         raw={"raw-marker": "raw-marker"},
-        **{name: f"personal-marker {name}" for name in PERSONAL},  # type: ignore[arg-type]
+        **{name: f"personal-marker {name}" for name in PERSONAL},
     )
     return JobStatus(
         user_id=REF.user_id,
@@ -280,7 +286,12 @@ def test_the_way_out_to_json_is_complete() -> None:
         "b": {"url": "https://bucket.example/b", "expires_at": None},
     }
     assert (out["verdict"], out["is_final"], out["timestamp"]) == ("approved", True, "2026-03-04T05:06:07+00:00")
-    assert (out["user_id"], out["job_id"], out["code"], out["message"]) == (REF.user_id, REF.job_id, "2302", "message-marker")
+    assert (out["user_id"], out["job_id"], out["code"], out["message"]) == (
+        REF.user_id,
+        REF.job_id,
+        "2302",
+        "message-marker",
+    )
     assert (out["job_complete"], out["job_success"]) == (True, True)
     history: Any = out["history"]
     assert [entry["result_code"] for entry in history] == ["0810", None]
@@ -328,12 +339,14 @@ def test_reprs_tell_the_job_by_its_tag_and_the_vendors_number() -> None:
 def test_the_raw_body_makes_no_difference() -> None:
     """Two answers that say the same are equal, whatever else they were made from."""
     answer = full()
-    other = attrs.evolve(answer, raw={}, retry_after=None, result=attrs.evolve(answer.result, raw={}))  # type: ignore[misc,type-var]
+    other = attrs.evolve(answer, raw={}, retry_after=None, result=attrs.evolve(answer.result, raw={}))  # type: ignore[misc]
     assert other == answer
     assert attrs.evolve(answer, message="another") != answer
 
 
-@pytest.mark.parametrize("value", [REF, THIS_JOB, status().result, status(), full()], ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize(
+    "value", [REF, THIS_JOB, status().result, status(), full()], ids=lambda value: type(value).__name__
+)
 def test_values_cannot_be_changed_but_copied_and_pickled(value: Any) -> None:
     """They are frozen, have no dict, and survive copying and pickling."""
     assert copy.copy(value) == copy.deepcopy(value) == pickle.loads(pickle.dumps(value)) == value

@@ -23,8 +23,17 @@ def test_the_delay_is_a_share_of_the_age_within_bounds(age: float, delay: float)
 
 
 @unhurried
-@given(ages, st.integers(0, 10_000), st.floats(0.01, 100), st.floats(1, 100), st.floats(0.001, 5), st.floats(0, 0.999))
-def test_the_delay_keeps_its_bounds(age: float, polls: int, low: float, times: float, fraction: float, jitter: float) -> None:
+@given(
+    age=ages,
+    polls=st.integers(0, 10_000),
+    low=st.floats(0.01, 100),
+    times=st.floats(1, 100),
+    fraction=st.floats(0.001, 5),
+    jitter=st.floats(0, 0.999),
+)
+def test_the_delay_keeps_its_bounds(
+    *, age: float, polls: int, low: float, times: float, fraction: float, jitter: float
+) -> None:
     """Whatever the age, the delay is the share of it within min and max, plus or minus the share of the jitter."""
     pace = Pace(min=low, max=low * times, fraction=fraction, jitter=jitter)
     middle = min(max(fraction * age, low), low * times)
@@ -35,7 +44,8 @@ def test_waiters_do_not_march_in_step() -> None:
     """Jitter makes delays differ, on both sides of the middle."""
     delays = {Pace()(100, 1) for _ in range(200)}
     assert len(delays) > 100
-    assert min(delays) < 14.5 < 15.5 < max(delays)
+    assert min(delays) < 14.5
+    assert max(delays) > 15.5
 
 
 def test_durations_may_be_timedeltas() -> None:
@@ -94,7 +104,7 @@ def test_a_pace_is_a_value() -> None:
     with pytest.raises(AttributeError):
         Pace().min = 5.0  # type: ignore[misc]
     with pytest.raises(TypeError):
-        Pace(1.0)  # type: ignore[misc]
+        Pace(1.0)  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize("curve", [Backoff(), Backoff(min=2, max=5), Backoff(min=3, max=3)])

@@ -5,10 +5,10 @@ from typing import Any
 
 import hypothesis.strategies as st
 import pytest
-from bodies import CREDENTIALS, REF, complete, pending, read, result, signed
-from hypothesis import HealthCheck, assume, settings
+from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from bodies import REF, complete, pending, read, result, signed
 from smilejobs import (
     ApiError,
     BadResponseError,
@@ -128,7 +128,8 @@ def test_a_pace_may_be_a_function_of_age_and_polls() -> None:
 
 
 @pytest.mark.parametrize(
-    ("delay", "error"), [(-1.0, ValueError), (float("nan"), ValueError), (float("inf"), ValueError), (None, TypeError), ("1", TypeError)]
+    ("delay", "error"),
+    [(-1.0, ValueError), (float("nan"), ValueError), (float("inf"), ValueError), (None, TypeError), ("1", TypeError)],
 )
 def test_a_pace_that_returns_no_duration_is_the_callers_mistake(delay: Any, error: type[Exception]) -> None:
     """The error names the pace."""
@@ -221,7 +222,9 @@ def test_a_good_answer_forgets_the_failure() -> None:
 
 @pytest.mark.parametrize("error", PERMANENT, ids=lambda error: f"{type(error).__name__} {error}")
 @pytest.mark.parametrize("before", [None, RUNNING, TRANSIENT[0]])
-def test_what_will_not_pass_ends_the_wait_at_once(error: SmileJobsError, before: JobStatus | SmileJobsError | None) -> None:
+def test_what_will_not_pass_ends_the_wait_at_once(
+    error: SmileJobsError, before: JobStatus | SmileJobsError | None
+) -> None:
     """The error itself comes out, whatever came before."""
     state = waiting()
     if before is not None:
@@ -242,7 +245,9 @@ def test_failures_have_a_curve_of_their_own() -> None:
 # Hints
 
 
-@pytest.mark.parametrize(("hint", "expected"), [(None, 1.0), (0.0, 1.0), (0.5, 1.0), (7.0, 7.0), (300.0, 300.0), (1e9, 300.0)])
+@pytest.mark.parametrize(
+    ("hint", "expected"), [(None, 1.0), (0.0, 1.0), (0.5, 1.0), (7.0, 7.0), (300.0, 300.0), (1e9, 300.0)]
+)
 def test_a_hint_is_a_floor_with_a_cap(hint: float | None, expected: float) -> None:
     """Never sooner than the API asks, up to 300 s; never sooner than the pace either."""
     assert slept(poll(waiting(timeout=None), hinted(hint), 0.0)) == expected
@@ -298,6 +303,17 @@ def test_a_hint_is_not_shortened() -> None:
     """Before the deadline too, the API is not asked sooner than it wants; there may be no more poll then."""
     assert slept(poll(waiting(timeout=60.0), hinted(59.5), 0.0)) >= 59.5
     assert slept(poll(waiting(timeout=60.0), hinted(58.0), 0.0)) == 58.0
+
+
+@pytest.mark.parametrize(("now", "delay"), [(8.2, 1.3), (8.6, 1.0), (9.5, 0.25)])
+def test_a_sleep_that_ends_before_the_deadline_is_not_made_longer(now: float, delay: float) -> None:
+    """Where the pace itself leaves room for a poll, there is a poll."""
+    assert slept(poll(waiting(timeout=10.0, pace=lambda age, polls: delay), RUNNING, now)) <= delay
+
+
+def test_a_hint_that_ends_before_the_deadline_leaves_room_for_a_poll() -> None:
+    """The API will answer again before the wait is over, so it is asked again."""
+    assert 59.5 <= slept(poll(waiting(timeout=60.0), hinted(59.5), 0.0)) < 60.0
 
 
 def test_the_first_poll_is_never_refused() -> None:
@@ -357,13 +373,18 @@ def test_the_text_of_a_timeout_is_true_in_each_case(case: str) -> None:
     for observation in observations:
         poll(state, observation, 1.0)
     error = timed_out(state, 1100.0)
-    assert pytest.raises(WaitTimeoutError, match=rf"^[^.]*{text}.*wait\(\)") and str(error)
     with pytest.raises(TimeoutError, match=rf"{text}.*100 s.*wait\(\)"):
         raise error
     others = {"no answer", "no such job", "no good answer", "still running", "no images", "provisional"}
     said = {other for other in others if other in str(error)}
     assert said == {other for other in others if text.startswith(other)}
-    assert (error.ref, error.polls, error.elapsed, error.age, error.timeout) == (REF, len(observations), 100.0, 107.0, 100.0)
+    assert (error.ref, error.polls, error.elapsed, error.age, error.timeout) == (
+        REF,
+        len(observations),
+        100.0,
+        107.0,
+        100.0,
+    )
     assert (error.last, error.last_error) == (state.last, state.last_error)
     assert error.retry_after is None
 
@@ -380,7 +401,7 @@ def test_terms_have_these_defaults() -> None:
 
 def test_terms_take_durations() -> None:
     """Seconds or timedeltas."""
-    terms = Terms(timeout=timedelta(minutes=1), first_after=timedelta(seconds=5))  # type: ignore[arg-type]
+    terms = Terms(timeout=timedelta(minutes=1), first_after=timedelta(seconds=5))
     assert (terms.timeout, terms.first_after) == (60.0, 5.0)
 
 
@@ -414,29 +435,48 @@ def test_without_a_timeout_the_first_poll_may_be_late() -> None:
 
 # All of it at once
 
-seconds = st.floats(0, 400)
-hints = st.none() | st.floats(0, 1000)
+seconds = st.floats(-1, 0, exclude_max=True) | st.floats(0, 2) | st.floats(0, 400)
+"""How long a poll takes; below zero, that share of what is left before the deadline."""
+
+hints = st.none() | st.floats(0, 10) | st.floats(0, 1000)
 
 
 class Waiting(RuleBasedStateMachine):
     """A wait under a clock of its own, beside a second, simpler account of what must come of it."""
 
     @initialize(
-        timeout=st.none() | st.floats(0.1, 2000),
+        timeout=st.none() | st.floats(0.1, 10) | st.floats(0.1, 2000),
         until=st.sampled_from(["complete", "final"]),
-        delay=st.floats(0, 100),
+        delay=st.floats(0, 2) | st.floats(0, 100),
         age=st.floats(0, 200),
-        grace=st.floats(0, 200),
+        grace=st.floats(0, 200) | st.floats(0, 5000),
+        patience=st.integers(0, 12),
         max_failures=st.integers(1, 5),
         max_hint=st.floats(1, 500),
         started=st.floats(0, 1e6),
     )
-    def start(self, *, timeout: float | None, until: Any, delay: float, age: float, started: float, **limits: Any) -> None:
+    def start(
+        self,
+        *,
+        timeout: float | None,
+        until: Any,
+        delay: float,
+        age: float,
+        started: float,
+        patience: int,
+        **limits: Any,
+    ) -> None:
         terms = Terms(timeout=timeout, until=until, pace=lambda age, polls: delay, **limits)
-        self.state = PollState(ref=REF, terms=terms, started=started, age_at_start=age)
-        self.now = self.started = started
+        self.now = started
         self.delay = delay
+        self.patience = patience  # in polls, before anything may come that ends the wait at once
+        self.begin_with(terms, age)
+
+    def begin_with(self, terms: Terms, age: float) -> None:
+        self.started = self.now
+        self.state = PollState(ref=REF, terms=terms, started=self.now, age_at_start=age)
         self.polls = self.failures = 0
+        self.age_seen = age
         self.last: JobStatus | None = None
         self.in_flight = False
         self.end: Decision | None = None
@@ -463,9 +503,11 @@ class Waiting(RuleBasedStateMachine):
             self.end = over
 
     def bring(self, observation: JobStatus | SmileJobsError, took: float) -> Decision:
-        assume(took <= self.left() or self.left() <= 0)  # the deadline cuts through a poll
+        """The poll ends: after *took* seconds, or a moment behind the deadline, which cuts through it."""
         self.in_flight = False
-        self.now += took
+        left = max(0.0, self.left())
+        self.now += min(-took * min(left, 1000.0) if took < 0 else took, left + 0.01)
+        self.age_seen = self.age()
         decision = step(self.state, observation, self.now)
         if isinstance(decision, Sleep):
             self.check_sleep(decision.delay, observation.retry_after)
@@ -485,7 +527,9 @@ class Waiting(RuleBasedStateMachine):
 
     def goes_on(self, decision: Decision) -> bool:
         """Whether the wait goes on, or ends only because of a hint beyond the deadline."""
-        return isinstance(decision, Sleep) or (isinstance(decision, GiveUp) and isinstance(decision.error, WaitTimeoutError))
+        return isinstance(decision, Sleep) or (
+            isinstance(decision, GiveUp) and isinstance(decision.error, WaitTimeoutError)
+        )
 
     @precondition(lambda self: self.in_flight)
     @rule(took=seconds, hint=hints, no_zip=st.booleans())
@@ -494,17 +538,16 @@ class Waiting(RuleBasedStateMachine):
         answer = hinted(hint, code="2314" if no_zip else "2302")
         decision = self.bring(answer, took)
         self.failures, self.last = 0, answer
-        age = self.age() if self.end is not None else None
-        if isinstance(decision, GiveUp) and isinstance(decision.error, NoZipError):
-            assert no_zip
-            assert age is not None
-            assert age >= self.state.terms.grace
-        else:
-            assert self.goes_on(decision)
-            if isinstance(decision, Sleep) and decision.delay < self.delay:
-                assert self.left() <= 1.0 + 1e-6
+        if no_zip and self.age_seen >= self.state.terms.grace:
+            assert isinstance(given_up(decision), NoZipError)
+            return
+        assert self.goes_on(decision)
+        if isinstance(decision, Sleep):
+            assert decision.delay <= max(self.delay, hint or 0.0)
+        if isinstance(decision, Sleep) and decision.delay < self.delay:
+            assert self.left() <= 1.0 + 1e-6  # shortened, for one more poll before the deadline
 
-    @precondition(lambda self: self.in_flight)
+    @precondition(lambda self: self.in_flight and self.polls > self.patience)
     @rule(took=seconds, answer=st.sampled_from([APPROVED, REJECTED, PROVISIONAL]))
     def is_complete(self, took: float, answer: JobStatus) -> None:
         """A complete job ends the wait; a provisional one, if it was not for the final one."""
@@ -520,22 +563,20 @@ class Waiting(RuleBasedStateMachine):
     def is_not_found(self, took: float, hint: float | None) -> None:
         """A job that was never seen is waited on for a while; one that was seen counts as a failure."""
         error = JobNotFoundError("no such job", retry_after=hint)
-        young = self.age() + took < self.state.terms.grace - 1e-6
-        old = self.age() + took > self.state.terms.grace + 1e-6
         if self.last is not None:
             self.fails(error, took)
             return
         decision = self.bring(error, took)
-        if old:
-            assert decision == GiveUp(error)
-        if young:
+        if self.age_seen >= self.state.terms.grace:
+            assert given_up(decision) is error
+        else:
             self.failures = 0
             assert self.goes_on(decision)
-        elif not old:
-            self.failures = self.state.failures
 
     @precondition(lambda self: self.in_flight)
-    @rule(took=seconds, hint=hints, cls=st.sampled_from([RequestError, BadResponseError, RateLimitedError, ServerError]))
+    @rule(
+        took=seconds, hint=hints, cls=st.sampled_from([RequestError, BadResponseError, RateLimitedError, ServerError])
+    )
     def fails_for_now(self, took: float, hint: float | None, cls: type[SmileJobsError]) -> None:
         """A transient failure is slept over until there are too many in a row."""
         self.fails(cls("oh", retry_after=hint), took)
@@ -551,11 +592,18 @@ class Waiting(RuleBasedStateMachine):
         assert ended.__cause__ is error
         assert (ended.last, ended.polls) == (self.last, self.polls)
 
-    @precondition(lambda self: self.in_flight)
+    @precondition(lambda self: self.in_flight and self.polls > self.patience)
     @rule(took=seconds, error=st.sampled_from(PERMANENT))
     def fails_for_good(self, took: float, error: SmileJobsError) -> None:
         """A failure that will not pass ends the wait at once, and is what comes out."""
         assert given_up(self.bring(error, took)) is error
+
+    @precondition(lambda self: self.end is not None)
+    @rule(later=st.floats(0, 100))
+    def waits_again(self, later: float) -> None:
+        """After its end the same job may be waited for again, older by then."""
+        self.now += later
+        self.begin_with(self.state.terms, self.age())
 
     @invariant()
     def the_accounts_agree(self) -> None:
@@ -577,6 +625,4 @@ class Waiting(RuleBasedStateMachine):
 
 
 TestWaiting = Waiting.TestCase
-TestWaiting.settings = settings(
-    deadline=None, stateful_step_count=30, suppress_health_check=[HealthCheck.filter_too_much]
-)
+TestWaiting.settings = settings(deadline=None, max_examples=200, stateful_step_count=30)

@@ -296,9 +296,7 @@ async def test_machine_results_take_seconds() -> None:
         ({"link_lifetime": timedelta(days=8)}, ValueError, "link_lifetime"),
     ],
 )
-def test_arguments_that_can_never_be_right(
-    arguments: dict[str, Any], error: type[Exception], named: str
-) -> None:
+def test_arguments_that_can_never_be_right(arguments: dict[str, Any], error: type[Exception], named: str) -> None:
     """They are refused when the sandbox is made."""
     with pytest.raises(error, match=named):
         Sandbox(**arguments)

@@ -91,10 +91,24 @@ def test_other_urls_of_the_api(url: str, kept: str) -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        *("", "/v1", "a.example/v1", "//a.example/v1", "ftp://a.example/v1", "https:///v1", "https://:443/v1", "https:/v1"),
+        *(
+            "",
+            "/v1",
+            "a.example/v1",
+            "//a.example/v1",
+            "ftp://a.example/v1",
+            "https:///v1",
+            "https://:443/v1",
+            "https:/v1",
+        ),
         *("https://a.example:99999/v1", "https://a.example:x/v1", "https://[::1/v1", "https://[zz]/v1"),
         *("https://a.example", "https://a.example/", "https://a.example/v2", "https://a.example/xv1"),
-        *("https://a.example/v1/job_status", "https://a.example/v1?", "https://a.example/v1?a=/v1", "https://a.example/#/v1"),
+        *(
+            "https://a.example/v1/job_status",
+            "https://a.example/v1?",
+            "https://a.example/v1?a=/v1",
+            "https://a.example/#/v1",
+        ),
         *("https://marker@a.example/v1", "https://u:marker@a.example/v1", "https://@a.example/v1"),
         *("https://ä.example/v1", "https://a.example/v1\n", "https://a.exa\tmple/v1", "https://a.example/\0/v1"),
         *("https://a example/v1", " https://a.example/v1", "https://a.example/v1 "),
@@ -102,7 +116,7 @@ def test_other_urls_of_the_api(url: str, kept: str) -> None:
 )
 @pytest.mark.parametrize("insecure_http", [True, False])
 def test_urls_that_can_never_be_right_are_value_errors(url: str, insecure_http: bool) -> None:
-    """What is no absolute URL, holds a user or a query, or does not end in /v1 is refused; the text names the argument."""
+    """No absolute URL, a user or a query in it, or no /v1 at its end: the text names the argument."""
     with pytest.raises(ValueError, match="^base_url ") as caught:
         checked(base_url=url, insecure_http=insecure_http)
     assert "marker" not in str(caught.value)
@@ -160,12 +174,16 @@ def test_a_missing_variable_is_named_with_its_argument(variable: str, argument: 
     del mapping[variable]
     if value is not None:
         mapping[variable] = value
-    with pytest.raises(ValueError, match=rf"^not set in the environment: {variable} \(the argument {argument}\);") as caught:
+    with pytest.raises(
+        ValueError, match=rf"^not set in the environment: {variable} \(the argument {argument}\);"
+    ) as caught:
         arguments_from(mapping)
     assert KEY not in str(caught.value)
 
 
 def test_all_missing_variables_are_named_at_once() -> None:
     """One error is enough to set up everything; the URL that may stand for the environment is named too."""
-    with pytest.raises(ValueError, match="SMILE_PARTNER_ID.*SMILE_API_KEY.*SMILE_ENVIRONMENT.*SMILE_BASE_URL.*base_url"):
+    with pytest.raises(
+        ValueError, match="SMILE_PARTNER_ID.*SMILE_API_KEY.*SMILE_ENVIRONMENT.*SMILE_BASE_URL.*base_url"
+    ):
         arguments_from({})

@@ -41,7 +41,9 @@ def test_every_part_counts(partner_id: str, api_key: str, timestamp: str, signat
     assert not verify(Credentials(partner_id + "0", api_key), timestamp, signature)
     assert not verify(Credentials(partner_id, api_key + "x"), timestamp, signature)
     assert not verify(Credentials(partner_id, api_key), timestamp + "0", signature)
-    assert not verify(Credentials(partner_id, api_key), timestamp, ("A" if signature[0] != "A" else "B") + signature[1:])
+    assert not verify(
+        Credentials(partner_id, api_key), timestamp, ("A" if signature[0] != "A" else "B") + signature[1:]
+    )
     assert not verify(Credentials(partner_id, api_key), timestamp, signature[:-1])
     assert not verify(Credentials(partner_id, api_key), timestamp, signature + "\n")
     assert not verify(Credentials(partner_id, api_key), timestamp, signature.swapcase())
@@ -66,7 +68,9 @@ def test_epoch_milliseconds_may_be_a_number() -> None:
     assert not verify(credentials, True, sign(credentials, "True"))
 
 
-@pytest.mark.parametrize("signature", [None, "", 5, True, [], {}, b"bytes", "é", "ä" * 44, "\ud800", "<your signature>"])
+@pytest.mark.parametrize(
+    "signature", [None, "", 5, True, [], {}, b"bytes", "é", "ä" * 44, "\ud800", "<your signature>"]
+)
 def test_what_is_no_signature_is_not_verified(signature: Any) -> None:
     """A signature that is missing, of another type or not ASCII is not verified, and nothing raises."""
     assert verify(CREDENTIALS, TIMESTAMP, signature) is False

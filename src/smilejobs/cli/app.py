@@ -4,6 +4,7 @@ import enum
 import shlex
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
+from functools import partial
 from typing import Annotated, NoReturn
 
 import anyio
@@ -62,12 +63,8 @@ def status(
 ) -> None:
     """Ask once how a job is doing."""
     client, ref = _client_and_ref(user_id, job_id)
-
-    async def ask() -> JobStatus:
-        async with client:
-            return await client.job_status(ref.user_id, ref.job_id, image_links=image_links, history=history)
-
-    _finish(ask, as_json=as_json, links=image_links)
+    ask = partial(client.job_status, ref.user_id, ref.job_id, image_links=image_links, history=history)
+    _run(client, ask, as_json=as_json, links=image_links)
 
 
 @app.command(epilog=_EPILOG)
@@ -85,11 +82,10 @@ def wait(
         seconds(timeout, "--timeout", zero=False)
 
     async def ask() -> JobStatus:
-        async with client:
-            with console(stderr=True).status(f"waiting until the job is {until.value}, for at most {timeout:g} s"):
-                return await client.wait(ref.user_id, ref.job_id, timeout=timeout, until=until.value)
+        with console(stderr=True).status(f"waiting until the job is {until.value}, for at most {timeout:g} s"):
+            return await client.wait(ref.user_id, ref.job_id, timeout=timeout, until=until.value)
 
-    _finish(ask, as_json=as_json, links=False)
+    _run(client, ask, as_json=as_json, links=False)
 
 
 @app.command()
@@ -136,8 +132,7 @@ def demo() -> None:
     with _exit_on(ImportError, ExitCode.USAGE):
         from smilejobs.cli.demo import run  # noqa: PLC0415
     with _exit_on(KeyboardInterrupt, ExitCode.INTERRUPTED):
-        all_as_meant = anyio.run(run, console())
-    raise typer.Exit(0 if all_as_meant else 1)
+        raise typer.Exit(0 if anyio.run(run, console()) else 1)
 
 
 def _client_and_ref(user_id: str, job_id: str) -> tuple[Client, JobRef]:
@@ -145,19 +140,26 @@ def _client_and_ref(user_id: str, job_id: str) -> tuple[Client, JobRef]:
         return Client.from_env(), JobRef(user_id, job_id)
 
 
-def _finish(ask: Callable[[], Awaitable[JobStatus]], *, as_json: bool, links: bool) -> NoReturn:
+def _run(client: Client, ask: Callable[[], Awaitable[JobStatus]], *, as_json: bool, links: bool) -> NoReturn:
     """Print what *ask* brings, and exit with the code that it stands for."""
-    try:
-        with _exit_on(KeyboardInterrupt, ExitCode.INTERRUPTED):
-            answer = anyio.run(ask)
-    except WaitTimeoutError as error:
-        if error.last is not None:
-            show(error.last, as_json=as_json, links=links)
-        _fail(error, ExitCode.PENDING)
-    except SmileJobsError as error:
-        _fail(error, ExitCode.ERROR)
-    show(answer, as_json=as_json, links=links)
-    raise typer.Exit(_exit_code(answer))
+
+    async def report() -> ExitCode:
+        try:
+            async with client:
+                answer = await ask()
+        except WaitTimeoutError as error:
+            if error.last is not None:
+                show(error.last, as_json=as_json, links=links)
+            _complain(error)
+            return ExitCode.PENDING
+        except SmileJobsError as error:
+            _complain(error)
+            return ExitCode.ERROR
+        show(answer, as_json=as_json, links=links)
+        return _exit_code(answer)
+
+    with _exit_on(KeyboardInterrupt, ExitCode.INTERRUPTED):
+        raise typer.Exit(anyio.run(report))
 
 
 def _exit_code(answer: JobStatus) -> ExitCode:
@@ -171,11 +173,11 @@ def _exit_on(kind: type[BaseException], code: int) -> Generator[None, None, None
     try:
         yield
     except kind as error:
-        _fail(error, code)
+        _complain(error)
+        raise typer.Exit(code) from None
 
 
-def _fail(error: BaseException, code: int) -> NoReturn:
-    """Say in one line what went wrong, and exit."""
+def _complain(error: BaseException) -> None:
+    """Say in one line what went wrong; Ctrl-C has nothing to say."""
     if str(error):
         typer.echo(f"smilejobs: {error}", err=True)
-    raise typer.Exit(code) from None

@@ -158,18 +158,12 @@ def _submit(sandbox: Sandbox, plan: Plan, scale: float) -> JobRef:
 
 async def _wait_in_table(console: Console, client: Client, sandbox: Sandbox, rows: list[_Row], scale: float) -> None:
     with Live(console=console, auto_refresh=False) as live:
-
-        async def refresh() -> None:
-            while True:
+        async with anyio.create_task_group() as tasks:
+            for row in rows:
+                tasks.start_soon(_wait, client, sandbox, row, scale)
+            while any(row.outcome is None for row in rows):
                 live.update(_table(sandbox, rows), refresh=True)
                 await anyio.sleep(_REFRESH)
-
-        async with anyio.create_task_group() as display:
-            display.start_soon(refresh)
-            async with anyio.create_task_group() as waiting:
-                for row in rows:
-                    waiting.start_soon(_wait, client, sandbox, row, scale)
-            display.cancel_scope.cancel()
         live.update(_table(sandbox, rows), refresh=True)
 
 
@@ -178,9 +172,9 @@ async def _wait_in_lines(console: Console, client: Client, sandbox: Sandbox, row
         await _wait(client, sandbox, row, scale)
         console.print(f"{row.plan.job_id}: {row.outcome}, polls: {sandbox.polls(row.ref)}, late: {_late(row)}")
 
-    async with anyio.create_task_group() as waiting:
+    async with anyio.create_task_group() as tasks:
         for row in rows:
-            waiting.start_soon(report, row)
+            tasks.start_soon(report, row)
 
 
 async def _wait(client: Client, sandbox: Sandbox, row: _Row, scale: float) -> None:

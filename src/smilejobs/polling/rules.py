@@ -227,7 +227,7 @@ def _sleep(state: PollState, delay: float, retry_after: float | None, now: float
         return GiveUp(timed_out(state, now, retry_after=retry_after))
     reserve = min(1.0, timeout / 10)
     if delay > left - reserve:
-        delay = left - reserve if left > 2 * reserve and left - reserve >= floor else left
+        delay = max(left - reserve, floor) if left > 2 * reserve else min(delay, left)
     return Sleep(delay)
 
 

@@ -74,7 +74,7 @@ def decode_status(body: JSONObject, ref: JobRef, retry_after: float | None) -> J
     """
     given = {**body, "user_id": ref.user_id, "job_id": ref.job_id, _RETRY_AFTER: retry_after, _SELF: body}
     result = body.get("result")
-    if "image_links" not in body and isinstance(result, dict):
+    if body.get("image_links") is None and isinstance(result, dict):
         given["image_links"] = result.get("ImageLinks")
     try:
         return _structure_status(given, JobStatus)
@@ -185,7 +185,11 @@ def _message(value: object, _: object) -> str | None:
 
 
 def _history(value: object, _: object) -> tuple[JobResult, ...]:
-    return () if value is None else tuple(_converter.structure(value, list[JobResult]))
+    if value is None:
+        return ()
+    if not isinstance(value, list):
+        raise TypeError
+    return tuple(_converter.structure(value, list[JobResult]))
 
 
 def _links(value: object, _: object) -> ImageLinks | None:

@@ -157,7 +157,7 @@ def _api_error(
 ) -> ApiError:
     """Return the error that a code, or an HTTP status without one, stands for."""
     row = STATUS_CODES.get(code or "")
-    kind = _by_http_status(http_status) if row is None else _by_code(code or "", row.kind)
+    kind = _by_http_status(http_status, code) if row is None else _by_code(code or "", row.kind)
     hint = _SIGNATURE_REFUSED if code == "2204" else _HINTS.get(kind, "")
     if code is None and _is_wrong_url(http_status, text):
         hint = _WRONG_URL
@@ -222,8 +222,8 @@ def _by_code(code: str, kind: CodeClass) -> type[ApiError]:
     return _ERROR_TYPES.get(code) or _ERROR_TYPES_BY_CLASS.get(kind, ApiError)
 
 
-def _by_http_status(http_status: int) -> type[ApiError]:
-    if http_status == 401:
+def _by_http_status(http_status: int, code: str | None) -> type[ApiError]:
+    if http_status == 401 and code is None:
         return CredentialsError
     if http_status == 429:
         return RateLimitedError

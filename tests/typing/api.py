@@ -1,0 +1,310 @@
+"""The types of everything public, as a type checker sees them. Checked with mypy --strict and pyright, never run."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime, timedelta
+from typing import Literal, assert_type
+
+import httpx
+import httpx2
+
+import smilejobs
+from smilejobs import (
+    ApiError,
+    Client,
+    ClientOptions,
+    Credentials,
+    HTTPClient,
+    HTTPResponse,
+    ImageLink,
+    ImageLinks,
+    JobRef,
+    JobResult,
+    JobStatus,
+    NotApprovedError,
+    Pace,
+    PartnerParams,
+    ResultCode,
+    SmileJobsError,
+    StatusCode,
+    TooManyFailuresError,
+    Verdict,
+    WaitTimeoutError,
+)
+
+
+def utc_now() -> datetime:
+    """A wall clock."""
+    raise NotImplementedError
+
+
+def steady(age: float, polls: int) -> float:
+    """A pace."""
+    return assert_type(age, float) + assert_type(polls, int)
+
+
+def clients(theirs: httpx.AsyncClient, also_theirs: httpx2.AsyncClient, whatever: HTTPClient) -> None:
+    """A client is made with keywords; all durations are seconds or timedeltas."""
+    assert_type(Client(partner_id="085", api_key="k", environment="sandbox"), Client)
+    Client(partner_id="085", api_key="k", environment="production", http_client=theirs)
+    Client(partner_id="085", api_key="k", base_url="https://a.example/v1", http_client=also_theirs)
+    Client(partner_id="085", api_key="k", base_url="http://sandbox:8787/v1", http_client=whatever, insecure_http=True)
+    Client(
+        partner_id="085",
+        api_key="k",
+        environment="sandbox",
+        max_connections=10,
+        rate=None,
+        request_timeout=timedelta(seconds=5),
+        attempts=1,
+        max_response_bytes=1024,
+        now=utc_now,
+    )
+    assert_type(Client.from_env(), Client)
+    assert_type(Client.from_env(rate=5, request_timeout=2.5, attempts=1, http_client=also_theirs, now=utc_now), Client)
+    options: ClientOptions = {"max_connections": 5, "http_client": theirs}
+    assert_type(Client.from_env(**options), Client)
+
+    Client("085", "k", "sandbox")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    Client(partner_id=85, api_key="k", environment="sandbox")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    Client(partner_id="85", api_key="k", environment="live")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    Client(partner_id="85", api_key="k", environment="sandbox", http_client=httpx.Client())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    Client.from_env(insecure_http=True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
+class Subclass(Client):
+    """A client of the caller's own."""
+
+
+async def one_job(client: Client, pace: Pace) -> None:
+    """The three questions about one job."""
+    assert_type(await client.job_status("u", "j"), JobStatus)
+    assert_type(await client.job_status("u", "j", image_links=True, history=True), JobStatus)
+    assert_type(await client.wait("u", "j"), JobStatus)
+    assert_type(
+        await client.wait(
+            "u",
+            "j",
+            timeout=timedelta(hours=1),
+            until="final",
+            pace=pace,
+            first_after=timedelta(seconds=2),
+            submitted_at=utc_now(),
+            image_links=True,
+            history=True,
+        ),
+        JobStatus,
+    )
+    await client.wait("u", "j", timeout=None, until="complete", pace=steady, first_after=1)
+    answers = client.watch("u", "j", timeout=60, until="final", pace=steady, submitted_at=None)
+    assert_type(answers, AsyncGenerator[JobStatus, None])
+    async for status in answers:
+        assert_type(status, JobStatus)
+    assert_type(await client.aclose(), None)
+    async with client as same:
+        assert_type(same, Client)
+    async with Subclass.from_env() as subclassed:
+        assert_type(subclassed, Subclass)
+
+    await client.job_status("u", 5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await client.job_status("u", "j", True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    await client.wait("u", "j", until="done")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await client.wait("u", "j", timeout="5")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def answer(status: JobStatus) -> None:
+    """What an answer holds."""
+    assert_type(status.user_id, str)
+    assert_type(status.job_id, str)
+    assert_type(status.ref, JobRef)
+    assert_type(status.job_complete, bool)
+    assert_type(status.job_success, bool | None)
+    assert_type(status.code, str | None)
+    assert_type(status.message, str | None)
+    assert_type(status.result, JobResult | None)
+    assert_type(status.history, tuple[JobResult, ...])
+    assert_type(status.image_links, ImageLinks | None)
+    assert_type(status.timestamp, datetime | None)
+    assert_type(status.retry_after, float | None)
+    assert_type(status.raw, Mapping[str, object])
+    assert_type(status.verdict, Verdict | None)
+    assert_type(status.is_final, bool)
+    assert_type(status.as_dict(), dict[str, object])
+    assert_type(status.as_dict(personal=True, links=True), dict[str, object])
+    assert_type(status.raise_for_verdict(), None)
+
+    status.code = "2302"  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+    JobStatus("u", "j")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
+def outcome(result: JobResult) -> None:
+    """What a result holds."""
+    assert_type(result.result_code, str | None)
+    assert_type(result.result_text, str | None)
+    assert_type(result.result_type, str | None)
+    assert_type(result.smile_job_id, str | None)
+    assert_type(result.confidence_value, float | None)
+    assert_type(result.actions, Mapping[str, str])
+    assert_type(result.is_final_result, bool | None)
+    assert_type(result.is_machine_result, bool | None)
+    assert_type(result.raw, Mapping[str, object])
+    assert_type(result.partner_params, PartnerParams | None)
+    assert_type(result.as_dict(personal=True), dict[str, object])
+    for personal in (
+        *(result.country, result.id_type, result.id_number, result.full_name, result.first_name, result.last_name),
+        *(result.other_name, result.dob, result.gender, result.address, result.phone_number, result.phone_number2),
+        *(result.expiration_date, result.issuance_date, result.secondary_id_number, result.id_status),
+        *(result.photo, result.document),
+    ):
+        assert_type(personal, str | None)
+    if result.partner_params is not None:
+        assert_type(result.partner_params.user_id, str | None)
+        assert_type(result.partner_params.job_id, str | None)
+        assert_type(result.partner_params.job_type, int | None)
+        assert_type(result.partner_params.extra, Mapping[str, object])
+
+
+def links(images: ImageLinks) -> None:
+    """Links are a mapping, with an attribute for the one that is documented."""
+    assert_type(images.error, str | None)
+    assert_type(images.selfie_image, ImageLink | None)
+    assert_type(images["selfie_image"], ImageLink)
+    assert_type(images.get("id_card_image"), ImageLink | None)
+    for name, link in images.items():
+        assert_type(name, str)
+        assert_type(link.url, str)
+        assert_type(link.expires_at, datetime | None)
+        assert_type(link.expired(utc_now()), bool | None)
+    mapping: Mapping[str, ImageLink] = images
+    ImageLinks(links=mapping, error="x")
+    ImageLink(url="https://a.example/a.jpg")
+
+
+def names(ref: JobRef, credentials: Credentials) -> None:
+    """Small values."""
+    assert_type(JobRef("u", "j"), JobRef)
+    assert_type(JobRef("u", "j", utc_now()), JobRef)
+    assert_type(JobRef(user_id="u", job_id="j", submitted_at=None).submitted_at, datetime | None)
+    assert_type(ref.user_id, str)
+    assert_type(ref.job_id, str)
+    assert_type(ref.tag, str)
+    assert_type(Credentials("085", "k"), Credentials)
+    assert_type(credentials.partner_id, str)
+    assert_type(credentials.api_key, str)
+    assert_type(smilejobs.__version__, str)
+
+
+def paces(until: smilejobs.Until, environment: smilejobs.Environment) -> None:
+    """A pace is a value and a function; words are literals."""
+    assert_type(until, Literal["complete", "final"])
+    assert_type(environment, Literal["sandbox", "production"])
+    pace = Pace(min=timedelta(seconds=1), max=60, fraction=0.2, jitter=0)
+    assert_type(pace, Pace)
+    assert_type(pace.min, float)
+    assert_type(pace.max, float)
+    assert_type(pace.fraction, float)
+    assert_type(pace.jitter, float)
+    assert_type(pace(5.0, 1), float)
+    function: smilejobs.PaceFunction = pace
+    assert_type(function(1.0, 2), float)
+    durations: list[smilejobs.Duration] = [1, 2.5, timedelta(seconds=3)]
+    assert_type(durations[0], float | timedelta)
+
+
+def tables() -> tuple[str, str]:
+    """The tables are read-only mappings."""
+    assert_type(smilejobs.STATUS_CODES, Mapping[str, StatusCode])
+    assert_type(smilejobs.STATUS_CODES["2304"].meaning, str)
+    assert_type(smilejobs.STATUS_CODES["2304"].kind, smilejobs.CodeClass)
+    assert_type(smilejobs.RESULT_CODES, Mapping[str, ResultCode])
+    assert_type(smilejobs.RESULT_CODES["0810"].text, str)
+    assert_type(smilejobs.RESULT_CODES["0810"].verdict, Verdict)
+    assert_type(smilejobs.JOB_TYPES, Mapping[int, str])
+    assert_type(Verdict("approved"), Verdict)
+    return Verdict.APPROVED.value, smilejobs.CodeClass.PENDING.value
+
+
+def meaning(verdict: Verdict) -> str:
+    """All verdicts are these: a `match` over them needs no last case."""
+    match verdict:
+        case Verdict.APPROVED | Verdict.PROVISIONAL:
+            return "in"
+        case Verdict.REJECTED | Verdict.ERROR | Verdict.UNKNOWN:
+            return "out"
+
+
+async def errors(client: Client) -> None:
+    """Errors carry what a caller needs to decide."""
+    try:
+        await client.wait("u", "j")
+    except WaitTimeoutError as error:
+        timeout: TimeoutError = error
+        assert_type(timeout.args, tuple[object, ...])  # type: ignore[assert-type]  # pyright: ignore[reportAssertTypeFailure]
+        assert_type(error.last, JobStatus | None)
+        assert_type(error.last_error, SmileJobsError | None)
+        assert_type(error.polls, int)
+        assert_type(error.elapsed, float)
+        assert_type(error.age, float)
+        assert_type(error.timeout, float)
+    except TooManyFailuresError as error:
+        assert_type(error.last, JobStatus | None)
+        assert_type(error.last_error, SmileJobsError)
+        assert_type(error.polls, int)
+    except NotApprovedError as error:
+        assert_type(error.status, JobStatus)
+    except ApiError as error:
+        assert_type(error.text, str | None)
+    except SmileJobsError as error:
+        assert_type(error.ref, JobRef | None)
+        assert_type(error.code, str | None)
+        assert_type(error.http_status, int | None)
+        assert_type(error.retry_after, float | None)
+        assert_type(error.transient, bool)
+
+
+def tree(
+    error: smilejobs.RequestError
+    | smilejobs.BadResponseError
+    | smilejobs.UntrustedError
+    | smilejobs.SignatureError
+    | smilejobs.WrongJobError
+    | smilejobs.CredentialsError
+    | smilejobs.JobNotFoundError
+    | smilejobs.NoZipError
+    | smilejobs.UserDisabledError
+    | smilejobs.UserNotFoundError
+    | smilejobs.BadRequestError
+    | smilejobs.RateLimitedError
+    | smilejobs.ServerError,
+    untrusted: smilejobs.SignatureError | smilejobs.WrongJobError,
+    refused: smilejobs.CredentialsError | smilejobs.JobNotFoundError | smilejobs.RateLimitedError,
+) -> tuple[SmileJobsError, smilejobs.UntrustedError, ApiError]:
+    """Every error is of the tree, in its place."""
+    return error, untrusted, refused
+
+
+class Injected:
+    """The least that will do in the place of an HTTP client."""
+
+    def stream(
+        self,
+        method: str,
+        url: str,
+        *,
+        content: bytes,
+        headers: Mapping[str, str],
+        auth: None,
+        follow_redirects: bool,
+        timeout: None,
+    ) -> AbstractAsyncContextManager[HTTPResponse]:
+        """Send one request."""
+        raise NotImplementedError
+
+
+async def protocols(response: HTTPResponse) -> None:
+    """What an injected client must do, and what its response must have."""
+    injected: HTTPClient = Injected()
+    Client.from_env(http_client=injected)
+    assert_type(response.status_code, int)
+    assert_type(response.headers, Mapping[str, str])
+    assert_type(response.aiter_bytes(), AsyncIterator[bytes])
