@@ -122,7 +122,13 @@ def _checked_url(base_url: object, *, insecure_http: bool) -> str:
         host, _ = parts.hostname, parts.port
     except ValueError:
         raise ValueError("base_url is not a URL") from None
-    if parts.scheme not in ("https", "http") or not host or not base_url.isascii() or not base_url.isprintable() or " " in base_url:
+    if (
+        parts.scheme not in ("https", "http")
+        or not host
+        or not base_url.isascii()
+        or not base_url.isprintable()
+        or " " in base_url
+    ):
         raise ValueError("base_url must be an absolute https:// URL")
     if "@" in parts.netloc or "?" in base_url or "#" in base_url:
         raise ValueError("base_url must not hold a user name, a query or a fragment")

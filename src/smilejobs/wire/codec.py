@@ -107,9 +107,9 @@ def parse_timestamp(value: object) -> datetime | None:
 
 
 # Keys under which the decoder passes on what is not in the body; JSON from outside may hold them, and is overruled.
-_SELF = "\0self"
-_RETRY_AFTER = "\0retry_after"
-_EXTRA = "\0extra"
+_SELF = "(self)"
+_RETRY_AFTER = "(retry_after)"
+_EXTRA = "(extra)"
 
 
 def _text(value: object, _: object) -> str:
