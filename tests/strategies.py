@@ -59,7 +59,7 @@ _keys = st.sampled_from(
             "IsFinalResult",
             "ImageLinks",
         ),
-        *("\0self", "\0extra", "\0retry_after"),
+        *("(self)", "(extra)", "(retry_after)"),
     ]
 )
 

@@ -117,7 +117,6 @@ class TestOverSockets:
 
     async def test_closing_ends_what_is_under_way(self) -> None:
         """A poll in flight when its client is closed ends with an error of the tree, or as the closed client's."""
-
         asked = anyio.Event()
 
         async def never(stream: Stream, body: bytes) -> None:

@@ -239,7 +239,7 @@ def test_any_timestamp_is_an_instant_or_none(value: Any) -> None:
 
 def test_the_ref_and_the_hint_are_what_was_handed_in() -> None:
     """An answer has the ids that were asked for and the hint of the header, whatever the body says."""
-    decoded = decode_status({**pending(), "user_id": "x", "\0retry_after": 7, "\0self": 8, "retry_after": 9}, REF, 2.5)
+    decoded = decode_status({**pending(), "user_id": "x", "(retry_after)": 7, "(self)": 8, "retry_after": 9}, REF, 2.5)
     assert (decoded.user_id, decoded.job_id, decoded.retry_after) == (REF.user_id, REF.job_id, 2.5)
     assert decoded.raw["user_id"] == "x"
 
