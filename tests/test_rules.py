@@ -172,6 +172,8 @@ def test_a_complete_answer_with_the_code_of_no_zip_is_complete() -> None:
     """The end of the job goes before the state of its images."""
     answer = read(signed(complete(code="2314")))
     assert poll(waiting(age=1e6), answer, 0.0) == Done(answer)
+    provisional = read(signed(complete(code="2314", result=result("0814"))))
+    assert slept(poll(waiting(age=1e6, until="final"), provisional, 0.0)) == 60.0
 
 
 @pytest.mark.parametrize("seen", [RUNNING, NO_ZIP, PROVISIONAL])

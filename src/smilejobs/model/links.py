@@ -3,12 +3,14 @@
 A link is a bearer secret to a face: whoever has it sees the picture. It never appears in a repr.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qsl, urlsplit
 
 from attrs import Factory, field, frozen
 
+_SIGV4_DATE = re.compile(r"[0-9]{8}T[0-9]{6}Z", re.ASCII)
 _SIGV4_LONGEST = 604_800
 
 
@@ -70,12 +72,17 @@ class ImageLinks(Mapping[str, ImageLink]):
 def _expiry(url: str) -> datetime | None:
     """Read the expiry of a pre-signed link; None for whatever is missing, doubled or garbage."""
     try:
-        pairs = [(name.lower(), value) for name, value in parse_qsl(urlsplit(url).query, max_num_fields=100)]
+        pairs = [
+            (name.lower(), value)
+            for name, value in parse_qsl(urlsplit(url).query, keep_blank_values=True, max_num_fields=100)
+        ]
         query = dict(pairs)
         if len(query) < len(pairs):
             return None
         if "x-amz-date" in query:
-            signed_at = datetime.strptime(query["x-amz-date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+            if not _SIGV4_DATE.fullmatch(query["x-amz-date"]):
+                return None
+            signed_at = datetime.fromisoformat(query["x-amz-date"])
             lifetime = _digits(query["x-amz-expires"])
             return signed_at + timedelta(seconds=lifetime) if 1 <= lifetime <= _SIGV4_LONGEST else None
         if {"awsaccesskeyid", "signature", "expires"} <= query.keys():

@@ -53,8 +53,7 @@ class Pace:
     jitter: float = field(default=0.1, validator=_share)
 
     def __attrs_post_init__(self) -> None:
-        if self.max < self.min:
-            raise ValueError("max must not be less than min")
+        _check_order(self)
 
     def __call__(self, age: float, polls: int) -> float:
         """Return the seconds to the next poll of a job of that age (in seconds)."""
@@ -71,11 +70,23 @@ class Backoff:
     Args:
         min: The shortest delay, in seconds or as a timedelta.
         max: The longest delay, likewise.
+
+    Raises:
+        TypeError: A duration that is no number.
+        ValueError: Durations that are not finite and positive, or *max* below *min*.
     """
 
     min: float = field(default=0.5, converter=_min)
     max: float = field(default=30.0, converter=_max)
 
+    def __attrs_post_init__(self) -> None:
+        _check_order(self)
+
     def __call__(self, failures: int) -> float:
         """Return the seconds to wait after so many consecutive failures, 1 or more."""
         return random.uniform(self.min, min(self.max, self.min * 2.0 ** min(failures, 60)))  # noqa: S311
+
+
+def _check_order(bounds: Pace | Backoff) -> None:
+    if bounds.max < bounds.min:
+        raise ValueError("max must not be less than min")
