@@ -258,7 +258,7 @@ def test_the_sandbox_command_is_the_api_until_ctrl_c(command: Command) -> None:
 
 def test_a_newcomer_can_ask_the_sandbox_command() -> None:
     """In processes of their own, as in two terminals, with warnings as errors."""
-    python = [sys.executable, "-X", "dev", "-W", "error", "-c", "from smilejobs.cli import main; main()"]
+    python = [sys.executable, "-W", "error", "-c", "from smilejobs.cli import main; main()"]
     with subprocess.Popen(
         [*python, "sandbox", "--port", "0"],
         stdout=subprocess.PIPE,

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import socket
 import time
 from datetime import timedelta
 
@@ -62,6 +63,26 @@ def test_threads_can_still_wake_a_loop_that_waits_for_nothing_else() -> None:
 
     with asyncio.Runner(loop_factory=VirtualClockEventLoop) as runner:
         assert runner.run(main()) == 42
+
+
+def test_what_is_ready_comes_before_the_clock_jumps() -> None:
+    """A socket that can be read is read at its time, with a timer of an hour pending."""
+
+    async def main() -> float:
+        loop = asyncio.get_running_loop()
+        here, there = socket.socketpair()
+        with here, there:
+            readable = loop.create_future()
+            loop.add_reader(here, lambda: readable.done() or readable.set_result(None))
+            in_an_hour = loop.call_later(3600, lambda: None)
+            there.send(b"x")
+            await readable
+            in_an_hour.cancel()
+            loop.remove_reader(here)
+        return loop.time()
+
+    with asyncio.Runner(loop_factory=VirtualClockEventLoop) as runner:
+        assert runner.run(main()) == 0
 
 
 def test_the_virtual_clock_knows_two_backends() -> None:

@@ -1,5 +1,6 @@
 """`Client.wait` and `Client.watch`: the whole loop, by script, under the virtual clock."""
 
+import asyncio
 import itertools
 import logging
 from collections.abc import AsyncGenerator, Sequence
@@ -8,6 +9,9 @@ from datetime import timedelta
 
 import anyio
 import pytest
+import sniffio
+import trio
+import trio.testing
 
 import smilejobs
 from smilejobs import JobStatus, Pace, Verdict, WaitTimeoutError
@@ -15,6 +19,7 @@ from smilejobs.testing import (
     EPOCH,
     Reply,
     Script,
+    VirtualClockEventLoop,
     complete,
     cut,
     html,
@@ -160,6 +165,31 @@ async def test_the_deadline_cuts_through_a_request() -> None:
         with pytest.raises(WaitTimeoutError):
             await client.wait("user-1", "job-1", timeout=7)
     assert anyio.current_time() == pytest.approx(7)
+
+
+async def test_a_loop_that_was_blocked_beyond_the_deadline_does_not_poll_again() -> None:
+    """Whatever held up the event loop, here a pace that takes an hour: the deadline has passed, so it is over."""
+
+    def slow(age: float, polls: int) -> float:
+        jump(3600)
+        return 0.0
+
+    script = Script({"job-1": [pending()]})
+    async with script.client() as client:
+        with pytest.raises(WaitTimeoutError):
+            await client.wait("user-1", "job-1", pace=slow)
+
+
+def jump(seconds: float) -> None:
+    """Move the virtual clock without anybody sleeping."""
+    if sniffio.current_async_library() == "trio":
+        clock = trio.lowlevel.current_clock()
+        assert isinstance(clock, trio.testing.MockClock)
+        clock.jump(seconds)
+    else:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualClockEventLoop)
+        loop._jump(seconds)  # noqa: SLF001
 
 
 async def test_no_timeout_has_to_be_written() -> None:
