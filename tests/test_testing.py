@@ -72,11 +72,11 @@ def test_what_is_ready_comes_before_the_clock_jumps() -> None:
         loop = asyncio.get_running_loop()
         here, there = socket.socketpair()
         with here, there:
-            readable = loop.create_future()
-            loop.add_reader(here, lambda: readable.done() or readable.set_result(None))
+            readable = asyncio.Event()
+            loop.add_reader(here, readable.set)
             in_an_hour = loop.call_later(3600, lambda: None)
             there.send(b"x")
-            await readable
+            await readable.wait()
             in_an_hour.cancel()
             loop.remove_reader(here)
         return loop.time()
