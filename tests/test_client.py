@@ -2,16 +2,30 @@
 
 import asyncio
 import pickle
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import anyio
 import httpx
+import httpx2
 import pytest
 
 import smilejobs
 from smilejobs import Client, JobRef, Verdict
-from smilejobs.testing import Reply, Script, complete, cut, html, no_zip, not_found, pending, rate_limited, refused
+from smilejobs.testing import (
+    EPOCH,
+    Reply,
+    Script,
+    complete,
+    cut,
+    html,
+    no_zip,
+    not_found,
+    pending,
+    rate_limited,
+    refused,
+)
 
 KEY = "key-of-nobody"
 
@@ -44,6 +58,12 @@ def arguments(**changes: object) -> dict[str, Any]:
         ({"rate": 0}, ValueError, "rate"),
         ({"rate": float("nan")}, ValueError, "rate"),
         ({"rate": "fast"}, TypeError, "rate"),
+        ({"environment": None, "base_url": "https://999.1.1.1/v1"}, ValueError, "base_url"),
+        ({"environment": None, "base_url": "http://[::1].example.org/v1"}, ValueError, "base_url"),
+        ({"environment": None, "base_url": "https://example.org\n/v1"}, ValueError, "base_url"),
+        ({"now": None}, TypeError, "now"),
+        ({"http_client": httpx2.Client()}, TypeError, "http_client"),
+        ({"http_client": httpx.AsyncClient}, TypeError, "http_client"),
         ({"http_client": httpx.Client()}, TypeError, "http_client.*AsyncClient"),
         ({"http_client": "https://example.org"}, TypeError, "http_client"),
         ({"request_timeout": 0}, ValueError, "request_timeout"),
@@ -117,6 +137,89 @@ def test_from_env_names_what_is_missing(no_variables: pytest.MonkeyPatch) -> Non
     assert "SMILE_API_KEY" not in str(caught.value)
 
 
+def test_from_env_names_the_variables_of_what_cannot_be_right(no_variables: pytest.MonkeyPatch) -> None:
+    """A key with a line break, both environment and URL: the usual mistakes of a container's configuration."""
+    no_variables.setenv("SMILE_PARTNER_ID", "085")
+    no_variables.setenv("SMILE_API_KEY", f"{KEY}\n")
+    no_variables.setenv("SMILE_ENVIRONMENT", "sandbox")
+    with pytest.raises(ValueError, match=r"white space.*SMILE_API_KEY") as caught:
+        Client.from_env()
+    assert KEY not in str(caught.value)
+    no_variables.setenv("SMILE_API_KEY", KEY)
+    no_variables.setenv("SMILE_BASE_URL", "http://sandbox:8787/v1")
+    with pytest.raises(ValueError, match=r"exactly one.*SMILE_ENVIRONMENT, SMILE_BASE_URL"):
+        Client.from_env()
+    no_variables.delenv("SMILE_ENVIRONMENT")
+    assert "sandbox:8787" in repr(Client.from_env(insecure_http=True))
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("flags", [{"image_links": None}, {"history": "false"}, {"history": 1}])
+async def test_flags_are_booleans(flags: dict[str, Any]) -> None:
+    """Anything else is a TypeError that names it, before any request."""
+    async with Script({}).client() as client:
+        for call in (client.job_status, client.wait):
+            with pytest.raises(TypeError, match=next(iter(flags))):
+                await call("user-1", "job-1", **flags)
+        with pytest.raises(TypeError, match=next(iter(flags))):
+            client.watch("user-1", "job-1", **flags)
+
+
+@pytest.mark.anyio
+async def test_a_clock_without_a_time_zone_signs_nothing() -> None:
+    """It would sign another instant than it means; the text names the argument."""
+    async with Script({"job-1": []}).client(now=lambda: EPOCH.replace(tzinfo=None)) as client:
+        with pytest.raises(ValueError, match="now must return a timezone-aware datetime"):
+            await client.job_status("user-1", "job-1")
+
+
+@pytest.mark.anyio
+async def test_closing_refuses_what_waits_for_its_turn() -> None:
+    """One request is under way and may end; those that wait for the connection are not sent any more."""
+    script = Script({"job-1": [complete(delay=5)], "job-2": []})
+    errors: list[str] = []
+
+    async def refused_later() -> None:
+        try:
+            await client.job_status("user-1", "job-2")
+        except RuntimeError as error:
+            errors.append(str(error))
+
+    async with script.client(max_connections=1) as client, anyio.create_task_group() as tasks:
+        tasks.start_soon(client.job_status, "user-1", "job-1")
+        await anyio.sleep(1)
+        tasks.start_soon(refused_later)
+        await anyio.sleep(1)
+        await client.aclose()
+    assert len(errors) == 1
+    assert "closed" in errors[0]
+
+
+@pytest.mark.anyio
+async def test_a_closed_client_says_so_before_the_first_sleep() -> None:
+    """Not when the first poll is due."""
+    async with Script({}).client() as client:
+        await client.aclose()
+        with pytest.raises(RuntimeError, match="closed"):
+            await client.wait("user-1", "job-1", first_after=100)
+        with pytest.raises(RuntimeError, match="closed"):
+            await anext(aiter(client.watch("user-1", "job-1", first_after=100)))
+    assert anyio.current_time() == pytest.approx(0)
+
+
+@pytest.mark.anyio
+async def test_polls_that_are_cancelled_take_no_turn() -> None:
+    """Sixty polls that never happened do not keep the next one waiting for a minute."""
+    script = Script({"job-1": [complete(), complete()]})
+    async with script.client(rate=1) as client:
+        await client.job_status("user-1", "job-1")
+        for _ in range(60):
+            with anyio.move_on_after(0.01):
+                await client.job_status("user-1", "job-2")
+        await client.job_status("user-1", "job-1")
+    assert script.polls["job-1"][1].at == pytest.approx(1)
+
+
 @pytest.mark.anyio
 async def test_a_client_works_without_a_with_block_and_closes_twice() -> None:
     """aclose() may be called again; using the client afterwards is a clear error."""
@@ -152,6 +255,19 @@ def test_a_client_belongs_to_one_event_loop() -> None:
     asyncio.run(client.job_status("user-1", "job-1"))
     with pytest.raises(RuntimeError, match="one client per event loop"):
         asyncio.run(client.job_status("user-1", "job-1"))
+    with pytest.raises(RuntimeError, match="one client per event loop"):
+        asyncio.run(client.aclose())
+
+
+def test_a_client_may_be_made_under_one_event_loop_and_used_under_another() -> None:
+    """It belongs to the one that uses it first, of whatever kind."""
+
+    async def make() -> Client:
+        return Client(**arguments(api_key="sandbox-key"), http_client=Script({"job-1": [complete()]}))
+
+    client = anyio.run(make)
+    status = anyio.run(partial(client.job_status, "user-1", "job-1"), backend="trio")
+    assert status.job_complete
 
 
 @pytest.mark.anyio

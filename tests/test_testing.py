@@ -1,6 +1,7 @@
 """The room that is shipped for tests."""
 
 import asyncio
+import contextlib
 import itertools
 import socket
 import time
@@ -10,6 +11,7 @@ import anyio
 import pytest
 
 import smilejobs
+from smilejobs import Client
 from smilejobs.testing import (
     EPOCH,
     Reply,
@@ -137,10 +139,22 @@ async def test_an_error_of_the_block_is_not_hidden_by_steps_that_are_left() -> N
 @pytest.mark.anyio
 async def test_a_job_without_a_script_fails_the_test() -> None:
     """An unknown job_id is an AssertionError that names it."""
-    script = Script({})
-    async with script.client() as client:
-        with pytest.raises(AssertionError, match="no script for the job_id 'job-9'"):
-            await client.job_status("user-1", "job-9")
+    client = Client(partner_id="085", api_key="sandbox-key", environment="sandbox", http_client=Script({}))
+    with pytest.raises(AssertionError, match="no script for the job_id 'job-9'"):
+        await client.job_status("user-1", "job-9")
+
+
+@pytest.mark.anyio
+async def test_a_failure_that_the_code_under_test_swallows_fails_the_test_all_the_same() -> None:
+    """A poll that is not in the script is found at the end as well."""
+
+    async def carefree() -> None:
+        async with Script({"job-1": []}).client() as client:
+            with contextlib.suppress(AssertionError):
+                await client.job_status("user-1", "job-1")
+
+    with pytest.raises(AssertionError, match="poll 1 of the job_id 'job-1'"):
+        await carefree()
 
 
 @pytest.mark.anyio

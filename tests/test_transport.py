@@ -3,6 +3,7 @@
 import gzip
 import json
 import ssl
+import traceback
 import zlib
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -133,7 +134,7 @@ async def test_compressed_answers_are_read(open_client: OpenClient, encoding: st
         ),
         pytest.param(
             sending(http(b"no gzip", "200 OK", "Content-Encoding: gzip")),
-            "broke off: DecodingError",
+            "broke off .DecodingError",
             id="corrupt gzip",
             marks=pytest.mark.filterwarnings("ignore:Async generator 'http:ResourceWarning"),  # abandoned there
         ),
@@ -252,6 +253,68 @@ async def test_answers_that_were_never_on_a_wire() -> None:
     async with httpx.AsyncClient(transport=httpx.MockTransport(respond)) as http_client:
         client = Client(partner_id="085", api_key="sandbox-key", environment="sandbox", http_client=http_client)
         assert not (await client.job_status("user-1", "job-1")).job_complete
+
+
+@pytest.mark.parametrize("library", [httpx, httpx2])
+async def test_a_hook_that_raises_for_a_status_does_not_end_a_wait(library: Any) -> None:
+    """Such hooks are common; what they raise is read as an answer without a body."""
+
+    async def raise_for_status(response: Any) -> None:
+        response.raise_for_status()
+
+    unwell = sending(http(b"{}", "503 Service Unavailable", "Retry-After: 1"))
+    async with (
+        serve(first(unwell)) as server,
+        library.AsyncClient(event_hooks={"response": [raise_for_status]}) as hooked,
+    ):
+        client = Client(partner_id="085", api_key="sandbox-key", base_url=server.url(), http_client=hooked, attempts=1)
+        with pytest.raises(smilejobs.BadResponseError, match="hook.*503") as caught:
+            await client.job_status("user-1", "job-1")
+        assert not (await client.job_status("user-1", "job-1")).job_complete
+    assert (caught.value.retry_after, caught.value.transient) == (1, True)
+
+
+@pytest.mark.parametrize("status", ["429 Too Many Requests", "503 Service Unavailable"])
+@pytest.mark.parametrize("how", ["cut off", "another encoding"])
+async def test_retry_after_counts_without_a_body(open_client: OpenClient, status: str, how: str) -> None:
+    """The head of an answer is read although its body cannot be."""
+    head = ["Retry-After: 60", *(["Content-Encoding: br"] if how == "another encoding" else [])]
+    response = http(b"{}" * 9, status, *head)
+    handler = sending(response[:-5], close=True) if how == "cut off" else sending(response)
+    async with serve(handler) as server, open_client(server.url()) as client:
+        with pytest.raises(smilejobs.SmileJobsError) as caught:
+            await client.job_status("user-1", "job-1")
+    assert caught.value.retry_after == 60
+    assert caught.value.transient
+    assert isinstance(caught.value, smilejobs.RateLimitedError) == status.startswith("429")
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        b"Jane Roe is no status line\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nJane Roe\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{Jane Roe}\r\n",
+    ],
+)
+async def test_nothing_of_an_answer_is_in_a_traceback(open_client: OpenClient, response: bytes) -> None:
+    """HTTP libraries quote what they cannot read; a log of the whole traceback does not."""
+    async with serve(sending(response)) as server, open_client(server.url()) as client:
+        with pytest.raises(smilejobs.SmileJobsError) as caught:
+            await client.job_status("user-1", "job-1")
+    assert "Jane" not in "".join(traceback.format_exception(caught.value))
+
+
+async def test_plain_http_never_goes_through_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy of the environment would see the signatures of requests that are meant to stay on this machine."""
+    async with serve(well) as proxy, serve(well) as server:
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        async with Client(partner_id="085", api_key="sandbox-key", base_url=server.url()) as client:
+            await client.job_status("user-1", "job-1")
+    assert (proxy.requests, server.requests) == (0, 1)
 
 
 async def test_errors_that_are_not_the_transports_pass_untouched() -> None:

@@ -1,10 +1,10 @@
 """`Client.wait` and `Client.watch`: the whole loop, by script, under the virtual clock."""
 
 import asyncio
+import gc
 import itertools
 import logging
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 
 import anyio
@@ -192,6 +192,16 @@ def jump(seconds: float) -> None:
         loop._jump(seconds)  # noqa: SLF001
 
 
+@pytest.mark.parametrize(("delay", "last"), [(298.2, 299.0), (298.9, 299.0), (299.5, 299.0), (8.0, 299.0)])
+async def test_the_last_poll_is_a_second_before_the_deadline(delay: float, last: float) -> None:
+    """Whatever the pace, a wait does not end with seconds unused."""
+    script = Script({"job-1": itertools.repeat(pending())})
+    async with script.client() as client:
+        with pytest.raises(WaitTimeoutError):
+            await client.wait("user-1", "job-1", pace=lambda age, polls: delay)
+    assert instants(script)[-1] == pytest.approx(last)
+
+
 async def test_no_timeout_has_to_be_written() -> None:
     """With timeout=None a wait goes on for days; by default it ends after 300 s."""
     script = Script({"job-1": [*[pending()] * 3000, complete()], "job-2": itertools.repeat(pending())})
@@ -327,9 +337,20 @@ async def test_a_timeout_under_review_keeps_the_provisional_answer() -> None:
     assert caught.value.last.verdict is Verdict.PROVISIONAL
 
 
-async def watched(answers: AsyncGenerator[JobStatus, None]) -> list[JobStatus]:
-    async with aclosing(answers) as closing:
-        return [status async for status in closing]
+async def test_a_provisional_answer_is_not_forgotten() -> None:
+    """An answer that is not complete, which need not even be signed, does not take its place in .last."""
+    script = Script({"job-1": itertools.chain([provisional()], itertools.repeat(pending()))})
+    async with script.client() as client:
+        with pytest.raises(WaitTimeoutError, match="provisional") as caught:
+            await client.wait("user-1", "job-1", until="final", timeout=30)
+        with pytest.raises(WaitTimeoutError):
+            assert len(await watched(client.watch("user-1", "job-1", until="final", timeout=30))) == 1
+    assert caught.value.last is not None
+    assert caught.value.last.verdict is Verdict.PROVISIONAL
+
+
+async def watched(answers: AsyncIterator[JobStatus]) -> list[JobStatus]:
+    return [status async for status in answers]
 
 
 async def test_watch_yields_every_change_and_the_end() -> None:
@@ -391,11 +412,11 @@ async def test_the_pace_of_a_watch_does_not_add_up_with_the_callers_time() -> No
 
 
 async def test_a_watch_can_be_abandoned() -> None:
-    """Leaving the loop ends the polling; the client goes on."""
+    """Leaving the loop ends the polling, without a warning; the client goes on."""
     async with Script({"job-1": [pending()], "job-2": [complete()]}).client() as client:
-        async with aclosing(client.watch("user-1", "job-1")) as answers:
-            async for _ in answers:
-                break
+        async for _ in client.watch("user-1", "job-1"):
+            break
+        gc.collect()
         assert (await client.wait("user-1", "job-2")).job_complete
 
 

@@ -1,7 +1,7 @@
 """The client: its life, and the doors to everything that it can do."""
 
 import os
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self, TypedDict, Unpack
@@ -17,7 +17,8 @@ from smilejobs.waiting import Wait, ask
 from smilejobs.wire.protocol import HEADERS, PATH
 
 
-def _utcnow() -> datetime:
+def utcnow() -> datetime:
+    """Return the instant by the system clock: the default of every ``now`` of this library."""
     return datetime.now(UTC)
 
 
@@ -30,6 +31,7 @@ class ClientOptions(TypedDict, total=False):
     request_timeout: Duration
     attempts: int
     max_response_bytes: int
+    insecure_http: bool
     now: Callable[[], datetime]
 
 
@@ -44,13 +46,15 @@ class Client:
         environment: "sandbox" or "production"; or else
         base_url: Another URL of the API. It ends in ``/v1``, as those of the vendor's own clients do.
         http_client: A client of yours, `httpx.AsyncClient` or `httpx2.AsyncClient`, whose proxies, certificates and
-            hooks are to be used. It stays yours: it is never closed here, and its limits and event hooks apply.
+            hooks are to be used. It stays yours and is never closed here. Its limits apply; let none of its hooks raise
+            for an HTTP status, for the API says more in the body.
         max_connections: How many requests may be under way at once, and how large the pool of connections is.
         rate: How many polls may begin in one second, evenly spread, without bursts; None for no limit. The vendor
             documents no limit, so the default is polite.
         request_timeout: Seconds (or a timedelta) for one request, from connecting to the last byte.
         attempts: How often `job_status` asks in all when a failure is transient.
-        max_response_bytes: The most bytes that an answer may have once it is decompressed.
+        max_response_bytes: The most bytes that an answer may have once it is decompressed. One piece of a compressed
+            answer, 64 KiB in the own pool, is unpacked before it is counted.
         insecure_http: Allow plain ``http://`` beyond loopback, for example between containers. Dangerous: a signature
             covers neither body nor job, so whoever sees one request can sign any other until the key is changed.
         now: The wall clock, as a function that returns an aware datetime. It dates signatures and ages.
@@ -74,7 +78,7 @@ class Client:
         attempts: int = 3,
         max_response_bytes: int = 16 * 1024 * 1024,
         insecure_http: bool = False,
-        now: Callable[[], datetime] = _utcnow,
+        now: Callable[[], datetime] = utcnow,
     ) -> None:
         checked = settings(
             partner_id=partner_id,
@@ -85,7 +89,7 @@ class Client:
         )
         self._base_url = checked.base_url
         self._attempts = _count(attempts, "attempts")
-        self._now = now
+        self._now = _aware(now)
         max_connections = _count(max_connections, "max_connections")
         transport = Transport(
             checked.base_url + PATH,
@@ -98,7 +102,7 @@ class Client:
         self._exchange = Exchange(
             transport,
             checked.credentials,
-            now=now,
+            now=self._now,
             max_connections=max_connections,
             rate=None if rate is None else positive(rate, "rate"),
         )
@@ -115,7 +119,8 @@ class Client:
         Raises:
             ValueError: A variable is missing or can never be right; the text names it and its argument.
         """
-        return cls(**arguments_from(os.environ), **options)
+        insecure_http = options.get("insecure_http", False)
+        return cls(**arguments_from(os.environ, insecure_http=insecure_http), **options)
 
     async def job_status(
         self, user_id: str, job_id: str, *, image_links: bool = False, history: bool = False
@@ -147,6 +152,7 @@ class Client:
             RuntimeError: The client is closed, or belongs to another event loop.
         """
         ref = JobRef(user_id, job_id)
+        _check_flags(image_links, history)
         return await ask(self._exchange, ref, attempts=self._attempts, image_links=image_links, history=history)
 
     async def wait(
@@ -214,7 +220,7 @@ class Client:
         submitted_at: datetime | None = None,
         image_links: bool = False,
         history: bool = False,
-    ) -> AsyncGenerator[JobStatus, None]:
+    ) -> AsyncIterator[JobStatus]:
         """Wait as `wait` does, and yield every change on the way; the last answer ends the iteration.
 
         An answer is a change if its code, message, ``job_complete``, ``job_success``, result or history differs from
@@ -223,10 +229,14 @@ class Client:
         """
         ref = JobRef(user_id, job_id, submitted_at)
         terms = Terms(timeout=timeout, until=until, pace=pace, first_after=first_after)
-        return self._wait(ref, terms, image_links=image_links, history=history).changes()
+        return self._wait(ref, terms, image_links=image_links, history=history)
 
     async def aclose(self) -> None:
-        """Close the connections. Twice is fine; a client of yours that was given as ``http_client`` stays open."""
+        """Close the connections. Twice is fine; a client of yours that was given as ``http_client`` stays open.
+
+        Raises:
+            RuntimeError: The client was used in another event loop, which alone can close its connections.
+        """
         await self._exchange.aclose()
 
     async def __aenter__(self) -> Self:
@@ -241,7 +251,27 @@ class Client:
         return f"<smilejobs.Client for {self._base_url}>"
 
     def _wait(self, ref: JobRef, terms: Terms, *, image_links: bool, history: bool) -> Wait:
+        _check_flags(image_links, history)
         return Wait(self._exchange, ref, terms, now=self._now, image_links=image_links, history=history)
+
+
+def _aware(now: Callable[[], datetime]) -> Callable[[], datetime]:
+    if not callable(now):
+        raise TypeError("now must be a function that returns a timezone-aware datetime")
+
+    def checked() -> datetime:
+        at = now()
+        if not isinstance(at, datetime) or at.utcoffset() is None:
+            raise ValueError("now must return a timezone-aware datetime")
+        return at
+
+    return checked
+
+
+def _check_flags(image_links: object, history: object) -> None:
+    for name, value in (("image_links", image_links), ("history", history)):
+        if not isinstance(value, bool):
+            raise TypeError(f"{name} must be True or False, not {type(value).__name__}")
 
 
 def _count(value: int, name: str) -> int:

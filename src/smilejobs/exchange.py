@@ -1,4 +1,8 @@
-"""One poll: limiter, rate, sign, send, read, verify. It never retries and never sleeps between polls."""
+"""One poll: limiter, rate, sign, send, read, verify. It never retries and never sleeps between polls.
+
+The limiter is held around the wait for a turn as well: turns that were given out before a connection is free would be
+used all at once when connections come free.
+"""
 
 import logging
 from collections.abc import Callable
@@ -41,9 +45,9 @@ class Exchange:
         self._transport = transport
         self._credentials = credentials
         self._now = now
-        self._limiter = anyio.Semaphore(max_connections, fast_acquire=True)
+        self._max_connections = max_connections
         self._interval = 0.0 if rate is None else 1 / rate
-        self._next_slot = 0.0
+        self._next_turn = 0.0
         self._event_loop: object = None
         self._closed = False
 
@@ -54,9 +58,10 @@ class Exchange:
             SmileJobsError: One of its kinds, see `smilejobs.errors`.
             RuntimeError: The client is closed, or belongs to another event loop.
         """
-        self._check_usable()
+        self.check_usable()
         async with self._limiter:
             await self._turn()
+            self.check_usable()
             body = encode_request(ref, self._credentials, self._now(), image_links=image_links, history=history)
             try:
                 answer = await self._transport.post(body)
@@ -67,6 +72,7 @@ class Exchange:
                     http_status=answer.http_status,
                     headers=answer.headers,
                     body=answer.body,
+                    problem=answer.problem,
                 )
             except SmileJobsError as error:
                 error.ref = ref
@@ -76,27 +82,42 @@ class Exchange:
             logger.debug("job %s: polled: %s", ref.tag, describe(status.code))
         return status
 
+    def check_usable(self) -> None:
+        """Check that a poll may begin; the first one binds the client to its event loop.
+
+        Raises:
+            RuntimeError: The client is closed, or belongs to another event loop.
+        """
+        if self._closed:
+            raise RuntimeError("this smilejobs client is closed; open a new one")
+        if self._event_loop is None:
+            self._event_loop = anyio.lowlevel.current_token()
+            self._limiter = anyio.Semaphore(self._max_connections, fast_acquire=True)
+            self._turns = anyio.Lock(fast_acquire=True)
+        self._check_event_loop()
+
     async def aclose(self) -> None:
-        """Refuse all further polls and close the pool, if it is our own."""
+        """Refuse all further polls and close the pool, if it is our own.
+
+        Raises:
+            RuntimeError: The client belongs to another event loop.
+        """
         self._closed = True
+        self._check_event_loop()
         await self._transport.aclose()
 
     async def _turn(self) -> None:
-        """Wait for a slot of the rate. Slots are handed out in order, so there are no bursts."""
-        if self._interval:
+        """Wait for a turn of the rate. It is taken when the sleep is over, so a poll that is cancelled takes none."""
+        if not self._interval:
+            return
+        async with self._turns:
             now = anyio.current_time()
-            slot = max(now, self._next_slot)
-            self._next_slot = slot + self._interval
-            if slot > now:
-                await anyio.sleep(slot - now)
+            if self._next_turn > now:
+                await anyio.sleep_until(self._next_turn)
+            self._next_turn = max(now, self._next_turn) + self._interval
 
-    def _check_usable(self) -> None:
-        if self._closed:
-            raise RuntimeError("this smilejobs client is closed; open a new one")
-        loop = anyio.lowlevel.current_token()
-        if self._event_loop is None:
-            self._event_loop = loop
-        elif self._event_loop != loop:
+    def _check_event_loop(self) -> None:
+        if self._event_loop is not None and self._event_loop != anyio.lowlevel.current_token():
             raise RuntimeError(
                 "this smilejobs client was first used in another event loop; open one client per event loop"
             )

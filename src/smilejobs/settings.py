@@ -1,6 +1,7 @@
 """Who asks, and whom: credentials, hosts, and reading both from a mapping such as the environment."""
 
 import ipaddress
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal, NotRequired, TypedDict, cast
@@ -68,7 +69,12 @@ class Settings:
 
 
 def settings(
-    *, partner_id: str, api_key: str, environment: str | None, base_url: str | None, insecure_http: bool
+    *,
+    partner_id: str,
+    api_key: str,
+    environment: str | None = None,
+    base_url: str | None = None,
+    insecure_http: bool = False,
 ) -> Settings:
     """Check the arguments that say who asks whom.
 
@@ -80,7 +86,7 @@ def settings(
     if (environment is None) == (base_url is None):
         raise ValueError("give exactly one of environment ('sandbox' or 'production') and base_url")
     if environment is not None:
-        if environment not in HOSTS:
+        if environment not in tuple(HOSTS):
             raise ValueError("environment must be 'sandbox' or 'production'")
         return Settings(credentials, HOSTS[environment])
     return Settings(credentials, _checked_url(base_url, insecure_http=insecure_http))
@@ -95,11 +101,11 @@ class EnvironmentArguments(TypedDict):
     base_url: NotRequired[str]
 
 
-def arguments_from(mapping: Mapping[str, str]) -> EnvironmentArguments:
+def arguments_from(mapping: Mapping[str, str], *, insecure_http: bool = False) -> EnvironmentArguments:
     """Return the arguments of a client that a mapping such as `os.environ` holds. Empty values count as missing.
 
     Raises:
-        ValueError: One is missing; the text names the variable and the argument.
+        ValueError: One is missing or can never be right; the text names the argument and its variable.
     """
     found = {argument: mapping[variable] for argument, variable in _VARIABLES.items() if mapping.get(variable)}
     missing = [argument for argument in ("partner_id", "api_key") if argument not in found]
@@ -111,7 +117,12 @@ def arguments_from(mapping: Mapping[str, str]) -> EnvironmentArguments:
             f"not set in the environment: {what}; SMILE_ENVIRONMENT is 'sandbox' or 'production', "
             "and SMILE_BASE_URL (the argument base_url) may stand in its place"
         )
-    return cast("EnvironmentArguments", found)
+    arguments = cast("EnvironmentArguments", found)
+    try:
+        settings(**arguments, insecure_http=insecure_http)
+    except ValueError as error:
+        raise ValueError(f"{error} (read from {', '.join(_VARIABLES[argument] for argument in found)})") from None
+    return arguments
 
 
 def _checked_url(base_url: object, *, insecure_http: bool) -> str:
@@ -132,6 +143,8 @@ def _checked_url(base_url: object, *, insecure_http: bool) -> str:
         raise ValueError("base_url must be an absolute https:// URL")
     if "@" in parts.netloc or "?" in base_url or "#" in base_url:
         raise ValueError("base_url must not hold a user name, a query or a fragment")
+    if not _NETLOC.fullmatch(parts.netloc):
+        raise ValueError("base_url is not a URL")
     if not parts.path.rstrip("/").endswith("/v1"):
         raise ValueError("base_url must end in /v1, for example https://testapi.smileidentity.com/v1")
     if parts.scheme == "http" and not insecure_http and not _is_loopback(host):
@@ -140,6 +153,10 @@ def _checked_url(base_url: object, *, insecure_http: bool) -> str:
             "plain http is for loopback, or for a network that you trust with insecure_http=True"
         )
     return base_url.rstrip("/")
+
+
+# urlsplit reads the host of "[::1].example.org" as "::1".
+_NETLOC = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._-]+)(:[0-9]*)?")
 
 
 def _is_loopback(host: str) -> bool:

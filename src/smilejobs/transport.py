@@ -7,13 +7,13 @@ import ssl
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 import anyio
 import httpx
-from attrs import frozen
+from attrs import evolve, frozen
 
-from smilejobs.errors import BadResponseError, RequestError, SmileJobsError
+from smilejobs.errors import RequestError
 
 _KEEPALIVE = 75.0
 """Seconds for which an idle connection is kept: longer than the longest delay between two polls."""
@@ -59,15 +59,25 @@ class HTTPClient(Protocol):
 
 @frozen
 class Answer:
-    """What came back, whole."""
+    """What came back.
+
+    Attributes:
+        http_status: The HTTP status.
+        headers: The HTTP headers, looked up in lower case.
+        body: The decompressed body.
+        problem: Why there is no body, in words, where it broke off, is too large, or the like.
+    """
 
     http_status: int
     headers: Mapping[str, str]
-    body: bytes
+    body: bytes = b""
+    problem: str | None = None
 
 
 class Transport:
     """POSTs bodies to one URL, over a pool of its own or a client of the caller's.
+
+    Plain http, which is allowed for loopback, never goes through a proxy: that would carry signatures off the machine.
 
     Args:
         url: Where to.
@@ -76,6 +86,10 @@ class Transport:
         max_connections: The size of the own pool; its connections are kept alive between polls.
         request_timeout: Seconds for one request, from connecting to the last byte.
         max_response_bytes: The most bytes of a body, after decompression.
+
+    Raises:
+        TypeError: *http_client* is not an asynchronous client.
+        ValueError: *url* is not a URL.
     """
 
     def __init__(
@@ -91,6 +105,10 @@ class Transport:
         self._request_timeout = request_timeout
         self._max_response_bytes = max_response_bytes
         self._own: httpx.AsyncClient | None = None
+        try:
+            parsed_url = httpx.URL(url)
+        except httpx.InvalidURL:
+            raise ValueError("base_url is not a URL") from None
         self._open: Callable[[bytes], AbstractAsyncContextManager[HTTPResponse]]
         if http_client is None:
             limits = httpx.Limits(
@@ -98,10 +116,14 @@ class Transport:
                 max_keepalive_connections=max_connections,
                 keepalive_expiry=_KEEPALIVE,
             )
-            self._own = httpx.AsyncClient(limits=limits, timeout=None)  # noqa: S113  # the scope in post() cuts
-            self._open = _over_pool(self._own, url, headers)
-        elif isinstance(http_client, httpx.Client) or not hasattr(http_client, "stream"):
-            raise TypeError("http_client must be an httpx.AsyncClient or httpx2.AsyncClient")
+            self._own = httpx.AsyncClient(
+                limits=limits,
+                timeout=None,  # noqa: S113  # the scope in post() is the timeout
+                trust_env=parsed_url.scheme == "https",
+            )
+            self._open = _over_pool(self._own, parsed_url, headers)
+        elif not _is_asynchronous(http_client):
+            raise TypeError("http_client must be an httpx.AsyncClient or httpx2.AsyncClient, opened by you")
         else:
             self._open = _over_injected(http_client, url, headers)
 
@@ -110,7 +132,6 @@ class Transport:
 
         Raises:
             RequestError: There was no answer.
-            BadResponseError: It broke off, is larger than allowed, or is compressed in a way that was not asked for.
         """
         with anyio.move_on_after(self._request_timeout):
             return await self._exchange(body)
@@ -122,29 +143,33 @@ class Transport:
             await self._own.aclose()
 
     async def _exchange(self, body: bytes) -> Answer:
-        http_status: int | None = None
+        answer: Answer | None = None
         try:
             async with self._open(body) as response:
-                http_status = response.status_code
-                return Answer(http_status, response.headers, await _read(response, self._max_response_bytes))
-        except Exception as error:
-            ours = _translated(error, http_status)
-            if ours is None:
-                raise
-            raise ours from error
+                answer = Answer(response.status_code, response.headers)
+                return await _read(response, self._max_response_bytes)
+        except _errors("HTTPStatusError") as error:  # raised by a hook of an injected client
+            return Answer(error.response.status_code, error.response.headers, problem="a hook of the client refused it")
+        except (OSError, *_errors("RequestError")) as error:
+            name = type(error).__name__
+            if answer is not None:
+                return evolve(answer, problem=f"it broke off ({name})")
+            untrusted = any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _chain(error))
+            why = "the server's certificate is not trusted" if untrusted else name
+        # Not from the error itself: its text may quote the answer, its attributes hold the signed request.
+        raise RequestError(f"no answer: {why}", transient=not untrusted)
 
 
 def _over_pool(
-    client: httpx.AsyncClient, url: str, headers: Mapping[str, str]
+    client: httpx.AsyncClient, url: httpx.URL, headers: Mapping[str, str]
 ) -> Callable[[bytes], AbstractAsyncContextManager[HTTPResponse]]:
     """What is the same for every request is made once, and nothing is merged: cheaper than ``client.stream()``."""
-    parsed_url = httpx.URL(url)
-    parsed_headers = httpx.Headers({"Host": parsed_url.netloc.decode("ascii"), **headers})
+    parsed_headers = httpx.Headers({"Host": url.netloc.decode("ascii"), **headers})
 
     @asynccontextmanager
     async def send(body: bytes) -> AsyncIterator[HTTPResponse]:
         parsed_headers["Content-Length"] = str(len(body))
-        request = httpx.Request("POST", parsed_url, headers=parsed_headers, stream=_Body(body))  # copies the headers
+        request = httpx.Request("POST", url, headers=parsed_headers, stream=_Body(body))  # copies the headers
         response = await client.send(request, stream=True, auth=None, follow_redirects=False)
         try:
             yield response
@@ -180,13 +205,11 @@ def _over_injected(
     return send
 
 
-async def _read(response: HTTPResponse, limit: int) -> bytes:
+async def _read(response: HTTPResponse, limit: int) -> Answer:
+    answer = Answer(response.status_code, response.headers)
     # Layers such as "gzip, gzip" multiply: a piece of one kilobyte could become gigabytes before it can be counted.
     if response.headers.get("content-encoding", "").strip().lower() not in _ENCODINGS:
-        raise BadResponseError(
-            f"the answer is compressed in a way that was not asked for (HTTP {response.status_code})",
-            http_status=response.status_code,
-        )
+        return evolve(answer, problem="it is compressed in a way that was not asked for")
     pieces: list[bytes] = []
     size = 0
     # Too much is cut off by cancelling the read: leaving the loop would abandon the generators that the HTTP library
@@ -199,30 +222,20 @@ async def _read(response: HTTPResponse, limit: int) -> bytes:
             else:
                 pieces.append(piece)
     if size > limit:
-        raise BadResponseError(
-            f"the answer is larger than {limit} bytes (HTTP {response.status_code})",
-            http_status=response.status_code,
-        )
-    return b"".join(pieces)
+        return evolve(answer, problem=f"it is larger than {limit} bytes")
+    return Answer(response.status_code, response.headers, b"".join(pieces))
 
 
-def _translated(error: Exception, http_status: int | None) -> SmileJobsError | None:
-    """Our error for one of a transport's; None for what is none of them."""
-    if not isinstance(error, (OSError, httpx.RequestError, *_httpx2_errors())):
-        return None
-    if http_status is not None:
-        return BadResponseError(
-            f"the answer broke off: {type(error).__name__} (HTTP {http_status})", http_status=http_status
-        )
-    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _chain(error)):
-        return RequestError("no answer: the server's certificate is not trusted", transient=False)
-    return RequestError(f"no answer: {type(error).__name__}")
+def _is_asynchronous(http_client: object) -> bool:
+    if isinstance(http_client, type) or not hasattr(http_client, "stream"):
+        return False
+    return hasattr(http_client, "aclose") or not hasattr(http_client, "close")
 
 
-def _httpx2_errors() -> tuple[type[Exception], ...]:
-    """The errors of httpx2, if it is there: whoever injects one of its clients has imported it."""
-    httpx2 = sys.modules.get("httpx2")
-    return () if httpx2 is None else (httpx2.RequestError,)
+def _errors(name: str) -> tuple[Any, ...]:
+    """Return httpx's errors of that name, and those of httpx2, which whoever injects its client has imported."""
+    libraries = (httpx, sys.modules.get("httpx2"))
+    return tuple(getattr(library, name) for library in libraries if library is not None)
 
 
 def _chain(error: BaseException | None) -> list[BaseException]:

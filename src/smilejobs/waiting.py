@@ -2,17 +2,12 @@
 
 import logging
 import math
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from datetime import datetime
+from typing import Self
 
 import anyio
-from tenacity import (
-    AsyncRetrying,
-    RetryCallState,
-    retry_if_exception,
-    retry_if_result,
-    stop_after_attempt,
-)
+from tenacity import AsyncRetrying, RetryCallState, retry_if_result
 
 from smilejobs.errors import SmileJobsError
 from smilejobs.exchange import Exchange
@@ -30,27 +25,20 @@ async def ask(exchange: Exchange, ref: JobRef, *, attempts: int, image_links: bo
 
     An answer that asks for a longer rest than any backoff would take is not waited for: its error says how long.
     """
-
-    def is_worth_another(error: BaseException) -> bool:
-        return isinstance(error, SmileJobsError) and error.transient and (error.retry_after or 0.0) <= _BACKOFF.max
-
-    def delay(call: RetryCallState) -> float:
-        error = None if call.outcome is None else call.outcome.exception()
-        floor = error.retry_after if isinstance(error, SmileJobsError) else None
-        return max(_BACKOFF(call.attempt_number), floor or 0.0)
-
-    retrying = AsyncRetrying(
-        retry=retry_if_exception(is_worth_another),
-        stop=stop_after_attempt(attempts),
-        wait=delay,
-        sleep=anyio.sleep,
-        reraise=True,
-    )
-    return await retrying(exchange.poll, ref, image_links=image_links, history=history)
+    # A plain loop: setting up tenacity would cost a call that succeeds at once, as nearly all do, a tenth of its time.
+    for attempt in range(1, attempts):
+        try:
+            return await exchange.poll(ref, image_links=image_links, history=history)
+        except SmileJobsError as error:
+            rest = error.retry_after or 0.0
+            if not error.transient or rest > _BACKOFF.max:
+                raise
+        await anyio.sleep(max(rest, _BACKOFF(attempt)))
+    return await exchange.poll(ref, image_links=image_links, history=history)
 
 
 class Wait:
-    """One wait for one job; it begins when `result` or `changes` does.
+    """One wait for one job; it begins with `result`, or with the first step of an iteration over it.
 
     Args:
         exchange: Asks.
@@ -77,6 +65,9 @@ class Wait:
         self._history = history
         self._state = PollState(ref=ref, terms=terms)
         self._due = 0.0
+        self._shown: tuple[object, ...] | None = None
+        self._started = False
+        self._ended = False
 
     async def result(self) -> JobStatus:
         """Poll until the rules say that it is done.
@@ -87,27 +78,38 @@ class Wait:
         self._start()
         return self._end(await self._poll_while(lambda decision: isinstance(decision, Sleep)))
 
-    async def changes(self) -> AsyncGenerator[JobStatus, None]:
-        """Yield the first answer, and every one that says something else than the one before.
+    def __aiter__(self) -> Self:
+        """Watch: iterate over the first answer, and every one that says something else than the one before."""
+        return self
 
-        Nothing is held while the caller has one: no task, no cancel scope.
+    async def __anext__(self) -> JobStatus:
+        """Return the next change, the end of the wait among them.
+
+        No generator: between two answers nothing is held, and there is nothing to abandon.
 
         Raises:
             SmileJobsError: The rules gave up.
+            StopAsyncIteration: There has been an end.
         """
-        self._start()
-        shown: JobStatus | None = None
+        if self._ended:
+            raise StopAsyncIteration
+        if not self._started:
+            self._start()
+        shown = self._shown
 
         def is_no_news(decision: Decision) -> bool:
-            return isinstance(decision, Sleep) and _content(self._state.last) == _content(shown)
+            return isinstance(decision, Sleep) and _content(self._state.last) == shown
 
-        while isinstance(decision := await self._poll_while(is_no_news), Sleep):
-            shown = self._state.last
-            assert shown is not None, "without an answer there is no news"
-            yield shown
-        yield self._end(decision)
+        decision = await self._poll_while(is_no_news)
+        if not isinstance(decision, Sleep):
+            return self._end(decision)
+        assert self._state.last is not None, "without an answer there is no news"
+        self._shown = _content(self._state.last)
+        return self._state.last
 
     def _start(self) -> None:
+        self._exchange.check_usable()
+        self._started = True
         state = self._state
         state.started = anyio.current_time()
         if state.ref.submitted_at is not None:
@@ -151,6 +153,7 @@ class Wait:
     def _end(self, decision: Decision) -> JobStatus:
         """Hand out the end of the wait, a value or an error."""
         assert not isinstance(decision, Sleep), "a wait does not end with a sleep"
+        self._ended = True
         state = self._state
         logger.info(
             "job %s: wait ended after %d polls and %.1f s: %s",

@@ -1,6 +1,6 @@
 """The types of everything public, as a type checker sees them. Checked with mypy --strict and pyright, never run."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from typing import Literal, assert_type
@@ -69,7 +69,7 @@ def clients(theirs: httpx.AsyncClient, also_theirs: httpx2.AsyncClient, whatever
     Client(partner_id=85, api_key="k", environment="sandbox")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     Client(partner_id="85", api_key="k", environment="live")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     Client(partner_id="85", api_key="k", environment="sandbox", http_client=httpx.Client())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    Client.from_env(insecure_http=True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    Client.from_env(partner_id="085")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
 
 class Subclass(Client):
@@ -97,7 +97,7 @@ async def one_job(client: Client, pace: Pace) -> None:
     )
     await client.wait("u", "j", timeout=None, until="complete", pace=steady, first_after=1)
     answers = client.watch("u", "j", timeout=60, until="final", pace=steady, submitted_at=None)
-    assert_type(answers, AsyncGenerator[JobStatus, None])
+    assert_type(answers, AsyncIterator[JobStatus])
     async for status in answers:
         assert_type(status, JobStatus)
     assert_type(await client.aclose(), None)

@@ -2,7 +2,6 @@
 
 import statistics
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 
 import anyio
 from attrs import define, frozen
@@ -13,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from smilejobs.cli.display import STYLES
-from smilejobs.client import Client
+from smilejobs.client import Client, utcnow
 from smilejobs.errors import JobNotFoundError, SmileJobsError, WaitTimeoutError
 from smilejobs.model.codes import NO_ZIP
 from smilejobs.model.jobs import JobRef
@@ -118,10 +117,10 @@ async def run(console: Console, plans: Sequence[Plan] = PLANS, *, scale: float =
     Returns:
         Whether every job ended as it was meant to.
     """
-    sandbox = Sandbox(now=_now)
+    sandbox = Sandbox(now=utcnow)
     async with (
         sandbox.serve() as base_url,
-        Client(partner_id="085", api_key="sandbox-key", base_url=base_url, now=_now) as client,
+        Client(partner_id="085", api_key="sandbox-key", base_url=base_url, now=utcnow) as client,
     ):
         console.print(f"Waiting for {len(plans)} jobs at once, on a sandbox at {base_url}\n")
         started = anyio.current_time()
@@ -135,10 +134,6 @@ async def run(console: Console, plans: Sequence[Plan] = PLANS, *, scale: float =
     for line in _summary(sandbox, rows, elapsed):
         console.print(line)
     return all(row.outcome == row.plan.meant for row in rows)
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
 
 
 def _submit(sandbox: Sandbox, plan: Plan, scale: float) -> JobRef:
@@ -196,7 +191,7 @@ async def _wait(client: Client, sandbox: Sandbox, row: _Row, scale: float) -> No
     else:
         row.outcome = "pending" if status.verdict is None else status.verdict.value
         job = sandbox.jobs[ref]
-        row.late = None if job.final_at is None else (_now() - job.final_at).total_seconds()
+        row.late = None if job.final_at is None else (utcnow() - job.final_at).total_seconds()
 
 
 def _how_it_timed_out(error: WaitTimeoutError) -> str:
@@ -238,7 +233,7 @@ def _progress(sandbox: Sandbox, row: _Row) -> str:
         return "not there"
     if job.complete_at is None or job.final_at is None:
         return "no images"
-    now = _now()
+    now = utcnow()
     if now < job.complete_at:
         return "running"
     return "under review" if now < job.final_at else "ready"

@@ -154,18 +154,23 @@ JOB_TYPES: Mapping[int, str] = MappingProxyType(
 )
 """Products by job type. There is no 3. Source: the vendor's client libraries."""
 
-_LOOKS_LIKE_A_CODE = re.compile(r"[0-9]{1,6}", re.ASCII)
+_NUMBER = re.compile(r"[0-9]{1,10}", re.ASCII)
+
+
+def shown(number: str | None) -> str:
+    """Return a code or a SmileJobID for a repr or an error text.
+
+    What is no number is not repeated: it comes from outside and could hold anything.
+    """
+    if number is None:
+        return "None"
+    return number if _NUMBER.fullmatch(number) else "?"
 
 
 def describe(code: str | None) -> str:
-    """Return *code* and its meaning for an error text or a log line.
-
-    What does not look like a code is not repeated: it comes from outside and could hold anything.
-    """
+    """Return *code* and its meaning for an error text or a log line."""
     if code is None:
         return "no code"
     if code in STATUS_CODES:
         return f"{code}: {STATUS_CODES[code].meaning}"
-    if _LOOKS_LIKE_A_CODE.fullmatch(code):
-        return f"{code}: a code that is in no table"
-    return "a code that is in no table"
+    return f"{shown(code)}: a code that is in no table" if _NUMBER.fullmatch(code) else "a code that is in no table"

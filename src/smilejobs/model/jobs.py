@@ -11,7 +11,7 @@ from hashlib import sha256
 from attrs import field, fields, frozen
 
 from smilejobs.errors import NotApprovedError
-from smilejobs.model.codes import RESULT_CODES, Verdict
+from smilejobs.model.codes import RESULT_CODES, Verdict, shown
 from smilejobs.model.links import ImageLinks
 
 
@@ -104,10 +104,10 @@ class JobResult:
         raw: The whole object as it came, personal data included.
     """
 
-    result_code: str | None = None
+    result_code: str | None = field(default=None, repr=shown)
     result_text: str | None = field(default=None, repr=False)
     result_type: str | None = field(default=None, repr=False)
-    smile_job_id: str | None = None
+    smile_job_id: str | None = field(default=None, repr=shown)
     partner_params: PartnerParams | None = field(default=None, repr=False)
     confidence_value: float | None = field(default=None, repr=False)
     actions: Mapping[str, str] = field(factory=dict[str, str], repr=False)
@@ -211,19 +211,17 @@ class JobStatus:
         """
         if not self.job_complete:
             return None
-        result = self.result
-        row = None if result is None else RESULT_CODES.get(result.result_code or "")
-        if result is None or row is None:
+        result = self.result or JobResult()
+        row = RESULT_CODES.get(result.result_code or "")
+        if row is None or (row.verdict is Verdict.APPROVED and self.job_success is False):
             return Verdict.UNKNOWN
         if row.verdict is not Verdict.APPROVED:
             return row.verdict
         if result.is_final_result is False:
             return Verdict.PROVISIONAL
-        params = result.partner_params
-        if self.job_success is False or params is None:
-            return Verdict.UNKNOWN
-        named = (params.user_id, params.job_id) == (self.user_id, self.job_id)
-        return Verdict.APPROVED if named else Verdict.UNKNOWN
+        params = result.partner_params or PartnerParams()
+        names_this_job = (params.user_id, params.job_id) == (self.user_id, self.job_id)
+        return Verdict.APPROVED if names_this_job else Verdict.UNKNOWN
 
     @property
     def is_final(self) -> bool:
@@ -281,4 +279,4 @@ class JobStatus:
     def __repr__(self) -> str:
         smile_job_id = None if self.result is None else self.result.smile_job_id
         verdict = "pending" if self.verdict is None else self.verdict.value
-        return f"<JobStatus {self.ref.tag}: {verdict}, code={self.code!r}, smile_job_id={smile_job_id!r}>"
+        return f"<JobStatus {self.ref.tag}: {verdict}, code={shown(self.code)}, smile_job_id={shown(smile_job_id)}>"

@@ -23,9 +23,12 @@ def _fraction(value: float) -> float:
     return positive(value, "fraction")
 
 
-def _share(instance: object, attribute: object, value: float) -> None:
+def _jitter(value: float) -> float:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise TypeError(f"jitter must be a number, not {type(value).__name__}")
     if not 0 <= value < 1:
         raise ValueError("jitter must be at least 0 and less than 1")
+    return value
 
 
 @frozen(kw_only=True)
@@ -50,7 +53,7 @@ class Pace:
     min: float = field(default=1.0, converter=_min)
     max: float = field(default=60.0, converter=_max)
     fraction: float = field(default=0.15, converter=_fraction)
-    jitter: float = field(default=0.1, validator=_share)
+    jitter: float = field(default=0.1, converter=_jitter)
 
     def __attrs_post_init__(self) -> None:
         _check_order(self)

@@ -86,9 +86,9 @@ class PollState:
         terms: What was asked for.
         started: When the wait began.
         age_at_start: How old the job was then, in seconds; 0 if unknown.
-        polls: How many polls were begun.
+        polls: How many polls were begun; one that waits for a connection or its turn has begun.
         failures: How many polls in a row have failed by now.
-        last: The last good answer.
+        last: The last good answer; a complete one is not replaced by one that is not.
         last_error: What the last poll failed with; None after a good answer.
     """
 
@@ -153,10 +153,12 @@ def step(state: PollState, observation: JobStatus | SmileJobsError, now: float) 
 def timed_out(state: PollState, now: float, *, retry_after: float | None = None) -> WaitTimeoutError:
     """Return the error of a wait that ends at *now* because of its timeout."""
     timeout = state.terms.timeout or 0.0
-    hint = "" if retry_after is None else f"; the API asks not to be asked again for {retry_after:g} s, which is later"
+    if retry_after is None:
+        end = f"The wait of {timeout:g} s is over, the job is not"
+    else:
+        end = f"The API asks for {retry_after:g} s of rest, which is more than is left of the wait of {timeout:g} s"
     return WaitTimeoutError(
-        f"{_what_is_known(state)}{hint}. The wait of {timeout:g} s is over, the job is not: "
-        "call wait() again to go on, with submitted_at= if you know it",
+        f"{_what_is_known(state)}. {end}: call wait() again to go on, with submitted_at= if you know it",
         ref=state.ref,
         last=state.last,
         last_error=state.last_error,
@@ -170,8 +172,9 @@ def timed_out(state: PollState, now: float, *, retry_after: float | None = None)
 
 def _after_answer(state: PollState, status: JobStatus, now: float) -> Decision:
     state.failures = 0
-    state.last = status
     state.last_error = None
+    if status.job_complete or state.last is None or not state.last.job_complete:
+        state.last = status
     if status.is_final or (status.job_complete and state.terms.until == "complete"):
         return Done(status)
     if status.code == NO_ZIP and not status.job_complete and state.age(now) >= state.terms.grace:
@@ -219,15 +222,16 @@ def _sleep(state: PollState, delay: float, retry_after: float | None, now: float
     """Sleep *delay* seconds or as long as the API asks; before a deadline, leave room for one more poll."""
     floor = 0.0 if retry_after is None else min(retry_after, state.terms.max_hint)
     delay = max(delay, floor)
-    deadline, timeout = state.deadline, state.terms.timeout
-    if deadline is None or timeout is None:
+    timeout = state.terms.timeout
+    if timeout is None:
         return Sleep(delay)
-    left = deadline - now
+    left = state.started + timeout - now
     if floor > left:
         return GiveUp(timed_out(state, now, retry_after=retry_after))
     reserve = min(1.0, timeout / 10)
-    if delay > left - reserve:
-        delay = max(left - reserve, floor) if left > 2 * reserve else min(delay, left)
+    latest = left - reserve
+    if delay > latest:
+        delay = max(latest, floor) if latest > _SAME_INSTANT else min(delay, left)
     return Sleep(delay)
 
 

@@ -5,7 +5,7 @@ import random
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from types import MappingProxyType
 
 from starlette.applications import Starlette
@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from smilejobs.client import utcnow
 from smilejobs.durations import Duration, seconds
 from smilejobs.model.codes import JOB_NOT_FOUND, NO_ZIP, STATUS_CODES, SUCCESS
 from smilejobs.model.jobs import JobRef
@@ -33,10 +34,6 @@ _INVALID_JSON = "2303"
 _INVALID_SIGNATURE = "2305"
 _MISSING_PARAMETER = "2313"
 _NO_ZIP_TEXT = "No zip uploaded yet"
-
-
-def _utcnow() -> datetime:
-    return datetime.now(UTC)
 
 
 class _Refusal(Exception):  # noqa: N818
@@ -84,7 +81,7 @@ class Sandbox:
         api_key: str = "sandbox-key",
         seed: int = 0,
         link_lifetime: Duration = 900.0,
-        now: Callable[[], datetime] = _utcnow,
+        now: Callable[[], datetime] = utcnow,
     ) -> None:
         lifetime = seconds(link_lifetime, "link_lifetime")
         if not lifetime.is_integer() or not 1 <= lifetime <= LONGEST:

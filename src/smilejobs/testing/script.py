@@ -162,6 +162,7 @@ class Script:
         self._lengths = {job_id: len(of_job) for job_id, of_job in steps.items() if isinstance(of_job, Sequence)}
         self._credentials = credentials or Credentials("085", "sandbox-key")
         self._now = now
+        self._exceeded: list[str] = []
         self.polls: dict[str, list[Poll]] = {job_id: [] for job_id in self._steps}
 
     @asynccontextmanager
@@ -182,11 +183,12 @@ class Script:
         self.assert_used_up()
 
     def assert_used_up(self) -> None:
-        """Check that every step has been used.
+        """Check that every step has been used, and that no poll was without one, also if that went unnoticed.
 
         Raises:
-            AssertionError: Some are left.
+            AssertionError: Some are left, or were missing.
         """
+        assert not self._exceeded, "; ".join(self._exceeded)
         left = {job_id: length - len(self.polls[job_id]) for job_id, length in self._lengths.items()}
         left = {job_id: count for job_id, count in left.items() if count > 0}
         assert not left, f"steps that were not used, by job_id: {left}"
@@ -207,15 +209,21 @@ class Script:
         asked = json.loads(content)
         job_id = asked["job_id"]
         polls = self.polls.get(job_id)
-        assert polls is not None, f"there is no script for the job_id {job_id!r}"
+        if polls is None:
+            raise self._failure(f"there is no script for the job_id {job_id!r}")
         polls.append(Poll(at=anyio.current_time(), body=asked))
         step = next(self._steps[job_id], None)
-        assert step is not None, f"poll {len(polls)} of the job_id {job_id!r} is not in the script"
+        if step is None:
+            raise self._failure(f"poll {len(polls)} of the job_id {job_id!r} is not in the script")
         await anyio.lowlevel.checkpoint()
         if isinstance(step, Exception):
             raise step
         await anyio.sleep(step.delay)
         yield _Response(step.http_status, step.headers, self._body(step.body, asked))
+
+    def _failure(self, text: str) -> AssertionError:
+        self._exceeded.append(text)
+        return AssertionError(text)
 
     def _body(self, body: Mapping[str, object] | bytes, asked: Mapping[str, object]) -> bytes:
         if isinstance(body, bytes):

@@ -42,14 +42,14 @@ def decode_object(body: bytes) -> JSONObject:
     try:
         value: object = _decoder.decode(body.decode("utf-8-sig"))
     except UnicodeDecodeError:
-        raise UnreadableError("the body is not UTF-8") from None
+        raise UnreadableError("it is not UTF-8") from None
     except ValueError:
         what = "HTML" if body[:512].lstrip().startswith(b"<") else "empty" if not body.strip() else "not JSON"
-        raise UnreadableError(f"the body is {what}") from None
+        raise UnreadableError(f"it is {what}") from None
     except RecursionError:
-        raise UnreadableError("the body is nested too deeply") from None
+        raise UnreadableError("it is nested too deeply") from None
     if not isinstance(value, dict):
-        raise UnreadableError("the body is JSON, but no object")
+        raise UnreadableError("it is JSON, but no object")
     return value
 
 
@@ -74,8 +74,8 @@ def decode_status(body: JSONObject, ref: JobRef, retry_after: float | None) -> J
     """
     given = {**body, "user_id": ref.user_id, "job_id": ref.job_id, _RETRY_AFTER: retry_after, _SELF: body}
     result = body.get("result")
-    if body.get("image_links") is None and isinstance(result, dict):
-        given["image_links"] = result.get("ImageLinks")
+    if body.get("image_links") is None and isinstance(result, dict) and isinstance(result.get("ImageLinks"), dict):
+        given["image_links"] = result["ImageLinks"]
     try:
         return _structure_status(given, JobStatus)
     except (ClassValidationError, IterableValidationError) as error:

@@ -89,7 +89,14 @@ def encode_request(ref: JobRef, credentials: Credentials, now: datetime, *, imag
 
 
 def read_answer(
-    ref: JobRef, credentials: Credentials, now: datetime, *, http_status: int, headers: Mapping[str, str], body: bytes
+    ref: JobRef,
+    credentials: Credentials,
+    now: datetime,
+    *,
+    http_status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    problem: str | None = None,
 ) -> JobStatus:
     """Return what an answer says about the job *ref*.
 
@@ -100,6 +107,7 @@ def read_answer(
         http_status: The HTTP status.
         headers: The HTTP headers, by name in lower case or in any case if the mapping does not care.
         body: The decompressed body.
+        problem: Why there is no body, in words, if there is none.
 
     Raises:
         ApiError: One of its kinds: the API said no. Not for 2314 (no zip yet), which is a pending status.
@@ -108,6 +116,8 @@ def read_answer(
         WrongJobError: The answer names another job or user.
     """
     retry_after = parse_retry_after(headers.get("retry-after"), now)
+    if problem is not None:
+        raise _unreadable(problem, ref, http_status, retry_after)
     try:
         data = decode_object(body)
         code = decode_text(data, "code") or None
@@ -179,7 +189,7 @@ def _is_status(data: JSONObject, code: str | None, http_status: int) -> bool:
     if http_status // 100 != 2 or ("error" in data and "job_complete" not in data):
         return False
     if "job_complete" not in data:
-        raise UnreadableError("there is neither a job_complete nor a code in the body")
+        raise UnreadableError("it has neither a job_complete nor a code")
     return True
 
 
@@ -207,7 +217,7 @@ def _names(data: JSONObject, status: JobStatus) -> tuple[tuple[str | None, str],
 
 def _unreadable(why: str, ref: JobRef, http_status: int, retry_after: float | None) -> SmileJobsError:
     """The error for a body that says nothing: where the HTTP status alone says enough, that counts."""
-    if http_status in (401, 404, 405, 429) or http_status // 100 == 3:
+    if http_status in (401, 429) or _is_wrong_url(http_status, None):
         return _api_error(None, http_status=http_status, text=None, ref=ref, retry_after=retry_after)
     return BadResponseError(
         f"the answer cannot be read: {why} (HTTP {http_status})",

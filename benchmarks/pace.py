@@ -1,0 +1,193 @@
+"""How late a result is seen, and how many polls that takes: the default pace against the vendor's schedules.
+
+::
+
+    python benchmarks/pace.py
+
+A simulation: no network, no clock, the same random numbers every time. Each job gets a duration; from then on a poll
+finds it complete. Every schedule waits for the same jobs, from their submission, until a poll finds the result or the
+schedule ends. A poll takes no time and never fails, so that lateness is what the schedule adds and nothing else.
+
+Our side is no model of the rules but the rules themselves (`smilejobs.polling.rules`); the vendor's schedules are
+written down from the code of its public clients. The output is Markdown, and docs/pace.md shows it.
+"""
+
+import argparse
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, repeat
+from math import inf, log
+from statistics import fmean, median
+from typing import NamedTuple
+
+from smilejobs.model.jobs import JobRef, JobStatus
+from smilejobs.polling.pace import Pace
+from smilejobs.polling.rules import Done, PollState, Sleep, Terms, begin, step
+
+REF = JobRef("user-1", "job-1")
+PENDING = JobStatus(user_id=REF.user_id, job_id=REF.job_id, code="2302", job_complete=False)
+COMPLETE = JobStatus(user_id=REF.user_id, job_id=REF.job_id, code="2302", job_complete=True)
+
+
+class Wait(NamedTuple):
+    """One simulated wait: when the result was seen (inf for never), in seconds, and after how many polls."""
+
+    seen_at: float
+    polls: int
+
+
+Schedule = Callable[[float], Wait]
+"""Waits for one job of that duration."""
+
+
+def paced(terms: Terms) -> Schedule:
+    """Wait by the library's own rules."""
+
+    def wait(duration: float) -> Wait:
+        state = PollState(ref=REF, terms=terms)
+        now = terms.first_after
+        while begin(state, now) is None:
+            decision = step(state, COMPLETE if now >= duration else PENDING, now)
+            if not isinstance(decision, Sleep):
+                return Wait(now if isinstance(decision, Done) else inf, state.polls)
+            now += decision.delay
+        return Wait(inf, state.polls)
+
+    return wait
+
+
+def fixed(delays: Callable[[], Iterable[float]]) -> Schedule:
+    """Wait by a list of delays: the first one comes before the first poll, and after the last poll it ends."""
+
+    def wait(duration: float) -> Wait:
+        now, polls = 0.0, 0
+        for delay in delays():
+            now += delay
+            polls += 1
+            if now >= duration:
+                return Wait(now, polls)
+        return Wait(inf, polls)
+
+    return wait
+
+
+def delays(first: float, *then: tuple[float, int]) -> Callable[[], Iterator[float]]:
+    """Return the delays: *first*, and each of the others so many times."""
+    return lambda: chain([first], *(repeat(delay, times) for delay, times in then))
+
+
+RAISES, RETURNS = "raises", "returns an unfinished answer"
+
+SCHEDULES: Sequence[tuple[str, Schedule, str]] = (
+    ("**smilejobs**, `timeout=None`", paced(Terms(timeout=None)), "-"),
+    ("**smilejobs**, as it is (300 s)", paced(Terms()), RAISES),
+    ("Python client", fixed(delays(2, (2, 2), (4, 17))), RETURNS),
+    ("JavaScript client, `WebApi`", fixed(delays(0, (2, 4), (4, 17))), RAISES),
+    ("JavaScript client, `IDApi`", fixed(delays(0, (5, 4))), RETURNS),
+    ("Ruby client", fixed(delays(2, (2, 3), (6, 16))), RETURNS),
+    ("Java client", fixed(delays(0, (2, 1), (4, 1), (8, 1), (16, 1))), RETURNS),
+    ("PHP client", fixed(delays(2, (2, 19))), RETURNS),
+    ("Android client", fixed(delays(0, (1, 29))), "ends without a word"),
+    ("Python client of V3", fixed(delays(0, (2, 30))), RAISES),
+    ("every 2 s for ever", fixed(lambda: repeat(2)), "-"),
+    ("every 60 s for ever", fixed(lambda: repeat(60)), "-"),
+)
+
+CHOICES: Sequence[tuple[str, Schedule]] = (
+    ("`Pace()`", paced(Terms(timeout=None))),
+    ("`Pace(fraction=0.05)`", paced(Terms(timeout=None, pace=Pace(fraction=0.05)))),
+    ("`Pace(fraction=0.3)`", paced(Terms(timeout=None, pace=Pace(fraction=0.3)))),
+    ("`Pace(min=0.5)`", paced(Terms(timeout=None, pace=Pace(min=0.5)))),
+    ("`Pace(max=300)`", paced(Terms(timeout=None, pace=Pace(max=300)))),
+    ("`Pace()`, `first_after=4`", paced(Terms(timeout=None, first_after=4))),
+)
+
+
+def machine_durations(jobs: int, chance: random.Random) -> list[float]:
+    """Seconds: log-normal, median 5 s; one in ten takes more than 14 s, one in a hundred more than 32 s."""
+    return [chance.lognormvariate(log(5), 0.8) for _ in range(jobs)]
+
+
+def review_durations(jobs: int, chance: random.Random) -> list[float]:
+    """Seconds: log-normal, median 20 minutes, without what falls outside one minute and three hours."""
+    drawn = (chance.lognormvariate(log(20 * 60), 1.0) for _ in repeat(None))
+    within = (duration for duration in drawn if 60 <= duration <= 3 * 3600)
+    return [next(within) for _ in range(jobs)]
+
+
+def main() -> None:
+    """Simulate, and print the tables."""
+    parser = argparse.ArgumentParser(description="Lateness and polls per job, simulated.")
+    parser.add_argument("--jobs", type=int, default=10_000, help="jobs of each kind (default: 10000)")
+    parser.add_argument("--seed", type=int, default=1, help="of all random numbers (default: 1)")
+    options = parser.parse_args()
+    chance = random.Random(options.seed)
+    machine = machine_durations(options.jobs, chance)
+    review = review_durations(options.jobs, chance)
+    random.seed(options.seed)  # the jitter of Pace
+
+    for title, durations in (("Machine results", machine), ("Human review", review)):
+        print(f"### {title}\n\n{quantiles_of(durations)}\n")
+        line("schedule", "not seen", "then it", "late, s: median", "p90", "p99", "late, share: median", "p99", "polls")
+        line("---", *["---:", "---"], *["---:"] * 6)
+        for name, schedule, end in SCHEDULES:
+            waits = [schedule(duration) for duration in durations]
+            late = [wait.seen_at - duration for wait, duration in zip(waits, durations, strict=True)]
+            shares = [lateness / duration for lateness, duration in zip(late, durations, strict=True)]
+            missed = sum(lateness == inf for lateness in late) / len(late)
+            line(
+                name,
+                percent(missed),
+                end,
+                *(written(quantile(late, at)) for at in (0.5, 0.9, 0.99)),
+                *(percent(quantile(shares, at)) for at in (0.5, 0.99)),
+                f"{fmean(wait.polls for wait in waits):.1f}",
+            )
+        print()
+
+    print("### Choices\n")
+    line("pace", "machine: late, s: median", "p99", "polls", "review: late, s: median", "p99", "polls")
+    line("---", *["---:"] * 6)
+    for name, schedule in CHOICES:
+        cells: list[str] = []
+        for durations in (machine, review):
+            waits = [schedule(duration) for duration in durations]
+            late = [wait.seen_at - duration for wait, duration in zip(waits, durations, strict=True)]
+            cells += [written(quantile(late, 0.5)), written(quantile(late, 0.99))]
+            cells.append(f"{fmean(wait.polls for wait in waits):.1f}")
+        line(name, *cells)
+
+
+def quantiles_of(durations: list[float]) -> str:
+    """Describe durations in a sentence."""
+    unit, divisor = ("min", 60) if median(durations) > 60 else ("s", 1)
+    half, most, nearly_all = (f"{quantile(durations, at) / divisor:.1f} {unit}" for at in (0.5, 0.9, 0.99))
+    return f"{len(durations):,} jobs; half of them take at most {half}, 90 % {most}, 99 % {nearly_all}."
+
+
+def quantile(values: list[float], at: float) -> float:
+    """Return the value that a share of *at* does not exceed; unlike those of `statistics`, it takes inf."""
+    return sorted(values)[min(int(at * len(values)), len(values) - 1)]
+
+
+def written(value: float) -> str:
+    """Write a figure for a table; "never" for a result that was not seen."""
+    if value == inf:
+        return "never"
+    return f"{value:.1f}" if 0 < value < 10 else f"{value:.0f}"
+
+
+def percent(share: float) -> str:
+    """Write a share; a small one does not look like none, nor a large one like all."""
+    if 0 < share < 0.001:
+        return "under 0.1 %"
+    return "never" if share == inf else f"{100 * share:.{1 if 0 < share < 1 else 0}f} %"
+
+
+def line(*cells: str) -> None:
+    """Print one line of a Markdown table."""
+    print(f"| {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    main()
