@@ -61,7 +61,7 @@ class Exchange:
         self.check_usable()
         async with self._limiter:
             await self._turn()
-            self.check_usable()
+            self._check_open()
             body = encode_request(ref, self._credentials, self._now(), image_links=image_links, history=history)
             try:
                 answer = await self._transport.post(body)
@@ -88,8 +88,7 @@ class Exchange:
         Raises:
             RuntimeError: The client is closed, or belongs to another event loop.
         """
-        if self._closed:
-            raise RuntimeError("this smilejobs client is closed; open a new one")
+        self._check_open()
         if self._event_loop is None:
             self._event_loop = anyio.lowlevel.current_token()
             self._limiter = anyio.Semaphore(self._max_connections, fast_acquire=True)
@@ -115,6 +114,10 @@ class Exchange:
             if self._next_turn > now:
                 await anyio.sleep_until(self._next_turn)
             self._next_turn = max(now, self._next_turn) + self._interval
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RuntimeError("this smilejobs client is closed; open a new one")
 
     def _check_event_loop(self) -> None:
         if self._event_loop is not None and self._event_loop != anyio.lowlevel.current_token():

@@ -7,6 +7,7 @@ import ssl
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import lru_cache
 from typing import Any, Protocol
 
 import anyio
@@ -19,6 +20,7 @@ _KEEPALIVE = 75.0
 """Seconds for which an idle connection is kept: longer than the longest delay between two polls."""
 
 _ENCODINGS = ("", "identity", "gzip", "deflate")
+"""What is unpacked. Layers such as "gzip, gzip" multiply: a kilobyte becomes gigabytes before it can be counted."""
 
 
 class HTTPResponse(Protocol):
@@ -104,7 +106,7 @@ class Transport:
     ) -> None:
         self._request_timeout = request_timeout
         self._max_response_bytes = max_response_bytes
-        self._own: httpx.AsyncClient | None = None
+        self._own: _Pool | None = None
         try:
             parsed_url = httpx.URL(url)
         except httpx.InvalidURL:
@@ -116,9 +118,9 @@ class Transport:
                 max_keepalive_connections=max_connections,
                 keepalive_expiry=_KEEPALIVE,
             )
-            self._own = httpx.AsyncClient(
+            self._own = _Pool(
                 limits=limits,
-                timeout=None,  # noqa: S113  # the scope in post() is the timeout
+                timeout=None,  # the scope in post() is the timeout
                 trust_env=parsed_url.scheme == "https",
             )
             self._open = _over_pool(self._own, parsed_url, headers)
@@ -133,44 +135,75 @@ class Transport:
         Raises:
             RequestError: There was no answer.
         """
-        with anyio.move_on_after(self._request_timeout):
-            return await self._exchange(body)
-        raise RequestError(f"no answer within {self._request_timeout:g} s")
+        answer: Answer | None = None
+        pieces: list[bytes] = []
+        size = 0
+        try:
+            with anyio.move_on_after(self._request_timeout) as scope:
+                async with self._open(body) as response:
+                    answer = Answer(response.status_code, response.headers)
+                    if response.headers.get("content-encoding", "").strip().lower() not in _ENCODINGS:
+                        return evolve(answer, problem="it is compressed in a way that was not asked for")
+                    async for piece in response.aiter_bytes():
+                        size += len(piece)
+                        if size > self._max_response_bytes:
+                            # Leaving the loop would abandon the generators that the HTTP library has stacked up.
+                            scope.cancel()
+                        else:
+                            pieces.append(piece)
+        except _errors("HTTPStatusError") as error:  # raised by a hook of an injected client
+            return Answer(error.response.status_code, error.response.headers, problem="a hook of the client refused it")
+        except (OSError, *_errors("RequestError")) as error:
+            why = type(error).__name__
+            if answer is not None:
+                return evolve(answer, problem=f"it broke off ({why})")
+            untrusted = any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _chain(error))
+        else:
+            if answer is not None and size > self._max_response_bytes:
+                return evolve(answer, problem=f"it is larger than {self._max_response_bytes} bytes")
+            if answer is not None and not scope.cancelled_caught:
+                return evolve(answer, body=b"".join(pieces))
+            raise RequestError(f"no answer within {self._request_timeout:g} s")
+        # Not from the error itself: its text may quote the answer, its attributes hold the signed request.
+        why = "the server's certificate is not trusted" if untrusted else why
+        raise RequestError(f"no answer: {why}", transient=not untrusted)
 
     async def aclose(self) -> None:
         """Close the own pool."""
         if self._own is not None:
             await self._own.aclose()
 
-    async def _exchange(self, body: bytes) -> Answer:
-        answer: Answer | None = None
-        try:
-            async with self._open(body) as response:
-                answer = Answer(response.status_code, response.headers)
-                return await _read(response, self._max_response_bytes)
-        except _errors("HTTPStatusError") as error:  # raised by a hook of an injected client
-            return Answer(error.response.status_code, error.response.headers, problem="a hook of the client refused it")
-        except (OSError, *_errors("RequestError")) as error:
-            name = type(error).__name__
-            if answer is not None:
-                return evolve(answer, problem=f"it broke off ({name})")
-            untrusted = any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _chain(error))
-            why = "the server's certificate is not trusted" if untrusted else name
-        # Not from the error itself: its text may quote the answer, its attributes hold the signed request.
-        raise RequestError(f"no answer: {why}", transient=not untrusted)
+
+class _NoCookies(httpx.Cookies):
+    """Keeps no cookies. There are none to keep, and looking for them is a tenth of the cost of a request."""
+
+    def extract_cookies(self, response: httpx.Response) -> None:
+        pass
+
+
+class _Pool(httpx.AsyncClient):
+    @property
+    def cookies(self) -> httpx.Cookies:  # type: ignore[misc]  # pyright: ignore[reportIncompatibleMethodOverride]
+        return _NO_COOKIES
+
+
+_NO_COOKIES = _NoCookies()
 
 
 def _over_pool(
-    client: httpx.AsyncClient, url: httpx.URL, headers: Mapping[str, str]
+    pool: _Pool, url: httpx.URL, headers: Mapping[str, str]
 ) -> Callable[[bytes], AbstractAsyncContextManager[HTTPResponse]]:
-    """What is the same for every request is made once, and nothing is merged: cheaper than ``client.stream()``."""
-    parsed_headers = httpx.Headers({"Host": url.netloc.decode("ascii"), **headers})
+    """What is the same for every request is made once, and nothing is merged: cheaper than ``pool.stream()``."""
+    same = {"Host": url.netloc.decode("ascii"), **headers}
+
+    @lru_cache(maxsize=64)
+    def headers_of(length: int) -> httpx.Headers:
+        return httpx.Headers({**same, "Content-Length": str(length)})
 
     @asynccontextmanager
     async def send(body: bytes) -> AsyncIterator[HTTPResponse]:
-        parsed_headers["Content-Length"] = str(len(body))
-        request = httpx.Request("POST", url, headers=parsed_headers, stream=_Body(body))  # copies the headers
-        response = await client.send(request, stream=True, auth=None, follow_redirects=False)
+        request = httpx.Request("POST", url, headers=headers_of(len(body)), stream=_Body(body))
+        response = await pool.send(request, stream=True, auth=None, follow_redirects=False)
         try:
             yield response
         finally:
@@ -203,27 +236,6 @@ def _over_injected(
         )
 
     return send
-
-
-async def _read(response: HTTPResponse, limit: int) -> Answer:
-    answer = Answer(response.status_code, response.headers)
-    # Layers such as "gzip, gzip" multiply: a piece of one kilobyte could become gigabytes before it can be counted.
-    if response.headers.get("content-encoding", "").strip().lower() not in _ENCODINGS:
-        return evolve(answer, problem="it is compressed in a way that was not asked for")
-    pieces: list[bytes] = []
-    size = 0
-    # Too much is cut off by cancelling the read: leaving the loop would abandon the generators that the HTTP library
-    # has stacked up behind it.
-    with anyio.CancelScope() as reading:
-        async for piece in response.aiter_bytes():
-            size += len(piece)
-            if size > limit:
-                reading.cancel()
-            else:
-                pieces.append(piece)
-    if size > limit:
-        return evolve(answer, problem=f"it is larger than {limit} bytes")
-    return Answer(response.status_code, response.headers, b"".join(pieces))
 
 
 def _is_asynchronous(http_client: object) -> bool:
