@@ -182,8 +182,8 @@ class _NoCookies(httpx.Cookies):
 
 
 class _Pool(httpx.AsyncClient):
-    @property
-    def cookies(self) -> httpx.Cookies:  # type: ignore[misc]  # pyright: ignore[reportIncompatibleMethodOverride]
+    @property  # type: ignore[misc]  # nobody sets it
+    def cookies(self) -> httpx.Cookies:  # pyright: ignore[reportIncompatibleMethodOverride]
         return _NO_COOKIES
 
 
