@@ -539,7 +539,9 @@ class Waiting(RuleBasedStateMachine):
         """A pending job is waited on, without images only for a while."""
         answer = hinted(hint, code="2314" if no_zip else "2302")
         decision = self.bring(answer, took)
-        self.failures, self.last = 0, answer
+        self.failures = 0
+        if self.last is None or not self.last.job_complete:
+            self.last = answer  # a provisional outcome is not forgotten
         if no_zip and self.age_seen >= self.state.terms.grace:
             assert isinstance(given_up(decision), NoZipError)
             return
