@@ -39,6 +39,10 @@ class VirtualClockEventLoop(asyncio.SelectorEventLoop):
         """Return the virtual time in seconds."""
         return self._time
 
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """Wait for the threads of the executor as long as they take: a timeout would jump."""
+        await super().shutdown_default_executor()
+
     def _jump(self, seconds: float) -> None:
         self._time += seconds
 
