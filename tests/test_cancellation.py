@@ -1,5 +1,6 @@
 """Cancelling harms nothing: at every await point, on both backends."""
 
+import asyncio
 import gc
 import json
 from collections.abc import Awaitable, Callable
@@ -114,6 +115,26 @@ class TestOverSockets:
                     await cancelled_after(ticks, lambda: client.job_status("user-1", "job-1"))
                 assert (await client.job_status("user-1", "job-1")).job_complete
             assert not http_client.is_closed
+
+    @pytest.mark.parametrize("anyio_backend", ["asyncio"])
+    @pytest.mark.parametrize("times", [1, 2])
+    @pytest.mark.parametrize("is_warm", [False, True])
+    async def test_asyncios_own_cancellation_loses_no_connection(self, times: int, *, is_warm: bool) -> None:
+        """`Task.cancel` at every turn of the loop, once or twice, on a new connection or a kept one."""
+        async with serve(answer_in_pieces) as server:
+            for ticks in range(40):
+                async with client_of(server) as client:
+                    if is_warm:
+                        await client.job_status("user-1", "job-1")
+                    task = asyncio.ensure_future(client.job_status("user-1", "job-1"))
+                    for _ in range(ticks):
+                        await asyncio.sleep(0)
+                    for _ in range(times):
+                        task.cancel()
+                        await asyncio.sleep(0)
+                    await asyncio.wait([task])
+                    with anyio.fail_after(10):
+                        assert (await client.job_status("user-1", "job-1")).job_complete
 
     async def test_closing_ends_what_is_under_way(self) -> None:
         """A poll in flight when its client is closed ends with an error of the tree, or as the closed client's."""

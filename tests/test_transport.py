@@ -154,6 +154,15 @@ async def test_answers_that_cannot_be_read(open_client: OpenClient, misbehave: H
             assert not (await client.job_status("user-1", "job-1")).job_complete
 
 
+@pytest.mark.parametrize("status", ["400 Bad Request", "401 Unauthorized", "404 Not Found"])
+async def test_a_refusal_that_breaks_off_is_asked_for_again(open_client: OpenClient, status: str) -> None:
+    """It could have been "not found yet"; only a whole one ends a wait."""
+    cut_off = sending(http(b'{"error": "not found", "code": "2304"}', status)[:-9], close=True)
+    async with serve(first(cut_off)) as server, open_client(server.url(), attempts=2) as client:
+        assert not (await client.job_status("user-1", "job-1")).job_complete
+    assert server.requests == 2
+
+
 async def test_an_endless_answer_is_cut_off(open_client: OpenClient) -> None:
     """The limit ends it, not the timeout."""
 
@@ -170,18 +179,18 @@ async def test_an_endless_answer_is_cut_off(open_client: OpenClient) -> None:
 
 
 async def test_a_slow_drip_ends_with_the_request_timeout(open_client: OpenClient) -> None:
-    """The timeout is for the whole exchange, not from byte to byte."""
+    """The timeout is for the whole exchange, not from byte to byte; what the head said is kept."""
 
     async def drip(stream: Stream, body: bytes) -> None:
-        await stream.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+        await stream.send(b"HTTP/1.1 503 Unavailable\r\nRetry-After: 120\r\nContent-Length: 1000\r\n\r\n")
         while True:
             await stream.send(b" ")
             await anyio.sleep(0.02)
 
     async with serve(first(drip)) as server, open_client(server.url(), request_timeout=0.3) as client:
-        with anyio.fail_after(10), pytest.raises(smilejobs.RequestError, match=r"no answer within 0\.3 s") as caught:
+        with anyio.fail_after(10), pytest.raises(smilejobs.BadResponseError, match=r"end within 0\.3 s") as caught:
             await client.job_status("user-1", "job-1")
-        assert caught.value.transient
+        assert (caught.value.transient, caught.value.http_status, caught.value.retry_after) == (True, 503, 120)
     async with serve(well) as server, open_client(server.url()) as client:
         assert not (await client.job_status("user-1", "job-1")).job_complete
 

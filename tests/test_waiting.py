@@ -192,9 +192,9 @@ def jump(seconds: float) -> None:
         loop._jump(seconds)  # noqa: SLF001
 
 
-@pytest.mark.parametrize(("delay", "last"), [(298.2, 299.0), (298.9, 299.0), (299.5, 299.0), (8.0, 299.0)])
-async def test_the_last_poll_is_a_second_before_the_deadline(delay: float, last: float) -> None:
-    """Whatever the pace, a wait does not end with seconds unused."""
+@pytest.mark.parametrize(("delay", "last"), [(298.2, 299.0), (298.9, 299.4), (299.5, 299.0), (8.0, 299.0)])
+async def test_the_last_poll_is_about_a_second_before_the_deadline(delay: float, last: float) -> None:
+    """Whatever the pace, a wait does not end with seconds unused, nor with two polls in one instant."""
     script = Script({"job-1": itertools.repeat(pending())})
     async with script.client() as client:
         with pytest.raises(WaitTimeoutError):
@@ -437,6 +437,33 @@ async def test_a_watch_holds_nothing_between_two_answers() -> None:
         with pytest.raises(StopAsyncIteration):
             await anext(answers)
     assert [status.verdict for status in seen] == [None, Verdict.PROVISIONAL, Verdict.APPROVED]
+
+
+async def one_step(answers: AsyncIterator[JobStatus]) -> None:
+    await anext(answers)
+
+
+async def test_a_watch_is_for_one_task() -> None:
+    """A second one is told so, and polls nothing."""
+    script = Script({"job-1": [pending(), complete(delay=5)]})
+    async with script.client() as client:
+        answers = aiter(client.watch("user-1", "job-1"))
+        await anext(answers)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(one_step, answers)
+            await anyio.sleep(2)
+            with pytest.raises(RuntimeError, match="another task"):
+                await anext(answers)
+
+
+async def test_a_watch_ends_with_an_error_of_the_caller() -> None:
+    """What a pace raises ends it as an error of the tree does."""
+    async with Script({"job-1": [pending()]}).client() as client:
+        answers = aiter(client.watch("user-1", "job-1", pace=lambda age, polls: -1.0))
+        with pytest.raises(ValueError, match="pace"):
+            await anext(answers)
+        with pytest.raises(StopAsyncIteration):
+            await anext(answers)
 
 
 async def test_the_options_of_the_request_are_sent_with_every_poll() -> None:

@@ -73,6 +73,7 @@ class Exchange:
                     headers=answer.headers,
                     body=answer.body,
                     problem=answer.problem,
+                    broke_off=answer.broke_off,
                 )
             except SmileJobsError as error:
                 error.ref = ref

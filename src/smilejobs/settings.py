@@ -156,7 +156,7 @@ def _checked_url(base_url: object, *, insecure_http: bool) -> str:
 
 
 # urlsplit reads the host of "[::1].example.org" as "::1".
-_NETLOC = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._-]+)(:[0-9]*)?")
+_NETLOC = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z_-]{1,63}(\.[0-9A-Za-z_-]{1,63})*\.?)(:[0-9]*)?")
 
 
 def _is_loopback(host: str) -> bool:

@@ -68,12 +68,14 @@ class Answer:
         headers: The HTTP headers, looked up in lower case.
         body: The decompressed body.
         problem: Why there is no body, in words, where it broke off, is too large, or the like.
+        broke_off: Whether that is the network's fault: another answer may be whole.
     """
 
     http_status: int
     headers: Mapping[str, str]
     body: bytes = b""
     problem: str | None = None
+    broke_off: bool = False
 
 
 class Transport:
@@ -154,19 +156,20 @@ class Transport:
         except _errors("HTTPStatusError") as error:  # raised by a hook of an injected client
             return Answer(error.response.status_code, error.response.headers, problem="a hook of the client refused it")
         except (OSError, *_errors("RequestError")) as error:
-            why = type(error).__name__
             if answer is not None:
-                return evolve(answer, problem=f"it broke off ({why})")
-            untrusted = any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _chain(error))
+                return evolve(answer, problem=f"it broke off ({type(error).__name__})", broke_off=True)
+            failure = _no_answer(error)
         else:
-            if answer is not None and size > self._max_response_bytes:
+            if answer is None:
+                raise RequestError(f"no answer within {self._request_timeout:.10g} s")
+            if size > self._max_response_bytes:
                 return evolve(answer, problem=f"it is larger than {self._max_response_bytes} bytes")
-            if answer is not None and not scope.cancelled_caught:
-                return evolve(answer, body=b"".join(pieces))
-            raise RequestError(f"no answer within {self._request_timeout:g} s")
+            if scope.cancelled_caught:
+                late = f"it did not end within {self._request_timeout:.10g} s"
+                return evolve(answer, problem=late, broke_off=True)
+            return Answer(answer.http_status, answer.headers, b"".join(pieces))
         # Not from the error itself: its text may quote the answer, its attributes hold the signed request.
-        why = "the server's certificate is not trusted" if untrusted else why
-        raise RequestError(f"no answer: {why}", transient=not untrusted)
+        raise failure
 
     async def aclose(self) -> None:
         """Close the own pool."""
@@ -248,6 +251,12 @@ def _errors(name: str) -> tuple[Any, ...]:
     """Return httpx's errors of that name, and those of httpx2, which whoever injects its client has imported."""
     libraries = (httpx, sys.modules.get("httpx2"))
     return tuple(getattr(library, name) for library in libraries if library is not None)
+
+
+def _no_answer(error: Exception) -> RequestError:
+    untrusted = any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _chain(error))
+    why = "the server's certificate is not trusted" if untrusted else type(error).__name__
+    return RequestError(f"no answer: {why}", transient=not untrusted)
 
 
 def _chain(error: BaseException | None) -> list[BaseException]:

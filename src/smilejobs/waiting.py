@@ -2,9 +2,10 @@
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import Self
+from functools import partial
+from typing import Self, TypeVar
 
 import anyio
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result
@@ -18,6 +19,7 @@ from smilejobs.polling.rules import Decision, GiveUp, PollState, Sleep, Terms, b
 logger = logging.getLogger("smilejobs")
 
 _BACKOFF = Backoff()
+_T = TypeVar("_T")
 
 
 async def ask(exchange: Exchange, ref: JobRef, *, attempts: int, image_links: bool, history: bool) -> JobStatus:
@@ -25,16 +27,20 @@ async def ask(exchange: Exchange, ref: JobRef, *, attempts: int, image_links: bo
 
     An answer that asks for a longer rest than any backoff would take is not waited for: its error says how long.
     """
+
+    async def poll() -> JobStatus:
+        return await exchange.poll(ref, image_links=image_links, history=history)
+
     # A plain loop: setting up tenacity would cost a call that succeeds at once, as nearly all do, a tenth of its time.
     for attempt in range(1, attempts):
         try:
-            return await exchange.poll(ref, image_links=image_links, history=history)
+            return await _in_a_task(poll)
         except SmileJobsError as error:
             rest = error.retry_after or 0.0
             if not error.transient or rest > _BACKOFF.max:
                 raise
         await anyio.sleep(max(rest, _BACKOFF(attempt)))
-    return await exchange.poll(ref, image_links=image_links, history=history)
+    return await _in_a_task(poll)
 
 
 class Wait:
@@ -67,6 +73,7 @@ class Wait:
         self._due = 0.0
         self._shown: tuple[object, ...] | None = None
         self._started = False
+        self._stepping = False
         self._ended = False
 
     async def result(self) -> JobStatus:
@@ -100,7 +107,16 @@ class Wait:
         def is_no_news(decision: Decision) -> bool:
             return isinstance(decision, Sleep) and _content(self._state.last) == shown
 
-        decision = await self._poll_while(is_no_news)
+        if self._stepping:
+            raise RuntimeError("this watch is being iterated by another task")
+        self._stepping = True
+        try:
+            decision = await self._poll_while(is_no_news)
+        except Exception:
+            self._ended = True
+            raise
+        finally:
+            self._stepping = False
         if not isinstance(decision, Sleep):
             return self._end(decision)
         assert self._state.last is not None, "without an answer there is no news"
@@ -117,6 +133,9 @@ class Wait:
         self._due = state.started + state.terms.first_after
 
     async def _poll_while(self, goes_on: Callable[[Decision], bool]) -> Decision:
+        return await _in_a_task(partial(self._poll_to_deadline, goes_on))
+
+    async def _poll_to_deadline(self, goes_on: Callable[[Decision], bool]) -> Decision:
         """Poll when it is due, and again while the decision is to go on, up to the deadline."""
         deadline = self._state.deadline
         with anyio.CancelScope(deadline=math.inf if deadline is None else deadline):
@@ -165,6 +184,29 @@ class Wait:
         if isinstance(decision, GiveUp):
             raise decision.error
         return decision.status
+
+
+async def _in_a_task(work: Callable[[], Awaitable[_T]]) -> _T:
+    """Await *work* in a task of its own.
+
+    `asyncio.Task.cancel`, `asyncio.timeout` and the like cancel once, at whatever is awaited, and anyio's shields do
+    not stop them: httpcore then forgets connections, each of which takes a place in its pool for ever. A task group
+    turns that into a cancellation of anyio's.
+    """
+    results: list[_T] = []
+    errors: list[Exception] = []
+
+    async def run() -> None:
+        try:
+            results.append(await work())
+        except Exception as error:  # noqa: BLE001  # handed over bare: it must not come out in a group
+            errors.append(error)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(run)
+    for error in errors:
+        raise error
+    return results[0]
 
 
 def _delay(call: RetryCallState) -> float:

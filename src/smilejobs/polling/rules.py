@@ -154,9 +154,11 @@ def timed_out(state: PollState, now: float, *, retry_after: float | None = None)
     """Return the error of a wait that ends at *now* because of its timeout."""
     timeout = state.terms.timeout or 0.0
     if retry_after is None:
-        end = f"The wait of {timeout:g} s is over, the job is not"
+        end = f"The wait of {timeout:.10g} s is over, the job is not"
     else:
-        end = f"The API asks for {retry_after:g} s of rest, which is more than is left of the wait of {timeout:g} s"
+        end = (
+            f"The API asks for {retry_after:.10g} s of rest, which is more than is left of the wait of {timeout:.10g} s"
+        )
     return WaitTimeoutError(
         f"{_what_is_known(state)}. {end}: call wait() again to go on, with submitted_at= if you know it",
         ref=state.ref,
@@ -231,7 +233,7 @@ def _sleep(state: PollState, delay: float, retry_after: float | None, now: float
     reserve = min(1.0, timeout / 10)
     latest = left - reserve
     if delay > latest:
-        delay = max(latest, floor) if latest > _SAME_INSTANT else min(delay, left)
+        delay = min(delay, max(latest, floor, reserve / 2) if latest > 0 else left)
     return Sleep(delay)
 
 

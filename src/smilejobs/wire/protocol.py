@@ -97,6 +97,7 @@ def read_answer(
     headers: Mapping[str, str],
     body: bytes,
     problem: str | None = None,
+    broke_off: bool = False,
 ) -> JobStatus:
     """Return what an answer says about the job *ref*.
 
@@ -108,6 +109,7 @@ def read_answer(
         headers: The HTTP headers, by name in lower case or in any case if the mapping does not care.
         body: The decompressed body.
         problem: Why there is no body, in words, if there is none.
+        broke_off: Whether there is none because the connection failed.
 
     Raises:
         ApiError: One of its kinds: the API said no. Not for 2314 (no zip yet), which is a pending status.
@@ -117,7 +119,7 @@ def read_answer(
     """
     retry_after = parse_retry_after(headers.get("retry-after"), now)
     if problem is not None:
-        raise _unreadable(problem, ref, http_status, retry_after)
+        raise _unreadable(problem, ref, http_status, retry_after, broke_off=broke_off)
     try:
         data = decode_object(body)
         code = decode_text(data, "code") or None
@@ -155,9 +157,7 @@ def read_answer(
     return JobStatus(
         user_id=ref.user_id,
         job_id=ref.job_id,
-        job_success=status.job_success,
         code=code,
-        message=status.message,
         retry_after=retry_after,
     )
 
@@ -215,16 +215,21 @@ def _names(data: JSONObject, status: JobStatus) -> tuple[tuple[str | None, str],
     )
 
 
-def _unreadable(why: str, ref: JobRef, http_status: int, retry_after: float | None) -> SmileJobsError:
-    """The error for a body that says nothing: where the HTTP status alone says enough, that counts."""
-    if http_status in (401, 429) or _is_wrong_url(http_status, None):
+def _unreadable(
+    why: str, ref: JobRef, http_status: int, retry_after: float | None, *, broke_off: bool = False
+) -> SmileJobsError:
+    """The error for a body that says nothing: where the HTTP status alone says enough, that counts.
+
+    What broke off could have held a code, such as "not found yet" under HTTP 400 or 404.
+    """
+    if http_status == 429 or (not broke_off and (http_status == 401 or _is_wrong_url(http_status, None))):
         return _api_error(None, http_status=http_status, text=None, ref=ref, retry_after=retry_after)
     return BadResponseError(
         f"the answer cannot be read: {why} (HTTP {http_status})",
         ref=ref,
         http_status=http_status,
         retry_after=retry_after,
-        transient=http_status // 100 != 4 or http_status == 408,
+        transient=broke_off or http_status // 100 != 4 or http_status == 408,
     )
 
 
