@@ -162,14 +162,16 @@ class Transport:
         else:
             if answer is None:
                 raise RequestError(f"no answer within {self._request_timeout:.10g} s")
-            if size > self._max_response_bytes:
-                return evolve(answer, problem=f"it is larger than {self._max_response_bytes} bytes")
-            if scope.cancelled_caught:
-                late = f"it did not end within {self._request_timeout:.10g} s"
-                return evolve(answer, problem=late, broke_off=True)
-            return Answer(answer.http_status, answer.headers, b"".join(pieces))
+            if size <= self._max_response_bytes and not scope.cancelled_caught:
+                return Answer(answer.http_status, answer.headers, b"".join(pieces))
+            return self._incomplete(answer, size)
         # Not from the error itself: its text may quote the answer, its attributes hold the signed request.
         raise failure
+
+    def _incomplete(self, answer: Answer, size: int) -> Answer:
+        if size > self._max_response_bytes:
+            return evolve(answer, problem=f"it is larger than {self._max_response_bytes} bytes")
+        return evolve(answer, problem=f"it did not end within {self._request_timeout:.10g} s", broke_off=True)
 
     async def aclose(self) -> None:
         """Close the own pool."""
