@@ -372,6 +372,14 @@ async def test_watch_yields_every_change_and_the_end() -> None:
     ]
 
 
+async def test_watch_is_silent_until_there_is_an_answer() -> None:
+    """A job that is not there yet, or an API that is not, is no news."""
+    script = Script({"job-1": [not_found(), html(), not_found(), pending(), html(), complete()]})
+    async with script.client() as client:
+        seen = await watched(client.watch("user-1", "job-1"))
+    assert [status.verdict for status in seen] == [None, Verdict.APPROVED]
+
+
 async def test_watch_does_not_count_links_as_news() -> None:
     """A link is signed anew in every answer."""
     links = [
