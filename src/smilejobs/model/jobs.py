@@ -164,8 +164,8 @@ class JobResult:
 class JobStatus:
     """One answer of the Job Status API about one job.
 
-    An object of this class with `job_complete` true, a result, a history or links has been verified: its signature is
-    the partner's, and it speaks of the job that was asked for.
+    It has been verified: its signature is the partner's, and it speaks of the job that was asked for. Only an answer
+    that says no more than "not yet" may come without a valid signature; it has a *code* and a *retry_after* at most.
 
     Attributes:
         user_id: The ``user_id`` that was asked for.
