@@ -90,7 +90,7 @@ def answers(draw: st.DrawFn) -> bytes:
     return json.dumps(body).encode()
 
 
-_dates = st.datetimes(datetime(1980, 1, 1), datetime(2060, 1, 1)).map(lambda at: at.replace(microsecond=0, tzinfo=UTC))  # noqa: DTZ001
+_dates = st.datetimes(datetime(1980, 1, 1), datetime(2060, 1, 1)).map(lambda at: at.replace(microsecond=0, tzinfo=UTC))
 
 
 def _imf(at: datetime) -> str:

@@ -281,7 +281,7 @@ def test_a_result_is_read_whole() -> None:
         actions={"Liveness_Check": "Passed", "Register_Selfie": "Approved"},
         is_final_result=True,
         is_machine_result=True,
-        **{name: f"the {name}" for name in PERSONAL},  # type: ignore[arg-type]
+        **{name: f"the {name}" for name in PERSONAL},  # type: ignore[arg-type]  # mypy cannot see the names
     )
 
 

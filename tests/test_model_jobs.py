@@ -92,10 +92,10 @@ def test_the_time_of_submission_is_aware() -> None:
     """A naive datetime is a ValueError, anything else a TypeError; both name the argument."""
     assert JobRef("u", "j", datetime(2026, 1, 1, tzinfo=timezone(timedelta(hours=1)))).submitted_at is not None
     with pytest.raises(ValueError, match="^submitted_at must be timezone-aware"):
-        JobRef("u", "j", datetime(2026, 1, 1))  # noqa: DTZ001
+        JobRef("u", "j", datetime(2026, 1, 1))
     for value in (date(2026, 1, 1), "2026-01-01", 1_700_000_000):
         with pytest.raises(TypeError, match="^submitted_at must be a datetime"):
-            JobRef("u", "j", value)  # type: ignore[arg-type]
+            JobRef("u", "j", value)  # type: ignore[arg-type]  # wrong on purpose
 
 
 # The verdict
@@ -279,7 +279,9 @@ def test_the_way_out_to_json_is_complete() -> None:
         "job_type": 1,
         "extra": {"note": ["extra-marker", 1.5, None]},
     }
-    assert outcome == full().result.as_dict(personal=True)  # type: ignore[union-attr]
+    result = full().result
+    assert result is not None
+    assert outcome == result.as_dict(personal=True)
     assert out["image_links"] == {
         "error": "error-marker",
         "selfie_image": {"url": sigv4_url(), "expires_at": "2026-03-04T05:21:07+00:00"},
@@ -339,7 +341,8 @@ def test_reprs_tell_the_job_by_its_tag_and_the_vendors_number() -> None:
 def test_the_raw_body_makes_no_difference() -> None:
     """Two answers that say the same are equal, whatever else they were made from."""
     answer = full()
-    other = attrs.evolve(answer, raw={}, retry_after=None, result=attrs.evolve(answer.result, raw={}))  # type: ignore[misc]
+    assert answer.result is not None
+    other = attrs.evolve(answer, raw={}, retry_after=None, result=attrs.evolve(answer.result, raw={}))
     assert other == answer
     assert attrs.evolve(answer, message="another") != answer
 

@@ -343,10 +343,9 @@ def test_an_answer_at_or_after_the_deadline_leaves_no_sleep(observation: JobStat
     for late in (0.0, 0.5):
         state = waiting(timeout=10.0)
         decision = poll(state, observation, 10.0 + late)
-        if isinstance(decision, Sleep):
-            assert decision.delay == 0.0
-            decision = begin(state, 1010.0 + late)  # type: ignore[assignment]
-        assert isinstance(given_up(decision), WaitTimeoutError)
+        assert not isinstance(decision, Sleep) or decision.delay == 0.0
+        end = begin(state, 1010.0 + late) if isinstance(decision, Sleep) else decision
+        assert isinstance(given_up(end), WaitTimeoutError)
 
 
 def test_a_complete_answer_after_the_deadline_is_still_an_answer() -> None:

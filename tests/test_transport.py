@@ -41,9 +41,10 @@ def open_client(request: pytest.FixtureRequest) -> OpenClient:
     @asynccontextmanager
     async def opened(url: str, verify: ssl.SSLContext | bool = True, **options: Any) -> AsyncGenerator[Client, None]:
         options = {"max_connections": 1, "rate": None, "attempts": 1, "max_response_bytes": LIMIT, **options}
-        make: Callable[[Any], Client] = lambda http_client: Client(  # noqa: E731
-            partner_id="085", api_key="sandbox-key", base_url=url, http_client=http_client, **options
-        )
+
+        def make(http_client: Any) -> Client:
+            return Client(partner_id="085", api_key="sandbox-key", base_url=url, http_client=http_client, **options)
+
         if request.param == "own pool":
             async with make(None) as client:
                 yield client

@@ -189,7 +189,7 @@ def jump(seconds: float) -> None:
     else:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualClockEventLoop)
-        loop._jump(seconds)  # noqa: SLF001
+        loop._jump(seconds)  # noqa: SLF001  # trio has a public jump, asyncio none
 
 
 @pytest.mark.parametrize(("delay", "last"), [(298.2, 299.0), (298.9, 299.4), (299.5, 299.0), (8.0, 299.0)])
@@ -515,9 +515,9 @@ async def test_arguments_that_can_never_be_right(
     given = {"user_id": "user-1", "job_id": "job-1", **arguments}
     async with Script({}).client() as client:
         with pytest.raises(error, match=named):
-            await client.wait(**given)  # type: ignore[arg-type]
+            await client.wait(**given)  # type: ignore[arg-type]  # wrong on purpose
         with pytest.raises(error, match=named):
-            client.watch(**given)  # type: ignore[arg-type]
+            client.watch(**given)  # type: ignore[arg-type]  # wrong on purpose
 
 
 async def test_logs_are_quiet_and_name_the_job_by_its_tag(caplog: pytest.LogCaptureFixture) -> None:

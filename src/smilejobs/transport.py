@@ -188,7 +188,7 @@ class _NoCookies(httpx.Cookies):
 
 class _Pool(httpx.AsyncClient):
     @property  # type: ignore[misc]  # nobody sets it
-    def cookies(self) -> httpx.Cookies:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def cookies(self) -> httpx.Cookies:  # pyright: ignore[reportIncompatibleMethodOverride]  # ditto
         return _NO_COOKIES
 
 

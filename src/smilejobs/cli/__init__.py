@@ -10,11 +10,11 @@ def main() -> None:
         SystemExit: Always. Its code is the one that the command's help tells; 2 if the extra is not installed.
     """
     try:
-        import rich  # noqa: F401, PLC0415
-        import typer  # noqa: F401, PLC0415
+        import rich  # noqa: F401  # only whether it is there
+        import typer  # noqa: F401  # only whether it is there
     except ImportError:
         sys.stderr.write("smilejobs: the shell commands need typer and rich: pip install 'smilejobs[cli]'\n")
         sys.exit(2)
-    from smilejobs.cli.app import app  # noqa: PLC0415
+    from smilejobs.cli.app import app
 
     app(prog_name="smilejobs")

@@ -98,7 +98,7 @@ def sandbox(
 ) -> None:
     """Be the API on this machine, with a few jobs; no place for real data."""
     with _exit_on(ImportError, ExitCode.USAGE):
-        from smilejobs.sandbox import Sandbox  # noqa: PLC0415
+        from smilejobs.sandbox import Sandbox
     with _exit_on(ValueError, ExitCode.USAGE):
         api = Sandbox(partner_id=partner_id, api_key=api_key)
 
@@ -130,7 +130,7 @@ def sandbox(
 def demo() -> None:
     """Watch 24 jobs of all kinds being waited for, in 15 seconds."""
     with _exit_on(ImportError, ExitCode.USAGE):
-        from smilejobs.cli.demo import run  # noqa: PLC0415
+        from smilejobs.cli.demo import run
     with _exit_on(KeyboardInterrupt, ExitCode.INTERRUPTED):
         raise typer.Exit(0 if anyio.run(run, console()) else 1)
 

@@ -61,7 +61,7 @@ class Pace:
     def __call__(self, age: float, polls: int) -> float:
         """Return the seconds to the next poll of a job of that age (in seconds)."""
         delay = min(max(self.fraction * age, self.min), self.max)
-        return delay * random.uniform(1 - self.jitter, 1 + self.jitter)  # noqa: S311
+        return delay * random.uniform(1 - self.jitter, 1 + self.jitter)
 
 
 @frozen(kw_only=True)
@@ -87,7 +87,7 @@ class Backoff:
 
     def __call__(self, failures: int) -> float:
         """Return the seconds to wait after so many consecutive failures, 1 or more."""
-        return random.uniform(self.min, min(self.max, self.min * 2.0 ** min(failures, 60)))  # noqa: S311
+        return random.uniform(self.min, min(self.max, self.min * 2.0 ** min(failures, 60)))
 
 
 def _check_order(bounds: Pace | Backoff) -> None:

@@ -36,7 +36,7 @@ _MISSING_PARAMETER = "2313"
 _NO_ZIP_TEXT = "No zip uploaded yet"
 
 
-class _Refusal(Exception):  # noqa: N818
+class _RefusalError(Exception):
     def __init__(self, code: str, http_status: int = 400) -> None:
         super().__init__(code)
         self.code = code
@@ -87,7 +87,7 @@ class Sandbox:
         if not lifetime.is_integer() or not 1 <= lifetime <= LONGEST:
             raise ValueError(f"link_lifetime must be a whole number of seconds from 1 to {LONGEST}")
         self._credentials = Credentials(partner_id, api_key)
-        self._random = random.Random(seed)  # noqa: S311
+        self._random = random.Random(seed)
         self._link_lifetime = int(lifetime)
         self._now = now
         self._jobs: dict[JobRef, Job] = {}
@@ -194,7 +194,7 @@ class Sandbox:
             ref = self._verified(asked)
             self._polls[ref] += 1
             return JSONResponse(self._answer(ref, asked, request))
-        except _Refusal as refusal:
+        except _RefusalError as refusal:
             body = {"error": STATUS_CODES[refusal.code].meaning, "code": refusal.code}
             return JSONResponse(body, status_code=refusal.http_status)
 
@@ -204,18 +204,18 @@ class Sandbox:
             _parameter(asked, name) for name in ("partner_id", "timestamp", "signature", "user_id", "job_id")
         )
         if partner_id != self._credentials.partner_id or not verify(self._credentials, timestamp, signature):
-            raise _Refusal(_INVALID_SIGNATURE)
+            raise _RefusalError(_INVALID_SIGNATURE)
         try:
             return JobRef(user_id, job_id)
         except ValueError:
-            raise _Refusal(_MISSING_PARAMETER) from None
+            raise _RefusalError(_MISSING_PARAMETER) from None
 
     def _answer(self, ref: JobRef, asked: JSONObject, request: Request) -> dict[str, object]:
         job = self._jobs.get(ref)
         if job is None:
-            raise _Refusal(JOB_NOT_FOUND)
+            raise _RefusalError(JOB_NOT_FOUND)
         if job.refusal is not None:
-            raise _Refusal(job.refusal)
+            raise _RefusalError(job.refusal)
         now = self._now()
         timestamp = format_timestamp(now)
         has_zip = job.uploaded_at is not None and job.uploaded_at <= now
@@ -276,10 +276,10 @@ async def _read(request: Request) -> bytes:
             async for piece in stream:
                 size += len(piece)
                 if size > _MAX_BODY:
-                    raise _Refusal(_INVALID_JSON, http_status=413)
+                    raise _RefusalError(_INVALID_JSON, http_status=413)
                 pieces.append(piece)
     except ClientDisconnect:
-        raise _Refusal(_INVALID_JSON) from None
+        raise _RefusalError(_INVALID_JSON) from None
     return b"".join(pieces)
 
 
@@ -287,7 +287,7 @@ def _decoded(body: bytes) -> JSONObject:
     try:
         return decode_object(body)
     except UnreadableError:
-        raise _Refusal(_INVALID_JSON) from None
+        raise _RefusalError(_INVALID_JSON) from None
 
 
 def _parameter(asked: JSONObject, name: str) -> str:
@@ -297,7 +297,7 @@ def _parameter(asked: JSONObject, name: str) -> str:
     except UnreadableError:
         value = None
     if not value:
-        raise _Refusal(_MISSING_PARAMETER)
+        raise _RefusalError(_MISSING_PARAMETER)
     return value
 
 

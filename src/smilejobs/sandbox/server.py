@@ -63,5 +63,5 @@ async def listening(app: ASGIApp, host: str, port: int) -> AsyncGenerator[str, N
 
 def _url(host: str, port: int) -> str:
     """The URL at which a server on this machine is reached: one that listens everywhere is found on loopback."""
-    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # it is asked for, or else loopback
     return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"

@@ -62,7 +62,7 @@ def virtual_clock(backend: str) -> tuple[str, dict[str, object]]:
     if backend == "asyncio":
         return "asyncio", {"loop_factory": VirtualClockEventLoop}
     if backend == "trio":
-        from trio.testing import MockClock  # noqa: PLC0415  # trio is optional
+        from trio.testing import MockClock
 
         return "trio", {"clock": MockClock(autojump_threshold=0)}
     raise ValueError("backend must be 'asyncio' or 'trio'")
