@@ -2,6 +2,7 @@
 
 import copy
 import json
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import format_datetime
@@ -11,7 +12,7 @@ from urllib.parse import urlencode
 import hypothesis.strategies as st
 from hypothesis import settings
 
-from bodies import SAMPLES, signed, sigv4_url
+from bodies import SAMPLES, JSONObject, signed, sigv4_url
 
 unhurried = settings(deadline=None)
 """For every property: on a busy machine the time of one example says nothing."""
@@ -65,9 +66,9 @@ _keys = st.sampled_from(
 
 
 @st.composite
-def answers(draw: st.DrawFn) -> bytes:
-    """A whole answer in which up to three values, anywhere, are any JSON at all; signed again, or not."""
-    body: dict[str, object] = copy.deepcopy(draw(st.sampled_from(sorted(SAMPLES.items())))[1])
+def answers(draw: st.DrawFn, samples: Mapping[str, JSONObject] = SAMPLES) -> bytes:
+    """One of *samples* in which up to three values, anywhere, are any JSON at all; signed again, or not."""
+    body: dict[str, object] = copy.deepcopy(draw(st.sampled_from(sorted(samples.items())))[1])
     for _ in range(draw(st.integers(0, 3))):
         place: Any = body
         while True:

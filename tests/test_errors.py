@@ -13,6 +13,7 @@ from smilejobs import (
     ApiError,
     BadRequestError,
     BadResponseError,
+    CallbackError,
     CredentialsError,
     JobNotFoundError,
     JobStatus,
@@ -64,6 +65,8 @@ def example(cls: type[Any]) -> SmileJobsError:
         )
     if cls is TooManyFailuresError:
         return TooManyFailuresError("too many", ref=REF, last=STATUS, last_error=ApiError("oh", **COMMON), polls=20)
+    if cls is CallbackError:
+        return CallbackError("too old", reason="stale", ref=REF)
     more = {"text": "the API's words"} if issubclass(cls, ApiError) else {}
     error: SmileJobsError = cls("it went wrong", transient=not cls.transient, **COMMON, **more)
     return error
@@ -119,6 +122,7 @@ PARENTS = {
     WaitTimeoutError: SmileJobsError,
     TooManyFailuresError: SmileJobsError,
     NotApprovedError: SmileJobsError,
+    CallbackError: SmileJobsError,
 }
 
 

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 import smilejobs
-from smilejobs import Client
+from smilejobs import CallbackVerifier, Client
+from smilejobs.clock import utcnow
 
 ROOT = Path(smilejobs.__file__).parent
 FLOORS = {
+    "clock": 0,
     "durations": 0,
     "errors": 0,
     "version": 0,
@@ -19,8 +21,10 @@ FLOORS = {
     "settings": 1,
     "wire": 2,
     "polling": 2,
+    "callbacks": 3,
     "transport": 3,
     "exchange": 4,
+    "fleet": 5,
     "waiting": 5,
     "client": 6,
     "": 7,
@@ -188,7 +192,8 @@ class Two:
 
 def test_only_the_default_of_now_reads_the_system_clock() -> None:
     """Time is handed in everywhere else: nothing in the core looks at a clock of its own."""
-    default = inspect.signature(Client).parameters["now"].default
+    defaults = {inspect.signature(taker).parameters["now"].default for taker in (CallbackVerifier, Client)}
     places = [(module, place) for module in MODULES if floor(module) <= CORE for place in clocks(MODULES[module])]
-    assert places == [("client", default.__name__)]
-    assert default().utcoffset() is not None
+    assert places == [("clock", "utcnow")]
+    assert defaults == {utcnow}
+    assert utcnow().utcoffset() is not None

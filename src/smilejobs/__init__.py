@@ -1,11 +1,13 @@
 """Await the result of a Smile ID job: asynchronous, typed, verified."""
 
+from smilejobs.callbacks import CallbackVerifier
 from smilejobs.client import Client, ClientOptions
 from smilejobs.durations import Duration
 from smilejobs.errors import (
     ApiError,
     BadRequestError,
     BadResponseError,
+    CallbackError,
     CredentialsError,
     JobNotFoundError,
     NotApprovedError,
@@ -22,6 +24,8 @@ from smilejobs.errors import (
     WaitTimeoutError,
     WrongJobError,
 )
+from smilejobs.model.callback import Callback
+from smilejobs.fleet import JobRefLike, JobRefs, Outcome, Progress
 from smilejobs.model.codes import (
     JOB_TYPES,
     RESULT_CODES,
@@ -46,6 +50,9 @@ __all__ = [
     "ApiError",
     "BadRequestError",
     "BadResponseError",
+    "Callback",
+    "CallbackError",
+    "CallbackVerifier",
     "Client",
     "ClientOptions",
     "CodeClass",
@@ -59,13 +66,17 @@ __all__ = [
     "ImageLinks",
     "JobNotFoundError",
     "JobRef",
+    "JobRefLike",
+    "JobRefs",
     "JobResult",
     "JobStatus",
     "NoZipError",
     "NotApprovedError",
+    "Outcome",
     "Pace",
     "PaceFunction",
     "PartnerParams",
+    "Progress",
     "RateLimitedError",
     "RequestError",
     "ResultCode",

@@ -1,13 +1,17 @@
 """The client: its life, and the doors to everything that it can do."""
 
 import os
-from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime
 from types import TracebackType
 from typing import Self, TypedDict, Unpack
 
+from smilejobs.clock import aware
+from smilejobs.clock import utcnow as utcnow  # noqa: PLC0414  others take it from here
 from smilejobs.durations import Duration, positive, seconds
 from smilejobs.exchange import Exchange
+from smilejobs.fleet import Fleet, JobRefs, Outcome, Progress
 from smilejobs.model.jobs import JobRef, JobStatus
 from smilejobs.polling.pace import PaceFunction
 from smilejobs.polling.rules import Terms, Until
@@ -15,11 +19,6 @@ from smilejobs.settings import Environment, arguments_from, settings
 from smilejobs.transport import HTTPClient, Transport
 from smilejobs.waiting import Wait, ask
 from smilejobs.wire.protocol import HEADERS, PATH
-
-
-def utcnow() -> datetime:
-    """Return the instant by the system clock: the default of every ``now`` of this library."""
-    return datetime.now(UTC)
 
 
 class ClientOptions(TypedDict, total=False):
@@ -89,8 +88,8 @@ class Client:
         )
         self._base_url = checked.base_url
         self._attempts = _count(attempts, "attempts")
-        self._now = _aware(now)
-        max_connections = _count(max_connections, "max_connections")
+        self._now = aware(now)
+        self._max_connections = max_connections = _count(max_connections, "max_connections")
         transport = Transport(
             checked.base_url + PATH,
             HEADERS,
@@ -231,6 +230,78 @@ class Client:
         terms = Terms(timeout=timeout, until=until, pace=pace, first_after=first_after)
         return self._wait(ref, terms, image_links=image_links, history=history)
 
+    def wait_many(
+        self,
+        refs: JobRefs,
+        *,
+        timeout: Duration | None = 300.0,
+        until: Until = "complete",
+        pace: PaceFunction | None = None,
+        concurrency: int | None = None,
+        max_pending: int = 100_000,
+        on_progress: Callable[[Progress], None] | None = None,
+        image_links: bool = False,
+        history: bool = False,
+    ) -> AbstractAsyncContextManager[AsyncIterator[Outcome]]:
+        """Wait for many jobs, each as `wait` does, and get their outcomes in the order in which they end.
+
+        ::
+
+            async with client.wait_many(refs) as outcomes:
+                async for outcome in outcomes:
+                    print(outcome.ref, outcome.status or outcome.error)
+
+        The failure of one job is an outcome and does not end the others. What does end the batch is raised by the
+        iteration, bare, after the outcomes that are known: an error of *refs*, of *pace* or of *on_progress*, or the
+        second `CredentialsError` in a row. Leaving the block stops all work.
+
+        A pending job costs less than a kilobyte. Jobs that are due are polled in the order in which they fell due. When
+        the API cannot keep up (429, 503, many 5xx or broken connections), all polls slow down together.
+
+        Args:
+            refs: `JobRef`s, or pairs of user_id and job_id, from any iterable or async iterable. It is read only as
+                there is room. A job that is pending already is not polled twice, but reported for each time that it
+                comes.
+            timeout: Seconds (or a timedelta) for each job, from its first poll, of which every job gets at least one.
+                It stands still while more outcomes are waiting than the caller takes. None for no limit.
+            until: "complete" or "final", as for `wait`.
+            pace: As for `wait`.
+            concurrency: How many polls may be under way at once, at most the client's ``max_connections``, which None
+                stands for.
+            max_pending: How many jobs may be pending at once, at a kilobyte each.
+            on_progress: Called with a `Progress` every 0.2 s, and at the end.
+            image_links: Ask for links to the pictures, which expire.
+            history: Ask for all results of each user, other jobs' among them.
+
+        Returns:
+            A context manager; what it returns on entering is iterated over once.
+
+        Raises:
+            TypeError: An argument of the wrong type.
+            ValueError: An argument that can never be right.
+            RuntimeError: On entering: the client is closed, or belongs to another event loop.
+        """
+        _check_flags(image_links, history)
+        if not isinstance(refs, (Iterable, AsyncIterable)) or isinstance(refs, (str, bytes)):
+            raise TypeError(f"refs must be an iterable of JobRefs or pairs, not {type(refs).__name__}")
+        if on_progress is not None and not callable(on_progress):
+            raise TypeError("on_progress must be a function that takes a Progress")
+        concurrency = self._max_connections if concurrency is None else _count(concurrency, "concurrency")
+        if concurrency > self._max_connections:
+            raise ValueError("concurrency must not be more than the client's max_connections")
+        fleet = Fleet(
+            self._exchange,
+            refs,
+            Terms(timeout=timeout, until=until, pace=pace),
+            now=self._now,
+            concurrency=concurrency,
+            max_pending=_count(max_pending, "max_pending"),
+            on_progress=on_progress,
+            image_links=image_links,
+            history=history,
+        )
+        return fleet.running()
+
     async def aclose(self) -> None:
         """Close the connections. Twice is fine; a client of yours that was given as ``http_client`` stays open.
 
@@ -253,19 +324,6 @@ class Client:
     def _wait(self, ref: JobRef, terms: Terms, *, image_links: bool, history: bool) -> Wait:
         _check_flags(image_links, history)
         return Wait(self._exchange, ref, terms, now=self._now, image_links=image_links, history=history)
-
-
-def _aware(now: Callable[[], datetime]) -> Callable[[], datetime]:
-    if not callable(now):
-        raise TypeError("now must be a function that returns a timezone-aware datetime")
-
-    def checked() -> datetime:
-        at = now()
-        if not isinstance(at, datetime) or at.utcoffset() is None:
-            raise ValueError("now must return a timezone-aware datetime")
-        return at
-
-    return checked
 
 
 def _check_flags(image_links: object, history: object) -> None:

@@ -20,6 +20,7 @@
       WaitTimeoutError        also a TimeoutError: the waiter's state, not the job's
       TooManyFailuresError    so many consecutive transient failures; the last one is its __cause__
       NotApprovedError        raised only by JobStatus.raise_for_verdict()
+      CallbackError           a callback that must not be believed or cannot be read: .reason says which
 
 Arguments that can never be right are plain `ValueError` or `TypeError`, raised before any request; a client that is
 closed, or used from a second event loop, is a `RuntimeError`.
@@ -28,7 +29,7 @@ All of these can be pickled. No text holds an id, a signature, a link or persona
 `JobRef.tag`, and the ref itself is in ``.ref``.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from smilejobs.model.jobs import JobRef, JobStatus
@@ -232,3 +233,27 @@ class NotApprovedError(SmileJobsError):
         verdict = "still pending" if status.verdict is None else f"complete with the verdict {status.verdict.value}"
         super().__init__(f"not approved: the job is {verdict}", ref=status.ref, code=status.code)
         self.status = status
+
+
+_Reason = Literal["oversized", "malformed", "unsigned", "undated", "stale", "future"]
+
+
+class CallbackError(SmileJobsError):
+    """A callback must not be believed, or cannot be read.
+
+    Attributes:
+        reason: Why. "oversized": it has too many bytes (HTTP 413). "malformed": it is not JSON, has the wrong shape or
+            names no job (400). And what anybody could have sent (401): "unsigned", its signature is missing or not this
+            partner's; "undated", its timestamp names no instant; "stale", it is too old; "future", it is not from the
+            past.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: _Reason,
+        ref: "JobRef | None" = None,
+    ) -> None:
+        super().__init__(message, ref=ref)
+        self.reason: _Reason = reason

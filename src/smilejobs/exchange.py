@@ -31,6 +31,9 @@ class Exchange:
         now: The wall clock, aware.
         max_connections: How many requests may be under way at once.
         rate: How many may begin in one second, evenly spread; None for no limit.
+
+    Attributes:
+        longest_poll: Seconds; no poll takes longer once it has its turn.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class Exchange:
         rate: float | None,
     ) -> None:
         self._transport = transport
+        self.longest_poll = transport.request_timeout
         self._credentials = credentials
         self._now = now
         self._max_connections = max_connections
@@ -58,27 +62,54 @@ class Exchange:
             SmileJobsError: One of its kinds, see `smilejobs.errors`.
             RuntimeError: The client is closed, or belongs to another event loop.
         """
+        await self.take_turn()
+        try:
+            return await self.poll_in_turn(ref, image_links=image_links, history=history)
+        finally:
+            self.end_turn()
+
+    async def take_turn(self) -> None:
+        """Wait for a free connection and a turn of the rate; whoever has them may choose only now what to poll.
+
+        Raises:
+            RuntimeError: The client is closed, or belongs to another event loop.
+        """
         self.check_usable()
-        async with self._limiter:
+        await self._limiter.acquire()
+        try:
             await self._turn()
             self._check_open()
-            body = encode_request(ref, self._credentials, self._now(), image_links=image_links, history=history)
-            try:
-                answer = await self._transport.post(body)
-                status = read_answer(
-                    ref,
-                    self._credentials,
-                    self._now(),
-                    http_status=answer.http_status,
-                    headers=answer.headers,
-                    body=answer.body,
-                    problem=answer.problem,
-                    broke_off=answer.broke_off,
-                )
-            except SmileJobsError as error:
-                error.ref = ref
-                logger.debug("job %s: poll failed: %s", ref.tag, type(error).__name__)
-                raise
+        except BaseException:
+            self._limiter.release()
+            raise
+
+    def end_turn(self) -> None:
+        """Let go of the connection."""
+        self._limiter.release()
+
+    async def poll_in_turn(self, ref: JobRef, *, image_links: bool, history: bool) -> JobStatus:
+        """Ask once about one job, between `take_turn` and `end_turn`.
+
+        Raises:
+            SmileJobsError: One of its kinds, see `smilejobs.errors`.
+        """
+        body = encode_request(ref, self._credentials, self._now(), image_links=image_links, history=history)
+        try:
+            answer = await self._transport.post(body)
+            status = read_answer(
+                ref,
+                self._credentials,
+                self._now(),
+                http_status=answer.http_status,
+                headers=answer.headers,
+                body=answer.body,
+                problem=answer.problem,
+                broke_off=answer.broke_off,
+            )
+        except SmileJobsError as error:
+            error.ref = ref
+            logger.debug("job %s: poll failed: %s", ref.tag, type(error).__name__)
+            raise
         if logger.isEnabledFor(logging.DEBUG):
             logger.debug("job %s: polled: %s", ref.tag, describe(status.code))
         return status

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal, NotRequired, TypedDict, cast
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from attrs import field, frozen
 
@@ -125,44 +125,57 @@ def arguments_from(mapping: Mapping[str, str], *, insecure_http: bool = False) -
     return arguments
 
 
-def _checked_url(base_url: object, *, insecure_http: bool) -> str:
-    if not isinstance(base_url, str):
-        raise TypeError(f"base_url must be a string, not {type(base_url).__name__}")
+def split_url(url: object, name: str) -> SplitResult:
+    """Return the parts of an absolute URL, of ``https://`` or ``http://``, that names a host and no user.
+
+    Args:
+        url: What is to be a URL.
+        name: What the caller calls the argument; it opens the error text.
+
+    Raises:
+        TypeError: It is no string.
+        ValueError: It is no such URL.
+    """
+    if not isinstance(url, str):
+        raise TypeError(f"{name} must be a string, not {type(url).__name__}")
     try:
-        parts = urlsplit(base_url)
+        parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError:
-        raise ValueError("base_url is not a URL") from None
-    if (
-        parts.scheme not in ("https", "http")
-        or not host
-        or not base_url.isascii()
-        or not base_url.isprintable()
-        or " " in base_url
-    ):
-        raise ValueError("base_url must be an absolute https:// URL")
-    if "@" in parts.netloc or "?" in base_url or "#" in base_url:
-        raise ValueError("base_url must not hold a user name, a query or a fragment")
+        raise ValueError(f"{name} is not a URL") from None
+    if parts.scheme not in ("https", "http") or not host or not url.isascii() or not url.isprintable() or " " in url:
+        raise ValueError(f"{name} must be an absolute https:// URL")
+    if "@" in parts.netloc or "#" in url:
+        raise ValueError(f"{name} must not hold a user name or a fragment")
     if not _NETLOC.fullmatch(parts.netloc):
-        raise ValueError("base_url is not a URL")
-    if not parts.path.rstrip("/").endswith("/v1"):
-        raise ValueError("base_url must end in /v1, for example https://testapi.smileidentity.com/v1")
-    if parts.scheme == "http" and not insecure_http and not _is_loopback(host):
-        raise ValueError(
-            "base_url must be https: whoever sees one signed request can sign any other; "
-            "plain http is for loopback, or for a network that you trust with insecure_http=True"
-        )
-    return base_url.rstrip("/")
+        raise ValueError(f"{name} is not a URL")
+    return parts
 
 
-# urlsplit reads the host of "[::1].example.org" as "::1".
-_NETLOC = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z_-]{1,63}(\.[0-9A-Za-z_-]{1,63})*\.?)(:[0-9]*)?")
-
-
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Say whether *host*, "localhost" or an IP address, is this machine; other names are not looked up."""
     if host == "localhost":
         return True
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _checked_url(base_url: str | None, *, insecure_http: bool) -> str:
+    parts = split_url(base_url, "base_url")
+    url, host = str(base_url), str(parts.hostname)
+    if "?" in url:
+        raise ValueError("base_url must not hold a query")
+    if not parts.path.rstrip("/").endswith("/v1"):
+        raise ValueError("base_url must end in /v1, for example https://testapi.smileidentity.com/v1")
+    if parts.scheme == "http" and not insecure_http and not is_loopback(host):
+        raise ValueError(
+            "base_url must be https: whoever sees one signed request can sign any other; "
+            "plain http is for loopback, or for a network that you trust with insecure_http=True"
+        )
+    return url.rstrip("/")
+
+
+# urlsplit reads the host of "[::1].example.org" as "::1".
+_NETLOC = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z_-]{1,63}(\.[0-9A-Za-z_-]{1,63})*\.?)(:[0-9]*)?")

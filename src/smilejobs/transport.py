@@ -3,18 +3,28 @@
 Their errors become ours here; nothing of theirs passes upwards.
 """
 
+import asyncio
+import logging
 import ssl
 import sys
+from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import lru_cache
-from typing import Any, Protocol
+from importlib.util import find_spec
+from typing import Any, Literal, Protocol, get_args
+from urllib.request import getproxies, proxy_bypass
 
 import anyio
 import httpx
 from attrs import evolve, frozen
 
 from smilejobs.errors import RequestError
+
+TransportName = Literal["httpx", "aiohttp"]
+"""What carries the requests of the own pool: "httpx" on asyncio and trio, "aiohttp" (extra ``fast``) on asyncio."""
+
+logger = logging.getLogger("smilejobs")
 
 _KEEPALIVE = 75.0
 """Seconds for which an idle connection is kept: longer than the longest delay between two polls."""
@@ -81,6 +91,8 @@ class Answer:
 class Transport:
     """POSTs bodies to one URL, over a pool of its own or a client of the caller's.
 
+    The own pool opens with its first request, because only then the event loop is known. It trusts what httpx trusts by
+    default, and goes through the proxy that ``HTTPS_PROXY`` or ``ALL_PROXY`` names unless ``NO_PROXY`` says otherwise.
     Plain http, which is allowed for loopback, never goes through a proxy: that would carry signatures off the machine.
 
     Args:
@@ -90,10 +102,13 @@ class Transport:
         max_connections: The size of the own pool; its connections are kept alive between polls.
         request_timeout: Seconds for one request, from connecting to the last byte.
         max_response_bytes: The most bytes of a body, after decompression.
+        transport: What the own pool is made of; None for aiohttp where that is installed and asyncio is running.
 
     Raises:
+        ImportError: The extra that *transport* needs is missing.
         TypeError: *http_client* is not an asynchronous client.
-        ValueError: *url* is not a URL.
+        ValueError: *url* or the proxy of the environment is not a URL, *transport* is unknown, or cannot use that
+            proxy, or comes with an *http_client*.
     """
 
     def __init__(
@@ -105,8 +120,11 @@ class Transport:
         max_connections: int,
         request_timeout: float,
         max_response_bytes: int,
+        transport: TransportName | None = None,
     ) -> None:
-        self._request_timeout = request_timeout
+        if transport not in (None, *get_args(TransportName)):
+            raise ValueError(f"transport must be 'httpx', 'aiohttp' or None, not {transport!r}")
+        self.request_timeout = request_timeout
         self._max_response_bytes = max_response_bytes
         self._own: _Pool | None = None
         try:
@@ -115,17 +133,10 @@ class Transport:
             raise ValueError("base_url is not a URL") from None
         self._open: Callable[[bytes], AbstractAsyncContextManager[HTTPResponse]]
         if http_client is None:
-            limits = httpx.Limits(
-                max_connections=max_connections,
-                max_keepalive_connections=max_connections,
-                keepalive_expiry=_KEEPALIVE,
-            )
-            self._own = _Pool(
-                limits=limits,
-                timeout=None,  # the scope in post() is the timeout
-                trust_env=parsed_url.scheme == "https",
-            )
-            self._open = _over_pool(self._own, parsed_url, headers)
+            self._own = _Pool(parsed_url, headers, max_connections, transport)
+            self._open = self._own.send
+        elif transport is not None:
+            raise ValueError("http_client has a transport of its own; leave out transport=, or http_client=")
         elif not _is_asynchronous(http_client):
             raise TypeError("http_client must be an httpx.AsyncClient or httpx2.AsyncClient, opened by you")
         else:
@@ -136,12 +147,13 @@ class Transport:
 
         Raises:
             RequestError: There was no answer.
+            RuntimeError: aiohttp was asked for, and the event loop is not asyncio's.
         """
         answer: Answer | None = None
         pieces: list[bytes] = []
         size = 0
         try:
-            with anyio.move_on_after(self._request_timeout) as scope:
+            with anyio.move_on_after(self.request_timeout) as scope:
                 async with self._open(body) as response:
                     answer = Answer(response.status_code, response.headers)
                     if response.headers.get("content-encoding", "").strip().lower() not in _ENCODINGS:
@@ -155,13 +167,13 @@ class Transport:
                             pieces.append(piece)
         except _errors("HTTPStatusError") as error:  # raised by a hook of an injected client
             return Answer(error.response.status_code, error.response.headers, problem="a hook of the client refused it")
-        except (OSError, *_errors("RequestError")) as error:
+        except (OSError, *_errors("RequestError"), *_errors("ClientError")) as error:
             if answer is not None:
-                return evolve(answer, problem=f"it broke off ({type(error).__name__})", broke_off=True)
+                return evolve(answer, problem=f"it broke off ({_kind(error)})", broke_off=True)
             failure = _no_answer(error)
         else:
             if answer is None:
-                raise RequestError(f"no answer within {self._request_timeout:.10g} s")
+                raise RequestError(f"no answer within {self.request_timeout:.10g} s")
             if size <= self._max_response_bytes and not scope.cancelled_caught:
                 return Answer(answer.http_status, answer.headers, b"".join(pieces))
             return self._incomplete(answer, size)
@@ -171,7 +183,7 @@ class Transport:
     def _incomplete(self, answer: Answer, size: int) -> Answer:
         if size > self._max_response_bytes:
             return evolve(answer, problem=f"it is larger than {self._max_response_bytes} bytes")
-        return evolve(answer, problem=f"it did not end within {self._request_timeout:.10g} s", broke_off=True)
+        return evolve(answer, problem=f"it did not end within {self.request_timeout:.10g} s", broke_off=True)
 
     async def aclose(self) -> None:
         """Close the own pool."""
@@ -179,42 +191,86 @@ class Transport:
             await self._own.aclose()
 
 
-class _NoCookies(httpx.Cookies):
-    """Keeps no cookies. There are none to keep, and looking for them is a tenth of the cost of a request."""
+class _Pool:
+    """Connections of our own.
 
-    def extract_cookies(self, response: httpx.Response) -> None:
-        pass
+    The transports of httpx are used without its client: that adds redirects, cookies, authentication and a log, none of
+    which is wanted here, and half of the cost of a request. What is the same for every request is made once.
+    """
 
-
-class _Pool(httpx.AsyncClient):
-    @property  # type: ignore[misc]  # nobody sets it
-    def cookies(self) -> httpx.Cookies:  # pyright: ignore[reportIncompatibleMethodOverride]  # ditto
-        return _NO_COOKIES
-
-
-_NO_COOKIES = _NoCookies()
-
-
-def _over_pool(
-    pool: _Pool, url: httpx.URL, headers: Mapping[str, str]
-) -> Callable[[bytes], AbstractAsyncContextManager[HTTPResponse]]:
-    """What is the same for every request is made once, and nothing is merged: cheaper than ``pool.stream()``."""
-    same = {"Host": url.netloc.decode("ascii"), **headers}
-
-    @lru_cache(maxsize=64)
-    def headers_of(length: int) -> httpx.Headers:
-        return httpx.Headers({**same, "Content-Length": str(length)})
+    def __init__(
+        self, url: httpx.URL, headers: Mapping[str, str], max_connections: int, name: TransportName | None
+    ) -> None:
+        self._url = url
+        self._headers = {"Host": url.netloc.decode("ascii"), **headers}
+        self._headers_of = lru_cache(maxsize=64)(self._with_length)
+        self._max_connections = max_connections
+        self._name = name
+        self._trust = httpx.create_ssl_context()
+        self._proxy = _proxy_for(url, self._trust) if url.scheme == "https" else None
+        self._transport: httpx.AsyncBaseTransport | None = None
+        socks = self._proxy is not None and self._proxy.url.scheme.startswith("socks")
+        if name == "aiohttp":
+            if socks:
+                raise ValueError("aiohttp cannot use the SOCKS proxy of the environment; transport='httpx' can")
+            _import_fast()
+        elif name == "httpx" or socks or find_spec("httpx_aiohttp") is None:
+            self._transport = self._over_httpcore()
 
     @asynccontextmanager
-    async def send(body: bytes) -> AsyncIterator[HTTPResponse]:
-        request = httpx.Request("POST", url, headers=headers_of(len(body)), stream=_Body(body))
-        response = await pool.send(request, stream=True, auth=None, follow_redirects=False)
+    async def send(self, body: bytes) -> AsyncIterator[HTTPResponse]:
+        if self._transport is None:
+            self._transport = self._for_this_event_loop()
+        request = httpx.Request("POST", self._url, headers=self._headers_of(len(body)), content=body)
+        request.stream = _Body(body)
+        response = await self._transport.handle_async_request(request)
         try:
             yield response
         finally:
             await response.aclose()
 
-    return send
+    async def aclose(self) -> None:
+        if self._transport is not None:
+            await self._transport.aclose()
+
+    def _with_length(self, length: int) -> httpx.Headers:
+        return httpx.Headers({**self._headers, "Content-Length": str(length)})
+
+    def _for_this_event_loop(self) -> httpx.AsyncBaseTransport:
+        if _is_asyncio():
+            try:
+                return self._over_aiohttp()
+            except ImportError as error:
+                if self._name == "aiohttp":
+                    raise
+                logger.warning("the extra 'fast' is broken, so requests are slower than they could be: %s", error)
+        elif self._name == "aiohttp":
+            raise RuntimeError("transport='aiohttp' needs asyncio; transport='httpx' works on trio as well")
+        return self._over_httpcore()
+
+    def _over_httpcore(self) -> httpx.AsyncBaseTransport:
+        limits = httpx.Limits(
+            max_connections=self._max_connections,
+            max_keepalive_connections=self._max_connections,
+            keepalive_expiry=_KEEPALIVE,
+        )
+        return httpx.AsyncHTTPTransport(verify=self._trust, limits=limits, proxy=self._proxy)
+
+    def _over_aiohttp(self) -> httpx.AsyncBaseTransport:
+        aiohttp, httpx_aiohttp = _import_fast()
+        proxy = self._proxy
+        if proxy is not None and proxy.raw_auth is not None:
+            # As a header: the way in which httpx-aiohttp hands credentials over is deprecated by aiohttp.
+            credentials = b64encode(b":".join(proxy.raw_auth)).decode("ascii")
+            proxy = httpx.Proxy(proxy.url, headers={"Proxy-Authorization": f"Basic {credentials}"})
+
+        def session() -> aiohttp.ClientSession:
+            connector = aiohttp.TCPConnector(
+                limit=self._max_connections, keepalive_timeout=_KEEPALIVE, ssl=self._trust
+            )
+            return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+
+        return httpx_aiohttp.AiohttpTransport(verify=self._trust, proxy=proxy, client=session)
 
 
 class _Body(httpx.AsyncByteStream):
@@ -230,6 +286,38 @@ class _Body(httpx.AsyncByteStream):
         for piece in self._pieces:
             return piece
         raise StopAsyncIteration
+
+
+def _proxy_for(url: httpx.URL, trust: ssl.SSLContext) -> httpx.Proxy | None:
+    """Return the proxy that the environment names for an https URL."""
+    proxies = getproxies()
+    address = proxies.get("https") or proxies.get("all")
+    if not address or proxy_bypass(url.raw_host.decode("ascii")) or proxy_bypass(url.netloc.decode("ascii")):
+        return None
+    try:
+        proxy = httpx.Proxy(address if "://" in address else f"http://{address}")
+    except (httpx.InvalidURL, ValueError):
+        raise ValueError("the proxy of the environment is not a URL of a proxy; see HTTPS_PROXY, ALL_PROXY") from None
+    if proxy.url.scheme == "https":
+        proxy.ssl_context = trust
+    return proxy
+
+
+def _import_fast() -> tuple[ModuleType, ModuleType]:
+    try:
+        import aiohttp
+        import httpx_aiohttp
+    except ModuleNotFoundError as error:
+        raise ImportError("transport='aiohttp' needs an extra: pip install 'smilejobs[fast]'") from error
+    return aiohttp, httpx_aiohttp
+
+
+def _is_asyncio() -> bool:
+    """Whether a task of asyncio is running; trio may run inside of an event loop of asyncio, but not in its tasks."""
+    try:
+        return asyncio.current_task() is not None
+    except RuntimeError:
+        return False
 
 
 def _over_injected(
@@ -250,14 +338,37 @@ def _is_asynchronous(http_client: object) -> bool:
 
 
 def _errors(name: str) -> tuple[Any, ...]:
-    """Return httpx's errors of that name, and those of httpx2, which whoever injects its client has imported."""
-    libraries = (httpx, sys.modules.get("httpx2"))
-    return tuple(getattr(library, name) for library in libraries if library is not None)
+    """Return the errors of that name of httpx, and of those libraries beside it that somebody has imported."""
+    libraries = (httpx, sys.modules.get("httpx2"), sys.modules.get("aiohttp"))
+    return tuple(getattr(library, name) for library in libraries if hasattr(library, name))
+
+
+_KINDS = {
+    "ClientHttpProxyError": "ProxyError",
+    "ClientConnectorError": "ConnectError",
+    "ServerDisconnectedError": "RemoteProtocolError",
+    "ClientResponseError": "RemoteProtocolError",
+    "ClientPayloadError": "RemoteProtocolError",
+    "ClientError": "ReadError",
+}
+"""The errors of aiohttp, the special before the general, and what httpx calls the same."""
+
+
+def _kind(error: Exception) -> str:
+    """Return httpx's name for what went wrong.
+
+    httpx-aiohttp calls nearly everything ConnectTimeout, or passes it on as it is: the cause says what it was.
+    """
+    for cause in _chain(error):
+        for name, kind in _KINDS.items():
+            if isinstance(cause, _errors(name)):
+                return kind
+    return type(error).__name__
 
 
 def _no_answer(error: Exception) -> RequestError:
     untrusted = any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _chain(error))
-    why = "the server's certificate is not trusted" if untrusted else type(error).__name__
+    why = "the server's certificate is not trusted" if untrusted else _kind(error)
     return RequestError(f"no answer: {why}", transient=not untrusted)
 
 

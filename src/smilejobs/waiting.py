@@ -14,7 +14,7 @@ from smilejobs.errors import SmileJobsError
 from smilejobs.exchange import Exchange
 from smilejobs.model.jobs import JobRef, JobStatus
 from smilejobs.polling.pace import Backoff
-from smilejobs.polling.rules import Decision, GiveUp, PollState, Sleep, Terms, begin, step, timed_out
+from smilejobs.polling.rules import Decision, GiveUp, PollState, Sleep, Terms, begin, start, step, timed_out
 
 logger = logging.getLogger("smilejobs")
 
@@ -127,9 +127,7 @@ class Wait:
         self._exchange.check_usable()
         self._started = True
         state = self._state
-        state.started = anyio.current_time()
-        if state.ref.submitted_at is not None:
-            state.age_at_start = max(0.0, (self._now() - state.ref.submitted_at).total_seconds())
+        start(state, anyio.current_time(), self._now())
         self._due = state.started + state.terms.first_after
 
     async def _poll_while(self, goes_on: Callable[[Decision], bool]) -> Decision:

@@ -14,6 +14,9 @@ import httpx2
 import smilejobs
 from smilejobs import (
     ApiError,
+    Callback,
+    CallbackError,
+    CallbackVerifier,
     Client,
     ClientOptions,
     Credentials,
@@ -181,6 +184,33 @@ def links(images: ImageLinks) -> None:
     mapping: Mapping[str, ImageLink] = images
     ImageLinks(links=mapping, error="x")
     ImageLink(url="https://a.example/a.jpg")
+
+
+def callbacks(credentials: Credentials, body: bytes) -> None:
+    """A verifier takes bytes; a callback is a value without a verdict; an error says why."""
+    verifier = CallbackVerifier(credentials)
+    CallbackVerifier(credentials, max_age=None, max_bytes=1024, now=utc_now)
+    CallbackVerifier(credentials, max_age=timedelta(minutes=5))
+    CallbackVerifier(credentials, max_age=300)
+    assert_type(verifier.max_bytes, int)
+    try:
+        callback = verifier.verify(body)
+    except CallbackError as error:
+        assert_type(error.reason, Literal["oversized", "malformed", "unsigned", "undated", "stale", "future"])
+        assert_type(error.ref, JobRef | None)
+        _ours: SmileJobsError = error
+    else:
+        assert_type(callback, Callback)
+        assert_type(callback.ref, JobRef)
+        assert_type(callback.result, JobResult)
+        assert_type(callback.image_links, ImageLinks | None)
+        assert_type(callback.timestamp, datetime | None)
+        assert_type(callback.duplicate, bool)
+        callback.duplicate = True  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+
+    verifier.verify("{}")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    CallbackVerifier("085", "k")  # type: ignore[arg-type, call-arg]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    CallbackVerifier(credentials, max_age="5")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def names(ref: JobRef, credentials: Credentials) -> None:

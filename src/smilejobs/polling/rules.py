@@ -4,6 +4,7 @@
 for many, does as he is told; nobody else knows what "pending", "transient", "not found yet" and "final" mean.
 """
 
+from datetime import datetime
 from typing import Literal, get_args
 
 from attrs import define, field, frozen
@@ -22,7 +23,8 @@ from smilejobs.polling.pace import Backoff, Pace, PaceFunction
 
 Until = Literal["complete", "final"]
 
-_SAME_INSTANT = 1e-6
+SAME_INSTANT = 1e-6
+"""Seconds: what a clock of floating point numbers cannot tell apart after some sums."""
 
 
 def _timeout(value: Duration | None) -> float | None:
@@ -135,11 +137,25 @@ class GiveUp:
 Decision = Sleep | Done | GiveUp
 
 
+def start(state: PollState, now: float, wall_clock: datetime) -> None:
+    """Take note that the wait begins at the instant *now*, which the wall clock (aware) calls *wall_clock*."""
+    state.started = now
+    if state.ref.submitted_at is not None:
+        state.age_at_start = max(0.0, (wall_clock - state.ref.submitted_at).total_seconds())
+
+
 def begin(state: PollState, now: float) -> GiveUp | None:
-    """Take note that a poll begins at the instant *now*; refuse it if the deadline has come and it is not the first."""
-    if state.polls and state.deadline is not None and now >= state.deadline - _SAME_INSTANT:
+    """Take note that a poll begins at the instant *now*; refuse it if the wait is over."""
+    over = end(state, now)
+    if over is None:
+        state.polls += 1
+    return over
+
+
+def end(state: PollState, now: float) -> GiveUp | None:
+    """Say whether the deadline has come by the instant *now*; before the first poll it has not."""
+    if state.polls and state.deadline is not None and now >= state.deadline - SAME_INSTANT:
         return GiveUp(timed_out(state, now))
-    state.polls += 1
     return None
 
 

@@ -16,6 +16,7 @@ from typing import TypeVar
 from cattrs import ClassValidationError, Converter, IterableValidationError
 from cattrs.gen import make_dict_structure_fn, override
 
+from smilejobs.model.callback import Callback
 from smilejobs.model.jobs import JobRef, JobResult, JobStatus, PartnerParams
 from smilejobs.model.links import ImageLink, ImageLinks
 
@@ -79,9 +80,35 @@ def decode_status(body: JSONObject, ref: JobRef, retry_after: float | None) -> J
     try:
         return _structure_status(given, JobStatus)
     except (ClassValidationError, IterableValidationError) as error:
-        paths = sorted(set(_paths(error, "")))
-        more = f" and {len(paths) - _MOST_PATHS} more" if len(paths) > _MOST_PATHS else ""
-        raise UnreadableError(f"wrong shape at {', '.join(paths[:_MOST_PATHS])}{more}") from None
+        raise _wrong_shape(error, "") from None
+
+
+def decode_callback(body: JSONObject) -> Callback:
+    """Return what the callback *body* says.
+
+    It is a result, or has one under ``result`` in the manner of an answer, as the vendor's examples of 2019 do.
+
+    Raises:
+        UnreadableError: It has the wrong shape, or names no job.
+    """
+    inner = body.get("result")
+    given, path = (inner, "result") if isinstance(inner, dict) and "PartnerParams" not in body else (body, "")
+    links = [links for links in (body.get("image_links"), given.get("ImageLinks")) if isinstance(links, dict)]
+    try:
+        result = _entry(given, JobResult)
+    except ClassValidationError as error:
+        raise _wrong_shape(error, path) from None
+    params = result.partner_params or PartnerParams()
+    try:
+        ref = JobRef(params.user_id or "", params.job_id or "")
+    except ValueError as error:
+        raise UnreadableError(f"its PartnerParams name no job: {error}") from None
+    return Callback(
+        ref=ref,
+        result=result,
+        image_links=_links(links[0], ImageLinks) if links else None,
+        timestamp=parse_timestamp(body.get("timestamp")),
+    )
 
 
 def is_true(value: object) -> bool:
@@ -265,6 +292,12 @@ _KEYS: Mapping[type, Mapping[str, tuple[str, _Hook | None]]] = {
     JobResult: _RESULT_KEYS,
     PartnerParams: _PARAMS_KEYS,
 }
+
+
+def _wrong_shape(error: BaseException, path: str) -> UnreadableError:
+    paths = sorted(set(_paths(error, path)))
+    more = f" and {len(paths) - _MOST_PATHS} more" if len(paths) > _MOST_PATHS else ""
+    return UnreadableError(f"wrong shape at {', '.join(paths[:_MOST_PATHS])}{more}")
 
 
 def _paths(error: BaseException, path: str) -> Iterator[str]:

@@ -1,0 +1,141 @@
+"""Tell the vendor's callbacks from everybody else's.
+
+Smile ID POSTs the result of a job to a URL of yours: one flat JSON object with the signature in it, up to 1.5 MB,
+maybe several times, maybe a provisional result first. Source: the vendor's FAQ about callbacks, and one that was seen.
+"""
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from threading import Lock
+
+from attrs import evolve
+
+from smilejobs.clock import aware, utcnow
+from smilejobs.durations import Duration, positive, seconds
+from smilejobs.errors import CallbackError
+from smilejobs.model.callback import Callback
+from smilejobs.settings import Credentials
+from smilejobs.wire.codec import UnreadableError, decode_callback, decode_object
+from smilejobs.wire.signature import verify
+
+_MOST_AHEAD = 60.0
+"""Seconds by which the vendor's clock may be ahead of ours."""
+
+_MOST_PAIRS = 100_000
+"""What 100 callbacks a second bring in 15 minutes; some 20 MB."""
+
+
+class CallbackVerifier:
+    """Reads callbacks, and refuses those that do not come from the vendor or come too late.
+
+    What a callback that passes proves is little: somebody has seen one valid pair of timestamp and signature of this
+    partner, within the last *max_age*. The signature covers neither body nor job, and any request or answer of the API
+    holds such a pair, so the rest may be made up. Let a callback wake who waits, and believe the API's answer.
+
+    A pair that comes again is no reason to refuse: the vendor repeats what was not answered with a 2xx, and two jobs
+    that end in the same millisecond have the same pair. It is marked as `Callback.duplicate`, whatever body comes with
+    it. For that, pairs are kept as long as they are not too old, 100,000 at most, those seen last; another process,
+    and the next start, know nothing of them.
+
+    One verifier serves any number of tasks and threads.
+
+    Args:
+        credentials: The partner, and the signature key of the environment that the callbacks come from.
+        max_age: Seconds (or a timedelta) after which a callback is refused; None to leave its timestamp unread, for
+            example for callbacks that were stored. A callback's clock may be up to a minute ahead.
+        max_bytes: The most bytes of a body. A handler should stop reading there: by then they are in memory.
+        now: The wall clock, as a function that returns an aware datetime.
+
+    Attributes:
+        max_bytes: As given.
+
+    Raises:
+        TypeError: An argument has the wrong type.
+        ValueError: An argument can never be right; the text names it.
+    """
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        *,
+        max_age: Duration | None = timedelta(minutes=15),
+        max_bytes: int = 4 * 1024 * 1024,
+        now: Callable[[], datetime] = utcnow,
+    ) -> None:
+        if not isinstance(credentials, Credentials):
+            raise TypeError(f"credentials must be Credentials(partner_id, api_key), not {type(credentials).__name__}")
+        positive(max_bytes, "max_bytes")
+        self.max_bytes = max_bytes
+        self._credentials = credentials
+        self._max_age = None if max_age is None else seconds(max_age, "max_age", zero=False)
+        self._now = aware(now)
+        self._pairs: OrderedDict[str, float] = OrderedDict()
+        """By signature, which stands for its timestamp: the moment after which it is too old. Those seen last, last."""
+        self._lock = Lock()
+
+    def verify(self, body: bytes) -> Callback:
+        """Return what a callback says.
+
+        The body may also have the shape of an answer of the API, which the vendor's examples of 2019 give it.
+
+        Args:
+            body: The body of the request as it came: bytes, not what a framework has parsed.
+
+        Raises:
+            TypeError: *body* is not bytes.
+            CallbackError: It must not be believed, or cannot be read; ``reason`` says which.
+        """
+        if not isinstance(body, bytes):
+            raise TypeError(f"body must be the body of the request as bytes, not {type(body).__name__}")
+        if len(body) > self.max_bytes:
+            raise CallbackError(f"the callback is larger than {self.max_bytes} bytes", reason="oversized")
+        try:
+            data = decode_object(body)
+            signature = data.get("signature")
+            if not verify(self._credentials, data.get("timestamp"), signature):
+                raise CallbackError(
+                    "the callback's signature does not verify: it does not come from Smile ID, or this API key is not "
+                    "the one of the environment that it comes from",
+                    reason="unsigned",
+                )
+            callback = decode_callback(data)
+        except UnreadableError as error:
+            raise CallbackError(f"the callback cannot be read: {error}", reason="malformed") from None
+        now = self._now().timestamp()
+        until = math.inf if self._max_age is None else _last_moment(callback, now, self._max_age)
+        return evolve(callback, duplicate=self._seen_before(str(signature), until, now))
+
+    def _seen_before(self, signature: str, until: float, now: float) -> bool:
+        with self._lock:
+            duplicate = signature in self._pairs
+            self._pairs[signature] = until
+            self._pairs.move_to_end(signature)
+            while len(self._pairs) > _MOST_PAIRS or next(iter(self._pairs.values())) < now:
+                self._pairs.popitem(last=False)
+            return duplicate
+
+
+def _last_moment(callback: Callback, now: float, max_age: float) -> float:
+    """Return the moment after which the callback is too old.
+
+    Raises:
+        CallbackError: It is past, or the callback is not from the past at all.
+    """
+    if callback.timestamp is None:
+        raise CallbackError(
+            "the callback's timestamp names no instant, so its age cannot be known", reason="undated", ref=callback.ref
+        )
+    made = callback.timestamp.timestamp()
+    if made > now + _MOST_AHEAD:
+        raise CallbackError(
+            f"the callback is dated {made - now:.0f} s from now: check this machine's clock",
+            reason="future",
+            ref=callback.ref,
+        )
+    if made + max_age < now:
+        raise CallbackError(
+            f"the callback is {now - made:.0f} s old, and max_age is {max_age:.10g} s", reason="stale", ref=callback.ref
+        )
+    return made + max_age

@@ -1,0 +1,467 @@
+"""Many jobs: one heap, few workers, the same rules as for one job.
+
+A pending job is an entry in a heap, ordered by the instant at which it is due; no task waits for it. One worker at a
+time stands at the head of the heap until something is due and it may be sent, then takes it, and the next one stands
+there. The fleet's clock stands still while the consumer has more outcomes than it takes: nothing is polled then, and no
+job's timeout runs.
+"""
+
+import math
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sized
+from contextlib import aclosing, asynccontextmanager
+from datetime import datetime
+from functools import partial
+from heapq import heappop, heappush
+from sys import intern
+from types import MappingProxyType
+from typing import Self
+
+import anyio
+from attrs import define, evolve, frozen
+
+from smilejobs.errors import CredentialsError, SmileJobsError
+from smilejobs.exchange import Exchange
+from smilejobs.model.jobs import JobRef, JobStatus
+from smilejobs.polling.brake import Brake
+from smilejobs.polling.rules import (
+    SAME_INSTANT,
+    Done,
+    GiveUp,
+    PollState,
+    Sleep,
+    Terms,
+    begin,
+    end,
+    start,
+    step,
+    timed_out,
+)
+
+JobRefLike = JobRef | tuple[str, str]
+JobRefs = Iterable[JobRefLike] | AsyncIterable[JobRefLike]
+"""What collections are made of: refs, or pairs of ``user_id`` and ``job_id``; from an iterable of either kind."""
+
+_NOTHING: Mapping[str, object] = MappingProxyType({})
+_TICK = 0.2
+"""Seconds between two reports of progress."""
+
+
+@frozen(kw_only=True)
+class Outcome:
+    """How the waiting for one job of many has ended: either *status* or *error* is given.
+
+    Attributes:
+        index: The position of the job in the input, from 0.
+        ref: The job, as the input named it.
+        status: The answer that ended the wait.
+        error: Why there is none; what `Client.wait` would have raised.
+        polls: How many polls it took.
+        elapsed: Seconds from the first poll to the end, without those for which the consumer kept the fleet waiting.
+    """
+
+    index: int
+    ref: JobRef
+    status: JobStatus | None = None
+    error: SmileJobsError | None = None
+    polls: int
+    elapsed: float
+
+
+@frozen(kw_only=True)
+class Progress:
+    """How far a fleet is.
+
+    Attributes:
+        pending: Jobs that were read from the input and have not ended.
+        done: Jobs that ended with a status.
+        failed: Jobs that ended with an error.
+        polls: Polls that were begun.
+        braked: Whether polls are held back because the API cannot keep up.
+        polls_per_second: Over the last seconds.
+        eta: Seconds to the end at the present speed; None where the size of the input or the speed is not known.
+    """
+
+    pending: int
+    done: int
+    failed: int
+    polls: int
+    braked: bool
+    polls_per_second: float
+    eta: float | None
+
+
+@define(kw_only=True, eq=False)
+class _Entry(PollState):
+    index: int
+    others: list[tuple[int, JobRef]] | None = None
+
+
+class _Signal:
+    """Wakes those who wait for it at that moment."""
+
+    _event: anyio.Event | None = None
+
+    def set(self) -> None:
+        if self._event is not None:
+            self._event.set()
+            self._event = None
+
+    async def wait(self) -> None:
+        if self._event is None:
+            self._event = anyio.Event()
+        await self._event.wait()
+
+
+class Fleet:
+    """Polls jobs until each has ended; iterate over it to get the outcomes. See `Client.wait_many`.
+
+    Args:
+        exchange: Asks.
+        refs: The jobs.
+        terms: What the caller wants, for each.
+        now: The wall clock, aware; read once per job, for its age.
+        concurrency: How many polls may be under way at once.
+        max_pending: How many jobs may be pending at once.
+        on_progress: Told every 0.2 s, and at the end.
+        image_links: Ask for links.
+        history: Ask for the history.
+    """
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        refs: JobRefs,
+        terms: Terms,
+        *,
+        now: Callable[[], datetime],
+        concurrency: int,
+        max_pending: int,
+        on_progress: Callable[[Progress], None] | None,
+        image_links: bool,
+        history: bool,
+    ) -> None:
+        self._exchange = exchange
+        self._refs = refs
+        self._terms = terms
+        self._wall_clock = now
+        self._concurrency = concurrency
+        self._max_pending = max_pending
+        self._on_progress = on_progress
+        self._image_links = image_links
+        self._history = history
+        self._heap: list[tuple[float, int, _Entry]] = []
+        self._entries: dict[JobRef, _Entry] = {}
+        self._brake = Brake(max_hint=terms.max_hint)
+        self._outcomes: deque[Outcome] = deque()
+        self._started = 0.0
+        self._stood_still = 0.0
+        self._still_since: float | None = None
+        self._read = 0
+        self._unstarted = 0
+        self._done = 0
+        self._failed = 0
+        self._polls = 0
+        self._input_ended = False
+        self._distrusted = False
+        self._over = False
+        self._error: Exception | None = None
+        self._changed = _Signal()
+        self._news = _Signal()
+        self._taken = _Signal()
+        self._room = _Signal()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[Self, None]:
+        """Poll while the block runs.
+
+        Raises:
+            RuntimeError: The client is closed, or belongs to another event loop.
+        """
+        self._exchange.check_usable()
+        self._started = anyio.current_time()
+        self._lead = anyio.Lock(fast_acquire=True)
+        self._scope = anyio.CancelScope()
+        error: BaseException | None = None
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._run)
+            try:
+                yield self
+            except anyio.get_cancelled_exc_class():
+                raise
+            except BaseException as of_the_block:  # noqa: BLE001  # raised below, where no group wraps it
+                error = of_the_block
+            finally:
+                self._end()
+        if error is not None:
+            raise error
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Outcome:
+        while not self._outcomes:
+            if self._error is not None:
+                error, self._error = self._error, None
+                raise error
+            if self._over:
+                raise StopAsyncIteration
+            await self._news.wait()
+        self._taken.set()
+        return self._outcomes.popleft()
+
+    async def _run(self) -> None:
+        with self._scope:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._guarded, self._feed)
+                for _ in range(self._concurrency):
+                    tasks.start_soon(self._guarded, self._work)
+                if self._on_progress is not None:
+                    tasks.start_soon(self._guarded, partial(self._tell, self._on_progress))
+
+    async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Let an error end the batch; the iteration raises it, bare, after the outcomes that are known."""
+        try:
+            await work()
+        except Exception as error:  # noqa: BLE001  # see above
+            self._error = self._error or error
+            self._end()
+
+    def _end(self) -> None:
+        self._over = True
+        self._news.set()
+        self._scope.cancel()
+
+    def _complete(self) -> None:
+        """All is done."""
+        if self._on_progress is not None:
+            self._on_progress(self._progress())
+        self._end()
+
+    # The input
+
+    async def _feed(self) -> None:
+        refs = self._refs
+        if isinstance(refs, AsyncGenerator):
+            async with aclosing(refs):
+                await self._feed_from(refs)
+        elif isinstance(refs, AsyncIterable):
+            await self._feed_from(refs)
+        else:
+            for ref in refs:
+                await self._admit(ref)
+        self._input_ended = True
+        if not self._entries:
+            self._complete()
+
+    async def _feed_from(self, refs: AsyncIterable[JobRefLike]) -> None:
+        async for ref in refs:
+            await self._admit(ref)
+
+    async def _admit(self, item: JobRefLike) -> None:
+        """Take a job in, and wait until there is room for another.
+
+        Few wait for their first poll: those that are pending would be polled after them, and so too late.
+        """
+        index = self._read
+        ref = _ref(item, index)
+        self._read += 1
+        pending = self._entries.get(ref)
+        if pending is None:
+            entry = self._entries[ref] = _Entry(index=index, ref=ref, terms=self._terms)
+            self._unstarted += 1
+            self._push(entry, self._instant(anyio.current_time()))
+        elif pending.others is None:
+            pending.others = [(index, ref)]
+        else:
+            pending.others.append((index, ref))
+        while self._pending >= self._max_pending or self._unstarted >= self._concurrency:
+            await self._room.wait()
+
+    # The workers
+
+    async def _work(self) -> None:
+        while True:
+            async with self._lead:
+                entry, began = await self._next()
+            try:
+                await self._poll(entry, began)
+            finally:
+                self._exchange.end_turn()
+
+    async def _next(self) -> tuple[_Entry, float]:
+        """Return the job that is due first, as soon as it may be polled, and that instant."""
+        while True:
+            await self._until_due()
+            await self._exchange.take_turn()
+            began = anyio.current_time()
+            entry = self._pop(began)
+            if entry is not None:
+                return entry, began
+            self._exchange.end_turn()
+
+    async def _until_due(self) -> None:
+        while True:
+            if len(self._outcomes) >= self._concurrency:
+                await self._stand_still()
+            real_now = anyio.current_time()
+            delay = self._delay(real_now)
+            if delay < SAME_INSTANT:
+                return
+            with anyio.move_on_after(min(delay, self._until_deadline(real_now))):
+                await self._changed.wait()
+
+    async def _stand_still(self) -> None:
+        self._still_since = anyio.current_time()
+        while len(self._outcomes) >= self._concurrency:
+            await self._taken.wait()
+        self._stood_still += anyio.current_time() - self._still_since
+        self._still_since = None
+
+    def _delay(self, real_now: float) -> float:
+        """Seconds until something is due and may be polled."""
+        if not self._heap:
+            return math.inf
+        return max(self._heap[0][0] - self._instant(real_now), self._brake.ready_at() - real_now)
+
+    def _until_deadline(self, real_now: float) -> float:
+        """End the jobs whose time is over although they were not polled when due; return the seconds to the next."""
+        now = self._instant(real_now)
+        while self._heap:
+            entry = self._heap[0][2]
+            over = end(entry, now)
+            if over is None:
+                return math.inf if entry.deadline is None or not entry.polls else entry.deadline - now
+            heappop(self._heap)
+            self._finish(entry, over, now)
+        return math.inf
+
+    def _pop(self, real_now: float) -> _Entry | None:
+        """Take the job that is due first, if there still is one; those whose time is over end here."""
+        now = self._instant(real_now)
+        while self._delay(real_now) < SAME_INSTANT:
+            entry = heappop(self._heap)[2]
+            if not entry.polls:
+                start(entry, now, self._wall_clock())
+                self._unstarted -= 1
+                if self._unstarted <= self._concurrency // 2:
+                    self._room.set()
+            over = begin(entry, now)
+            if over is None:
+                self._polls += 1
+                self._brake.begin(real_now)
+                return entry
+            self._finish(entry, over, now)
+        return None
+
+    def _push(self, entry: _Entry, due: float) -> None:
+        heappush(self._heap, (due, entry.index, entry))
+        if self._heap[0][2] is entry:
+            self._changed.set()
+
+    async def _poll(self, entry: _Entry, began: float) -> None:
+        observation: JobStatus | SmileJobsError | None = None
+        try:
+            left = math.inf if entry.deadline is None else entry.deadline - self._instant(began)
+            if left > self._exchange.longest_poll:
+                observation = await self._ask(entry.ref)
+            else:
+                with anyio.move_on_after(left):
+                    observation = await self._ask(entry.ref)
+        except SmileJobsError as error:
+            observation = error
+        real_now = anyio.current_time()
+        now = self._instant(real_now)
+        if observation is None:
+            self._finish(entry, GiveUp(timed_out(entry, now)), now)
+            return
+        self._brake.end(observation, began=began, now=real_now)
+        if isinstance(observation, JobStatus):
+            self._distrusted = False
+        decision = step(entry, observation, now)
+        if isinstance(decision, Sleep):
+            entry.last = _kept(entry.last)
+            self._push(entry, now + decision.delay)
+        else:
+            self._finish(entry, decision, now)
+
+    async def _ask(self, ref: JobRef) -> JobStatus:
+        return await self._exchange.poll_in_turn(ref, image_links=self._image_links, history=self._history)
+
+    def _finish(self, entry: _Entry, decision: Done | GiveUp, now: float) -> None:
+        """Report the job for every time that the input named it.
+
+        Raises:
+            CredentialsError: It is the second in a row.
+        """
+        status, error = (decision.status, None) if isinstance(decision, Done) else (None, decision.error)
+        if isinstance(error, CredentialsError):
+            if self._distrusted:
+                raise error
+            self._distrusted = True
+        elapsed = now - entry.started
+        for index, ref in ((entry.index, entry.ref), *(entry.others or ())):
+            self._outcomes.append(
+                Outcome(index=index, ref=ref, status=status, error=error, polls=entry.polls, elapsed=elapsed)
+            )
+            self._done += error is None
+            self._failed += error is not None
+        del self._entries[entry.ref]
+        self._news.set()
+        self._room.set()
+        if self._input_ended and not self._entries:
+            self._complete()
+
+    # The clock, and the view from outside
+
+    def _instant(self, real_now: float) -> float:
+        """The instant by the fleet's clock; by the event loop's it is *real_now*."""
+        return (real_now if self._still_since is None else self._still_since) - self._stood_still
+
+    @property
+    def _pending(self) -> int:
+        return self._read - self._done - self._failed
+
+    async def _tell(self, on_progress: Callable[[Progress], None]) -> None:
+        while True:
+            await anyio.sleep(_TICK)
+            on_progress(self._progress())
+
+    def _progress(self) -> Progress:
+        now = anyio.current_time()
+        total = len(self._refs) if isinstance(self._refs, Sized) else self._read if self._input_ended else None
+        ended = self._done + self._failed
+        left = None if total is None or not ended else (total - ended) / ended * (self._instant(now) - self._started)
+        return Progress(
+            pending=self._pending,
+            done=self._done,
+            failed=self._failed,
+            polls=self._polls,
+            braked=self._brake.is_on(now),
+            polls_per_second=self._brake.speed(now),
+            eta=left,
+        )
+
+
+def _ref(item: JobRefLike, index: int) -> JobRef:
+    if isinstance(item, JobRef):
+        return item
+    try:
+        if isinstance(item, (tuple, list)) and len(item) == 2:
+            return JobRef(*item)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"refs[{index}]: {error}") from None
+    raise TypeError(f"refs[{index}] must be a JobRef or a pair (user_id, job_id), not {type(item).__name__}")
+
+
+def _kept(status: JobStatus | None) -> JobStatus | None:
+    """What is kept of an answer while its job is pending: all but the raw bodies. There are few different codes."""
+    if status is None or not status.raw:
+        return status
+    return evolve(
+        status,
+        code=None if status.code is None else intern(status.code),
+        result=None if status.result is None else evolve(status.result, raw=_NOTHING),
+        history=tuple(evolve(entry, raw=_NOTHING) for entry in status.history),
+        raw=_NOTHING,
+    )

@@ -1,0 +1,36 @@
+"""The wall clock, the system's and the caller's."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from smilejobs.clock import aware, utcnow
+
+
+def test_the_system_clock_is_read_in_utc() -> None:
+    """It is aware, and goes forward."""
+    before = utcnow()
+    assert before.tzinfo is UTC
+    assert timedelta(0) <= utcnow() - before < timedelta(hours=1)
+
+
+def test_an_aware_clock_is_passed_on() -> None:
+    """What it returns is returned, each time anew."""
+    instants = iter([datetime(2026, 3, 4, tzinfo=UTC), datetime(2026, 3, 5, tzinfo=UTC)])
+    now = aware(lambda: next(instants))
+    assert [now().day, now().day] == [4, 5]
+
+
+@pytest.mark.parametrize("at", [datetime(2026, 3, 4), None, 1_772_600_767.0, "2026-03-04T05:06:07Z"])
+def test_a_clock_without_a_zone_is_refused_when_it_is_read(at: Any) -> None:
+    """A naive datetime, or none at all, is a ValueError that names the argument."""
+    now = aware(lambda: at)
+    with pytest.raises(ValueError, match="^now must return a timezone-aware datetime"):
+        now()
+
+
+def test_a_clock_is_a_function() -> None:
+    """An instant in its place is a TypeError at once."""
+    with pytest.raises(TypeError, match="^now must be a function"):
+        aware(datetime(2026, 3, 4, tzinfo=UTC))  # type: ignore[arg-type]  # wrong on purpose

@@ -1,0 +1,621 @@
+"""`Client.wait_many`: many jobs, by script, under the virtual clock."""
+
+import asyncio
+import contextlib
+import itertools
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import anyio
+import pytest
+from attrs import evolve
+from hypothesis import given
+from hypothesis import strategies as strategies
+
+import smilejobs
+from smilejobs import JobRef, Outcome, Pace, Progress
+from smilejobs.testing import (
+    EPOCH,
+    Reply,
+    Script,
+    complete,
+    cut,
+    html,
+    no_zip,
+    not_found,
+    pending,
+    provisional,
+    rate_limited,
+    refused,
+    virtual_clock,
+)
+
+pytestmark = pytest.mark.anyio
+
+STEADY = Pace(jitter=0)
+
+
+def refs(count: int) -> list[JobRef]:
+    return [JobRef("user-1", f"job-{index}") for index in range(count)]
+
+
+def scripts(count: int, steps: Iterable[Reply | Exception]) -> Script:
+    listed = list(steps)
+    return Script({f"job-{index}": listed for index in range(count)})
+
+
+async def everything(outcomes: AsyncIterator[Outcome]) -> list[Outcome]:
+    return [outcome async for outcome in outcomes]
+
+
+async def test_outcomes_come_in_the_order_of_completion() -> None:
+    """The index ties an outcome to its place in the input."""
+    script = Script({f"job-{index}": [*[pending()] * (3 - index), complete()] for index in range(3)})
+    async with script.client() as client, client.wait_many(refs(3), pace=STEADY) as outcomes:
+        ended = await everything(outcomes)
+    assert [outcome.index for outcome in ended] == [2, 1, 0]
+    assert [outcome.ref.job_id for outcome in ended] == ["job-2", "job-1", "job-0"]
+    assert [outcome.polls for outcome in ended] == [2, 3, 4]
+    assert [outcome.elapsed for outcome in ended] == pytest.approx([1, 2, 3])
+    assert all(outcome.status is not None and outcome.error is None for outcome in ended)
+
+
+async def test_no_jobs_no_outcomes() -> None:
+    """An empty input ends at once."""
+    async with Script({}).client() as client, client.wait_many([]) as outcomes:
+        assert await everything(outcomes) == []
+
+
+async def test_pairs_are_refs() -> None:
+    """The names of jobs may come as pairs, from anything that can be iterated over."""
+
+    async def read() -> AsyncIterator[tuple[str, str]]:
+        yield "user-1", "job-0"
+        await anyio.sleep(5)
+        yield "user-1", "job-1"
+
+    async with scripts(2, [complete()]).client() as client, client.wait_many(read()) as outcomes:
+        assert [outcome.ref for outcome in await everything(outcomes)] == refs(2)
+
+
+async def test_a_failure_is_an_outcome() -> None:
+    """Every job that fails is reported with what `wait` would have raised; the others go on."""
+    script = Script(
+        {
+            "job-0": [refused("2307")],
+            "job-1": itertools.repeat(pending()),
+            "job-2": itertools.repeat(not_found()),
+            "job-3": [html(), pending(), complete("0811")],
+        }
+    )
+    async with script.client() as client, client.wait_many(refs(4), timeout=timedelta(minutes=3)) as outcomes:
+        ended = {outcome.index: outcome for outcome in await everything(outcomes)}
+    kinds = {index: type(outcome.error).__name__ for index, outcome in ended.items()}
+    assert kinds == {0: "UserDisabledError", 1: "WaitTimeoutError", 2: "JobNotFoundError", 3: "NoneType"}
+    timed_out = ended[1].error
+    assert isinstance(timed_out, smilejobs.WaitTimeoutError)
+    assert timed_out.last is not None
+    assert timed_out.last.code == "2302"
+    assert ended[1].elapsed == pytest.approx(180)
+
+
+async def test_the_rest_of_the_terms_holds_too() -> None:
+    """until, image_links and history are those of every job."""
+    script = Script({"job-0": [complete("0814", IsFinalResult="false"), complete()]})
+    async with script.client() as client:
+        async with client.wait_many(refs(1), until="final", image_links=True, history=True) as outcomes:
+            (outcome,) = await everything(outcomes)
+    assert outcome.polls == 2
+    assert [(poll.body["image_links"], poll.body["history"]) for poll in script.polls["job-0"]] == [(True, True)] * 2
+
+
+async def test_the_age_of_each_job_counts() -> None:
+    """A ref that says when the job was submitted is paced by the job's age."""
+    old = JobRef("user-1", "job-0", EPOCH - timedelta(seconds=100))
+    script = Script({"job-0": [pending(), complete()]})
+    async with script.client() as client, client.wait_many([old], pace=STEADY) as outcomes:
+        (outcome,) = await everything(outcomes)
+    assert outcome.elapsed == pytest.approx(15)
+    assert outcome.ref is old
+
+
+async def test_a_job_that_comes_twice_is_polled_once() -> None:
+    """While it is pending, it is reported for each time that the input names it; later, it is asked for again."""
+    (first,) = refs(1)
+    again = JobRef("user-1", "job-0", EPOCH)
+
+    async def read() -> AsyncIterator[JobRef]:
+        yield first
+        yield again
+        yield first
+        await anyio.sleep(60)
+        yield first
+
+    script = Script({"job-0": [pending(), complete(), complete()]})
+    async with script.client() as client, client.wait_many(read()) as outcomes:
+        ended = await everything(outcomes)
+    assert [outcome.index for outcome in ended] == [0, 1, 2, 3]
+    assert ended[1].ref is again
+    assert [outcome.polls for outcome in ended] == [2, 2, 2, 1]
+
+
+async def test_nothing_is_read_before_there_is_room() -> None:
+    """No more than max_pending jobs are pending at any time."""
+    read = ended = 0
+    most = 0
+
+    def listed() -> Iterator[JobRef]:
+        nonlocal read, most
+        for ref in refs(50):
+            read += 1
+            most = max(most, read - ended)
+            yield ref
+
+    script = scripts(50, [pending(), complete()])
+    async with script.client() as client, client.wait_many(listed(), max_pending=7) as outcomes:
+        async for _ in outcomes:
+            ended += 1
+    assert ended == 50
+    assert most <= 8
+
+
+async def test_few_jobs_wait_for_their_first_poll() -> None:
+    """With 10 polls per second and 300 jobs, those that were begun keep their pace while the rest is not read yet."""
+    script = scripts(300, [pending(), complete()])
+    async with script.client(rate=10) as client, client.wait_many(refs(300), pace=STEADY, concurrency=5) as outcomes:
+        ended = await everything(outcomes)
+    assert len(ended) == 300
+    assert max(outcome.elapsed for outcome in ended) < 3
+    instants = sorted(poll.at for polls in script.polls.values() for poll in polls)
+    assert instants[-1] == pytest.approx(59.9, abs=0.5)
+
+
+async def test_jobs_are_polled_in_the_order_in_which_they_fall_due() -> None:
+    """When the rate cannot keep up, nobody overtakes."""
+    polled: list[tuple[float, str]] = []
+    script = scripts(40, [*[pending()] * 5, complete()])
+    async with script.client(rate=5) as client:
+        async with client.wait_many(refs(40), pace=Pace(min=1, max=1, jitter=0), timeout=None) as outcomes:
+            ended = await everything(outcomes)
+    assert len(ended) == 40
+    for job_id, polls in script.polls.items():
+        polled += [(poll.at, job_id) for poll in polls]
+    counts = dict.fromkeys(script.polls, 0)
+    for _, job_id in sorted(polled):
+        counts[job_id] += 1
+        begun = [count for count in counts.values() if count]
+        assert max(begun) - min(begun) <= 5
+    assert {outcome.polls for outcome in ended} == {6}
+
+
+@pytest.mark.parametrize("concurrency", [1, 3, 100])
+async def test_concurrency_is_how_many_polls_are_under_way(concurrency: int) -> None:
+    """No more than that, and no fewer where there is work."""
+    script = scripts(200, [complete(delay=1)])
+    async with script.client(rate=None) as client, client.wait_many(refs(200), concurrency=concurrency) as outcomes:
+        assert len(await everything(outcomes)) == 200
+    at_once = Counter(round(poll.at) for (poll,) in script.polls.values())
+    assert sorted(at_once.values())[1:] == [concurrency] * (len(at_once) - 1)
+
+
+async def test_a_single_wait_is_not_starved_by_a_fleet() -> None:
+    """A fleet that has more to do than the rate allows takes turns with the other calls of its client."""
+    script = Script({**{f"job-{index}": [complete()] for index in range(100)}, "single": [complete()]})
+    async with script.client(rate=10) as client, client.wait_many(refs(100)) as outcomes:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(everything, outcomes)
+            await anyio.sleep(1)
+            await client.wait("user-1", "single")
+    assert script.polls["single"][0].at < 1.5
+
+
+async def test_a_slow_consumer_loses_nothing() -> None:
+    """While outcomes wait to be taken nothing more is polled, and no job's timeout runs."""
+    script = scripts(60, [pending(), complete()])
+    most = 0
+    async with script.client(max_connections=5) as client:
+        async with client.wait_many(refs(60), timeout=10, pace=STEADY) as outcomes:
+            ended = []
+            async for outcome in outcomes:
+                ended.append(outcome)
+                await anyio.sleep(30)
+                most = max(most, sum(len(polls) == 2 for polls in script.polls.values()) - len(ended))
+    assert [outcome.error for outcome in ended] == [None] * 60
+    assert max(outcome.elapsed for outcome in ended) < 10
+    assert most <= 10
+
+
+async def test_leaving_the_block_stops_all_work() -> None:
+    """After the first outcome that matters nobody is asked any more."""
+    script = Script({"job-0": [complete()], "job-1": itertools.repeat(pending())})
+    async with script.client() as client:
+        async with client.wait_many(refs(2)) as outcomes:
+            async for outcome in outcomes:
+                assert outcome.index == 0
+                break
+        polls = len(script.polls["job-1"])
+        await anyio.sleep(1000)
+        assert len(script.polls["job-1"]) == polls
+        assert [outcome async for outcome in outcomes] == []
+
+
+@pytest.mark.parametrize("error", [ValueError("mine"), KeyboardInterrupt(), ExceptionGroup("mine", [OSError()])])
+async def test_an_error_of_the_block_comes_out_bare(error: BaseException) -> None:
+    """The caller sees his own exception, not a group around it."""
+    script = Script({"job-0": itertools.repeat(pending())})
+    async with script.client() as client:
+        with pytest.raises(type(error)) as caught:
+            async with client.wait_many(refs(1)) as outcomes:
+                with anyio.move_on_after(10):
+                    await everything(outcomes)
+                raise error
+    assert caught.value is error
+
+
+async def test_cancelling_stops_all_work() -> None:
+    """A scope around the block cancels the fleet with it, also in the middle of a request, and the client goes on."""
+    script = Script({"job-0": itertools.repeat(pending(delay=5)), "other": [complete()]})
+    async with script.client() as client:
+        with anyio.move_on_after(12) as scope:
+            async with client.wait_many(refs(1)) as outcomes:
+                await everything(outcomes)
+        assert scope.cancelled_caught
+        assert anyio.current_time() == pytest.approx(script.polls["job-0"][0].at + 12)
+        await client.job_status("user-1", "other")
+
+
+@pytest.mark.parametrize("anyio_backend", [virtual_clock("asyncio")])
+async def test_cancelling_the_task_stops_all_work(anyio_backend: object) -> None:
+    """So does asyncio's own cancellation, and its own timeout."""
+    script = Script({"job-0": itertools.repeat(pending(delay=0.5))})
+
+    async def check(client: smilejobs.Client) -> None:
+        async with client.wait_many(refs(1)) as outcomes:
+            await everything(outcomes)
+
+    before = len(asyncio.all_tasks())
+    async with script.client() as client:
+        for after in (0.0, 0.2, 0.7, 3.3):
+            task = asyncio.create_task(check(client))
+            await asyncio.sleep(after)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(7):
+                await check(client)
+        assert len(asyncio.all_tasks()) == before
+
+
+@pytest.mark.parametrize("known", [0, 3])
+async def test_an_input_that_raises(known: int) -> None:
+    """What is known by then is delivered, what is pending is dropped, and the error comes out bare."""
+
+    async def read() -> AsyncIterator[JobRef]:
+        for ref in refs(known):
+            yield ref
+        yield JobRef("user-1", "pending")
+        await anyio.sleep(10)
+        raise OSError("the input broke")
+
+    script = Script(
+        {**{f"job-{index}": [complete()] for index in range(known)}, "pending": itertools.repeat(pending())}
+    )
+    ended = []
+    async with script.client() as client:
+        with pytest.raises(OSError, match="the input broke"):
+            async with client.wait_many(read()) as outcomes:
+                async for outcome in outcomes:
+                    ended.append(outcome)
+    assert len(ended) == known
+
+
+async def test_an_input_is_closed_when_nobody_reads_it_any_more() -> None:
+    """An async generator does not keep what it has opened until it is collected."""
+    closed = False
+
+    async def read() -> AsyncIterator[JobRef]:
+        nonlocal closed
+        try:
+            for ref in itertools.cycle(refs(100)):
+                yield ref
+        finally:
+            closed = True
+
+    script = scripts(100, [complete()])
+    with contextlib.suppress(AssertionError):
+        async with script.client() as client, client.wait_many(read()) as outcomes:
+            async for _ in outcomes:
+                break
+    assert closed
+
+
+@pytest.mark.parametrize(
+    ("item", "text"),
+    [
+        ("job-0", r"refs\[1\] must be a JobRef or a pair \(user_id, job_id\), not str"),
+        (("user-1", "job-0", "x"), r"refs\[1\] must be a JobRef or a pair"),
+        (("user-1", 5), r"refs\[1\]: job_id must be a string, not int"),
+        (("", "job-0"), r"refs\[1\]: user_id must not be empty"),
+        (None, r"refs\[1\] must be a JobRef or a pair"),
+    ],
+)
+async def test_a_ref_that_is_none(item: Any, text: str) -> None:
+    """The error says which, and nothing that is known is lost."""
+
+    async def read() -> AsyncIterator[Any]:
+        yield ["user-1", "job-0"]
+        await anyio.sleep(1)
+        yield item
+
+    async with scripts(1, [complete()]).client() as client, client.wait_many(read()) as outcomes:
+        assert (await anext(outcomes)).index == 0
+        with pytest.raises((TypeError, ValueError), match=text):
+            await anext(outcomes)
+        with pytest.raises(StopAsyncIteration):
+            await anext(outcomes)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "text"),
+    [
+        ({"refs": 5}, TypeError, "refs must be an iterable"),
+        ({"refs": "job-1"}, TypeError, "refs must be an iterable"),
+        ({"refs": JobRef("user-1", "job-1")}, TypeError, "refs must be an iterable"),
+        ({"concurrency": 0}, ValueError, "concurrency must be at least 1"),
+        ({"concurrency": -1}, ValueError, "concurrency must be at least 1"),
+        ({"concurrency": 1.5}, TypeError, "concurrency must be a whole number"),
+        ({"concurrency": 101}, ValueError, "max_connections"),
+        ({"max_pending": 0}, ValueError, "max_pending must be at least 1"),
+        ({"on_progress": 5}, TypeError, "on_progress must be a function"),
+        ({"timeout": 0}, ValueError, "timeout"),
+        ({"until": "done"}, ValueError, "until"),
+        ({"pace": 5}, TypeError, "pace"),
+        ({"image_links": "yes"}, TypeError, "image_links"),
+        ({"history": 1}, TypeError, "history"),
+    ],
+)
+async def test_arguments_that_can_never_be_right(arguments: dict[str, Any], error: type[Exception], text: str) -> None:
+    """They are refused by the call itself."""
+    async with Script({}).client() as client:
+        with pytest.raises(error, match=text):
+            client.wait_many(**{"refs": [], **arguments})
+
+
+async def test_a_closed_client() -> None:
+    """The block is not entered."""
+    client = smilejobs.Client(partner_id="085", api_key="sandbox-key", environment="sandbox")
+    await client.aclose()
+    with pytest.raises(RuntimeError, match="closed"):
+        async with client.wait_many(refs(1)):
+            pytest.fail("it was entered")
+
+
+async def test_a_client_that_is_closed_meanwhile() -> None:
+    """The batch ends with the error that says so."""
+    script = Script({"job-0": itertools.repeat(pending())})
+    async with script.client() as client, client.wait_many(refs(1)) as outcomes:
+        await anyio.sleep(3)
+        await client.aclose()
+        with pytest.raises(RuntimeError, match="closed"):
+            await anext(outcomes)
+
+
+async def test_a_pace_that_returns_nonsense_ends_the_batch() -> None:
+    """A bug of the caller's is the caller's to see."""
+    async with Script({"job-0": [pending()]}).client() as client:
+        async with client.wait_many(refs(1), pace=lambda age, polls: -1) as outcomes:
+            with pytest.raises(ValueError, match="pace"):
+                await anext(outcomes)
+
+
+async def test_wrong_credentials_end_the_batch() -> None:
+    """The first may be an accident and is an outcome; the second in a row is raised, and a million jobs are spared."""
+    script = Script({f"job-{index}": itertools.repeat(refused("2405")) for index in range(1000)})
+    ended = []
+    async with script.client() as client:
+        with pytest.raises(smilejobs.CredentialsError) as caught:
+            async with client.wait_many(refs(1000)) as outcomes:
+                async for outcome in outcomes:
+                    ended.append(outcome)
+    assert [type(outcome.error) for outcome in ended] == [smilejobs.CredentialsError]
+    assert caught.value.ref != ended[0].ref
+    assert sum(len(polls) for polls in script.polls.values()) < 150
+
+
+async def test_a_success_between_clears_the_credentials() -> None:
+    """Two refusals with a good answer between them are two outcomes."""
+    script = Script({"job-0": [refused("2405")], "job-1": [complete()], "job-2": [refused("2405")]})
+    async with script.client() as client, client.wait_many(refs(3), concurrency=1) as outcomes:
+        ended = await everything(outcomes)
+    assert [type(outcome.error).__name__ for outcome in ended] == ["CredentialsError", "NoneType", "CredentialsError"]
+
+
+async def test_retry_after_stops_everybody() -> None:
+    """Until it has passed nobody asks, and then everybody goes on."""
+    script = Script({"job-0": [rate_limited(30), complete()], **{f"job-{n}": [complete()] for n in range(1, 200)}})
+    async with script.client() as client, client.wait_many(refs(200), concurrency=5) as outcomes:
+        ended = await everything(outcomes)
+    assert {outcome.error for outcome in ended} == {None}
+    instants = sorted(poll.at for polls in script.polls.values() for poll in polls)
+    assert not [at for at in instants if 0.1 < at < 30]
+    assert sum(at < 0.1 for at in instants) <= 6
+
+
+async def test_a_timeout_that_comes_while_everybody_is_stopped() -> None:
+    """It is reported at its instant, not when the polls go on."""
+    script = Script({"job-0": [pending()], "job-1": [pending()], "job-2": [rate_limited(200)]})
+    instants = {}
+    slow = Pace(min=100, max=100, jitter=0)
+    async with script.client() as client:
+        begun = anyio.current_time()
+        async with client.wait_many(refs(3), timeout=120, pace=slow, concurrency=1) as outcomes:
+            async for outcome in outcomes:
+                instants[outcome.index] = anyio.current_time() - begun
+                assert isinstance(outcome.error, smilejobs.WaitTimeoutError)
+    assert instants == pytest.approx({0: 120, 1: 120.01, 2: 0.02})
+
+
+async def test_an_outage_is_not_hammered() -> None:
+    """Of a thousand jobs whose connections break, few ask again and again; when all is well, all end."""
+    well_at = 120.0
+    asked: list[float] = []
+
+    def steps() -> Iterator[Reply | Exception]:
+        while anyio.current_time() < begun + well_at:
+            asked.append(anyio.current_time() - begun)
+            yield cut()
+        while True:
+            yield complete()
+
+    begun = 0.0
+    script = Script({f"job-{index}": steps() for index in range(1000)})
+    async with script.client() as client:
+        begun = anyio.current_time()
+        async with client.wait_many(refs(1000), timeout=3600) as outcomes:
+            ended = await everything(outcomes)
+    assert [outcome.error for outcome in ended] == [None] * 1000
+    assert len([at for at in asked if at > 5]) < 200
+
+
+async def test_progress() -> None:
+    """Snapshots come five times a second at most, and the last one says how it ended."""
+    seen: list[tuple[float, Progress]] = []
+    script = Script({"job-0": [complete()], "job-1": [refused("2307")], "job-2": [*[pending()] * 3, complete()]})
+    async with script.client() as client:
+
+        def on_progress(progress: Progress) -> None:
+            seen.append((anyio.current_time(), progress))
+
+        async with client.wait_many(refs(3), pace=STEADY, on_progress=on_progress) as outcomes:
+            await everything(outcomes)
+    instants = [at for at, _ in seen]
+    assert all(later - earlier > 0.19 for earlier, later in itertools.pairwise(instants[:-1]))
+    first, last = seen[0][1], seen[-1][1]
+    assert (first.pending, first.done, first.failed, first.polls) == (1, 1, 1, 3)
+    assert not first.braked
+    assert first.polls_per_second > 0
+    assert first.eta is not None
+    assert (last.pending, last.done, last.failed, last.polls, last.eta) == (0, 2, 1, 6, 0.0)
+
+
+async def test_progress_of_an_input_without_an_end_in_sight() -> None:
+    """There is no estimate before the input has ended, or before anything has."""
+
+    async def read() -> AsyncIterator[JobRef]:
+        yield JobRef("user-1", "job-0")
+        await anyio.sleep(1.1)
+        yield JobRef("user-1", "job-1")
+
+    seen: list[Progress] = []
+    script = Script({"job-0": [complete()], "job-1": [rate_limited(5), complete()]})
+    async with script.client() as client, client.wait_many(read(), on_progress=seen.append) as outcomes:
+        await everything(outcomes)
+    assert [progress.eta is None for progress in seen[:6]] == [True, True, True, True, True, False]
+    assert [progress.braked for progress in (seen[0], seen[8])] == [False, True]
+
+
+async def test_a_progress_function_that_raises_ends_the_batch() -> None:
+    """Its error comes out bare."""
+
+    def on_progress(progress: Progress) -> None:
+        raise ZeroDivisionError
+
+    script = Script({"job-0": itertools.repeat(pending())})
+    async with script.client() as client, client.wait_many(refs(1), on_progress=on_progress) as outcomes:
+        with pytest.raises(ZeroDivisionError):
+            await anext(outcomes)
+
+
+async def test_what_is_kept_of_a_pending_job_is_small() -> None:
+    """The last answer of a job that timed out has everything but the raw bodies."""
+    provisional = complete("0814", IsFinalResult="false", FullName="Jane Roe")
+    script = Script({"job-0": itertools.repeat(provisional)})
+    async with script.client() as client, client.wait_many(refs(1), until="final", timeout=60) as outcomes:
+        (outcome,) = await everything(outcomes)
+    assert isinstance(outcome.error, smilejobs.WaitTimeoutError)
+    last = outcome.error.last
+    assert last is not None
+    assert last.result is not None
+    assert (last.raw, last.result.raw, last.result.full_name) == ({}, {}, "Jane Roe")
+
+
+async def test_an_outcome_in_a_log_says_nothing_about_the_person() -> None:
+    """Its repr names the job by its tag."""
+    script = Script({"job-0": [complete(FullName="Jane Roe")]})
+    async with script.client() as client, client.wait_many(refs(1)) as outcomes:
+        (outcome,) = await everything(outcomes)
+    assert "user-1" not in repr(outcome)
+    assert "Jane" not in repr(outcome)
+    assert JobRef("user-1", "job-0").tag in repr(outcome)
+
+
+GOES_ON = {
+    "pending": pending(),
+    "not found": not_found(),
+    "no zip": no_zip(),
+    "502": html(),
+    "429": rate_limited(),
+    "429 and 7 s": rate_limited(7),
+    "2301": refused("2301"),
+    "cut": cut(),
+    "provisional": provisional(),
+}
+ENDS = {"approved": complete(), "rejected": complete("0811"), "2307": refused("2307"), "2310": refused("2310")}
+BRAKES = {"429", "429 and 7 s"}
+
+
+@given(
+    names=strategies.tuples(
+        strategies.lists(strategies.sampled_from(sorted(GOES_ON)), max_size=12), strategies.sampled_from(sorted(ENDS))
+    ),
+    until=strategies.sampled_from(["complete", "final"]),
+    timeout=strategies.sampled_from([None, 3.0, 40.0, 600.0]),
+    seed=strategies.integers(0, 9),
+    backend=strategies.sampled_from(["asyncio", "trio"]),
+)
+def test_one_job_of_many_ends_as_it_would_alone(
+    names: tuple[list[str], str], until: Any, timeout: float | None, seed: int, backend: str
+) -> None:
+    """The same answers lead to the same polls at the same instants, and to the same end."""
+    steps = [*(GOES_ON[name] for name in names[0]), ENDS[names[1]]]
+    name, options = virtual_clock(backend)
+
+    async def alone() -> tuple[list[float], object]:
+        script = Script({"job-0": iter(steps)})
+        async with script.client() as client:
+            begun = anyio.current_time()
+            try:
+                end: object = await client.wait("user-1", "job-0", until=until, timeout=timeout)
+            except smilejobs.SmileJobsError as error:
+                end = (type(error), str(error))
+        return [poll.at - begun for poll in script.polls["job-0"]], end
+
+    async def one_of_many() -> tuple[list[float], object]:
+        script = Script({"job-0": iter(steps)})
+        async with script.client() as client:
+            begun = anyio.current_time()
+            async with client.wait_many(refs(1), until=until, timeout=timeout) as outcomes:
+                (outcome,) = await everything(outcomes)
+        assert outcome.polls == len(script.polls["job-0"])
+        end = outcome.status if outcome.error is None else (type(outcome.error), str(outcome.error))
+        return [poll.at - begun for poll in script.polls["job-0"]], end
+
+    random.seed(seed)
+    expected = anyio.run(alone, backend=name, backend_options=options)
+    random.seed(seed)
+    got = anyio.run(one_of_many, backend=name, backend_options=options)
+    if BRAKES.isdisjoint(names[0]):
+        assert got[0] == pytest.approx(expected[0])
+        assert without_timestamp(got[1]) == without_timestamp(expected[1])
+    elif timeout is None:
+        assert len(got[0]) == len(expected[0])
+        assert without_timestamp(got[1]) == without_timestamp(expected[1])
+        assert all(braked >= free - 1e-6 for braked, free in zip(got[0], expected[0], strict=True))
+
+
+def without_timestamp(end: object) -> object:
+    return evolve(end, timestamp=None) if isinstance(end, smilejobs.JobStatus) else end
