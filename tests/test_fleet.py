@@ -12,8 +12,7 @@ from typing import Any
 import anyio
 import pytest
 from attrs import evolve
-from hypothesis import given
-from hypothesis import strategies as strategies
+from hypothesis import given, strategies
 
 import smilejobs
 from smilejobs import JobRef, Outcome, Pace, Progress
@@ -45,6 +44,12 @@ def refs(count: int) -> list[JobRef]:
 def scripts(count: int, steps: Iterable[Reply | Exception]) -> Script:
     listed = list(steps)
     return Script({f"job-{index}": listed for index in range(count)})
+
+
+async def collect(ended: list[Outcome], client: smilejobs.Client, jobs: Any, **options: Any) -> None:
+    async with client.wait_many(jobs, **options) as outcomes:
+        async for outcome in outcomes:
+            ended.append(outcome)  # noqa: PERF401  # what came before an error is to be seen
 
 
 async def everything(outcomes: AsyncIterator[Outcome]) -> list[Outcome]:
@@ -79,6 +84,39 @@ async def test_pairs_are_refs() -> None:
 
     async with scripts(2, [complete()]).client() as client, client.wait_many(read()) as outcomes:
         assert [outcome.ref for outcome in await everything(outcomes)] == refs(2)
+
+
+class Queue:
+    """An async iterable that is no generator."""
+
+    def __init__(self, items: list[JobRef]) -> None:
+        self._items = iter(items)
+
+    def __aiter__(self) -> "Queue":
+        return self
+
+    async def __anext__(self) -> JobRef:
+        await anyio.sleep(1)
+        for item in self._items:
+            return item
+        raise StopAsyncIteration
+
+
+async def test_any_async_iterable_will_do() -> None:
+    """A queue, say, or a cursor."""
+    async with scripts(5, [complete()]).client() as client, client.wait_many(Queue(refs(5))) as outcomes:
+        assert [outcome.ref for outcome in await everything(outcomes)] == refs(5)
+
+
+async def test_the_timeout_cuts_through_a_poll() -> None:
+    """To the second, as that of a single wait."""
+    script = Script({"job-0": [pending(), pending(delay=20)], "job-1": [complete(delay=9)]})
+    async with script.client() as client, client.wait_many(refs(2), timeout=10, pace=STEADY) as outcomes:
+        one, other = await everything(outcomes)
+    assert other.status is None
+    assert isinstance(other.error, smilejobs.WaitTimeoutError)
+    assert (other.polls, other.elapsed) == (2, pytest.approx(10))
+    assert one.status is not None
 
 
 async def test_a_failure_is_an_outcome() -> None:
@@ -245,13 +283,16 @@ async def test_leaving_the_block_stops_all_work() -> None:
 @pytest.mark.parametrize("error", [ValueError("mine"), KeyboardInterrupt(), ExceptionGroup("mine", [OSError()])])
 async def test_an_error_of_the_block_comes_out_bare(error: BaseException) -> None:
     """The caller sees his own exception, not a group around it."""
-    script = Script({"job-0": itertools.repeat(pending())})
-    async with script.client() as client:
+
+    async def fail(client: smilejobs.Client) -> None:
+        async with client.wait_many(refs(1)) as outcomes:
+            with anyio.move_on_after(10):
+                await everything(outcomes)
+            raise error
+
+    async with Script({"job-0": itertools.repeat(pending())}).client() as client:
         with pytest.raises(type(error)) as caught:
-            async with client.wait_many(refs(1)) as outcomes:
-                with anyio.move_on_after(10):
-                    await everything(outcomes)
-                raise error
+            await fail(client)
     assert caught.value is error
 
 
@@ -304,12 +345,10 @@ async def test_an_input_that_raises(known: int) -> None:
     script = Script(
         {**{f"job-{index}": [complete()] for index in range(known)}, "pending": itertools.repeat(pending())}
     )
-    ended = []
+    ended: list[Outcome] = []
     async with script.client() as client:
         with pytest.raises(OSError, match="the input broke"):
-            async with client.wait_many(read()) as outcomes:
-                async for outcome in outcomes:
-                    ended.append(outcome)
+            await collect(ended, client, read())
     assert len(ended) == known
 
 
@@ -415,12 +454,10 @@ async def test_a_pace_that_returns_nonsense_ends_the_batch() -> None:
 async def test_wrong_credentials_end_the_batch() -> None:
     """The first may be an accident and is an outcome; the second in a row is raised, and a million jobs are spared."""
     script = Script({f"job-{index}": itertools.repeat(refused("2405")) for index in range(1000)})
-    ended = []
+    ended: list[Outcome] = []
     async with script.client() as client:
         with pytest.raises(smilejobs.CredentialsError) as caught:
-            async with client.wait_many(refs(1000)) as outcomes:
-                async for outcome in outcomes:
-                    ended.append(outcome)
+            await collect(ended, client, refs(1000))
     assert [type(outcome.error) for outcome in ended] == [smilejobs.CredentialsError]
     assert caught.value.ref != ended[0].ref
     assert sum(len(polls) for polls in script.polls.values()) < 150
@@ -581,7 +618,7 @@ def test_one_job_of_many_ends_as_it_would_alone(
     names: tuple[list[str], str], until: Any, timeout: float | None, seed: int, backend: str
 ) -> None:
     """The same answers lead to the same polls at the same instants, and to the same end."""
-    steps = [*(GOES_ON[name] for name in names[0]), ENDS[names[1]]]
+    steps: list[Reply | Exception] = [*(GOES_ON[name] for name in names[0]), ENDS[names[1]]]
     name, options = virtual_clock(backend)
 
     async def alone() -> tuple[list[float], object]:

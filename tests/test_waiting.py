@@ -550,3 +550,12 @@ async def test_waits_share_a_client() -> None:
         for job_id in script.polls:
             tasks.start_soon(one, job_id)
     assert {job_id: status.job_id for job_id, status in results.items()} == {job_id: job_id for job_id in script.polls}
+
+
+async def test_no_poll_begins_at_the_deadline() -> None:
+    """It could not end before it."""
+    script = Script({"job-1": [pending(delay=0.95)]})
+    async with script.client() as client:
+        with pytest.raises(WaitTimeoutError) as caught:
+            await client.wait("user-1", "job-1", timeout=1, pace=lambda age, polls: 0.05 - 5e-7)
+    assert caught.value.polls == 1

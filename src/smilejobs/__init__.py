@@ -24,8 +24,8 @@ from smilejobs.errors import (
     WaitTimeoutError,
     WrongJobError,
 )
-from smilejobs.model.callback import Callback
 from smilejobs.fleet import JobRefLike, JobRefs, Outcome, Progress
+from smilejobs.model.callback import Callback
 from smilejobs.model.codes import (
     JOB_TYPES,
     RESULT_CODES,
@@ -40,7 +40,7 @@ from smilejobs.model.links import ImageLink, ImageLinks
 from smilejobs.polling.pace import Pace, PaceFunction
 from smilejobs.polling.rules import Until
 from smilejobs.settings import Credentials, Environment
-from smilejobs.transport import HTTPClient, HTTPResponse
+from smilejobs.transport import HTTPClient, HTTPResponse, TransportName
 from smilejobs.version import __version__
 
 __all__ = [
@@ -85,6 +85,7 @@ __all__ = [
     "SmileJobsError",
     "StatusCode",
     "TooManyFailuresError",
+    "TransportName",
     "Until",
     "UntrustedError",
     "UserDisabledError",

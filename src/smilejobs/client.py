@@ -12,12 +12,14 @@ from smilejobs.clock import utcnow as utcnow  # noqa: PLC0414  others take it fr
 from smilejobs.durations import Duration, positive, seconds
 from smilejobs.exchange import Exchange
 from smilejobs.fleet import Fleet, JobRefs, Outcome, Progress
+from smilejobs.model.callback import Callback
 from smilejobs.model.jobs import JobRef, JobStatus
 from smilejobs.polling.pace import PaceFunction
 from smilejobs.polling.rules import Terms, Until
 from smilejobs.settings import Environment, arguments_from, settings
-from smilejobs.transport import HTTPClient, Transport
+from smilejobs.transport import HTTPClient, Transport, TransportName
 from smilejobs.waiting import Wait, ask
+from smilejobs.wakeups import Wakeups
 from smilejobs.wire.protocol import HEADERS, PATH
 
 
@@ -25,6 +27,7 @@ class ClientOptions(TypedDict, total=False):
     """The arguments of `Client` that `Client.from_env` takes: all that do not come from the environment."""
 
     http_client: HTTPClient | None
+    transport: TransportName | None
     max_connections: int
     rate: float | None
     request_timeout: Duration
@@ -47,6 +50,8 @@ class Client:
         http_client: A client of yours, `httpx.AsyncClient` or `httpx2.AsyncClient`, whose proxies, certificates and
             hooks are to be used. It stays yours and is never closed here. Its limits apply; let none of its hooks raise
             for an HTTP status, for the API says more in the body.
+        transport: What carries the requests if there is no such client: "httpx", on asyncio and trio, or "aiohttp",
+            which is several times faster, on asyncio, with the extra ``fast``. None is aiohttp where it can be.
         max_connections: How many requests may be under way at once, and how large the pool of connections is.
         rate: How many polls may begin in one second, evenly spread, without bursts; None for no limit. The vendor
             documents no limit, so the default is polite.
@@ -59,6 +64,7 @@ class Client:
         now: The wall clock, as a function that returns an aware datetime. It dates signatures and ages.
 
     Raises:
+        ImportError: The transport needs an extra that is not installed.
         TypeError: An argument has the wrong type (a partner id that is a number has lost its zeros).
         ValueError: An argument can never be right; the text names it.
     """
@@ -71,6 +77,7 @@ class Client:
         environment: Environment | None = None,
         base_url: str | None = None,
         http_client: HTTPClient | None = None,
+        transport: TransportName | None = None,
         max_connections: int = 100,
         rate: float | None = 100.0,
         request_timeout: Duration = 30.0,
@@ -87,19 +94,21 @@ class Client:
             insecure_http=insecure_http,
         )
         self._base_url = checked.base_url
+        self._wakeups = Wakeups()
         self._attempts = _count(attempts, "attempts")
         self._now = aware(now)
         self._max_connections = max_connections = _count(max_connections, "max_connections")
-        transport = Transport(
+        over = Transport(
             checked.base_url + PATH,
             HEADERS,
             http_client=http_client,
             max_connections=max_connections,
             request_timeout=seconds(request_timeout, "request_timeout", zero=False),
             max_response_bytes=_count(max_response_bytes, "max_response_bytes"),
+            transport=transport,
         )
         self._exchange = Exchange(
-            transport,
+            over,
             checked.credentials,
             now=self._now,
             max_connections=max_connections,
@@ -293,6 +302,7 @@ class Client:
             self._exchange,
             refs,
             Terms(timeout=timeout, until=until, pace=pace),
+            wakeups=self._wakeups,
             now=self._now,
             concurrency=concurrency,
             max_pending=_count(max_pending, "max_pending"),
@@ -301,6 +311,28 @@ class Client:
             history=history,
         )
         return fleet.running()
+
+    def notify(self, news: Callback | JobRef) -> None:
+        """Wake every `wait`, `watch` and `wait_many` of this client that waits for a job: there may be news of it.
+
+        They poll, and that answer is what counts: a notification that lies costs one poll. Several at once cost one;
+        one that comes while a poll is under way is kept for after it. If the job turns out to be still running, the
+        pace begins anew at its shortest delay. Nobody waiting for the job is fine.
+
+        Other processes do not hear of it: tell them by your own means, and call this there with a `JobRef`.
+
+        Args:
+            news: What `CallbackVerifier.verify` returned, or just the job.
+
+        Raises:
+            TypeError: *news* is something else.
+            RuntimeError: It was called in another thread than that of the client's event loop.
+        """
+        ref = news.ref if isinstance(news, Callback) else news
+        if not isinstance(ref, JobRef):
+            raise TypeError(f"news must be a Callback or a JobRef, not {type(news).__name__}")
+        self._exchange.check_thread()
+        self._wakeups.notify(ref)
 
     async def aclose(self) -> None:
         """Close the connections. Twice is fine; a client of yours that was given as ``http_client`` stays open.
@@ -323,7 +355,8 @@ class Client:
 
     def _wait(self, ref: JobRef, terms: Terms, *, image_links: bool, history: bool) -> Wait:
         _check_flags(image_links, history)
-        return Wait(self._exchange, ref, terms, now=self._now, image_links=image_links, history=history)
+        bell = self._wakeups.bell(ref)
+        return Wait(self._exchange, ref, terms, bell=bell, now=self._now, image_links=image_links, history=history)
 
 
 def _check_flags(image_links: object, history: object) -> None:

@@ -7,6 +7,7 @@ used all at once when connections come free.
 import logging
 from collections.abc import Callable
 from datetime import datetime
+from threading import get_ident
 
 import anyio
 import anyio.lowlevel
@@ -123,9 +124,22 @@ class Exchange:
         self._check_open()
         if self._event_loop is None:
             self._event_loop = anyio.lowlevel.current_token()
+            self._thread = get_ident()
             self._limiter = anyio.Semaphore(self._max_connections, fast_acquire=True)
             self._turns = anyio.Lock(fast_acquire=True)
         self._check_event_loop()
+
+    def check_thread(self) -> None:
+        """Check that this is the thread of the event loop, which anything but a task may run in as well.
+
+        Raises:
+            RuntimeError: It is another one.
+        """
+        if self._event_loop is not None and self._thread != get_ident():
+            raise RuntimeError(
+                "this smilejobs client lives in another thread: there, anyio.from_thread.run_sync or "
+                "loop.call_soon_threadsafe call a function in its event loop"
+            )
 
     async def aclose(self) -> None:
         """Refuse all further polls and close the pool, if it is our own.

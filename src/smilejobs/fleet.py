@@ -36,7 +36,9 @@ from smilejobs.polling.rules import (
     start,
     step,
     timed_out,
+    wake,
 )
+from smilejobs.wakeups import Signal, Wakeups
 
 JobRefLike = JobRef | tuple[str, str]
 JobRefs = Iterable[JobRefLike] | AsyncIterable[JobRefLike]
@@ -95,22 +97,7 @@ class Progress:
 class _Entry(PollState):
     index: int
     others: list[tuple[int, JobRef]] | None = None
-
-
-class _Signal:
-    """Wakes those who wait for it at that moment."""
-
-    _event: anyio.Event | None = None
-
-    def set(self) -> None:
-        if self._event is not None:
-            self._event.set()
-            self._event = None
-
-    async def wait(self) -> None:
-        if self._event is None:
-            self._event = anyio.Event()
-        await self._event.wait()
+    due: float | None = None
 
 
 class Fleet:
@@ -120,6 +107,7 @@ class Fleet:
         exchange: Asks.
         refs: The jobs.
         terms: What the caller wants, for each.
+        wakeups: Says of which jobs there may be news.
         now: The wall clock, aware; read once per job, for its age.
         concurrency: How many polls may be under way at once.
         max_pending: How many jobs may be pending at once.
@@ -134,6 +122,7 @@ class Fleet:
         refs: JobRefs,
         terms: Terms,
         *,
+        wakeups: Wakeups,
         now: Callable[[], datetime],
         concurrency: int,
         max_pending: int,
@@ -144,6 +133,7 @@ class Fleet:
         self._exchange = exchange
         self._refs = refs
         self._terms = terms
+        self._wakeups = wakeups
         self._wall_clock = now
         self._concurrency = concurrency
         self._max_pending = max_pending
@@ -152,6 +142,7 @@ class Fleet:
         self._history = history
         self._heap: list[tuple[float, int, _Entry]] = []
         self._entries: dict[JobRef, _Entry] = {}
+        self._notified: set[JobRef] = set()
         self._brake = Brake(max_hint=terms.max_hint)
         self._outcomes: deque[Outcome] = deque()
         self._started = 0.0
@@ -166,10 +157,10 @@ class Fleet:
         self._distrusted = False
         self._over = False
         self._error: Exception | None = None
-        self._changed = _Signal()
-        self._news = _Signal()
-        self._taken = _Signal()
-        self._room = _Signal()
+        self._changed = Signal()
+        self._news = Signal()
+        self._taken = Signal()
+        self._room = Signal()
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[Self, None]:
@@ -211,7 +202,7 @@ class Fleet:
         return self._outcomes.popleft()
 
     async def _run(self) -> None:
-        with self._scope:
+        with self._scope, self._wakeups.listening(self._wake):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._guarded, self._feed)
                 for _ in range(self._concurrency):
@@ -305,6 +296,8 @@ class Fleet:
             if len(self._outcomes) >= self._concurrency:
                 await self._stand_still()
             real_now = anyio.current_time()
+            while self._notified:
+                self._bring_forward(self._notified.pop(), self._instant(real_now))
             delay = self._delay(real_now)
             if delay < SAME_INSTANT:
                 return
@@ -318,21 +311,34 @@ class Fleet:
         self._stood_still += anyio.current_time() - self._still_since
         self._still_since = None
 
+    def _wake(self, ref: JobRef) -> None:
+        if ref in self._entries:
+            self._notified.add(ref)
+            self._changed.set()
+
+    def _bring_forward(self, ref: JobRef, now: float) -> None:
+        entry = self._entries.get(ref)
+        if entry is None:
+            return
+        due = wake(entry, now)
+        if entry.due is not None and due < entry.due:
+            self._push(entry, due)
+
     def _delay(self, real_now: float) -> float:
         """Seconds until something is due and may be polled."""
-        if not self._heap:
+        first = self._first()
+        if first is None or first.due is None:
             return math.inf
-        return max(self._heap[0][0] - self._instant(real_now), self._brake.ready_at() - real_now)
+        return max(first.due - self._instant(real_now), self._brake.ready_at() - real_now)
 
     def _until_deadline(self, real_now: float) -> float:
         """End the jobs whose time is over although they were not polled when due; return the seconds to the next."""
         now = self._instant(real_now)
-        while self._heap:
-            entry = self._heap[0][2]
+        while (entry := self._first()) is not None:
             over = end(entry, now)
             if over is None:
                 return math.inf if entry.deadline is None or not entry.polls else entry.deadline - now
-            heappop(self._heap)
+            self._take_first()
             self._finish(entry, over, now)
         return math.inf
 
@@ -340,7 +346,7 @@ class Fleet:
         """Take the job that is due first, if there still is one; those whose time is over end here."""
         now = self._instant(real_now)
         while self._delay(real_now) < SAME_INSTANT:
-            entry = heappop(self._heap)[2]
+            entry = self._take_first()
             if not entry.polls:
                 start(entry, now, self._wall_clock())
                 self._unstarted -= 1
@@ -354,7 +360,19 @@ class Fleet:
             self._finish(entry, over, now)
         return None
 
+    def _first(self) -> _Entry | None:
+        """The job that is due first; what was brought forward is still in the heap at its old place."""
+        while self._heap and self._heap[0][0] != self._heap[0][2].due:
+            heappop(self._heap)
+        return self._heap[0][2] if self._heap else None
+
+    def _take_first(self) -> _Entry:
+        entry = heappop(self._heap)[2]
+        entry.due = None
+        return entry
+
     def _push(self, entry: _Entry, due: float) -> None:
+        entry.due = due
         heappush(self._heap, (due, entry.index, entry))
         if self._heap[0][2] is entry:
             self._changed.set()

@@ -8,13 +8,14 @@ from functools import partial
 from typing import Self, TypeVar
 
 import anyio
-from tenacity import AsyncRetrying, RetryCallState, retry_if_result
+from tenacity import AsyncRetrying, retry_if_result
 
 from smilejobs.errors import SmileJobsError
 from smilejobs.exchange import Exchange
 from smilejobs.model.jobs import JobRef, JobStatus
 from smilejobs.polling.pace import Backoff
-from smilejobs.polling.rules import Decision, GiveUp, PollState, Sleep, Terms, begin, start, step, timed_out
+from smilejobs.polling.rules import Decision, GiveUp, PollState, Sleep, Terms, begin, start, step, timed_out, wake
+from smilejobs.wakeups import Bell
 
 logger = logging.getLogger("smilejobs")
 
@@ -50,6 +51,7 @@ class Wait:
         exchange: Asks.
         ref: The job.
         terms: What the caller wants.
+        bell: Rings when there may be news of the job.
         now: The wall clock, aware; read once, for the age of the job.
         image_links: Ask for links.
         history: Ask for the history.
@@ -61,11 +63,14 @@ class Wait:
         ref: JobRef,
         terms: Terms,
         *,
+        bell: Bell,
         now: Callable[[], datetime],
         image_links: bool,
         history: bool,
     ) -> None:
         self._exchange = exchange
+        self._bell = bell
+        self._rings = bell.rings
         self._now = now
         self._image_links = image_links
         self._history = history
@@ -137,10 +142,25 @@ class Wait:
         """Poll when it is due, and again while the decision is to go on, up to the deadline."""
         deadline = self._state.deadline
         with anyio.CancelScope(deadline=math.inf if deadline is None else deadline):
-            await anyio.sleep_until(self._due)
-            retrying = AsyncRetrying(retry=retry_if_result(goes_on), wait=_delay, sleep=anyio.sleep, reraise=True)
+            await self._until_due()
+            retrying = AsyncRetrying(retry=retry_if_result(goes_on), sleep=self._until_due, reraise=True)
             return await retrying(self._poll)
         return GiveUp(timed_out(self._state, anyio.current_time()))
+
+    async def _until_due(self, _: float = 0.0) -> None:
+        """Sleep until the next poll is due; a notification brings it forward."""
+        while True:
+            now = anyio.current_time()
+            self._listen(now)
+            with anyio.move_on_after(self._due - now) as scope:
+                await self._bell.wait()
+            if scope.cancelled_caught:
+                return
+
+    def _listen(self, now: float) -> None:
+        if self._rings != self._bell.rings:
+            self._rings = self._bell.rings
+            self._due = min(self._due, wake(self._state, now))
 
     async def _poll(self) -> Decision:
         over = begin(self._state, anyio.current_time())
@@ -154,6 +174,7 @@ class Wait:
         except SmileJobsError as error:
             observation = error
         now = anyio.current_time()
+        self._listen(now)
         decision = step(self._state, observation, now)
         if isinstance(decision, Sleep):
             self._due = now + decision.delay
@@ -205,12 +226,6 @@ async def _in_a_task(work: Callable[[], Awaitable[_T]]) -> _T:
     for error in errors:
         raise error
     return results[0]
-
-
-def _delay(call: RetryCallState) -> float:
-    """The delay that the rules decided on."""
-    decision = None if call.outcome is None else call.outcome.result()
-    return decision.delay if isinstance(decision, Sleep) else 0.0
 
 
 def _content(status: JobStatus | None) -> tuple[object, ...] | None:

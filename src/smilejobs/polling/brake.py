@@ -22,6 +22,9 @@ _STRETCH = 10.0
 """Seconds, the scale of the curve: so long after it came back to the speed of the last brake, a fleet is twice as
 fast."""
 
+_LATE = 0.01
+"""Seconds by which timers are late now and then; so much is caught up."""
+
 _PAUSE = 0.25
 _LONGEST_PAUSE = 30.0
 _MANY = 0.2
@@ -91,7 +94,8 @@ class Brake:
         """Take note that a poll begins at the instant *now*."""
         self._begun.add(now)
         if self._ceiling < math.inf:
-            self._next = max(self._next, now - 0.01) + 1 / self._limit(now)  # 10 ms late may be caught up
+            planned = self._next if now - self._next < _LATE else now
+            self._next = planned + 1 / self._limit(now)
 
     def end(self, observation: JobStatus | SmileJobsError, *, began: float, now: float) -> None:
         """Take in what the poll that began at the instant *began* brought at the instant *now*."""
@@ -101,10 +105,10 @@ class Brake:
             self._pauses = 0
             return
         self._share += (1 - self._share) / _MEMORY
-        if observation.retry_after is not None:
-            self._resumes_at = max(self._resumes_at, now + min(observation.retry_after, self.max_hint))
         if began >= self._braked_at and (observation.http_status in (429, 503) or self._share > _MANY):
             self._brake(now)
+        if observation.retry_after is not None:
+            self._resumes_at = max(self._resumes_at, now + min(observation.retry_after, self.max_hint))
 
     def _brake(self, now: float) -> None:
         self._ceiling = max(_SLOWEST, min(self._limit(now), self._begun.at(now)))

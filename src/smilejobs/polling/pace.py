@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from typing import Self
 
 from attrs import field, frozen
 
@@ -57,6 +58,14 @@ class Pace:
 
     def __attrs_post_init__(self) -> None:
         _check_order(self)
+
+    @classmethod
+    def relaxed(cls) -> Self:
+        """Return a pace for jobs whose callback is expected, see `Client.notify`: polls are for those that get lost.
+
+        ``Pace(min=5, max=300, fraction=0.5)``.
+        """
+        return cls(min=5.0, max=300.0, fraction=0.5)
 
     def __call__(self, age: float, polls: int) -> float:
         """Return the seconds to the next poll of a job of that age (in seconds)."""

@@ -92,6 +92,9 @@ class PollState:
         failures: How many polls in a row have failed by now.
         last: The last good answer; a complete one is not replaced by one that is not.
         last_error: What the last poll failed with; None after a good answer.
+        not_before: Until then the API has asked not to be asked.
+        woken_at: The instant that the last notification asked to poll at; the pace counts from there.
+        woken: Whether no poll has begun since.
     """
 
     ref: JobRef
@@ -102,6 +105,9 @@ class PollState:
     failures: int = 0
     last: JobStatus | None = None
     last_error: SmileJobsError | None = None
+    not_before: float = 0.0
+    woken_at: float | None = None
+    woken: bool = False
 
     @property
     def deadline(self) -> float | None:
@@ -149,6 +155,7 @@ def begin(state: PollState, now: float) -> GiveUp | None:
     over = end(state, now)
     if over is None:
         state.polls += 1
+        state.woken = False
     return over
 
 
@@ -157,6 +164,19 @@ def end(state: PollState, now: float) -> GiveUp | None:
     if state.polls and state.deadline is not None and now >= state.deadline - SAME_INSTANT:
         return GiveUp(timed_out(state, now))
     return None
+
+
+def wake(state: PollState, now: float) -> float:
+    """Take note that there may be news at the instant *now*; return the instant at which to poll, unless it is earlier.
+
+    Notifications cost at most one poll per shortest delay of the pace, and none while the API wants to rest.
+    """
+    state.woken = True
+    if state.woken_at is None:
+        state.woken_at = now
+    elif state.woken_at <= now:
+        state.woken_at = max(now, state.woken_at + _pace_at(state, 0.0))
+    return max(state.woken_at, state.not_before)
 
 
 def step(state: PollState, observation: JobStatus | SmileJobsError, now: float) -> Decision:
@@ -233,12 +253,20 @@ def _after_failure(state: PollState, error: SmileJobsError, now: float) -> Decis
 
 
 def _paced(state: PollState, now: float) -> float:
-    return seconds(state.terms.pace(state.age(now), state.polls), "the delay that pace returned")
+    return _pace_at(state, state.age(now) if state.woken_at is None else max(0.0, now - state.woken_at))
+
+
+def _pace_at(state: PollState, age: float) -> float:
+    return seconds(state.terms.pace(age, state.polls), "the delay that pace returned")
 
 
 def _sleep(state: PollState, delay: float, retry_after: float | None, now: float) -> Decision:
     """Sleep *delay* seconds or as long as the API asks; before a deadline, leave room for one more poll."""
     floor = 0.0 if retry_after is None else min(retry_after, state.terms.max_hint)
+    if floor:
+        state.not_before = now + floor
+    if state.woken and state.woken_at is not None:
+        delay = min(delay, max(0.0, state.woken_at - now))
     delay = max(delay, floor)
     timeout = state.terms.timeout
     if timeout is None:

@@ -1,0 +1,183 @@
+"""The brake of a fleet: pure, with instants of its own."""
+
+import math
+
+import pytest
+from hypothesis import given, strategies
+
+from smilejobs.errors import (
+    ApiError,
+    BadResponseError,
+    JobNotFoundError,
+    RateLimitedError,
+    RequestError,
+    ServerError,
+    SmileJobsError,
+)
+from smilejobs.model.jobs import JobStatus
+from smilejobs.polling.brake import Brake
+
+GOOD = JobStatus(user_id="user-1", job_id="job-1")
+LIMITED = RateLimitedError("429", http_status=429)
+UNAVAILABLE = ServerError("503", http_status=503)
+HTML_503 = BadResponseError("HTML", http_status=503)
+BROKEN = RequestError("no answer")
+TROUBLE = ServerError("500", http_status=500)
+
+
+def run(brake: Brake, *observations: JobStatus | SmileJobsError, now: float = 0.0, every: float = 0.01) -> float:
+    """Poll one after another, as soon as the brake allows; return the instant of the end of the last."""
+    for observation in observations:
+        now = max(now, brake.ready_at())
+        brake.begin(now)
+        brake.end(observation, began=now, now=now + every)
+        now += every
+    return now
+
+
+def test_without_failures_nothing_is_held_back() -> None:
+    """A poll may begin at any instant."""
+    brake = Brake()
+    now = run(brake, *[GOOD] * 1000)
+    assert brake.ready_at() <= now
+    assert not brake.is_on(now)
+    assert brake.speed(now) == pytest.approx(100, rel=0.05)
+
+
+@pytest.mark.parametrize("observation", [LIMITED, UNAVAILABLE, HTML_503])
+def test_429_and_503_brake_at_once(observation: SmileJobsError) -> None:
+    """The speed is halved, or set to what worked if that is more, after a pause."""
+    brake = Brake()
+    now = run(brake, *[GOOD] * 100, *[observation])
+    assert brake.is_on(now)
+    assert brake.ready_at() - now == pytest.approx(0.25)
+    now = run(brake, GOOD, now=now)
+    assert 1 / (brake.ready_at() - (now - 0.01)) == pytest.approx(0.9 * 100, rel=0.1)
+
+
+@pytest.mark.parametrize("observation", [BROKEN, TROUBLE])
+def test_other_trouble_brakes_when_there_is_much(observation: SmileJobsError) -> None:
+    """One poll in fifty is an accident; five in a row are not."""
+    brake = Brake()
+    now = run(brake, *([GOOD] * 49 + [observation]) * 20)
+    assert not brake.is_on(now)
+    now = run(brake, *[observation] * 5, now=now)
+    assert brake.is_on(now)
+
+
+@pytest.mark.parametrize(
+    "observation",
+    [
+        JobNotFoundError("2304", http_status=400),
+        ApiError("2222", http_status=429),
+        RequestError("untrusted", transient=False),
+        JobStatus(user_id="user-1", job_id="job-1", retry_after=60.0),
+    ],
+)
+def test_what_says_nothing_about_the_load_does_not_brake(observation: JobStatus | SmileJobsError) -> None:
+    """An answer about one job, also one that says when to ask about that job again."""
+    brake = Brake()
+    now = run(brake, *[observation] * 100)
+    assert not brake.is_on(now)
+    assert brake.ready_at() <= now
+
+
+def test_retry_after_holds_everything_back() -> None:
+    """Until it has passed, at most for max_hint; also that of a poll which began before the brake."""
+    brake = Brake(max_hint=300)
+    brake.begin(0)
+    brake.begin(0)
+    brake.end(RateLimitedError("429", http_status=429, retry_after=10), began=0, now=1)
+    assert brake.ready_at() == pytest.approx(11)
+    brake.end(RateLimitedError("429", http_status=429, retry_after=20), began=0, now=2)
+    assert brake.ready_at() == pytest.approx(22)
+    run(brake, RateLimitedError("429", http_status=429, retry_after=1e9), now=22)
+    assert brake.ready_at() == pytest.approx(322, abs=1)
+
+
+def test_polls_that_began_before_the_brake_do_not_brake_again() -> None:
+    """A hundred polls under way are one reason to brake, not a hundred."""
+    one, many = Brake(), Brake()
+    for brake, count in ((one, 1), (many, 100)):
+        for _ in range(100):
+            brake.begin(0)
+        for _ in range(count):
+            brake.end(LIMITED, began=0, now=0.5)
+    for brake in (one, many):
+        brake.begin(1)
+    assert one.ready_at() == many.ready_at()
+
+
+def test_an_outage_makes_the_pauses_longer() -> None:
+    """Up to 30 s; the first good answer ends that."""
+    brake = Brake()
+    pauses = []
+    now = run(brake, *[GOOD] * 1000)
+    for _ in range(20):
+        now = run(brake, LIMITED, now=now)
+        pauses.append(brake.ready_at() - now)
+    assert pauses[:4] == pytest.approx([0.25, 0.5, 1, 2])
+    assert pauses[-1] == pytest.approx(30)
+    now = run(brake, *[GOOD] * 100, LIMITED, now=now)
+    assert brake.ready_at() - now < 1
+
+
+def test_it_is_never_slower_than_a_poll_per_second() -> None:
+    """Or it would not learn that the API is well again."""
+    brake = Brake()
+    now = run(brake, *[LIMITED] * 50)
+    now = run(brake, GOOD, now=now)
+    assert brake.ready_at() - now <= 1
+
+
+@pytest.mark.parametrize("burst", [1.0, 20.0, 200.0])
+@pytest.mark.parametrize("retry_after", [None, 1.0])
+@pytest.mark.parametrize("latency", [0.003, 0.5])
+def test_it_finds_the_limit_of_an_api(burst: float, retry_after: float | None, latency: float) -> None:
+    """200 polls per second, by a token bucket: nearly all of it is used, and few polls are refused."""
+    brake = Brake()
+    limited = RateLimitedError("429", http_status=429, retry_after=retry_after)
+    under_way: list[tuple[float, float, JobStatus | SmileJobsError]] = []
+    tokens, at, now, good, late_good, late_refused = burst, 0.0, 0.0, 0, 0, 0
+    while now < 60:
+        ready = brake.ready_at() if len(under_way) < 100 else math.inf
+        if under_way and under_way[0][0] <= max(now, ready):
+            now, began, observation = under_way.pop(0)
+            brake.end(observation, began=began, now=now)
+            continue
+        now = max(now, ready)
+        brake.begin(now)
+        tokens, at = min(burst, tokens + (now - at) * 200), now
+        ok = tokens >= 1
+        tokens -= ok
+        good += ok
+        if now > 2:
+            late_good, late_refused = late_good + ok, late_refused + (not ok)
+        under_way.append((now + latency, now, GOOD if ok else limited))
+    assert late_refused / (late_good + late_refused) < 0.02
+    assert good > 60 * 200 / 1.4
+
+
+@given(
+    steps=strategies.lists(
+        strategies.tuples(
+            strategies.sampled_from([GOOD, LIMITED, BROKEN, TROUBLE, UNAVAILABLE]),
+            strategies.floats(0, 100, allow_subnormal=False),
+            strategies.floats(0, 30, allow_subnormal=False),
+        ),
+        max_size=100,
+    )
+)
+def test_it_always_lets_go(steps: list[tuple[JobStatus | SmileJobsError, float, float]]) -> None:
+    """Whatever has happened, the next poll may begin within half a minute, or a second if all is well."""
+    brake = Brake()
+    now = 0.0
+    for observation, idle, latency in steps:
+        now = max(now + idle, brake.ready_at())
+        brake.begin(now)
+        now += latency
+        brake.end(observation, began=now - latency, now=now)
+        assert brake.ready_at() <= now + 30
+        assert brake.speed(now) >= 0
+        if observation is GOOD and latency >= 1:
+            assert brake.ready_at() <= now + 1
