@@ -115,7 +115,8 @@ async def test_the_timeout_cuts_through_a_poll() -> None:
         one, other = await everything(outcomes)
     assert other.status is None
     assert isinstance(other.error, smilejobs.WaitTimeoutError)
-    assert (other.polls, other.elapsed) == (2, pytest.approx(10))
+    assert other.polls == 2
+    assert other.elapsed == pytest.approx(10)
     assert one.status is not None
 
 
@@ -143,9 +144,11 @@ async def test_a_failure_is_an_outcome() -> None:
 async def test_the_rest_of_the_terms_holds_too() -> None:
     """until, image_links and history are those of every job."""
     script = Script({"job-0": [complete("0814", IsFinalResult="false"), complete()]})
-    async with script.client() as client:
-        async with client.wait_many(refs(1), until="final", image_links=True, history=True) as outcomes:
-            (outcome,) = await everything(outcomes)
+    async with (
+        script.client() as client,
+        client.wait_many(refs(1), until="final", image_links=True, history=True) as outcomes,
+    ):
+        (outcome,) = await everything(outcomes)
     assert outcome.polls == 2
     assert [(poll.body["image_links"], poll.body["history"]) for poll in script.polls["job-0"]] == [(True, True)] * 2
 
@@ -215,9 +218,11 @@ async def test_jobs_are_polled_in_the_order_in_which_they_fall_due() -> None:
     """When the rate cannot keep up, nobody overtakes."""
     polled: list[tuple[float, str]] = []
     script = scripts(40, [*[pending()] * 5, complete()])
-    async with script.client(rate=5) as client:
-        async with client.wait_many(refs(40), pace=Pace(min=1, max=1, jitter=0), timeout=None) as outcomes:
-            ended = await everything(outcomes)
+    async with (
+        script.client(rate=5) as client,
+        client.wait_many(refs(40), pace=Pace(min=1, max=1, jitter=0), timeout=None) as outcomes,
+    ):
+        ended = await everything(outcomes)
     assert len(ended) == 40
     for job_id, polls in script.polls.items():
         polled += [(poll.at, job_id) for poll in polls]
@@ -242,11 +247,14 @@ async def test_concurrency_is_how_many_polls_are_under_way(concurrency: int) -> 
 async def test_a_single_wait_is_not_starved_by_a_fleet() -> None:
     """A fleet that has more to do than the rate allows takes turns with the other calls of its client."""
     script = Script({**{f"job-{index}": [complete()] for index in range(100)}, "single": [complete()]})
-    async with script.client(rate=10) as client, client.wait_many(refs(100)) as outcomes:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(everything, outcomes)
-            await anyio.sleep(1)
-            await client.wait("user-1", "single")
+    async with (
+        script.client(rate=10) as client,
+        client.wait_many(refs(100)) as outcomes,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(everything, outcomes)
+        await anyio.sleep(1)
+        await client.wait("user-1", "single")
     assert script.polls["single"][0].at < 1.5
 
 
@@ -254,13 +262,15 @@ async def test_a_slow_consumer_loses_nothing() -> None:
     """While outcomes wait to be taken nothing more is polled, and no job's timeout runs."""
     script = scripts(60, [pending(), complete()])
     most = 0
-    async with script.client(max_connections=5) as client:
-        async with client.wait_many(refs(60), timeout=10, pace=STEADY) as outcomes:
-            ended = []
-            async for outcome in outcomes:
-                ended.append(outcome)
-                await anyio.sleep(30)
-                most = max(most, sum(len(polls) == 2 for polls in script.polls.values()) - len(ended))
+    async with (
+        script.client(max_connections=5) as client,
+        client.wait_many(refs(60), timeout=10, pace=STEADY) as outcomes,
+    ):
+        ended = []
+        async for outcome in outcomes:
+            ended.append(outcome)
+            await anyio.sleep(30)
+            most = max(most, sum(len(polls) == 2 for polls in script.polls.values()) - len(ended))
     assert [outcome.error for outcome in ended] == [None] * 60
     assert max(outcome.elapsed for outcome in ended) < 10
     assert most <= 10
@@ -445,10 +455,12 @@ async def test_a_client_that_is_closed_meanwhile() -> None:
 
 async def test_a_pace_that_returns_nonsense_ends_the_batch() -> None:
     """A bug of the caller's is the caller's to see."""
-    async with Script({"job-0": [pending()]}).client() as client:
-        async with client.wait_many(refs(1), pace=lambda age, polls: -1) as outcomes:
-            with pytest.raises(ValueError, match="pace"):
-                await anext(outcomes)
+    async with (
+        Script({"job-0": [pending()]}).client() as client,
+        client.wait_many(refs(1), pace=lambda age, polls: -1) as outcomes,
+    ):
+        with pytest.raises(ValueError, match="pace"):
+            await anext(outcomes)
 
 
 async def test_wrong_credentials_end_the_batch() -> None:
@@ -590,7 +602,7 @@ async def test_an_outcome_in_a_log_says_nothing_about_the_person() -> None:
     assert JobRef("user-1", "job-0").tag in repr(outcome)
 
 
-GOES_ON = {
+GOES_ON: dict[str, Reply | Exception] = {
     "pending": pending(),
     "not found": not_found(),
     "no zip": no_zip(),
@@ -601,7 +613,7 @@ GOES_ON = {
     "cut": cut(),
     "provisional": provisional(),
 }
-ENDS = {"approved": complete(), "rejected": complete("0811"), "2307": refused("2307"), "2310": refused("2310")}
+ENDS: dict[str, Reply | Exception] = {"approved": complete(), "rejected": complete("0811"), "2307": refused("2307"), "2310": refused("2310")}
 BRAKES = {"429", "429 and 7 s"}
 
 
