@@ -1,5 +1,7 @@
 """What is checked. ``nox`` with no arguments runs what CI runs; the other sessions are run by name."""
 
+from pathlib import Path
+
 import nox
 
 nox.options.default_venv_backend = "venv"
@@ -8,7 +10,7 @@ nox.options.sessions = ["lint", "typing", "tests", "examples", "coverage"]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PYPROJECT)
-PACKAGE = ".[cli,sandbox]"
+PACKAGE = ".[aiohttp,cli,fast,fastapi,sandbox]"
 
 
 def group(name: str) -> tuple[str, ...]:
@@ -59,10 +61,11 @@ def bench(session: nox.Session) -> None:
     session.install(PACKAGE)
     session.run("python", "benchmarks/overhead.py")
     session.run("python", "benchmarks/pace.py")
+    session.run("python", "benchmarks/sandbox.py")
 
 
 @nox.session(default=False)
 def peers(session: nox.Session) -> None:
-    """Our signatures against those of the vendor's own client."""
+    """Our signatures and our sandbox against the vendor's own clients, in Python and, where node is, in JavaScript."""
     session.install(PACKAGE, *group("peers"))
-    session.run("pytest", "tests/heavy/test_peers.py", *session.posargs)
+    session.run("pytest", *sorted(map(str, Path("tests/heavy").glob("test_peers*.py"))), *session.posargs)

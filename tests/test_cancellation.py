@@ -14,7 +14,7 @@ from anyio.abc import TaskStatus
 
 import smilejobs
 from servers import Server, Stream, http, serve
-from smilejobs import Client
+from smilejobs import Client, TransportName
 from smilejobs.settings import Credentials
 from smilejobs.testing import Reply, Script, complete, html, no_zip, pending, rate_limited
 from smilejobs.wire.signature import format_timestamp, sign
@@ -22,6 +22,11 @@ from smilejobs.wire.signature import format_timestamp, sign
 pytestmark = pytest.mark.anyio
 
 CREDENTIALS = Credentials("085", "sandbox-key")
+OVER_EACH_TRANSPORT = pytest.mark.parametrize(
+    ("anyio_backend", "transport"),
+    [("asyncio", "httpx"), ("asyncio", "aiohttp"), ("trio", "httpx")],
+    indirect=["anyio_backend"],
+)
 
 
 async def cancelled_after(ticks: int, work: Callable[[], Awaitable[object]]) -> bool:
@@ -92,9 +97,10 @@ class TestOverSockets:
     def anyio_backend(self, request: pytest.FixtureRequest) -> str:
         return str(request.param)
 
-    async def test_a_poll_can_be_cancelled_at_every_await_point(self) -> None:
+    @OVER_EACH_TRANSPORT
+    async def test_a_poll_can_be_cancelled_at_every_await_point(self, transport: TransportName) -> None:
         """With a pool of one connection, a leaked one would block the next call for ever."""
-        async with serve(answer_in_pieces) as server, client_of(server) as client:
+        async with serve(answer_in_pieces) as server, client_of(server, transport=transport) as client:
             done, ticks = False, 0
             while not done:
                 done = await cancelled_after(ticks, lambda: client.job_status("user-1", f"cancelled-{ticks}"))
@@ -117,13 +123,16 @@ class TestOverSockets:
             assert not http_client.is_closed
 
     @pytest.mark.parametrize("anyio_backend", ["asyncio"])
+    @pytest.mark.parametrize("transport", ["httpx", "aiohttp"])
     @pytest.mark.parametrize("times", [1, 2])
     @pytest.mark.parametrize("is_warm", [False, True])
-    async def test_asyncios_own_cancellation_loses_no_connection(self, times: int, *, is_warm: bool) -> None:
+    async def test_asyncios_own_cancellation_loses_no_connection(
+        self, transport: TransportName, times: int, *, is_warm: bool
+    ) -> None:
         """`Task.cancel` at every turn of the loop, once or twice, on a new connection or a kept one."""
         async with serve(answer_in_pieces) as server:
             for ticks in range(40):
-                async with client_of(server) as client:
+                async with client_of(server, transport=transport) as client:
                     if is_warm:
                         await client.job_status("user-1", "job-1")
                     task = asyncio.ensure_future(client.job_status("user-1", "job-1"))
@@ -136,7 +145,8 @@ class TestOverSockets:
                     with anyio.fail_after(10):
                         assert (await client.job_status("user-1", "job-1")).job_complete
 
-    async def test_closing_ends_what_is_under_way(self) -> None:
+    @OVER_EACH_TRANSPORT
+    async def test_closing_ends_what_is_under_way(self, transport: TransportName) -> None:
         """A poll in flight when its client is closed ends with an error of the tree, or as the closed client's."""
         asked = anyio.Event()
 
@@ -145,7 +155,7 @@ class TestOverSockets:
             await anyio.sleep_forever()
 
         async with serve(never) as server:
-            client = client_of(server)
+            client = client_of(server, transport=transport)
             errors: list[Exception] = []
 
             async def ask() -> None:
@@ -162,7 +172,9 @@ class TestOverSockets:
             assert len(errors) == 1
 
 
-def client_of(server: Server, http_client: httpx.AsyncClient | None = None) -> Client:
+def client_of(
+    server: Server, http_client: httpx.AsyncClient | None = None, transport: TransportName | None = None
+) -> Client:
     return Client(
         partner_id="085",
         api_key="sandbox-key",
@@ -170,6 +182,7 @@ def client_of(server: Server, http_client: httpx.AsyncClient | None = None) -> C
         max_connections=1,
         rate=None,
         http_client=http_client,
+        transport=transport,
     )
 
 

@@ -8,9 +8,10 @@ import logging
 import ssl
 import sys
 from base64 import b64encode
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.util import find_spec
 from typing import Any, Literal, Protocol, get_args
 from urllib.request import getproxies, proxy_bypass
@@ -192,11 +193,7 @@ class Transport:
 
 
 class _Pool:
-    """Connections of our own.
-
-    The transports of httpx are used without its client: that adds redirects, cookies, authentication and a log, none of
-    which is wanted here, and half of the cost of a request. What is the same for every request is made once.
-    """
+    """Connections of our own, opened with the first request. What is the same for every request is made once."""
 
     def __init__(
         self, url: httpx.URL, headers: Mapping[str, str], max_connections: int, name: TransportName | None
@@ -208,30 +205,32 @@ class _Pool:
         self._name = name
         self._trust = httpx.create_ssl_context()
         self._proxy = _proxy_for(url, self._trust) if url.scheme == "https" else None
-        self._transport: httpx.AsyncBaseTransport | None = None
+        self._client: _Client | None = None
         socks = self._proxy is not None and self._proxy.url.scheme.startswith("socks")
         if name == "aiohttp":
             if socks:
                 raise ValueError("aiohttp cannot use the SOCKS proxy of the environment; transport='httpx' can")
-            _import_fast()
+            try:
+                import httpx_aiohttp  # noqa: F401  only to see whether it is there
+            except ModuleNotFoundError as error:
+                raise ImportError("transport='aiohttp' needs httpx-aiohttp: pip install 'smilejobs[fast]'") from error
         elif name == "httpx" or socks or find_spec("httpx_aiohttp") is None:
-            self._transport = self._over_httpcore()
+            self._client = _Client(transport=self._over_httpcore())
 
     @asynccontextmanager
     async def send(self, body: bytes) -> AsyncIterator[HTTPResponse]:
-        if self._transport is None:
-            self._transport = self._for_this_event_loop()
-        request = httpx.Request("POST", self._url, headers=self._headers_of(len(body)), content=body)
-        request.stream = _Body(body)
-        response = await self._transport.handle_async_request(request)
+        if self._client is None:
+            self._client = _Client(transport=self._for_this_event_loop())
+        request = httpx.Request("POST", self._url, headers=self._headers_of(len(body)), stream=_Body(body))
+        response = await self._client.send(request, stream=True, auth=None, follow_redirects=False)
         try:
             yield response
         finally:
             await response.aclose()
 
     async def aclose(self) -> None:
-        if self._transport is not None:
-            await self._transport.aclose()
+        if self._client is not None:
+            await self._client.aclose()
 
     def _with_length(self, length: int) -> httpx.Headers:
         return httpx.Headers({**self._headers, "Content-Length": str(length)})
@@ -241,23 +240,19 @@ class _Pool:
             try:
                 return self._over_aiohttp()
             except ImportError as error:
-                if self._name == "aiohttp":
-                    raise
                 logger.warning("the extra 'fast' is broken, so requests are slower than they could be: %s", error)
         elif self._name == "aiohttp":
             raise RuntimeError("transport='aiohttp' needs asyncio; transport='httpx' works on trio as well")
         return self._over_httpcore()
 
     def _over_httpcore(self) -> httpx.AsyncBaseTransport:
-        limits = httpx.Limits(
-            max_connections=self._max_connections,
-            max_keepalive_connections=self._max_connections,
-            keepalive_expiry=_KEEPALIVE,
-        )
-        return httpx.AsyncHTTPTransport(verify=self._trust, limits=limits, proxy=self._proxy)
+        limits = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=_KEEPALIVE)
+        return _Connections(lambda: httpx.AsyncHTTPTransport(verify=self._trust, limits=limits, proxy=self._proxy))
 
     def _over_aiohttp(self) -> httpx.AsyncBaseTransport:
-        aiohttp, httpx_aiohttp = _import_fast()
+        import aiohttp
+        from httpx_aiohttp import AiohttpTransport
+
         proxy = self._proxy
         if proxy is not None and proxy.raw_auth is not None:
             # As a header: the way in which httpx-aiohttp hands credentials over is deprecated by aiohttp.
@@ -265,12 +260,83 @@ class _Pool:
             proxy = httpx.Proxy(proxy.url, headers={"Proxy-Authorization": f"Basic {credentials}"})
 
         def session() -> aiohttp.ClientSession:
-            connector = aiohttp.TCPConnector(
-                limit=self._max_connections, keepalive_timeout=_KEEPALIVE, ssl=self._trust
-            )
+            connector = aiohttp.TCPConnector(limit=self._max_connections, keepalive_timeout=_KEEPALIVE, ssl=self._trust)
             return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
 
-        return httpx_aiohttp.AiohttpTransport(verify=self._trust, proxy=proxy, client=session)
+        return AiohttpTransport(verify=self._trust, proxy=proxy, client=session)
+
+
+class _Connections(httpx.AsyncBaseTransport):
+    """Connections of httpcore, each in a pool of its own.
+
+    For each request a pool of httpcore looks at all its connections, and at all of them again for each that is idle: a
+    hundred take it 20 ms. It also loses connections for good when a request is cancelled at an unlucky instant; here
+    such a connection is dropped with its pool. How many there are is up to who sends.
+    """
+
+    def __init__(self, connect: Callable[[], httpx.AsyncBaseTransport]) -> None:
+        self._connect = connect
+        self._all: set[httpx.AsyncBaseTransport] = set()
+        self._idle: deque[tuple[float, httpx.AsyncBaseTransport]] = deque()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        connection = self._idle.pop()[1] if self._idle else self._connect()
+        self._all.add(connection)
+        try:
+            response = await connection.handle_async_request(request)
+        except BaseException:
+            await self._drop(connection)
+            raise
+        assert isinstance(response.stream, httpx.AsyncByteStream), "httpcore is asynchronous"
+        response.stream = _Returning(response.stream, partial(self._take_back, connection))
+        return response
+
+    async def aclose(self) -> None:
+        for connection in self._all:
+            await connection.aclose()
+
+    async def _take_back(self, connection: httpx.AsyncBaseTransport) -> None:
+        now = anyio.current_time()
+        self._idle.append((now, connection))
+        while self._idle[0][0] < now - _KEEPALIVE:
+            await self._drop(self._idle.popleft()[1])
+
+    async def _drop(self, connection: httpx.AsyncBaseTransport) -> None:
+        self._all.discard(connection)
+        with anyio.CancelScope(shield=True):
+            await connection.aclose()
+
+
+class _Returning(httpx.AsyncByteStream):
+    """The body of an answer; once it is closed, its connection can be used again."""
+
+    def __init__(self, stream: httpx.AsyncByteStream, take_back: Callable[[], Awaitable[None]]) -> None:
+        self._stream = stream
+        self._take_back = take_back
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._stream.__aiter__()
+
+    async def aclose(self) -> None:
+        with anyio.CancelScope(shield=True):
+            await self._stream.aclose()
+            await self._take_back()
+
+
+class _NoCookies(httpx.Cookies):
+    """Keeps no cookies. There are none to keep, and looking for them is a tenth of the cost of a request."""
+
+    def extract_cookies(self, response: httpx.Response) -> None:
+        pass
+
+
+class _Client(httpx.AsyncClient):
+    @property  # type: ignore[misc]  # nobody sets it
+    def cookies(self) -> httpx.Cookies:  # pyright: ignore[reportIncompatibleMethodOverride]  # ditto
+        return _NO_COOKIES
+
+
+_NO_COOKIES = _NoCookies()
 
 
 class _Body(httpx.AsyncByteStream):
@@ -301,15 +367,6 @@ def _proxy_for(url: httpx.URL, trust: ssl.SSLContext) -> httpx.Proxy | None:
     if proxy.url.scheme == "https":
         proxy.ssl_context = trust
     return proxy
-
-
-def _import_fast() -> tuple[ModuleType, ModuleType]:
-    try:
-        import aiohttp
-        import httpx_aiohttp
-    except ModuleNotFoundError as error:
-        raise ImportError("transport='aiohttp' needs an extra: pip install 'smilejobs[fast]'") from error
-    return aiohttp, httpx_aiohttp
 
 
 def _is_asyncio() -> bool:

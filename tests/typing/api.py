@@ -55,6 +55,8 @@ def clients(theirs: httpx.AsyncClient, also_theirs: httpx2.AsyncClient, whatever
     Client(partner_id="085", api_key="k", environment="production", http_client=theirs)
     Client(partner_id="085", api_key="k", base_url="https://a.example/v1", http_client=also_theirs)
     Client(partner_id="085", api_key="k", base_url="http://sandbox:8787/v1", http_client=whatever, insecure_http=True)
+    Client(partner_id="085", api_key="k", environment="sandbox", transport="aiohttp")
+    Client(partner_id="085", api_key="k", environment="sandbox", transport="curl")  # type: ignore[arg-type]  # one of two
     Client(
         partner_id="085",
         api_key="k",

@@ -2,6 +2,8 @@
 
 The curve is that of CUBIC, the congestion control of TCP (RFC 9438), for polls per second in the place of bytes in
 flight: back to the speed of the last brake quickly, long and slowly about there, and quickly beyond if nothing happens.
+After a brake that had to halve the speed, because it came too soon or because nothing works any more, nobody knows what
+the API can do: then the speed doubles every second instead.
 It is the speed that is halved, and with it the number of polls in flight; where an answer takes a few milliseconds, a
 single connection can ask more often than an API allows, and fewer connections would be no brake.
 """
@@ -69,7 +71,7 @@ class Brake:
 
     max_hint: float = 300.0
     _ceiling: float = math.inf
-    _climb: float = 0.0
+    _remaining: float = 1.0
     _braked_at: float = -math.inf
     _resumes_at: float = -math.inf
     _next: float = -math.inf
@@ -84,7 +86,7 @@ class Brake:
 
     def is_on(self, now: float) -> bool:
         """Whether polls are held back at the instant *now*."""
-        return now < self._resumes_at + self._climb + _STRETCH
+        return now < self._resumes_at or self._limit(now) < 2 * self._ceiling
 
     def speed(self, now: float) -> float:
         """Polls that were begun, per second of about the last one before the instant *now*."""
@@ -111,9 +113,9 @@ class Brake:
             self._resumes_at = max(self._resumes_at, now + min(observation.retry_after, self.max_hint))
 
     def _brake(self, now: float) -> None:
+        worked = self._good.at(now)
         self._ceiling = max(_SLOWEST, min(self._limit(now), self._begun.at(now)))
-        remaining = min(max(_HARDEST, _SOFTEST * self._good.at(now) / self._ceiling), _SOFTEST)
-        self._climb = _STRETCH * math.cbrt(1 - remaining)
+        self._remaining = min(max(_HARDEST, _SOFTEST * worked / self._ceiling), _SOFTEST)
         self._braked_at = now
         self._resumes_at = max(self._resumes_at, now + min(_PAUSE * 2**self._pauses, _LONGEST_PAUSE))
         self._pauses = min(self._pauses + 1, 10)
@@ -123,4 +125,8 @@ class Brake:
         if self._ceiling == math.inf:
             return math.inf
         since = max(0.0, now - self._resumes_at)
-        return max(_SLOWEST, self._ceiling * (1 + ((since - self._climb) / _STRETCH) ** 3))
+        if self._remaining > _HARDEST:
+            share = 1 + ((since - _STRETCH * math.cbrt(1 - self._remaining)) / _STRETCH) ** 3
+        else:
+            share = _HARDEST * 2 ** min(since, 30)
+        return max(_SLOWEST, self._ceiling * share)

@@ -1,0 +1,272 @@
+"""What a fleet costs: memory and CPU time of many pending jobs, and how it behaves when the API limits the rate.
+
+::
+
+    python benchmarks/fleet.py [memory|million|scheduler|growth|limit ...]
+
+Every measurement runs in a process of its own.
+
+- **memory**: 200,000 jobs are pending after one poll each, over httpx with a transport that answers from memory. Ids of
+  36 characters. Resident memory over that of a client that has done the same for 1,000 jobs, per job.
+- **million**: 1,000,000 jobs, submitted at random over the last day, ``Pace(max=3600)``; a stub in the place of the
+  exchange, so that only scheduling costs. First all are polled once, then a minute of the steady state is measured.
+- **scheduler**: 100,000 jobs with a pace of 1 s over the same stub, which is more than one core can do.
+- **growth**: CPU time per poll with 1,000 and with 100,000 jobs pending, over the stub, in alternating rounds.
+- **limit**: 3,000 jobs of two polls each, at ``rate=None``, from a server that refuses with 429 all above 200 polls/s.
+
+The exit code is 1 if a bar is missed.
+"""
+
+import argparse
+import asyncio
+import gc
+import json
+import logging
+import random
+import resource
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from statistics import median
+
+import httpx
+from server import API_KEY, PARTNER_ID, TIMESTAMP, pin, server, signature
+
+import smilejobs
+from smilejobs.fleet import Fleet
+from smilejobs.polling.rules import Terms
+from smilejobs.wakeups import Wakeups
+
+PENDING = smilejobs.JobStatus(user_id="user", job_id="job", code="2302")
+
+
+def main() -> int:
+    """Measure, print, and say by the exit code whether the bars hold."""
+    parser = argparse.ArgumentParser(description="What many pending jobs cost.")
+    parser.add_argument("which", nargs="*", choices=[*MEASURES, []], help="all by default")
+    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.here:
+        return 0 if MEASURES[options.which[0]]() else 1
+    return max(subprocess.call([sys.executable, __file__, "--here", name]) for name in options.which or MEASURES)
+
+
+def line(name: str, value: str, bar: str, *, met: bool) -> bool:
+    """Print one line of the table."""
+    print(f"{name:<58}{value:>18}   {bar} {'met' if met else 'MISSED'}", flush=True)
+    return met
+
+
+# --- Memory
+
+
+class FromMemory(httpx.AsyncBaseTransport):
+    """Says that the job is pending."""
+
+    def __init__(self) -> None:
+        self.polls = 0
+        signed = {"timestamp": TIMESTAMP, "signature": signature(TIMESTAMP)}
+        self.body = json.dumps(signed | {"job_complete": False, "job_success": False, "code": "2302"}).encode()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.polls += 1
+        return httpx.Response(200, content=self.body)
+
+
+def memory(jobs: int = 200_000) -> bool:
+    """Resident memory per pending job."""
+
+    async def pending(client: smilejobs.Client, transport: FromMemory, count: int) -> int:
+        refs = (smilejobs.JobRef(str(uuid.uuid4()), str(uuid.uuid4())) for _ in range(count))
+        polled = transport.polls + count
+        pace = smilejobs.Pace(min=3600, max=3600)
+        async with client.wait_many(refs, timeout=timedelta(days=1), pace=pace, max_pending=count):
+            while transport.polls < polled:  # noqa: ASYNC110  # nothing tells when
+                await asyncio.sleep(0.5)
+            gc.collect()
+            return resident()
+
+    async def measure() -> float:
+        transport = FromMemory()
+        async with (
+            httpx.AsyncClient(transport=transport) as http_client,
+            smilejobs.Client(
+                partner_id=PARTNER_ID, api_key=API_KEY, environment="sandbox", http_client=http_client, rate=None
+            ) as client,
+        ):
+            base = await pending(client, transport, 1000)
+            return (await pending(client, transport, jobs) - base) / (jobs - 1000)
+
+    each = asyncio.run(measure())
+    return line(f"memory per pending job, {jobs:,} jobs", f"{each:,.0f} bytes", "<= 1,024", met=each <= 1024)
+
+
+def resident() -> int:
+    """Bytes of resident memory."""
+    with open("/proc/self/statm") as file:  # noqa: PTH123  # one read of a file that is none
+        return int(file.read().split()[1]) * resource.getpagesize()
+
+
+# --- Scheduling
+
+
+class Stub:
+    """Stands in the place of the exchange; every job is pending, at once."""
+
+    longest_poll = 0.0
+
+    def __init__(self) -> None:
+        self.polls = 0
+
+    def check_usable(self) -> None:
+        pass
+
+    async def take_turn(self) -> None:
+        pass
+
+    def end_turn(self) -> None:
+        pass
+
+    async def poll_in_turn(self, ref: smilejobs.JobRef, *, image_links: bool, history: bool) -> smilejobs.JobStatus:
+        self.polls += 1
+        return PENDING
+
+
+@asynccontextmanager
+async def fleet(refs: Iterator[smilejobs.JobRef], count: int, pace: smilejobs.PaceFunction) -> AsyncIterator[Stub]:
+    """Run a fleet over the stub; it is entered when every job has been polled once."""
+    stub = Stub()
+    running = Fleet(
+        stub,  # type: ignore[arg-type]  # it stands in the place of an Exchange
+        refs,
+        Terms(timeout=None, pace=pace),
+        wakeups=Wakeups(),
+        now=lambda: datetime.now(UTC),
+        concurrency=100,
+        max_pending=count + 1,
+        on_progress=None,
+        image_links=False,
+        history=False,
+    )
+    async with running.running():
+        while stub.polls < count:  # noqa: ASYNC110  # nothing tells when
+            await asyncio.sleep(0.1)
+        yield stub
+
+
+def refs(count: int, within: timedelta = timedelta(0)) -> Iterator[smilejobs.JobRef]:
+    """Return so many jobs, submitted at random within that time."""
+    now, draw = datetime.now(UTC), random.Random(0)
+    for index in range(count):
+        yield smilejobs.JobRef(f"user-{index}", f"job-{index}", now - draw.random() * within)
+
+
+def million(jobs: int = 1_000_000, duration: float = 60.0) -> bool:
+    """A million jobs: memory and CPU time."""
+    pin(0)
+
+    async def measure() -> tuple[float, float, float]:
+        async with fleet(refs(jobs, timedelta(days=1)), jobs, smilejobs.Pace(max=3600)) as stub:
+            await asyncio.sleep(5)
+            polls, cpu, start = stub.polls, time.process_time(), time.perf_counter()
+            await asyncio.sleep(duration)
+            taken = time.perf_counter() - start
+            return (stub.polls - polls) / taken, (time.process_time() - cpu) / taken, resident() / 2**20
+
+    speed, share, mebibytes = asyncio.run(measure())
+    name = f"{jobs:,} pending over a day, {speed:,.0f} polls/s"
+    met = line(f"{name}: memory", f"{mebibytes:,.0f} MiB", "<= 1,024", met=mebibytes <= 1024)
+    return line(f"{name}: CPU", f"{share:.1%} of a core", "<= 10 %", met=share <= 0.1) and met
+
+
+def scheduler(jobs: int = 100_000) -> bool:
+    """Polls per second when scheduling is all there is to do."""
+    pin(0)
+
+    async def measure() -> float:
+        async with fleet(refs(jobs), jobs, lambda age, polls: 1.0) as stub:
+            speeds = []
+            for _ in range(9):
+                polls, cpu = stub.polls, time.process_time()
+                await asyncio.sleep(1)
+                speeds.append((stub.polls - polls) / (time.process_time() - cpu))
+            return median(speeds)
+
+    speed = asyncio.run(measure())
+    return line("scheduler alone, per second of CPU", f"{speed:,.0f} polls", ">= 30,000", met=speed >= 30_000)
+
+
+def growth() -> bool:
+    """How the cost of a poll grows with the number of pending jobs."""
+    pin(0)
+
+    async def cost(count: int) -> float:
+        spread = count / 5000  # both are asked for 5,000 polls a second
+
+        def pace(age: float, polls: int) -> float:
+            return spread * (random.random() if polls == 1 else 1.0)
+
+        async with fleet(refs(count), count, pace) as stub:
+            await asyncio.sleep(1)
+            polls, cpu = stub.polls, time.process_time()
+            await asyncio.sleep(4)
+            return (time.process_time() - cpu) / (stub.polls - polls)
+
+    few, many = [], []
+    for _ in range(5):
+        few.append(asyncio.run(cost(1000)))
+        many.append(asyncio.run(cost(100_000)))
+    ratio = median(more / less for more, less in zip(many, few, strict=True))
+    name = f"a poll at 1,000 pending {median(few) * 1e6:.0f} us, at 100,000 {median(many) * 1e6:.0f} us"
+    return line(name, f"ratio {ratio:.2f}", "<= 1.30", met=ratio <= 1.3)
+
+
+# --- An API that limits the rate
+
+
+def limit(jobs: int = 3000, allowed: float = 200.0) -> bool:
+    """Time and refusals when the API allows less than the client could do."""
+
+    async def measure(base_url: str) -> tuple[float, float, bool]:
+        seen: list[tuple[float, bool]] = []
+
+        class Count(logging.Handler):
+            def emit(self, record: logging.LogRecord) -> None:
+                seen.append((time.perf_counter() - start, "RateLimitedError" in record.getMessage()))
+
+        logger = logging.getLogger("smilejobs")
+        logger.addHandler(Count())
+        logger.setLevel(logging.DEBUG)
+        refs = ((f"user-{index}", f"job-{index}") for index in range(jobs))
+        async with smilejobs.Client(partner_id=PARTNER_ID, api_key=API_KEY, base_url=base_url, rate=None) as client:
+            start = time.perf_counter()
+            async with client.wait_many(refs, timeout=None) as outcomes:
+                done = [outcome.status is not None async for outcome in outcomes]
+            taken = time.perf_counter() - start
+        late = [refused for at, refused in seen if at > 2]
+        return taken * allowed / (2 * jobs), sum(late) / len(late), done == [True] * jobs
+
+    met = True
+    for retry_after in (None, 1):
+        with server(polls=2, limit=allowed, retry_after=retry_after) as base_url:
+            longer, refused, all_done = asyncio.run(measure(base_url))
+        name = f"an API of {allowed:.0f} polls/s, {'no ' if retry_after is None else ''}Retry-After"
+        met = line(f"{name}: 429 after 2 s", f"{refused:.1%}", "<= 5 %", met=refused <= 0.05 and all_done) and met
+        met = line(f"{name}: time", f"{longer:.2f} x", "<= 1.40", met=longer <= 1.4) and met
+    return met
+
+
+MEASURES: dict[str, Callable[[], bool]] = {
+    "memory": memory,
+    "scheduler": scheduler,
+    "growth": growth,
+    "limit": limit,
+    "million": million,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())
