@@ -10,16 +10,19 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 import pytest
 from anyio.from_thread import start_blocking_portal
-from attrs import frozen
+from attrs import evolve, frozen
 
 import smilejobs.cli
 from smilejobs import JobResult, JobStatus
 from smilejobs.cli.display import show
 from smilejobs.model.links import ImageLinks
-from smilejobs.sandbox import Sandbox
+from smilejobs.sandbox import WEATHERS, Lognormal, Sandbox
+from smilejobs.sandbox.callbacks import DELIVERIES
 
 ENVIRONMENT = {"SMILE_PARTNER_ID": "085", "SMILE_API_KEY": "sandbox-key", "SMILE_ENVIRONMENT": "", "SMILE_BASE_URL": ""}
 
@@ -152,6 +155,7 @@ def test_the_history_and_the_links_are_shown_on_request(command: Command, base_u
         (("wait", "user-1", "disabled"), {}, "2307"),
         (("status", "user-1", "approved"), {"SMILE_API_KEY": "key-of-nobody"}, "2305"),
         (("sandbox", "--host", "host.invalid"), {}, "host.invalid"),
+        (("sandbox", "--state", "/missing/file"), {}, "/missing/file cannot be used"),
     ],
 )
 def test_an_error_is_one_line(
@@ -180,6 +184,11 @@ def test_an_error_is_one_line(
         (("status", "user-1"), {}, "JOB"),
         (("sandbox", "--port", "65536"), {}, "--port"),
         (("sandbox", "--partner-id", ""), {}, "partner_id must not be empty"),
+        (("sandbox", "--weather", "sunny"), {}, "weather must be one of calm, rainy, storm"),
+        (("sandbox", "--knob", "cuts"), {}, "--knob must be NAME=VALUE"),
+        (("sandbox", "--knob", "cuts=2"), {}, "cuts must be a share"),
+        (("sandbox", "--machine", "fast"), {}, "--machine must be a median"),
+        (("sandbox", "--review", "never"), {}, "--review must be a median"),
     ],
 )
 def test_wrong_usage(command: Command, arguments: tuple[str, ...], environment: Mapping[str, str], words: str) -> None:
@@ -237,23 +246,83 @@ def test_ctrl_c_ends_a_wait(command: Command, sandbox: Sandbox) -> None:
     thread.join()
 
 
+def is_listening(port: int) -> bool:
+    """Say whether somebody is there, who has also understood that nobody wanted anything."""
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", port)) != 0:
+            return False
+        probe.shutdown(socket.SHUT_WR)
+        return probe.recv(1) == b""
+
+
 def test_the_sandbox_command_is_the_api_until_ctrl_c(command: Command) -> None:
     """It prints what to type, and the jobs that it names are there."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
 
-    def is_there() -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", port)) == 0
-
-    thread = interrupt_when(is_there)
+    thread = interrupt_when(lambda: is_listening(port))
     answer = command("sandbox", "--port", str(port), "--api-key", "it's a key")
     thread.join()
     assert (answer.code, answer.err) == (0, "")
-    assert f"The sandbox listens at http://127.0.0.1:{port}/v1, until Ctrl-C." in answer.out
+    assert (
+        f"The sandbox listens at http://127.0.0.1:{port}/v1, until Ctrl-C. It is no place for real data." in answer.out
+    )
     assert f"export SMILE_BASE_URL=http://127.0.0.1:{port}/v1\n" in answer.out
     assert """export SMILE_API_KEY='it'"'"'s a key'\n""" in answer.out
     assert "smilejobs wait user-1 review --until final\n" in answer.out
+
+
+def test_the_sandbox_command_has_all_knobs(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each option becomes an argument of the sandbox; a restart finds its jobs, and submits none of its own."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    made = []
+
+    class Spied(Sandbox):
+        def __init__(self, **options: Any) -> None:
+            made.append(options)
+            super().__init__(**options)
+
+    monkeypatch.setattr("smilejobs.sandbox.Sandbox", Spied)
+    state, pem = tmp_path / "state", tmp_path / "ca.pem"
+    Sandbox(state=state).submit("user-1", "kept")
+    options = {
+        "--port": port,
+        "--weather": "rainy",
+        "--seed": 7,
+        "--machine": "3",
+        "--review": "open",
+        "--max-skew": 60,
+        "--state": state,
+        "--tls": pem,
+        "--allow-callbacks-to": "callbacks",
+    }
+    arguments = [str(word) for option in options.items() for word in option]
+    knobs = ["--knob", "latency=0.5:0.8", "--knob", "cuts=0"]
+    thread = interrupt_when(lambda: is_listening(port))
+    answer = command("sandbox", *arguments, *knobs)
+    thread.join()
+    assert (answer.code, answer.err) == (0, "")
+    assert made == [
+        {
+            "partner_id": "085",
+            "api_key": "sandbox-key",
+            "seed": 7,
+            "weather": evolve(WEATHERS["rainy"], latency=Lognormal(0.5, 0.8), cuts=0.0),
+            "machine": Lognormal(3),
+            "review": "open",
+            "max_skew": 60,
+            "state": state,
+            "delivery": DELIVERIES["rainy"],
+            "allow_callbacks_to": ["callbacks"],
+        }
+    ]
+    assert f"  export SMILE_BASE_URL=https://127.0.0.1:{port}/v1\n" in answer.out
+    assert f"  export SSL_CERT_FILE={pem}\n" in answer.out
+    assert pem.read_bytes().startswith(b"-----BEGIN CERTIFICATE-----")
+    assert "smilejobs status user-1 kept\n" in answer.out
+    assert "user-2" not in answer.out
+    assert "wait" not in answer.out
 
 
 def test_a_newcomer_can_ask_the_sandbox_command() -> None:

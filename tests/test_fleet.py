@@ -613,7 +613,12 @@ GOES_ON: dict[str, Reply | Exception] = {
     "cut": cut(),
     "provisional": provisional(),
 }
-ENDS: dict[str, Reply | Exception] = {"approved": complete(), "rejected": complete("0811"), "2307": refused("2307"), "2310": refused("2310")}
+ENDS: dict[str, Reply | Exception] = {
+    "approved": complete(),
+    "rejected": complete("0811"),
+    "2307": refused("2307"),
+    "2310": refused("2310"),
+}
 BRAKES = {"429", "429 and 7 s"}
 
 

@@ -13,7 +13,7 @@ import pytest
 
 import smilejobs
 from smilejobs import Client, JobRef, Verdict
-from smilejobs.sandbox import Sandbox
+from smilejobs.sandbox import Lognormal, Sandbox, Stage
 from smilejobs.testing import EPOCH, virtual_now
 from smilejobs.wire.signature import format_timestamp, sign, verify
 
@@ -294,6 +294,15 @@ async def test_machine_results_take_seconds() -> None:
         ({"link_lifetime": 0}, ValueError, "link_lifetime"),
         ({"link_lifetime": 1.5}, ValueError, "link_lifetime"),
         ({"link_lifetime": timedelta(days=8)}, ValueError, "link_lifetime"),
+        ({"picture_bytes": 0}, ValueError, "picture_bytes must be from"),
+        ({"picture_bytes": 2**30}, ValueError, "picture_bytes"),
+        ({"picture_bytes": True}, TypeError, "picture_bytes"),
+        ({"max_skew": -1}, ValueError, "max_skew"),
+        ({"machine": -1}, ValueError, "machine"),
+        ({"machine": timedelta(days=4000)}, ValueError, "machine must be at most ten years"),
+        ({"review": "never"}, TypeError, "review"),
+        ({"allow_callbacks_to": "host"}, TypeError, "allow_callbacks_to"),
+        ({"now": 3}, TypeError, "now"),
     ],
 )
 def test_arguments_that_can_never_be_right(arguments: dict[str, Any], error: type[Exception], named: str) -> None:
@@ -317,6 +326,12 @@ def test_arguments_that_can_never_be_right(arguments: dict[str, Any], error: typ
         ({"refusal": "2302"}, ValueError, "refusal"),
         ({"refusal": "2314"}, ValueError, "refusal"),
         ({"refusal": "9999"}, ValueError, "refusal"),
+        ({"upload": timedelta(days=4000)}, ValueError, "upload"),
+        ({"weather": "sunny"}, ValueError, "weather"),
+        ({"callback_url": "https://elsewhere.example/"}, ValueError, "callback_url"),
+        ({"partner_params": {"a": object()}}, ValueError, "partner_params must be a mapping"),
+        ({"partner_params": {"a": float("nan")}}, ValueError, "partner_params"),
+        ({"details": [1]}, ValueError, "details"),
     ],
 )
 async def test_jobs_that_can_never_be(
@@ -344,3 +359,183 @@ def test_without_the_extra_the_import_says_what_to_install(missing: str) -> None
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("ImportError: ")
     assert last.endswith("pip install 'smilejobs[sandbox]'")
+
+
+# --- What can be done to a job
+
+
+async def test_images_are_received_later(sandbox: Sandbox) -> None:
+    """With ``upload=None`` a job has no images until they are received; then the machine begins."""
+    ref = sandbox.submit("user-1", "job-1", upload=None, machine=10)
+    await anyio.sleep(1000)
+    async with client_of(sandbox) as client:
+        assert (await client.job_status("user-1", "job-1")).code == "2314"
+        sandbox.receive(ref)
+        assert (await client.job_status("user-1", "job-1")).code == "2302"
+        await anyio.sleep(10)
+        assert (await client.job_status("user-1", "job-1")).verdict is Verdict.APPROVED
+    with pytest.raises(ValueError, match="in already"):
+        sandbox.receive(ref)
+    with pytest.raises(ValueError, match="no such job"):
+        sandbox.receive(JobRef("user-1", "job-2"))
+
+
+async def test_a_person_ends_a_review(sandbox: Sandbox) -> None:
+    """Before its time, or one that has none; with the outcome that the person says."""
+    timed = sandbox.submit("user-1", "timed", machine=10, review=3600)
+    untimed = sandbox.submit("user-1", "open", machine=10, review="open")
+    assert sandbox.jobs[untimed].verdict is None
+    with pytest.raises(ValueError, match="not under review"):
+        sandbox.review(timed, "rejected")
+    await anyio.sleep(20)
+    for ref in (timed, untimed):
+        assert sandbox.jobs[ref].stage(virtual_now()) is Stage.UNDER_REVIEW
+        with pytest.raises(ValueError, match="outcome"):
+            sandbox.review(ref, "aproved")
+        sandbox.review(ref, "rejected")
+    async with client_of(sandbox) as client:
+        for ref in (timed, untimed):
+            status = await client.job_status(ref.user_id, ref.job_id, history=True)
+            assert (status.verdict, status.is_final) == (Verdict.REJECTED, True)
+            assert [entry.result_code for entry in status.history if entry.smile_job_id == "0000000002"] == [
+                "0814",
+                "1022",
+            ]
+    with pytest.raises(ValueError, match="not under review"):
+        sandbox.review(timed, "approved")
+    with pytest.raises(ValueError, match="no such job"):
+        sandbox.review(JobRef("user-1", "job-2"), "approved")
+
+
+async def test_the_timetable_of_a_job(sandbox: Sandbox) -> None:
+    """The instants at which it has new results, as far as they are known."""
+    ref = sandbox.submit("user-1", "job-1", upload=None, machine=5, review="open")
+    assert sandbox.jobs[ref].milestones() == []
+    await anyio.sleep(10)
+    sandbox.receive(ref)
+    ((at, provisional),) = sandbox.jobs[ref].milestones()
+    assert (at, provisional["ResultCode"]) == (EPOCH + timedelta(seconds=15), "0814")
+    await anyio.sleep(10)
+    sandbox.review(ref, "approved")
+    (_, (at, final)) = sandbox.jobs[ref].milestones()
+    assert (at, final["ResultCode"], final["IsMachineResult"]) == (EPOCH + timedelta(seconds=20), "1210", "false")
+    quick = sandbox.submit("user-1", "quick", machine=0)
+    assert [at for at, _ in sandbox.jobs[quick].milestones()] == [EPOCH + timedelta(seconds=20)]
+
+
+async def test_how_long_things_take_is_up_to_the_sandbox() -> None:
+    """Where a job does not say: the machine, and the reviews of the jobs that have one."""
+    sandbox = Sandbox(machine=Lognormal(5), review=timedelta(minutes=1), now=virtual_now)
+    plain = sandbox.jobs[sandbox.submit("user-1", "plain")]
+    reviewed = sandbox.jobs[sandbox.submit("user-1", "reviewed", review=True)]
+    own = sandbox.jobs[sandbox.submit("user-1", "own", machine=Lognormal(7), review=Lognormal(9))]
+    assert (plain.machine, plain.review) == (timedelta(seconds=5), timedelta())
+    assert (reviewed.machine, reviewed.review) == (timedelta(seconds=5), timedelta(minutes=1))
+    assert (own.machine, own.review) == (timedelta(seconds=7), timedelta(seconds=9))
+    people = Sandbox(review="open", now=virtual_now)
+    assert people.jobs[people.submit("user-1", "job-1", review=True)].review is None
+
+
+async def test_reviews_take_minutes_to_hours() -> None:
+    """By default, with a median of ten minutes."""
+    sandbox = Sandbox(now=virtual_now)
+    refs = [sandbox.submit("user-1", f"job-{number}", review=True) for number in range(301)]
+    durations = sorted(review for review in (sandbox.jobs[ref].review for ref in refs) if review is not None)
+    assert timedelta(minutes=8) < durations[150] < timedelta(minutes=12)
+    assert durations[-1] > timedelta(hours=1)
+
+
+async def test_what_the_partner_sent_comes_back(sandbox: Sandbox) -> None:
+    """Under ``PartnerParams``; and further keys of the result are as they were given. Neither can lie about the job."""
+    sandbox.submit(
+        "user-1",
+        "job-1",
+        machine=0,
+        partner_params={"optional_info": "anything", "deep": [1, {"a": None}], "job_id": "job-2"},
+        details={"FullName": "Nobody", "ConfidenceValue": "12", "ResultCode": "0811", "PartnerParams": {}},
+    )
+    async with client_of(sandbox) as client:
+        status = await client.job_status("user-1", "job-1")
+    assert status.verdict is Verdict.APPROVED
+    assert status.result is not None
+    assert (status.result.full_name, status.result.confidence_value) == ("Nobody", 12)
+    assert status.result.partner_params is not None
+    assert status.result.partner_params.extra == {"optional_info": "anything", "deep": [1, {"a": None}]}
+
+
+async def test_documents_have_more_pictures(sandbox: Sandbox) -> None:
+    """The card, on both sides, beside the selfie."""
+    sandbox.submit("user-1", "job-1", machine=0, job_type=6)
+    async with client_of(sandbox) as client:
+        status = await client.job_status("user-1", "job-1", image_links=True)
+    assert status.image_links is not None
+    assert set(status.image_links) == {"selfie_image", "id_card_image", "id_card_back"}
+
+
+# --- Strictness, and the ways to ask
+
+
+@pytest.mark.parametrize(
+    ("timestamp", "code"),
+    [
+        ("2026-01-01T00:00:00.000Z", "2304"),
+        ("2026-01-01T00:05:00.000Z", "2304"),
+        ("2025-12-31T23:55:00.000+00:00", "2304"),
+        (1767225600000, "2304"),
+        ("2026-01-01T00:05:00.001Z", "2405"),
+        ("2025-12-31T23:54:59Z", "2405"),
+        ("2026-01-01T00:00:00", "2405"),
+        ("now", "2405"),
+    ],
+)
+async def test_a_stale_timestamp_is_refused_if_asked_for(timestamp: Any, code: str) -> None:
+    """With ``max_skew`` the clock of the partner has to be right; without it, any timestamp will do."""
+    request = asked(timestamp=timestamp, signature=sign(CREDENTIALS, str(timestamp)))
+    strict = Sandbox(max_skew=timedelta(minutes=5), now=virtual_now)
+    assert (await post(strict, json=request)).json()["code"] == code
+    assert (await post(Sandbox(now=virtual_now), json=request)).json()["code"] == "2304"
+
+
+async def test_the_request_of_the_vendors_python_client(sandbox: Sandbox) -> None:
+    """Flags that are null, and a timestamp with microseconds and an offset."""
+    sandbox.submit("1", "2", machine=0)
+    timestamp = "2026-01-01T00:00:00.123456+00:00"
+    body = {"partner_id": "085", "timestamp": timestamp, "signature": sign(CREDENTIALS, timestamp)}
+    flags = {"image_links": None, "history": None}
+    answer = (await post(sandbox, json={**body, **flags, "user_id": 1, "job_id": 2})).json()
+    assert answer["job_complete"] is True
+    assert not {"history", "image_links"} & answer.keys()
+
+
+async def test_three_lines_are_enough() -> None:
+    """A sandbox, its client, a wait; as the docstring shows it."""
+    async with Sandbox(now=virtual_now) as sandbox, sandbox.client() as client:
+        sandbox.submit("user-1", "job-1", review=3600)
+        status = await client.wait("user-1", "job-1", until="final", timeout=7200)
+    assert status.verdict is Verdict.APPROVED
+
+
+async def test_the_client_may_be_set_up_otherwise(sandbox: Sandbox) -> None:
+    """Its options are those of any client."""
+    async with sandbox.client(attempts=1, rate=None) as client:
+        with pytest.raises(smilejobs.JobNotFoundError):
+            await client.job_status("user-1", "job-1")
+    with pytest.raises(ValueError, match="attempts"):
+        sandbox.client(attempts=0)
+
+
+async def test_errors_come_out_of_the_block_as_they_are() -> None:
+    """Bare, in no group; and the sandbox can be entered again."""
+    sandbox = Sandbox(now=virtual_now)
+    for _ in range(2):
+        with pytest.raises(KeyError):
+            async with sandbox:
+                raise KeyError
+
+
+async def test_a_block_that_is_cancelled_ends() -> None:
+    """Nothing is left behind."""
+    with anyio.move_on_after(1) as scope:
+        async with Sandbox(now=virtual_now):
+            await anyio.sleep_forever()
+    assert scope.cancelled_caught

@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Generator
+from collections.abc import Generator, MutableMapping
+from typing import Any
 
 import httpx
 import pytest
@@ -34,9 +35,14 @@ def runner() -> Generator[asyncio.Runner, None, None]:
 
 
 @pytest.fixture(scope="module")
-def http_client() -> httpx.AsyncClient:
-    sandbox = Sandbox(now=lambda: EPOCH)
+def sandbox() -> Sandbox:
+    sandbox = Sandbox(now=lambda: EPOCH, max_skew=60)
     sandbox.submit("user-1", "job-1", machine=0)
+    return sandbox
+
+
+@pytest.fixture(scope="module")
+def http_client(sandbox: Sandbox) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.ASGITransport(app=sandbox.app), base_url="https://sandbox.test")
 
 
@@ -67,3 +73,60 @@ def test_any_json_in_a_request(
 ) -> None:
     """So does a good request in which some values are any JSON at all."""
     check_answer(runner, http_client, json.dumps({**RIGHT, **changes}).encode())
+
+
+PATHS = [
+    "/",
+    "/v1/job_status",
+    "/v1/upload",
+    "/sandbox/jobs",
+    "/sandbox/review",
+    "/images/0000000001/x.png",
+    "/videos/x",
+]
+HEADERS = ["host", "origin", "sec-fetch-site", "accept-encoding", "content-type", "content-encoding", "content-length"]
+
+
+@unhurried
+@given(
+    method=st.sampled_from(["GET", "POST", "PUT", "HEAD", "DELETE", "BREW"]),
+    path=st.sampled_from(PATHS) | st.text().map("/".__add__),
+    query=st.binary(max_size=50),
+    headers=st.dictionaries(st.sampled_from(HEADERS), st.binary(max_size=30)),
+    body=st.binary(),
+)
+def test_any_request_at_all(
+    runner: asyncio.Runner,
+    sandbox: Sandbox,
+    *,
+    method: str,
+    path: str,
+    query: bytes,
+    headers: dict[str, bytes],
+    body: bytes,
+) -> None:
+    """Whatever the method, the path, the query and the headers: an answer, none of them a 5xx, and nothing raises."""
+    statuses = []
+
+    async def receive() -> dict[str, object]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        statuses.extend([message["status"]] if "status" in message else [])
+
+    scope = {
+        "type": "http",
+        "method": method,
+        "scheme": "http",
+        "path": path,
+        "root_path": "",
+        "query_string": query,
+        "headers": [(name.encode(), value) for name, value in headers.items()],
+    }
+
+    async def ask() -> None:
+        await sandbox.app(scope, receive, send)
+
+    runner.run(ask())
+    (http_status,) = statuses
+    assert 200 <= http_status < 500

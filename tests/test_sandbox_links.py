@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smilejobs import Client, ImageLink
-from smilejobs.sandbox import Sandbox
+from smilejobs.sandbox import Sandbox, Weather
 from smilejobs.sandbox.links import LinkRefusedError, check, presign, signature
-from smilejobs.sandbox.picture import picture
+from smilejobs.sandbox.picture import picture, smallest_with_noise
 from smilejobs.testing import EPOCH, virtual_now
 
 pytestmark = pytest.mark.anyio
@@ -151,3 +151,79 @@ def test_the_picture_is_a_png() -> None:
     assert len(pixels) == height * (width + 1)
     assert set(pixels) == {0, 1}
     assert len(chunks[b"PLTE"]) == 2 * 3
+
+
+@pytest.mark.parametrize("size", [smallest_with_noise(), 200_000])
+async def test_pictures_can_be_as_large_as_real_ones(size: int) -> None:
+    """To the byte; what fills them up is noise that cannot be compressed, another for each picture."""
+    sandbox = Sandbox(now=virtual_now, picture_bytes=size)
+    sandbox.submit("user-1", "job-1", machine=0)
+    sandbox.submit("user-1", "job-2", machine=0)
+    async with open_http(sandbox) as http_client:
+        one, other = [
+            (await http_client.get((await link_of(sandbox, http_client, job_id)).url)).content
+            for job_id in ("job-1", "job-2")
+        ]
+    assert len(one) == len(other) == size
+    assert one != other
+    assert len(zlib.compress(one)) > size * 0.9 - 100
+    assert picture("a", size) == picture("a", size)
+
+
+async def test_pictures_may_come_slowly() -> None:
+    """In drips, over the time that the weather says."""
+    sandbox = Sandbox(now=virtual_now, weather=Weather(slow_pictures=1, slow=20))
+    sandbox.submit("user-1", "job-1", machine=0)
+    async with open_http(sandbox) as http_client:
+        link = await link_of(sandbox, http_client)
+        started = anyio.current_time()
+        assert (await http_client.get(link.url)).status_code == 200
+    assert anyio.current_time() - started == pytest.approx(20)
+
+
+async def test_pictures_may_end_too_early() -> None:
+    """Either the connection breaks, or the picture itself is not whole; another job has its own weather."""
+    sandbox = Sandbox(now=virtual_now, weather=Weather(cut_pictures=1))
+    sandbox.submit("user-1", "job-1", machine=0)
+    sandbox.submit("user-1", "job-2", machine=0, weather=Weather(gzip=1))
+    broken, short = 0, 0
+    async with open_http(sandbox) as http_client:
+        link = await link_of(sandbox, http_client)
+        for _ in range(20):
+            try:
+                image = (await http_client.get(link.url)).content
+            except ConnectionResetError:
+                broken += 1
+            else:
+                short += 1
+                assert image.startswith(b"\x89PNG"[: len(image)])
+                assert b"IEND" not in image[:-12]
+        whole = await http_client.get((await link_of(sandbox, http_client, "job-2")).url)
+        assert whole.content.endswith(b"IEND\xaeB`\x82")
+    assert min(broken, short) > 3
+
+
+async def test_links_that_could_not_be_made() -> None:
+    """There is an error in their place, or something that is no link, or none that says when it expires."""
+    sandbox = Sandbox(now=virtual_now, weather=Weather(link_errors=1))
+    sandbox.submit("user-1", "job-1", machine=0)
+    kinds = set()
+    async with sandbox.client() as client:
+        for _ in range(20):
+            links = (await client.job_status("user-1", "job-1", image_links=True)).image_links
+            assert links is not None
+            if links.error is not None:
+                assert not links
+                kinds.add("error")
+            else:
+                assert links["selfie_image"].expires_at is None
+                kinds.add(links["selfie_image"].url)
+    assert kinds == {"error", "image_link", "https://localhost/images/0000000001/SID_Preview_Full.png"}
+
+
+async def test_a_picture_of_a_job_that_is_forgotten() -> None:
+    """A link that was made before a restart is as good as its signature."""
+    sandbox = Sandbox(now=virtual_now)
+    query = presign("sandbox-key", HOST, PATH, at=EPOCH, lifetime=900)
+    async with open_http(sandbox) as http_client:
+        assert (await http_client.get(f"https://{HOST}{PATH}?{query}")).status_code == 200

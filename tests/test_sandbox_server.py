@@ -9,10 +9,14 @@ from urllib.parse import urlsplit
 import anyio
 import httpx
 import pytest
+import uvicorn
 
-from smilejobs import Client, Verdict
-from smilejobs.sandbox import Sandbox
-from smilejobs.sandbox.server import _url
+from smilejobs import Client, Credentials, JobRef, SmileJobsError, Verdict
+from smilejobs.client import utcnow
+from smilejobs.sandbox import Sandbox, Weather
+from smilejobs.sandbox.answers import ConnectionCutError
+from smilejobs.sandbox.server import _Cuttable, _url
+from smilejobs.wire.protocol import encode_request
 
 pytestmark = pytest.mark.anyio
 
@@ -28,15 +32,15 @@ def port_of(base_url: str) -> int:
     return port
 
 
-def client_of(base_url: str) -> Client:
-    return Client(partner_id="085", api_key="sandbox-key", base_url=base_url)
+def client_of(base_url: str, attempts: int = 3) -> Client:
+    return Client(partner_id="085", api_key="sandbox-key", base_url=base_url, attempts=attempts)
 
 
 async def test_a_job_is_waited_for_over_http() -> None:
     """A client that knows nothing but the URL and the credentials gets the result."""
     sandbox = Sandbox()
-    ref = sandbox.submit("user-1", "job-1", machine=0.3)
     async with sandbox.serve() as base_url, client_of(base_url) as client:
+        ref = sandbox.submit("user-1", "job-1", machine=0.5)
         status = await client.wait("user-1", "job-1", pace=lambda age, polls: 0.1)
     assert status.verdict is Verdict.APPROVED
     assert sandbox.polls(ref) > 1
@@ -93,6 +97,27 @@ async def test_the_server_ends_when_it_is_cancelled() -> None:
         pass
 
 
+async def test_a_start_that_is_cancelled_leaves_nothing_behind() -> None:
+    """At whatever step: the port can be used again, and nothing was unclosed."""
+    sandbox = Sandbox()
+    for steps in range(8):
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+
+        async def serve(port: int = port) -> None:
+            async with sandbox.serve(port=port):
+                await anyio.sleep_forever()
+
+        task = asyncio.create_task(serve())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        socket.create_server(("127.0.0.1", port)).close()
+    gc.collect()
+
+
 async def test_a_port_that_is_taken_is_an_os_error() -> None:
     """It is raised in the caller, and does not end the process."""
     with socket.create_server(("127.0.0.1", 0)) as listener, pytest.raises(OSError, match="in use"):
@@ -112,7 +137,7 @@ async def test_a_port_that_is_taken_is_an_os_error() -> None:
 )
 def test_the_url_can_be_reached(host: str, url: str) -> None:
     """An address of IPv6 has its brackets; one that means everywhere is found on loopback."""
-    assert _url(host, 8787) == url
+    assert _url("http", host, 8787) == url
 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
@@ -133,3 +158,122 @@ def test_on_trio_it_says_that_it_cannot() -> None:
                 pytest.fail("uvicorn does not run on trio")
 
     anyio.run(main, backend="trio")
+
+
+async def ask_raw(port: int) -> bytes:
+    """Send one poll by hand over a connection of its own, and return all that comes until the server closes it."""
+    body = encode_request(
+        JobRef("user-1", "job-1"), Credentials("085", "sandbox-key"), utcnow(), image_links=False, history=False
+    )
+    head = f"POST /v1/job_status HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    received = b""
+    async with await anyio.connect_tcp("127.0.0.1", port) as stream:
+        await stream.send(head + body)
+        try:
+            async for piece in stream:
+                received += piece
+        except anyio.BrokenResourceError:
+            pass
+    return received
+
+
+async def test_connections_are_cut_where_the_weather_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    """Before the head or within the body: the connection closes, and nothing is logged; the next one is answered."""
+    sandbox = Sandbox(weather=Weather(cuts=1), seed=1)
+    sandbox.submit("user-1", "job-1", machine=0)
+    sandbox.submit("user-1", "job-2", machine=0, weather="calm")
+    async with sandbox.serve() as base_url:
+        async with anyio.create_task_group() as tasks:
+            answers: list[bytes] = []
+
+            async def ask() -> None:
+                answers.append(await ask_raw(port_of(base_url)))
+
+            for _ in range(20):
+                tasks.start_soon(ask)
+        async with client_of(base_url, attempts=1) as client:
+            assert (await client.job_status("user-1", "job-2")).job_complete
+            with pytest.raises(SmileJobsError) as failed:
+                await client.job_status("user-1", "job-1")
+    assert failed.value.transient
+    empty = [answer for answer in answers if not answer]
+    partial = [answer for answer in answers if answer]
+    assert min(len(empty), len(partial)) > 3
+    for answer in partial:
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert len(body) < int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+    assert not caplog.records
+
+
+async def test_an_answer_in_drips_does_not_hold_up_the_end(caplog: pytest.LogCaptureFixture) -> None:
+    """Nor one that is late: their connections are closed, and nothing is logged."""
+    sandbox = Sandbox(weather=Weather(slow_bodies=1, slow=60))
+    sandbox.submit("user-1", "job-1", machine=0)
+    sandbox.submit("user-1", "job-2", machine=0, weather=Weather(latency=60))
+
+    async def fail(client: Client, job_id: str) -> None:
+        with pytest.raises(SmileJobsError) as failed:
+            await client.job_status("user-1", job_id)
+        assert failed.value.transient
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks, sandbox.serve() as base_url:
+            client = client_of(base_url, attempts=1)
+            for job_id in ("job-1", "job-2"):
+                tasks.start_soon(fail, client, job_id)
+            await anyio.sleep(0.3)
+            assert [sandbox.polls(JobRef("user-1", job_id)) for job_id in ("job-1", "job-2")] == [1, 1]
+    await client.aclose()
+    assert not caplog.records
+
+
+async def test_an_answer_is_not_held_back() -> None:
+    """Its body follows its head at once: the quickest of some polls takes less than what systems wait for more."""
+    sandbox = Sandbox()
+    sandbox.submit("user-1", "job-1", machine=0)
+    taken = []
+    async with sandbox.serve() as base_url, client_of(base_url) as client:
+        for _ in range(5):
+            started = anyio.current_time()
+            await client.job_status("user-1", "job-1")
+            taken.append(anyio.current_time() - started)
+    assert min(taken[1:]) < 0.035
+
+
+async def test_the_page_is_served_at_the_address_that_is_listened_at() -> None:
+    """And at names of this machine, but no others."""
+    sandbox = Sandbox()
+    async with sandbox.serve(host="0.0.0.0") as base_url, httpx.AsyncClient() as http_client:
+        root = base_url.removesuffix("v1")
+        assert (await http_client.get(root)).status_code == 200
+        assert (await http_client.get(root, headers={"host": "0.0.0.0:1"})).status_code == 200
+        assert (await http_client.get(root, headers={"host": "evil.example"})).status_code == 403
+
+
+async def test_what_is_cut_is_let_go_when_its_client_is_gone() -> None:
+    """Not before, though some of its request may be there to be read; but a task that somebody cancels is cancelled."""
+
+    async def cut(scope: object, receive: object, send: object) -> None:
+        raise ConnectionCutError
+
+    async def cancelled(scope: object, receive: object, send: object) -> None:
+        raise asyncio.CancelledError
+
+    messages = ["http.request", "http.disconnect"]
+
+    async def receive() -> dict[str, str]:
+        return {"type": messages.pop(0)}
+
+    async def send(message: object) -> None:
+        pytest.fail("nothing is to be sent")
+
+    for app in (cut, cancelled):
+        cuttable = _Cuttable(app)
+        cuttable.server = uvicorn.Server(uvicorn.Config(app))
+        if app is cut:
+            await cuttable({}, receive, send)
+            assert not messages
+        else:
+            with pytest.raises(asyncio.CancelledError):
+                await cuttable({}, receive, send)

@@ -5,7 +5,8 @@ import shlex
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from functools import partial
-from typing import Annotated, NoReturn
+from pathlib import Path
+from typing import Annotated, NoReturn, cast
 
 import anyio
 import typer
@@ -19,6 +20,7 @@ from smilejobs.model.jobs import JobRef, JobStatus
 
 _ENVIRONMENT = "Who asks is read from SMILE_PARTNER_ID, SMILE_API_KEY and SMILE_ENVIRONMENT (or SMILE_BASE_URL)."
 _EXIT_CODES = "Exit codes: 0 approved, 1 complete but not approved, 2 usage, 3 pending, 4 error."
+_SHOWN_JOBS = 8
 _EPILOG = f"{_ENVIRONMENT} {_EXIT_CODES}"
 
 app = typer.Typer(
@@ -88,42 +90,85 @@ def wait(
     _run(client, ask, as_json=as_json, links=False)
 
 
-@app.command()
+@app.command(
+    epilog="It is no place for real data. The knobs are those of smilejobs.sandbox.Weather, a share or seconds."
+)
 def sandbox(
     *,
     host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen at; 0 for any that is free.")] = 8787,
     partner_id: Annotated[str, typer.Option(help="Whose jobs these are.")] = "085",
     api_key: Annotated[str, typer.Option(help="The key of the signatures.")] = "sandbox-key",
+    weather: Annotated[str, typer.Option(help="calm, rainy or storm.")] = "calm",
+    knob: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="Turn a knob of the weather.")] = None,
+    seed: Annotated[int, typer.Option(help="Draws all that is left to chance.")] = 0,
+    machine: Annotated[str, typer.Option(metavar="MEDIAN[:SPREAD]", help="Seconds that the machine takes.")] = "2:0.6",
+    review: Annotated[
+        str, typer.Option(metavar="MEDIAN[:SPREAD]", help='Seconds that a human review takes, or "open".')
+    ] = "600:1",
+    max_skew: Annotated[
+        float | None, typer.Option(help="Seconds by which a request's timestamp may be wrong.", show_default="any")
+    ] = None,
+    state: Annotated[Path | None, typer.Option(help="Keep the jobs in this file; a restart goes on.")] = None,
+    tls: Annotated[Path | None, typer.Option(help="Serve https; write its CA certificate to this file.")] = None,
+    allow_callbacks_to: Annotated[list[str] | None, typer.Option(metavar="HOST", help="Beyond this machine.")] = None,
 ) -> None:
     """Be the API on this machine, with a few jobs; no place for real data."""
     with _exit_on(ImportError, ExitCode.USAGE):
         from smilejobs.sandbox import Sandbox
-    with _exit_on(ValueError, ExitCode.USAGE):
-        api = Sandbox(partner_id=partner_id, api_key=api_key)
+        from smilejobs.sandbox.callbacks import DELIVERIES
+        from smilejobs.sandbox.weather import WeatherName, read_lasting, turned, weather_from
+    name = cast("WeatherName", weather)  # weather_from checks it
+    with _exit_on(ValueError, ExitCode.USAGE), _exit_on(OSError, ExitCode.ERROR):
+        api = Sandbox(
+            partner_id=partner_id,
+            api_key=api_key,
+            seed=seed,
+            weather=turned(weather_from(name), dict(_knob(text) for text in knob or ())),
+            machine=read_lasting(machine, "--machine"),
+            review="open" if review == "open" else read_lasting(review, "--review"),
+            max_skew=max_skew,
+            state=state,
+            delivery=DELIVERIES.get(name),
+            allow_callbacks_to=allow_callbacks_to or (),
+        )
+        if tls is not None:
+            tls.write_bytes(api.ca_pem)
 
     async def serve() -> None:
-        async with api.serve(host=host, port=port) as base_url:
-            refs = [
-                api.submit("user-1", "quick"),
-                api.submit("user-1", "slow", machine=60.0),
-                api.submit("user-1", "review", review=90.0),
-                api.submit("user-2", "rejected", job_type=6, outcome="rejected"),
-                api.submit("user-2", "no-zip", upload=None),
-            ]
+        async with api.serve(host=host, port=port, tls=tls is not None) as base_url:
+            samples = [] if api.jobs else ["  smilejobs wait user-1 review --until final"]
+            if samples:
+                api.submit("user-1", "quick")
+                api.submit("user-1", "slow", machine=60.0)
+                api.submit("user-1", "review", review=90.0)
+                api.submit("user-1", "person", review="open")
+                api.submit("user-2", "rejected", job_type=6, outcome="rejected")
+                api.submit("user-2", "no-zip", upload=None)
             variables = {"BASE_URL": base_url, "PARTNER_ID": partner_id, "API_KEY": api_key}
+            refs = list(api.jobs)[:_SHOWN_JOBS]
             lines = (
-                f"The sandbox listens at {base_url}, until Ctrl-C. In another terminal:",
+                f"The sandbox listens at {base_url}, until Ctrl-C. It is no place for real data.",
+                f"Its jobs, and a button that ends a human review: {base_url.removesuffix('v1')}",
+                "In another terminal:",
                 "",
                 *(f"  export SMILE_{name}={shlex.quote(value)}" for name, value in variables.items()),
-                *(f"  smilejobs status {ref.user_id} {ref.job_id}" for ref in refs),
-                "  smilejobs wait user-1 review --until final",
+                *([] if tls is None else [f"  export SSL_CERT_FILE={shlex.quote(str(tls.absolute()))}"]),
+                *(f"  smilejobs status {shlex.quote(ref.user_id)} {shlex.quote(ref.job_id)}" for ref in refs),
+                *samples,
             )
             console().print("\n".join(lines))
             await anyio.sleep_forever()
 
     with _exit_on(KeyboardInterrupt, 0), _exit_on(OSError, ExitCode.ERROR):
         anyio.run(serve)
+
+
+def _knob(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError("--knob must be NAME=VALUE, for example --knob too_many=0.1")
+    return name, value
 
 
 @app.command(epilog="Exit codes: 0 if every job ended as it was meant to, else 1.")

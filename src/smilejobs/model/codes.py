@@ -134,6 +134,8 @@ RESULT_CODES: Mapping[str, ResultCode] = MappingProxyType(
         "0001": ResultCode("Data Invalid", Verdict.ERROR),
         "1015": ResultCode("ID Database Unavailable", Verdict.ERROR),
         "1016": ResultCode("Product Must Be Activated", Verdict.ERROR),
+        # The vendor's table leaves its category open.
+        "1014": ResultCode("Unsupported ID Type", Verdict.UNKNOWN),
     }
 )
 

@@ -10,8 +10,11 @@ except ImportError as error:
     raise ImportError("the sandbox needs starlette and uvicorn: pip install 'smilejobs[sandbox]'") from error
 
 from smilejobs.sandbox.app import Sandbox
-from smilejobs.sandbox.jobs import Job
+from smilejobs.sandbox.callbacks import Delivery
+from smilejobs.sandbox.dice import Lognormal
+from smilejobs.sandbox.jobs import Job, Stage
+from smilejobs.sandbox.weather import WEATHERS, Weather
 
-__all__ = ["Job", "Sandbox"]
+__all__ = ["WEATHERS", "Delivery", "Job", "Lognormal", "Sandbox", "Stage", "Weather"]
 
 del _starlette, _uvicorn

@@ -1,69 +1,92 @@
-"""The API's side of the conversation."""
+"""The sandbox: the jobs that it has, and the doors to everything that it can do."""
 
-import math
-import random
-from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing, asynccontextmanager
+import json
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime, timedelta
-from types import MappingProxyType
+from functools import cached_property
+from os import PathLike
+from types import MappingProxyType, TracebackType
+from typing import Literal, Self, Unpack
 
-from starlette.applications import Starlette
-from starlette.requests import ClientDisconnect, Request
+from attrs import evolve
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp
 
-from smilejobs.client import utcnow
+from smilejobs.client import Client, ClientOptions
+from smilejobs.clock import aware, utcnow
 from smilejobs.durations import Duration, seconds
-from smilejobs.model.codes import JOB_NOT_FOUND, NO_ZIP, STATUS_CODES, SUCCESS
+from smilejobs.model.codes import NO_ZIP, STATUS_CODES, SUCCESS
 from smilejobs.model.jobs import JobRef
-from smilejobs.sandbox.jobs import Job, has_succeeded, result_code_for
-from smilejobs.sandbox.links import LONGEST, LinkRefusedError, check, presign
-from smilejobs.sandbox.picture import picture
+from smilejobs.sandbox.answers import Endpoint
+from smilejobs.sandbox.callbacks import DELIVERIES, Callbacks, Delivery
+from smilejobs.sandbox.dice import Lognormal, dice, lasting
+from smilejobs.sandbox.images import PATH as IMAGE_PATH
+from smilejobs.sandbox.images import Images
+from smilejobs.sandbox.inprocess import InProcess
+from smilejobs.sandbox.jobs import Job, Stage, result_code_for
+from smilejobs.sandbox.links import LONGEST
+from smilejobs.sandbox.page import Page
+from smilejobs.sandbox.picture import smallest_with_noise
+from smilejobs.sandbox.polls import Polls
 from smilejobs.sandbox.server import listening
+from smilejobs.sandbox.state import State
+from smilejobs.sandbox.tls import Authority
+from smilejobs.sandbox.uploads import Finding, Registration, Uploads
+from smilejobs.sandbox.weather import Weather, WeatherName, weather_from
 from smilejobs.settings import Credentials
-from smilejobs.wire.codec import JSONObject, UnreadableError, decode_object, decode_text, is_true
+from smilejobs.transport import HTTPClient
 from smilejobs.wire.protocol import PATH
-from smilejobs.wire.signature import format_timestamp, sign, verify
 
 _BASE = "/v1"
-_IMAGE = "/images/{smile_job_id}/SID_Preview_Full.png"
-_MAX_BODY = 1024 * 1024
+_NOWHERE = "https://localhost"
+"""The root of links that nobody has asked for over a network."""
+_MACHINE = Lognormal(2.0, 0.6)
+_REVIEW = Lognormal(600.0, 1.0)
+_LARGEST_PICTURE = 16 * 1024 * 1024
 
-_INVALID_JSON = "2303"
-_INVALID_SIGNATURE = "2305"
-_MISSING_PARAMETER = "2313"
-_NO_ZIP_TEXT = "No zip uploaded yet"
-
-
-class _RefusalError(Exception):
-    def __init__(self, code: str, http_status: int = 400) -> None:
-        super().__init__(code)
-        self.code = code
-        self.http_status = http_status
+Review = Duration | Lognormal | Literal["open"] | bool | None
+"""How long a human review takes: a duration, or a distribution of durations; "open" until a person ends it; True for
+as long as such reviews take in this sandbox; None or False for no review."""
 
 
 class Sandbox:
-    """Answers ``POST /v1/job_status`` as the vendor does, for jobs that were submitted by a call of `submit`.
+    """A Smile ID of your own, with jobs that live, in the weather that you want.
 
-    In process, on asyncio and trio::
+    In process, on asyncio and trio, under a virtual clock too::
 
-        sandbox = Sandbox()
-        ref = sandbox.submit("user-1", "job-1", machine=5.0)
-        http_client = httpx.AsyncClient(transport=httpx.ASGITransport(app=sandbox.app))
-        client = smilejobs.Client(
-            partner_id="085", api_key="sandbox-key", base_url="https://sandbox.test/v1", http_client=http_client
-        )
+        async with Sandbox(now=virtual_now) as sandbox, sandbox.client() as client:
+            sandbox.submit("user-1", "job-1", review=3600)
+            status = await client.wait("user-1", "job-1", until="final", timeout=7200)
 
-    or over a socket, see `serve`. Where a job stands depends on nothing but the instant of the question: with the same
-    seed and the same calls at the same instants, every answer is the same, byte for byte.
+    or over a socket, see `serve`; or, in an HTTP client of yours, as the ASGI application `app`. Outside of ``async
+    with`` and `serve` everything works but the callbacks.
+
+    What chance decides depends on the seed and on what it is for, such as the third poll of a certain job, and on
+    nothing else: with the same seed, the same calls and requests at the same instants get the same answers, byte for
+    byte, in whatever order they come. Only a limited ``rate`` counts polls as they come.
 
     Args:
         partner_id: Whose jobs these are.
         api_key: The key that verifies requests and signs answers.
-        seed: Draws the durations that `submit` leaves open.
+        seed: Draws all that is left to chance.
+        weather: "calm", "rainy", "storm", or a `Weather`: what polls and pictures have to live with.
+        machine: Seconds (a timedelta, a `Lognormal`) from the arrival of a job's images to the machine's result, where
+            `submit` does not say. The vendor has published a median of 2 s for KYC.
+        review: How long a human review takes, where there is one and `submit` does not say; "open" until a person ends
+            it. Reports speak of minutes to hours.
+        delivery: How callbacks are delivered; by default as it fits the name of the weather.
+        allow_callbacks_to: The hosts beyond this machine to which callbacks may be sent.
+        callback_client: A client of yours, `httpx.AsyncClient` or `httpx2.AsyncClient`, with which callbacks are sent:
+            over an `httpx.ASGITransport` they reach an application in the same process. It is never closed here.
         link_lifetime: Seconds (or a timedelta) for which a link to an image works: a whole number, as AWS has it. The
             vendor's links were seen to live 900 s.
+        picture_bytes: How large each picture is; None for as small as it can be.
+        max_skew: Seconds (or a timedelta) by which the timestamp of a request may differ from the clock; what differs
+            more is refused with 2405. None for any. The vendor's own limit is not known.
+        state: A file in which the jobs are kept, so that a restart goes on with them; polls are counted anew.
         now: The wall clock, as a function that returns an aware datetime.
 
     Attributes:
@@ -72,6 +95,7 @@ class Sandbox:
     Raises:
         TypeError: An argument has the wrong type.
         ValueError: An argument can never be right; the text names it.
+        OSError: The state cannot be read or written.
     """
 
     def __init__(
@@ -80,24 +104,77 @@ class Sandbox:
         partner_id: str = "085",
         api_key: str = "sandbox-key",
         seed: int = 0,
+        weather: WeatherName | Weather = "calm",
+        machine: Duration | Lognormal = _MACHINE,
+        review: Duration | Lognormal | Literal["open"] = _REVIEW,
+        delivery: Delivery | None = None,
+        allow_callbacks_to: Collection[str] = (),
+        callback_client: HTTPClient | None = None,
         link_lifetime: Duration = 900.0,
+        picture_bytes: int | None = None,
+        max_skew: Duration | None = None,
+        state: str | PathLike[str] | None = None,
         now: Callable[[], datetime] = utcnow,
     ) -> None:
-        lifetime = seconds(link_lifetime, "link_lifetime")
-        if not lifetime.is_integer() or not 1 <= lifetime <= LONGEST:
-            raise ValueError(f"link_lifetime must be a whole number of seconds from 1 to {LONGEST}")
         self._credentials = Credentials(partner_id, api_key)
-        self._random = random.Random(seed)
-        self._link_lifetime = int(lifetime)
-        self._now = now
+        self._seed = seed
+        self._machine = lasting(machine, "machine")
+        self._review: Lognormal | Literal["open"] = "open" if review == "open" else lasting(review, "review")
+        self._now = aware(now)
         self._jobs: dict[JobRef, Job] = {}
-        self._polls: Counter[JobRef] = Counter()
-        self.app = Starlette(
-            routes=[
-                Route(_BASE + PATH, self._job_status, methods=["POST"]),
-                Route(_IMAGE, self._image, methods=["GET"]),
-            ]
+        self._numbered: dict[str, Job] = {}
+        self._hosts: set[str] = set()
+        self._root = _NOWHERE
+        self._background: AsyncExitStack | None = None
+        skew = None if max_skew is None else timedelta(seconds=seconds(max_skew, "max_skew"))
+        sky = weather_from(weather)
+        images = Images(
+            self._numbered,
+            self._credentials,
+            seed=seed,
+            weather=sky,
+            lifetime=_lifetime(link_lifetime),
+            picture_bytes=_picture_bytes(picture_bytes),
+            now=self._now,
         )
+        self._polls = Polls(
+            self._jobs, self._credentials, seed=seed, weather=sky, max_skew=skew, images=images, now=self._now
+        )
+        self._callbacks = Callbacks(
+            self._jobs,
+            self._credentials,
+            seed=seed,
+            now=self._now,
+            delivery=delivery or DELIVERIES[weather if isinstance(weather, str) else "calm"],
+            links=lambda job, at: images.links(job, job.root or self._root, at),
+            allow_to=allow_callbacks_to,
+            http_client=callback_client,
+        )
+        uploads = Uploads(
+            self._jobs,
+            self._numbered,
+            self._credentials,
+            seed=seed,
+            max_skew=skew,
+            now=self._now,
+            register=self._register,
+            receive=self._receive,
+        )
+        page = Page(jobs=self._numbered, polls=self.polls, review=self.review, hosts=self._hosts, now=self._now)
+        # Not an application of Starlette's: that would answer a connection that is to be cut with a 500.
+        self.app: ASGIApp = Router(
+            routes=[
+                Route(_BASE + PATH, Endpoint(self._polls.answer), methods=["POST"]),
+                Route(IMAGE_PATH, Endpoint(images.answer), methods=["GET"]),
+                *uploads.routes,
+                *page.routes,
+            ],
+            redirect_slashes=False,
+            default=Endpoint(_no_such_route),
+        )
+        self._state = None if state is None else State(state)
+        for job in [] if self._state is None else self._state.load():
+            self._put(job, since=self._now())
 
     def submit(
         self,
@@ -107,9 +184,13 @@ class Sandbox:
         outcome: str = "approved",
         job_type: int = 1,
         upload: Duration | None = 0.0,
-        machine: Duration | None = None,
-        review: Duration | None = None,
+        machine: Duration | Lognormal | None = None,
+        review: Review = None,
         refusal: str | None = None,
+        partner_params: Mapping[str, object] | None = None,
+        details: Mapping[str, object] | None = None,
+        callback_url: str | None = None,
+        weather: WeatherName | Weather | None = None,
     ) -> JobRef:
         """Register a job now, and say how it will go. Until then the API knows no such job (2304).
 
@@ -121,12 +202,18 @@ class Sandbox:
             job_id: The name of the job.
             outcome: "approved", "rejected" or "error", for the result code that fits the product; or a result code.
             job_type: The product, see `smilejobs.JOB_TYPES`.
-            upload: Seconds (or a timedelta) until its images are in; None for never.
-            machine: Seconds (or a timedelta) from there to the machine's result. By default they are drawn by the
-                seed, with a median of 2 s, as the vendor has published for KYC.
-            review: Seconds (or a timedelta) of human review after that; None for no review.
+            upload: Seconds (or a timedelta) until its images are in; None for never, unless they are received later,
+                see `receive`.
+            machine: Seconds (a timedelta, a `Lognormal`) from there to the machine's result; by default as long as the
+                machine takes in this sandbox.
+            review: How long a human review takes after that: seconds (a timedelta, a `Lognormal`); True for as long as
+                reviews take in this sandbox; "open" until a person ends it, see `review`; None for no review.
             refusal: A status code of `smilejobs.STATUS_CODES`, such as "2301", "2307" or "2310", with which every poll
                 is refused; the job never ends.
+            partner_params: Further parameters, which the results give back under ``PartnerParams``.
+            details: Further keys of the results, in the vendor's spelling, such as ``{"FullName": "..."}``.
+            callback_url: Where the results are sent when they are there.
+            weather: What the polls of this job have to live with, and its pictures; that of the sandbox by default.
 
         Returns:
             The name of the job, with the instant at which it was submitted.
@@ -134,33 +221,60 @@ class Sandbox:
         Raises:
             TypeError: An argument has the wrong type.
             ValueError: An argument can never be right, or there is such a job already.
+            OSError: The state cannot be written.
         """
-        submitted_at = self._now()
-        ref = JobRef(user_id, job_id, submitted_at)
-        if ref in self._jobs:
-            raise ValueError("there is a job with these ids already")
-        if refusal is not None and (refusal not in STATUS_CODES or refusal in (SUCCESS, NO_ZIP)):
-            raise ValueError(f"refusal must be a status code of smilejobs.STATUS_CODES, and not {SUCCESS} or {NO_ZIP}")
-        result_code = result_code_for(outcome, job_type)
-        drawn = self._random.lognormvariate(math.log(2.0), 0.6)
-        uploaded_at = None if upload is None else submitted_at + _delta(upload, "upload")
-        complete_at = final_at = None
-        worked = _delta(drawn if machine is None else machine, "machine")
-        reviewed = timedelta() if review is None else _delta(review, "review")
-        if uploaded_at is not None and refusal is None:
-            complete_at = uploaded_at + worked
-            final_at = complete_at + reviewed
-        self._jobs[ref] = Job(
-            ref=ref,
-            smile_job_id=f"{len(self._jobs) + 1:010d}",
+        job = self._made(
+            JobRef(user_id, job_id, self._now()),
+            outcome=outcome,
             job_type=job_type,
-            result_code=result_code,
+            machine=machine,
+            review=review,
             refusal=refusal,
-            uploaded_at=uploaded_at,
-            complete_at=complete_at,
-            final_at=final_at,
+            partner_params=partner_params,
+            details=details,
+            callback_url=callback_url,
         )
-        return ref
+        delay = None if upload is None else timedelta(seconds=lasting(upload, "upload").median)
+        submitted_at = job.ref.submitted_at
+        assert submitted_at is not None
+        job = evolve(
+            job,
+            uploaded_at=None if delay is None else submitted_at + delay,
+            weather=None if weather is None else weather_from(weather),
+        )
+        self._keep(job)
+        return job.ref
+
+    def receive(self, ref: JobRef) -> None:
+        """The images of a job are in, as of now: the machine begins.
+
+        Args:
+            ref: The job.
+
+        Raises:
+            ValueError: There is no such job, or its images are in already, or on their way.
+            OSError: The state cannot be written.
+        """
+        job = self._known(ref)
+        if job.uploaded_at is not None:
+            raise ValueError("the images of this job are in already, or on their way")
+        self._keep(evolve(job, uploaded_at=self._now()))
+
+    def review(self, ref: JobRef, outcome: str) -> None:
+        """Let a person end the human review of a job, as of now.
+
+        Args:
+            ref: The job.
+            outcome: As that of `submit`.
+
+        Raises:
+            ValueError: There is no such job, it is not under review, or there is no such outcome.
+            OSError: The state cannot be written.
+        """
+        job, now = self._known(ref), self._now()
+        if job.stage(now) is not Stage.UNDER_REVIEW:
+            raise ValueError("this job is not under review")
+        self._keep(evolve(job, result_code=result_code_for(outcome, job.job_type), reviewed_at=now))
 
     @property
     def jobs(self) -> Mapping[JobRef, Job]:
@@ -168,11 +282,37 @@ class Sandbox:
         return MappingProxyType(self._jobs)
 
     def polls(self, ref: JobRef) -> int:
-        """Return how many polls about a job were answered, refusals included; the job need not exist."""
-        return self._polls[ref]
+        """Return how many polls about a job there were, refusals included; the job need not exist."""
+        return self._polls.counts[ref]
+
+    def client(self, **options: Unpack[ClientOptions]) -> Client:
+        """Return a client of this partner that asks this sandbox, in the same process and under the same clock.
+
+        Args:
+            options: Further arguments of the client.
+
+        Raises:
+            TypeError: An argument has the wrong type.
+            ValueError: An argument can never be right.
+        """
+        options.setdefault("http_client", InProcess(self.app))
+        options.setdefault("now", self._now)
+        partner_id, api_key = self._credentials.partner_id, self._credentials.api_key
+        return Client(partner_id=partner_id, api_key=api_key, base_url=_NOWHERE + _BASE, **options)
+
+    @property
+    def ca_pem(self) -> bytes:
+        """The certificate that a client has to trust if the sandbox is served with ``tls=True``.
+
+        Raises:
+            ImportError: trustme is not installed.
+        """
+        return self._authority.pem
 
     @asynccontextmanager
-    async def serve(self, *, host: str = "127.0.0.1", port: int = 0) -> AsyncGenerator[str, None]:
+    async def serve(
+        self, *, host: str = "127.0.0.1", port: int = 0, tls: bool | Collection[str] = False
+    ) -> AsyncGenerator[str, None]:
         """Serve over HTTP while the block runs, in the running event loop, which must be asyncio's.
 
         The block gets the ``base_url`` for a client, for example "http://127.0.0.1:43211/v1".
@@ -180,126 +320,160 @@ class Sandbox:
         Args:
             host: The address to listen at; loopback, unless this is a container.
             port: The port; 0 for any that is free.
+            tls: Whether to serve https, with a certificate of its own making for this machine; or else the names of
+                further hosts that the certificate is to be good for. See `ca_pem`.
 
         Raises:
+            ImportError: trustme is not installed.
             OSError: The address cannot be listened at.
             RuntimeError: The event loop is not asyncio's.
         """
-        async with listening(self.app, host, port) as root:
-            yield root + _BASE
+        context = None
+        if tls is not False:
+            context = self._authority.context(host, *(() if tls is True else tls))
+        async with self._callbacks.running(), listening(self.app, host, port, context) as root:
+            self._hosts.add(host)
+            before, self._root = self._root, root
+            try:
+                yield root + _BASE
+            finally:
+                self._root = before
 
-    async def _job_status(self, request: Request) -> Response:
-        try:
-            asked = _decoded(await _read(request))
-            ref = self._verified(asked)
-            self._polls[ref] += 1
-            return JSONResponse(self._answer(ref, asked, request))
-        except _RefusalError as refusal:
-            body = {"error": STATUS_CODES[refusal.code].meaning, "code": refusal.code}
-            return JSONResponse(body, status_code=refusal.http_status)
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self._callbacks.running())
+            self._background = stack.pop_all()
+        return self
 
-    def _verified(self, asked: JSONObject) -> JobRef:
-        """Return the job that the request asks for, if the partner asks."""
-        partner_id, timestamp, signature, user_id, job_id = (
-            _parameter(asked, name) for name in ("partner_id", "timestamp", "signature", "user_id", "job_id")
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        assert self._background is not None
+        background, self._background = self._background, None
+        return await background.__aexit__(exc_type, exc, traceback)
+
+    @cached_property
+    def _authority(self) -> Authority:
+        return Authority()
+
+    def _made(
+        self,
+        ref: JobRef,
+        *,
+        outcome: str,
+        job_type: int,
+        machine: Duration | Lognormal | None,
+        review: Review,
+        refusal: str | None,
+        partner_params: Mapping[str, object] | None,
+        details: Mapping[str, object] | None,
+        callback_url: str | None,
+        root: str | None = None,
+    ) -> Job:
+        """Return a new job, whose images are not in."""
+        if ref in self._jobs:
+            raise ValueError("there is a job with these ids already")
+        if refusal is not None and (refusal not in STATUS_CODES or refusal in (SUCCESS, NO_ZIP)):
+            raise ValueError(f"refusal must be a status code of smilejobs.STATUS_CODES, and not {SUCCESS} or {NO_ZIP}")
+        if callback_url is not None:
+            self._callbacks.check(callback_url)
+        chance = dice(self._seed, "job", ref.user_id, ref.job_id)
+        worked = (self._machine if machine is None else lasting(machine, "machine")).draw(chance)
+        return Job(
+            ref=ref,
+            smile_job_id=f"{len(self._jobs) + 1:010d}",
+            job_type=job_type,
+            result_code=result_code_for(outcome, job_type),
+            refusal=refusal,
+            machine=timedelta(seconds=worked),
+            review=self._reviewed(review, ref),
+            partner_params=_json_object(partner_params, "partner_params"),
+            details=_json_object(details, "details"),
+            callback_url=callback_url,
+            root=root,
         )
-        if partner_id != self._credentials.partner_id or not verify(self._credentials, timestamp, signature):
-            raise _RefusalError(_INVALID_SIGNATURE)
-        try:
-            return JobRef(user_id, job_id)
-        except ValueError:
-            raise _RefusalError(_MISSING_PARAMETER) from None
 
-    def _answer(self, ref: JobRef, asked: JSONObject, request: Request) -> dict[str, object]:
+    def _reviewed(self, review: Review, ref: JobRef) -> timedelta | None:
+        """Return how long a review of that job takes; None until a person ends it."""
+        if review is None or review is False:
+            return timedelta()
+        taking = self._review if review is True else review if review == "open" else lasting(review, "review")
+        if not isinstance(taking, Lognormal):
+            return None
+        return timedelta(seconds=taking.draw(dice(self._seed, "review", ref.user_id, ref.job_id)))
+
+    def _register(self, registration: Registration, root: str) -> Job:
+        ref = registration.ref
+        job = self._made(
+            JobRef(ref.user_id, ref.job_id, self._now()),
+            outcome="approved",
+            job_type=registration.job_type,
+            machine=None,
+            review=None,
+            refusal=None,
+            partner_params=registration.partner_params,
+            details=None,
+            callback_url=registration.callback_url,
+            root=root,
+        )
+        self._keep(job)
+        return job
+
+    def _receive(self, job: Job, finding: Finding) -> None:
+        self._keep(
+            evolve(
+                job,
+                uploaded_at=self._now(),
+                result_code=result_code_for(finding.outcome, job.job_type),
+                review=self._reviewed(finding.review, job.ref),
+                details=finding.details,
+            )
+        )
+
+    def _known(self, ref: JobRef) -> Job:
         job = self._jobs.get(ref)
         if job is None:
-            raise _RefusalError(JOB_NOT_FOUND)
-        if job.refusal is not None:
-            raise _RefusalError(job.refusal)
-        now = self._now()
-        timestamp = format_timestamp(now)
-        has_zip = job.uploaded_at is not None and job.uploaded_at <= now
-        body: dict[str, object] = {
-            "timestamp": timestamp,
-            "signature": sign(self._credentials, timestamp),
-            "user_id": ref.user_id,
-            "job_id": ref.job_id,
-            "job_complete": False,
-            "job_success": False,
-            "code": SUCCESS if has_zip else NO_ZIP,
-        }
-        if not has_zip:
-            body["result"] = _NO_ZIP_TEXT
-        results = job.results(now)
-        if results:
-            body["job_complete"] = True
-            body["job_success"] = has_succeeded(str(results[-1]["ResultCode"]))
-            body["result"] = results[-1]
-            if is_true(asked.get("image_links")):
-                body["image_links"] = {"selfie_image": self._link(job, request, now)}
-        if is_true(asked.get("history")):
-            body["history"] = [
-                result
-                for other in self._jobs.values()
-                if other.ref.user_id == ref.user_id
-                for result in other.results(now)
-            ]
-        return body
+            raise ValueError("there is no such job")
+        return job
 
-    def _link(self, job: Job, request: Request, now: datetime) -> str:
-        host, path = _host(request), _IMAGE.format(smile_job_id=job.smile_job_id)
-        query = presign(self._credentials.api_key, host, path, at=now, lifetime=self._link_lifetime)
-        return f"{request.scope['scheme']}://{host}{path}?{query}"
+    def _keep(self, job: Job) -> None:
+        """The job is new, or has changed."""
+        if self._state is not None:
+            self._state.save(job)
+        self._put(job)
 
-    async def _image(self, request: Request) -> Response:
-        path, query = request.scope["path"], request.scope["query_string"].decode("latin-1")
-        try:
-            check(self._credentials.api_key, _host(request), path, query, self._now())
-        except LinkRefusedError as error:
-            xml = (
-                '<?xml version="1.0" encoding="UTF-8"?>\n'
-                f"<Error><Code>{error.code}</Code><Message>{error}</Message></Error>"
-            )
-            return Response(xml, status_code=403, media_type="application/xml")
-        return Response(picture(request.path_params["smile_job_id"]), media_type="image/png")
+    def _put(self, job: Job, *, since: datetime | None = None) -> None:
+        self._jobs[job.ref] = self._numbered[job.smile_job_id] = job
+        self._callbacks.schedule(job.ref, since=since)
 
 
-def _delta(value: Duration, name: str) -> timedelta:
-    return timedelta(seconds=seconds(value, name))
+async def _no_such_route(request: Request) -> Response:
+    """What the gateway before the API says about a path that there is not."""
+    return JSONResponse({"message": "Missing Authentication Token"}, status_code=403)
 
 
-async def _read(request: Request) -> bytes:
-    pieces = []
-    size = 0
-    try:
-        async with aclosing(request.stream()) as stream:
-            async for piece in stream:
-                size += len(piece)
-                if size > _MAX_BODY:
-                    raise _RefusalError(_INVALID_JSON, http_status=413)
-                pieces.append(piece)
-    except ClientDisconnect:
-        raise _RefusalError(_INVALID_JSON) from None
-    return b"".join(pieces)
+def _lifetime(value: Duration) -> int:
+    lifetime = seconds(value, "link_lifetime")
+    if not lifetime.is_integer() or not 1 <= lifetime <= LONGEST:
+        raise ValueError(f"link_lifetime must be a whole number of seconds from 1 to {LONGEST}")
+    return int(lifetime)
 
 
-def _decoded(body: bytes) -> JSONObject:
-    try:
-        return decode_object(body)
-    except UnreadableError:
-        raise _RefusalError(_INVALID_JSON) from None
-
-
-def _parameter(asked: JSONObject, name: str) -> str:
-    """Return a required parameter; clients of the vendor's send ids as numbers too."""
-    try:
-        value = decode_text(asked, name)
-    except UnreadableError:
-        value = None
-    if not value:
-        raise _RefusalError(_MISSING_PARAMETER)
+def _picture_bytes(value: int | None) -> int | None:
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"picture_bytes must be a whole number, not {type(value).__name__}")
+    if not smallest_with_noise() <= value <= _LARGEST_PICTURE:
+        raise ValueError(f"picture_bytes must be from {smallest_with_noise()} to {_LARGEST_PICTURE}")
     return value
 
 
-def _host(request: Request) -> str:
-    return request.headers.get("host", "localhost")
+def _json_object(value: Mapping[str, object] | None, name: str) -> dict[str, object]:
+    """Return a copy that can be sent, and that nobody else can change."""
+    try:
+        copy: object = json.loads(json.dumps({} if value is None else dict(value), allow_nan=False))
+    except (TypeError, ValueError, RecursionError):
+        raise ValueError(f"{name} must be a mapping that can be written as JSON") from None
+    assert isinstance(copy, dict)
+    return copy

@@ -30,7 +30,7 @@ class LinkRefusedError(Exception):
         self.code = code
 
 
-def presign(secret: str, host: str, path: str, *, at: datetime, lifetime: int) -> str:
+def presign(secret: str, host: str, path: str, *, at: datetime, lifetime: int, method: str = "GET") -> str:
     """Return the query that opens *path*.
 
     Args:
@@ -39,6 +39,7 @@ def presign(secret: str, host: str, path: str, *, at: datetime, lifetime: int) -
         path: The path.
         at: The instant from which it is valid.
         lifetime: Seconds, 1 to `LONGEST`.
+        method: For which HTTP method.
     """
     date = at.astimezone(UTC).strftime(_DATE)
     query = [
@@ -48,11 +49,11 @@ def presign(secret: str, host: str, path: str, *, at: datetime, lifetime: int) -
         ("X-Amz-Expires", str(lifetime)),
         ("X-Amz-SignedHeaders", "host"),
     ]
-    return _canonical([*query, ("X-Amz-Signature", signature(secret, host, path, query))])
+    return _canonical([*query, ("X-Amz-Signature", signature(secret, host, path, query, method))])
 
 
-def check(secret: str, host: str, path: str, query: str, now: datetime) -> None:
-    """Do nothing if *query* opens *path* at the instant *now*.
+def check(secret: str, host: str, path: str, query: str, now: datetime, *, method: str = "GET") -> None:
+    """Do nothing if *query* opens *path* for that HTTP method at the instant *now*.
 
     Raises:
         LinkRefusedError: The query is not one of `presign`, or its time is over.
@@ -63,7 +64,7 @@ def check(secret: str, host: str, path: str, query: str, now: datetime) -> None:
         pairs = []
     signed = [(name, value) for name, value in pairs if name != "X-Amz-Signature"]
     given = dict(pairs).get("X-Amz-Signature", "")
-    if not hmac.compare_digest(given.encode(), signature(secret, host, path, signed).encode()):
+    if not hmac.compare_digest(given.encode(), signature(secret, host, path, signed, method).encode()):
         raise LinkRefusedError(
             "SignatureDoesNotMatch",
             "The request signature we calculated does not match the signature you provided.",
@@ -75,12 +76,12 @@ def check(secret: str, host: str, path: str, query: str, now: datetime) -> None:
         raise LinkRefusedError("AccessDenied", "Request has expired")
 
 
-def signature(secret: str, host: str, path: str, query: Iterable[tuple[str, str]]) -> str:
-    """Return the ``X-Amz-Signature`` of a GET whose query is *query*, apart from the signature itself."""
+def signature(secret: str, host: str, path: str, query: Iterable[tuple[str, str]], method: str = "GET") -> str:
+    """Return the ``X-Amz-Signature`` of a request whose query is *query*, apart from the signature itself."""
     pairs = list(query)
     values = dict(pairs)
     scope = values.get("X-Amz-Credential", "").partition("/")[2]
-    request = ["GET", quote(path), _canonical(sorted(pairs)), f"host:{host}", "", "host", "UNSIGNED-PAYLOAD"]
+    request = [method, quote(path), _canonical(sorted(pairs)), f"host:{host}", "", "host", "UNSIGNED-PAYLOAD"]
     hashed = sha256("\n".join(request).encode()).hexdigest()
     key = f"AWS4{secret}".encode()
     for part in scope.split("/"):

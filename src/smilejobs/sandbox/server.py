@@ -2,19 +2,22 @@
 
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import anyio
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from smilejobs.sandbox.answers import ConnectionCutError
 
 _KEEPALIVE = 120
 """Seconds; longer than our clients keep a connection, so that it is they who close it."""
 
 
 @asynccontextmanager
-async def listening(app: ASGIApp, host: str, port: int) -> AsyncGenerator[str, None]:
+async def listening(app: ASGIApp, host: str, port: int, tls: ssl.SSLContext | None = None) -> AsyncGenerator[str, None]:
     """Serve *app* in the running event loop while the block runs, and yield the URL of its root.
 
     uvicorn's own ``serve()`` is not used: it takes over the process's signals.
@@ -23,6 +26,7 @@ async def listening(app: ASGIApp, host: str, port: int) -> AsyncGenerator[str, N
         app: What to serve.
         host: The address to listen at.
         port: The port; 0 for any that is free.
+        tls: The server's side of TLS; None for plain HTTP.
 
     Raises:
         OSError: The address cannot be listened at.
@@ -34,8 +38,9 @@ async def listening(app: ASGIApp, host: str, port: int) -> AsyncGenerator[str, N
         raise RuntimeError(
             "the sandbox can be served on asyncio only; elsewhere use it in process, as the app of an ASGITransport"
         ) from None
+    cuttable = _Cuttable(app)
     config = uvicorn.Config(
-        app,
+        cuttable,
         lifespan="off",
         ws="none",
         log_config=None,
@@ -45,23 +50,60 @@ async def listening(app: ASGIApp, host: str, port: int) -> AsyncGenerator[str, N
         timeout_keep_alive=_KEEPALIVE,
     )
     config.load()
-    server = uvicorn.Server(config)
+    config.ssl = tls
+    server = cuttable.server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, port), family=family) as listener:
-        with anyio.CancelScope(shield=True):
-            await server.startup(sockets=[listener])
+        # Connections inherit it. asyncio sets it for sockets alone that name their protocol, which these do not, and
+        # without it the body of an answer, which follows its head, waits up to 40 ms for the client's system.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # A start that is cut short would leave behind what nobody could close.
+        starting = asyncio.create_task(server.startup(sockets=[listener]))
         try:
-            yield _url(host, listener.getsockname()[1])
+            await asyncio.shield(starting)
+            yield _url("http" if tls is None else "https", host, listener.getsockname()[1])
         finally:
-            # Every request is answered at once: whoever is not done has not finished asking, and is not waited for.
-            for connection in list(server.server_state.connections):
-                connection.transport.close()
             with anyio.CancelScope(shield=True):
+                await starting
+                # Nobody is waited for: neither who has not finished asking, nor who gets an answer in drips.
+                server.should_exit = True
+                for connection in list(server.server_state.connections):
+                    connection.transport.abort()
+                for task in list(server.server_state.tasks):
+                    task.cancel()
                 await server.shutdown(sockets=[listener])
 
 
-def _url(host: str, port: int) -> str:
+class _Cuttable:
+    """Closes the connection where the application wants that, and when the server ends under an answer.
+
+    An application that returns before its client is gone gets a complaint of uvicorn's, and its client a 500. So it
+    waits until the client is.
+    """
+
+    server: uvicorn.Server
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._app(scope, receive, send)
+        except ConnectionCutError:
+            for connection in self.server.server_state.connections:
+                if tuple(connection.transport.get_extra_info("peername")[:2]) == scope["client"]:
+                    connection.transport.close()
+        except asyncio.CancelledError:
+            if not self.server.should_exit:
+                raise
+        else:
+            return
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+
+def _url(scheme: str, host: str, port: int) -> str:
     """The URL at which a server on this machine is reached: one that listens everywhere is found on loopback."""
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # it is asked for, or else loopback
-    return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
+    return f"{scheme}://[{reachable}]:{port}" if ":" in reachable else f"{scheme}://{reachable}:{port}"

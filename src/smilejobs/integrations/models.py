@@ -1,0 +1,111 @@
+"""Answers as pydantic models, so that a service's own API has a schema of them.
+
+What a model does not name is never sent, whatever the answer holds: personal data leave a service only where it says
+`PersonalJobStatusModel`.
+"""
+
+from datetime import datetime
+from typing import Annotated, ClassVar, Self
+
+from pydantic import BaseModel, BeforeValidator
+
+from smilejobs.model.codes import Verdict
+from smilejobs.model.jobs import JobStatus
+
+
+def _encodable(value: object) -> object:
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+
+
+_Text = Annotated[str, BeforeValidator(_encodable)]
+"""A text without halves of surrogate pairs: JSON may hold them, and pydantic refuses them."""
+
+
+class PartnerParamsModel(BaseModel, frozen=True):
+    """The ids of a job, as the API gives them back."""
+
+    user_id: _Text | None
+    job_id: _Text | None
+    job_type: int | None
+
+
+class JobResultModel(BaseModel, frozen=True):
+    """The outcome of one job, see `smilejobs.JobResult`."""
+
+    result_code: _Text | None
+    result_text: _Text | None
+    result_type: _Text | None
+    smile_job_id: _Text | None
+    partner_params: PartnerParamsModel | None
+    confidence_value: float | None
+    actions: dict[_Text, _Text]
+    is_final_result: bool | None
+    is_machine_result: bool | None
+
+
+class PersonalJobResultModel(JobResultModel, frozen=True):
+    """The same, with what the ID authority says about the person."""
+
+    country: _Text | None
+    id_type: _Text | None
+    id_number: _Text | None
+    full_name: _Text | None
+    first_name: _Text | None
+    last_name: _Text | None
+    other_name: _Text | None
+    dob: _Text | None
+    gender: _Text | None
+    address: _Text | None
+    phone_number: _Text | None
+    phone_number2: _Text | None
+    expiration_date: _Text | None
+    issuance_date: _Text | None
+    secondary_id_number: _Text | None
+    id_status: _Text | None
+    photo: _Text | None
+    document: _Text | None
+
+
+class ImageLinkModel(BaseModel, frozen=True):
+    """A link to a picture: the URL, a secret, is there only if it was asked for."""
+
+    url: _Text | None = None
+    expires_at: datetime | None
+
+
+class JobStatusModel(BaseModel, frozen=True):
+    """One answer about one job, see `smilejobs.JobStatus`; without personal data, in history neither."""
+
+    _personal: ClassVar[bool] = False
+
+    user_id: _Text
+    job_id: _Text
+    job_complete: bool
+    job_success: bool | None
+    code: _Text | None
+    message: _Text | None
+    verdict: Verdict | None
+    is_final: bool
+    timestamp: datetime | None
+    result: JobResultModel | None
+    history: tuple[JobResultModel, ...]
+    image_links: dict[_Text, ImageLinkModel | _Text | None] | None
+
+    @classmethod
+    def of(cls, status: JobStatus, *, links: bool = False) -> Self:
+        """Return the model of an answer: what its ``as_dict`` says.
+
+        Args:
+            status: What `Client.wait` or one of its sisters returned.
+            links: Include the URLs of the image links, which are secrets.
+        """
+        return cls.model_validate(status.as_dict(personal=cls._personal, links=links))
+
+
+class PersonalJobStatusModel(JobStatusModel, frozen=True):
+    """The same, personal data included."""
+
+    _personal: ClassVar[bool] = True
+
+    result: PersonalJobResultModel | None
+    history: tuple[PersonalJobResultModel, ...]

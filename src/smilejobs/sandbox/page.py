@@ -1,0 +1,215 @@
+"""What a person sees of the sandbox: its jobs, as a page and as JSON, and a button that ends a human review.
+
+It shows ids, and whoever presses the button changes something. So only this machine's own names are answered, which no
+page from elsewhere can have made up for itself, and the button works from this page alone.
+"""
+
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from datetime import datetime
+from html import escape
+from urllib.parse import parse_qs, urlsplit
+
+from attrs import frozen
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from smilejobs.model.codes import JOB_TYPES, RESULT_CODES
+from smilejobs.model.jobs import JobRef
+from smilejobs.sandbox.jobs import Job, Stage
+from smilejobs.sandbox.requests import CutOffError, TooLargeError, read, root_of
+from smilejobs.settings import is_loopback
+
+_MOST_ROWS = 200
+_MOST_BYTES = 4096
+_OUTCOMES = {"approved": "Approve", "rejected": "Reject"}
+_HEADERS = {
+    "cache-control": "no-store",
+    "content-security-policy": (
+        "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+    ),
+    "referrer-policy": "same-origin",
+    "x-content-type-options": "nosniff",
+}
+
+_STYLE = """
+:root { color-scheme: light dark; --line: light-dark(#d8dce2, #3a4049); --soft: light-dark(#596273, #9aa4b5);
+  --good: light-dark(#176b3a, #6fd598); --bad: light-dark(#a3262a, #f39a9c); --busy: light-dark(#8a5200, #f0b866); }
+body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 72rem; padding: 1rem; }
+h1 { font-size: 1.4rem; margin: 0; }
+p { color: var(--soft); margin: .25rem 0 1rem; }
+table { border-collapse: collapse; width: 100%; }
+th, td { border-bottom: 1px solid var(--line); padding: .5rem .75rem .5rem 0; text-align: left; vertical-align: top; }
+th { color: var(--soft); font-weight: 500; }
+td:nth-child(-n+2) { overflow-wrap: anywhere; }
+td:nth-child(3), button { font-variant-numeric: tabular-nums; white-space: nowrap; }
+.final { color: var(--good); } .rejected, .error, .refused { color: var(--bad); }
+.review, .running, .waiting { color: var(--busy); }
+form { display: inline-flex; gap: .5rem; }
+button { border: 1px solid var(--line); border-radius: .4rem; cursor: pointer; font: inherit; min-height: 2.5rem;
+  padding: .25rem .9rem; }
+@media (max-width: 44rem) {
+  thead { display: none; }
+  tr { border-bottom: 1px solid var(--line); display: block; padding: .75rem 0; }
+  td { border: 0; display: grid; gap: .5rem; grid-template-columns: 6.5rem 1fr; padding: .1rem 0; }
+  td::before { color: var(--soft); content: attr(data-label); }
+  td:empty { display: none; }
+}
+"""
+
+
+@frozen(kw_only=True)
+class Page:
+    """The pages, and the JSON.
+
+    Attributes:
+        jobs: The jobs, by the number that the sandbox gave them, the oldest first.
+        polls: Says how many polls there were about a job.
+        review: Ends a human review; a ValueError says that there is none.
+        hosts: The hosts at which the sandbox listens.
+        now: The wall clock.
+    """
+
+    jobs: Mapping[str, Job]
+    polls: Callable[[JobRef], int]
+    review: Callable[[JobRef, str], None]
+    hosts: Collection[str]
+    now: Callable[[], datetime]
+
+    @property
+    def routes(self) -> list[Route]:
+        """To be served."""
+        return [
+            Route("/", self._guarded(self._home), methods=["GET"]),
+            Route("/sandbox/jobs", self._guarded(self._json), methods=["GET"]),
+            Route("/sandbox/review", self._guarded(self._review), methods=["POST"]),
+        ]
+
+    def _guarded(self, view: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+        """Answer only who asks for a name of this machine: a name of another's may be a page that reads along."""
+
+        async def guarded(request: Request) -> Response:
+            host = _host_name(request)
+            if host is None or not (is_loopback(host) or host in self.hosts):
+                return _message(403, "Ask for localhost, or for the address at which the sandbox listens.")
+            return await view(request)
+
+        return guarded
+
+    async def _home(self, request: Request) -> Response:
+        return HTMLResponse(_page(list(self.jobs.values()), self.polls, self.now()), headers=_HEADERS)
+
+    async def _json(self, request: Request) -> Response:
+        now = self.now()
+        return JSONResponse([_as_dict(job, self.polls(job.ref), now) for job in self.jobs.values()], headers=_HEADERS)
+
+    async def _review(self, request: Request) -> Response:
+        if request.headers.get("sec-fetch-site", "none") not in ("same-origin", "none") or request.headers.get(
+            "origin", root_of(request)
+        ) != root_of(request):
+            return _message(403, "Reviews are ended from the sandbox's own page.")
+        try:
+            form = parse_qs((await read(request, _MOST_BYTES)).decode(), max_num_fields=2)
+        except (CutOffError, TooLargeError, ValueError):
+            form = {}
+        (number,), (outcome,) = form.get("smile_job_id", [""]), form.get("outcome", [""])
+        job = self.jobs.get(number)
+        if job is None or outcome not in _OUTCOMES:
+            return _message(400, "Give the smile_job_id of a job, and the outcome approved or rejected.")
+        try:
+            self.review(job.ref, outcome)
+        except ValueError as error:
+            return _message(409, str(error))
+        return RedirectResponse("/", status_code=303, headers=_HEADERS)
+
+
+def _host_name(request: Request) -> str | None:
+    try:
+        return urlsplit(f"//{request.headers.get('host', '')}").hostname
+    except ValueError:
+        return None
+
+
+def _as_dict(job: Job, polls: int, now: datetime) -> dict[str, object]:
+    instants = {
+        "submitted_at": job.ref.submitted_at,
+        "uploaded_at": job.uploaded_at,
+        "complete_at": job.complete_at,
+        "final_at": job.final_at,
+    }
+    return {
+        "smile_job_id": job.smile_job_id,
+        "user_id": job.ref.user_id,
+        "job_id": job.ref.job_id,
+        "job_type": job.job_type,
+        "stage": job.stage(now).value,
+        "result_code": job.result_code,
+        "refusal": job.refusal,
+        "polls": polls,
+        **{name: None if at is None else at.isoformat() for name, at in instants.items()},
+    }
+
+
+def _page(jobs: list[Job], polls: Callable[[JobRef], int], now: datetime) -> str:
+    shown = jobs[: -_MOST_ROWS - 1 : -1]
+    more = f" Shown are the latest {_MOST_ROWS}; all are in" if len(jobs) > _MOST_ROWS else " As JSON:"
+    count = "No jobs yet." if not jobs else "1 job." if len(jobs) == 1 else f"{len(jobs)} jobs."
+    labels = ("Job", "User", "Number", "Product", "State", "Polls", "Review")
+    head = "".join(f"<th>{label}</th>" for label in labels)
+    rows = "".join(_row(labels, job, polls(job.ref), now) for job in shown)
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>" if jobs else ""
+    return _document(
+        "Smile ID sandbox",
+        f'<p>{count}{more} <a href="/sandbox/jobs">/sandbox/jobs</a>. <a href="/">Reload</a>. '
+        f"This is no place for real data.</p>{table}",
+    )
+
+
+def _row(labels: Iterable[str], job: Job, polls: int, now: datetime) -> str:
+    stage = job.stage(now)
+    cells = (
+        escape(job.ref.job_id),
+        escape(job.ref.user_id),
+        job.smile_job_id,
+        escape(f"{job.job_type} {JOB_TYPES[job.job_type]}"),
+        _state(job, stage),
+        str(polls),
+        _buttons(job) if stage is Stage.UNDER_REVIEW else "",
+    )
+    labelled = zip(labels, cells, strict=True)
+    return "<tr>" + "".join(f'<td data-label="{label}">{cell}</td>' for label, cell in labelled) + "</tr>"
+
+
+def _state(job: Job, stage: Stage) -> str:
+    match stage:
+        case Stage.FINAL:
+            row = RESULT_CODES[job.result_code]
+            return f'<span class="final {row.verdict.value}">{job.result_code} {escape(row.text)}</span>'
+        case Stage.REFUSED:
+            return f'<span class="refused">refused with {job.refusal}</span>'
+        case Stage.UNDER_REVIEW:
+            return '<span class="review">under review</span>'
+        case _:
+            return f'<span class="waiting">{stage.value}</span>'
+
+
+def _buttons(job: Job) -> str:
+    buttons = "".join(
+        f'<button name="outcome" value="{outcome}" aria-label="{label} {job.smile_job_id}">{label}</button>'
+        for outcome, label in _OUTCOMES.items()
+    )
+    hidden = f'<input type="hidden" name="smile_job_id" value="{job.smile_job_id}">'
+    return f'<form method="post" action="/sandbox/review">{hidden}{buttons}</form>'
+
+
+def _message(http_status: int, text: str) -> Response:
+    page = _document(str(http_status), f'<p>{escape(text)}</p><p><a href="/">To the jobs</a></p>')
+    return HTMLResponse(page, status_code=http_status, headers=_HEADERS)
+
+
+def _document(title: str, content: str) -> str:
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{title}</title><style>{_STYLE}</style></head><body><h1>{title}</h1>{content}</body></html>"
+    )

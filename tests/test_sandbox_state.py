@@ -1,0 +1,160 @@
+"""The state of a sandbox in a file: a restart goes on, also after a sudden end."""
+
+import signal
+import sqlite3
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from smilejobs import JobRef, Verdict
+from smilejobs.sandbox import WEATHERS, Job, Lognormal, Sandbox, Stage, Weather
+from smilejobs.sandbox.state import State
+from smilejobs.testing import EPOCH, virtual_now
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "sandbox.state"
+
+
+def opened(path: Path, **options: Any) -> Sandbox:
+    return Sandbox(state=path, now=virtual_now, **options)
+
+
+async def test_a_restart_goes_on(path: Path) -> None:
+    """Every job is as it was, with all that was said about it, and time has passed for it meanwhile."""
+    first = opened(path)
+    first.submit("user-1", "quick", machine=10, details={"FullName": "Nobody"}, partner_params={"more": [1, None]})
+    first.submit("user-1", "review", machine=5, review=60, job_type=6, outcome="rejected")
+    first.submit("user-1", "open", machine=5, review="open", weather="storm")
+    first.submit("user-1", "no-zip", upload=None, callback_url="http://localhost/x", weather=Weather(rate=3))
+    first.submit("user-1", "disabled", refusal="2307")
+    jobs = list(first.jobs.values())
+    await anyio.sleep(20)
+    second = opened(path)
+    assert list(second.jobs.values()) == jobs
+    assert [job.ref.submitted_at for job in second.jobs.values()] == [EPOCH] * 5
+    async with second.client() as client:
+        quick = await client.job_status("user-1", "quick")
+        assert (await client.job_status("user-1", "review")).verdict is Verdict.PROVISIONAL
+    assert quick.verdict is Verdict.APPROVED
+    assert quick.result is not None
+    assert quick.result.full_name == "Nobody"
+
+
+async def test_changes_are_kept(path: Path) -> None:
+    """Images that came, a review that ended; new jobs go on with the numbers."""
+    first = opened(path)
+    late = first.submit("user-1", "late", upload=None, machine=5)
+    review = first.submit("user-1", "review", machine=0, review="open")
+    first.receive(late)
+    first.review(review, "rejected")
+    second = opened(path)
+    assert second.jobs[late].uploaded_at == EPOCH
+    assert second.jobs[review].stage(EPOCH) is Stage.FINAL
+    assert second.jobs[review].verdict is Verdict.REJECTED
+    third = second.submit("user-1", "third")
+    assert second.jobs[third].smile_job_id == "0000000003"
+    with pytest.raises(ValueError, match="already"):
+        second.submit("user-1", "late")
+
+
+async def test_what_is_refused_is_not_kept(path: Path) -> None:
+    """A job that can never be leaves nothing behind."""
+    sandbox = opened(path)
+    with pytest.raises(ValueError, match="job_type"):
+        sandbox.submit("user-1", "job-1", job_type=3)
+    assert not opened(path).jobs
+
+
+def test_every_field_of_a_job_survives(path: Path) -> None:
+    """Whatever it is."""
+    job = Job(
+        ref=JobRef("user-1", "job-1", EPOCH),
+        smile_job_id="0000000001",
+        job_type=6,
+        result_code="0811",
+        refusal="2307",
+        uploaded_at=EPOCH + timedelta(microseconds=1),
+        machine=timedelta(seconds=1.5),
+        review=None,
+        reviewed_at=EPOCH,
+        partner_params={"a": {"b": [1.5, None, True, "\u00e9"]}},
+        details={"FullName": "\U0001f600"},
+        callback_url="http://localhost/callback",
+        root="http://localhost:8787",
+        weather=Weather(latency=Lognormal(1, 2), rate=3, retry_after=None, respellings=["history"]),
+    )
+    state = State(path)
+    state.save(job)
+    state.save(job)
+    (loaded,) = state.load()
+    assert loaded == job
+    assert loaded.ref.submitted_at == EPOCH
+    assert WEATHERS["storm"] != loaded.weather
+
+
+def test_a_sudden_end_loses_nothing(path: Path) -> None:
+    """Killed between two submits, without a word: every job that was submitted is there."""
+    code = """
+import sys
+from smilejobs.sandbox import Sandbox
+
+sandbox = Sandbox(state=sys.argv[1])
+for number in range(1000):
+    sandbox.submit("user-1", f"job-{number}")
+    print(number, flush=True)
+    sys.stdin.read(1)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for _ in range(20):
+            process.stdout.readline()
+            process.stdin.write("x")
+            process.stdin.flush()
+        last = int(process.stdout.readline())
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+    names = [ref.job_id for ref in Sandbox(state=path).jobs]
+    assert names == [f"job-{number}" for number in range(last + 1)]
+
+
+def test_a_file_that_is_none_of_ours_says_so(path: Path) -> None:
+    """Garbage, a directory that is missing, another version, a row of another shape: an OSError that names the file."""
+    path.write_bytes(b"garbage" * 1000)
+    with pytest.raises(OSError, match=r"sandbox\.state cannot be used: file is not a database"):
+        Sandbox(state=path)
+    with pytest.raises(OSError, match="cannot be used: unable to open"):
+        Sandbox(state=path / "missing" / "file")
+    path.unlink()
+    Sandbox(state=path).submit("user-1", "job-1")
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE job SET body = '{}'")
+    connection.close()
+    with pytest.raises(OSError, match=r"sandbox\.state cannot be read"):
+        Sandbox(state=path)
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version = 2")
+    connection.close()
+    with pytest.raises(OSError, match="another version"):
+        Sandbox(state=path)
+
+
+def test_a_state_that_cannot_be_written_says_so(path: Path) -> None:
+    """And the job is not there, neither now nor later."""
+    sandbox = Sandbox(state=path)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(OSError, match="cannot be used"):
+        sandbox.submit("user-1", "job-1")
+    assert not sandbox.jobs
