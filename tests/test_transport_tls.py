@@ -324,33 +324,32 @@ async def test_a_request_timeout_includes_the_handshake(transport: TransportName
         gc.collect()
 
 
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize(("anyio_backend", "transport"), [*FORGETFUL, ("asyncio", "aiohttp")])
 @pytest.mark.parametrize("scheme", ["http", "https"])
-async def test_cancelling_at_random_loses_no_connection(tls: ssl.SSLContext, scheme: str) -> None:
-    """Hundreds of polls cut short wherever they are; the one connection of the pool is there for the next one.
-
-    Not over httpcore, which loses a connection if its handshake ends in the very turn of the event loop in which the
-    poll is cancelled. `test_cancellation` is about what it can do.
-    """
+async def test_cancelling_at_random_loses_no_connection(
+    tls: ssl.SSLContext, transport: TransportName, scheme: str
+) -> None:
+    """Hundreds of polls cut short wherever they are; the one connection of the pool is there for the next one."""
     instants = random.Random(4)
     async with serve(in_pieces, tls if scheme == "https" else None) as server:
-        async with client_of(server.url(scheme), transport="aiohttp") as client:
+        async with client_of(server.url(scheme), transport=transport) as client:
             for number in range(300):
                 with anyio.move_on_after(instants.uniform(0, 0.006)):
                     await client.job_status("user-1", "job-1")
                 if number % 20 == 0:
                     await ask(client)
             await ask(client)
+        gc.collect()
         await gone(server)
 
 
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize(("anyio_backend", "transport"), [FORGETFUL[0], ("asyncio", "aiohttp")])
 @pytest.mark.parametrize("scheme", ["http", "https"])
-async def test_tasks_can_be_cancelled_at_random(tls: ssl.SSLContext, scheme: str) -> None:
+async def test_tasks_can_be_cancelled_at_random(tls: ssl.SSLContext, transport: TransportName, scheme: str) -> None:
     """The cancellation of asyncio itself, once or twice, of several polls at once."""
     instants = random.Random(5)
     async with serve(in_pieces, tls if scheme == "https" else None) as server:
-        async with client_of(server.url(scheme), transport="aiohttp", max_connections=3) as client:
+        async with client_of(server.url(scheme), transport=transport, max_connections=3) as client:
             for _ in range(60):
                 tasks = [asyncio.ensure_future(client.job_status("user-1", "job-1")) for _ in range(5)]
                 for task in tasks:
@@ -363,6 +362,7 @@ async def test_tasks_can_be_cancelled_at_random(tls: ssl.SSLContext, scheme: str
             async with anyio.create_task_group() as group:
                 for _ in range(6):
                     group.start_soon(ask, client)
+        gc.collect()
         await gone(server)
 
 

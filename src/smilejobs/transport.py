@@ -247,7 +247,11 @@ class _Pool:
 
     def _over_httpcore(self) -> httpx.AsyncBaseTransport:
         limits = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=_KEEPALIVE)
-        return _Connections(lambda: httpx.AsyncHTTPTransport(verify=self._trust, limits=limits, proxy=self._proxy))
+
+        def connect() -> httpx.AsyncBaseTransport:
+            return httpx.AsyncHTTPTransport(verify=self._trust, limits=limits, proxy=self._proxy)
+
+        return _Connections(connect, self._max_connections)
 
     def _over_aiohttp(self) -> httpx.AsyncBaseTransport:
         import aiohttp
@@ -271,33 +275,41 @@ class _Connections(httpx.AsyncBaseTransport):
 
     For each request a pool of httpcore looks at all its connections, and at all of them again for each that is idle: a
     hundred take it 20 ms. It also loses connections for good when a request is cancelled at an unlucky instant; here
-    such a connection is dropped with its pool. How many there are is up to who sends.
+    such a connection is dropped with its pool.
     """
 
-    def __init__(self, connect: Callable[[], httpx.AsyncBaseTransport]) -> None:
+    def __init__(self, connect: Callable[[], httpx.AsyncBaseTransport], max_connections: int) -> None:
+        connect()  # what is wrong with it is said now
         self._connect = connect
+        self._max_connections = max_connections
+        self._free: anyio.Semaphore | None = None
         self._all: set[httpx.AsyncBaseTransport] = set()
         self._idle: deque[tuple[float, httpx.AsyncBaseTransport]] = deque()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if self._free is None:
+            self._free = anyio.Semaphore(self._max_connections, fast_acquire=True)
+        await self._free.acquire()
         connection = self._idle.pop()[1] if self._idle else self._connect()
         self._all.add(connection)
         try:
             response = await connection.handle_async_request(request)
         except BaseException:
             await self._drop(connection)
+            self._free.release()
             raise
         assert isinstance(response.stream, httpx.AsyncByteStream), "httpcore is asynchronous"
-        response.stream = _Returning(response.stream, partial(self._take_back, connection))
+        response.stream = _Returning(response.stream, partial(self._take_back, connection, self._free))
         return response
 
     async def aclose(self) -> None:
         for connection in self._all:
             await connection.aclose()
 
-    async def _take_back(self, connection: httpx.AsyncBaseTransport) -> None:
+    async def _take_back(self, connection: httpx.AsyncBaseTransport, free: anyio.Semaphore) -> None:
         now = anyio.current_time()
         self._idle.append((now, connection))
+        free.release()
         while self._idle[0][0] < now - _KEEPALIVE:
             await self._drop(self._idle.popleft()[1])
 
