@@ -58,9 +58,11 @@ def coverage(session: nox.Session) -> None:
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """The figures that the documentation claims, measured again."""
-    session.install(PACKAGE)
+    session.install(PACKAGE, *group("peers"))
     session.run("python", "benchmarks/overhead.py")
     session.run("python", "benchmarks/pace.py")
+    session.run("python", "benchmarks/fleet.py")
+    session.run("python", "benchmarks/batch.py")
     session.run("python", "benchmarks/sandbox.py")
 
 
@@ -69,3 +71,10 @@ def peers(session: nox.Session) -> None:
     """Our signatures and our sandbox against the vendor's own clients, in Python and, where node is, in JavaScript."""
     session.install(PACKAGE, *group("peers"))
     session.run("pytest", *sorted(map(str, Path("tests/heavy").glob("test_peers*.py"))), *session.posargs)
+
+
+@nox.session(default=False)
+def soak(session: nox.Session) -> None:
+    """A batch of 20,000 jobs in bad weather, for ten minutes."""
+    session.install(PACKAGE, *group("tests"))
+    session.run("pytest", "-s", "tests/heavy/test_soak.py", *session.posargs)
