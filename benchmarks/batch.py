@@ -33,10 +33,10 @@ from statistics import median, quantiles
 
 import aiohttp
 import httpx
-from server import API_KEY, PARTNER_ID, TIMESTAMP, server, server_limit, signature
 from smile_id_core import Utilities
 
 import smilejobs
+from server import API_KEY, PARTNER_ID, TIMESTAMP, server, server_limit, signature
 
 AT_ONCE = 100
 BARS = {"smile-id-core": 5.0, "httpx": 2.5, "aiohttp": 0.25}

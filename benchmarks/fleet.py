@@ -32,12 +32,14 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from statistics import median
 
 import httpx
-from server import API_KEY, PARTNER_ID, TIMESTAMP, pin, server, signature
 
 import smilejobs
+from server import API_KEY, PARTNER_ID, TIMESTAMP, pin, server, signature
+from smilejobs.events import Hooks, log_event
 from smilejobs.exchange import Exchange
 from smilejobs.fleet import Fleet
 from smilejobs.polling.rules import Terms
@@ -124,6 +126,7 @@ class Stub:
     longest_poll = 0.0
 
     def __init__(self) -> None:
+        self.emit = Hooks([log_event])
         self.polls = 0
         self.real: Exchange | None = None
 
@@ -136,7 +139,9 @@ class Stub:
     def end_turn(self) -> None:
         pass
 
-    async def poll_in_turn(self, ref: smilejobs.JobRef, *, image_links: bool, history: bool) -> smilejobs.JobStatus:
+    async def poll_in_turn(
+        self, ref: smilejobs.JobRef, *, image_links: bool, history: bool, wait: object, late: float
+    ) -> smilejobs.JobStatus:
         self.polls += 1
         if self.real is not None:
             return await self.real.poll(ref, image_links=image_links, history=history)
@@ -152,7 +157,7 @@ async def fleet(refs: Iterator[smilejobs.JobRef], count: int, pace: smilejobs.Pa
         refs,
         Terms(timeout=None, pace=pace),
         wakeups=Wakeups(),
-        now=lambda: datetime.now(UTC),
+        now=partial(datetime.now, UTC),
         concurrency=100,
         max_pending=count + 1,
         on_progress=None,
@@ -252,7 +257,9 @@ def exchange(http_client: httpx.AsyncClient) -> Exchange:
         max_response_bytes=2**24,
     )
     credentials = smilejobs.Credentials(PARTNER_ID, API_KEY)
-    return Exchange(transport, credentials, now=lambda: datetime.now(UTC), max_connections=100, rate=None)
+    return Exchange(
+        transport, credentials, emit=Hooks([log_event]), now=partial(datetime.now, UTC), max_connections=100, rate=None
+    )
 
 
 # --- An API that limits the rate

@@ -22,6 +22,7 @@ FLOORS = {
     "wire": 2,
     "polling": 2,
     "callbacks": 3,
+    "events": 3,
     "transport": 3,
     "exchange": 4,
     "wakeups": 4,

@@ -24,6 +24,17 @@ from smilejobs.errors import (
     WaitTimeoutError,
     WrongJobError,
 )
+from smilejobs.events import (
+    Event,
+    FleetBraked,
+    Hook,
+    Notified,
+    PollFailed,
+    PollFinished,
+    PollScheduled,
+    WaitEnded,
+    log_event,
+)
 from smilejobs.fleet import JobRefLike, JobRefs, Outcome, Progress
 from smilejobs.model.callback import Callback
 from smilejobs.model.codes import (
@@ -60,8 +71,11 @@ __all__ = [
     "CredentialsError",
     "Duration",
     "Environment",
+    "Event",
+    "FleetBraked",
     "HTTPClient",
     "HTTPResponse",
+    "Hook",
     "ImageLink",
     "ImageLinks",
     "JobNotFoundError",
@@ -72,10 +86,14 @@ __all__ = [
     "JobStatus",
     "NoZipError",
     "NotApprovedError",
+    "Notified",
     "Outcome",
     "Pace",
     "PaceFunction",
     "PartnerParams",
+    "PollFailed",
+    "PollFinished",
+    "PollScheduled",
     "Progress",
     "RateLimitedError",
     "RequestError",
@@ -91,7 +109,9 @@ __all__ = [
     "UserDisabledError",
     "UserNotFoundError",
     "Verdict",
+    "WaitEnded",
     "WaitTimeoutError",
     "WrongJobError",
     "__version__",
+    "log_event",
 ]

@@ -10,6 +10,7 @@ from typing import Self, TypedDict, Unpack
 from smilejobs.clock import aware
 from smilejobs.clock import utcnow as utcnow  # noqa: PLC0414  others take it from here
 from smilejobs.durations import Duration, positive, seconds
+from smilejobs.events import Hook, Hooks, Notified, log_event
 from smilejobs.exchange import Exchange
 from smilejobs.fleet import Fleet, JobRefs, Outcome, Progress
 from smilejobs.model.callback import Callback
@@ -35,6 +36,7 @@ class ClientOptions(TypedDict, total=False):
     max_response_bytes: int
     insecure_http: bool
     now: Callable[[], datetime]
+    hooks: Iterable[Hook]
 
 
 class Client:
@@ -62,6 +64,8 @@ class Client:
         insecure_http: Allow plain ``http://`` beyond loopback, for example between containers. Dangerous: a signature
             covers neither body nor job, so whoever sees one request can sign any other until the key is changed.
         now: The wall clock, as a function that returns an aware datetime. It dates signatures and ages.
+        hooks: Functions that are told what happens, see `smilejobs.events`; in the place of the default one, which
+            writes it to the log.
 
     Raises:
         ImportError: The transport needs an extra that is not installed.
@@ -85,6 +89,7 @@ class Client:
         max_response_bytes: int = 16 * 1024 * 1024,
         insecure_http: bool = False,
         now: Callable[[], datetime] = utcnow,
+        hooks: Iterable[Hook] = (log_event,),
     ) -> None:
         checked = settings(
             partner_id=partner_id,
@@ -110,6 +115,7 @@ class Client:
         self._exchange = Exchange(
             over,
             checked.credentials,
+            emit=Hooks(hooks),
             now=self._now,
             max_connections=max_connections,
             rate=None if rate is None else positive(rate, "rate"),
@@ -332,6 +338,7 @@ class Client:
         if not isinstance(ref, JobRef):
             raise TypeError(f"news must be a Callback or a JobRef, not {type(news).__name__}")
         self._exchange.check_thread()
+        self._exchange.emit(Notified(ref=ref))
         self._wakeups.notify(ref)
 
     async def aclose(self) -> None:

@@ -21,6 +21,7 @@
       TooManyFailuresError    so many consecutive transient failures; the last one is its __cause__
       NotApprovedError        raised only by JobStatus.raise_for_verdict()
       CallbackError           a callback that must not be believed or cannot be read: .reason says which
+      ImageError              a picture that could not be fetched or saved: .reason says why
 
 Arguments that can never be right are plain `ValueError` or `TypeError`, raised before any request; a client that is
 closed, or used from a second event loop, is a `RuntimeError`.
@@ -32,6 +33,8 @@ All of these can be pickled. No text holds an id, a signature, a link or persona
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from smilejobs.model.jobs import JobRef, JobStatus
 
 
@@ -257,3 +260,44 @@ class CallbackError(SmileJobsError):
     ) -> None:
         super().__init__(message, ref=ref)
         self.reason: _Reason = reason
+
+
+_ImageReason = Literal["pending", "missing", "untrusted", "expired", "store", "malformed", "oversized", "exists", "disk"]
+
+
+class ImageError(SmileJobsError):
+    """A picture could not be fetched or saved; the other pictures of its job were, as far as they could be.
+
+    Transient where the store gave no answer, a broken one or a slow one, or has a problem of its own.
+
+    Attributes:
+        reason: Why. "pending": the job is not complete, and has no links yet. "missing": the API made no link. And of
+            one picture: "untrusted", its link leads where pictures must not come from; "expired", the store refused the
+            link (403), and the one that was asked for in its place; "store", the store did not hand it over whole;
+            "malformed", what came is no picture; "oversized", it has too many bytes; "exists", there is such a file
+            already; "disk", it could not be written.
+        name: The vendor's name for the picture, such as "selfie_image"; None if it is not about one picture.
+        text: What the API wrote instead of links, in its own words. Not part of the error text: it may quote ids.
+        saved: The files of this job that were written all the same.
+        others: What went wrong with further pictures of this job.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: _ImageReason,
+        name: str | None = None,
+        text: str | None = None,
+        saved: "tuple[Path, ...]" = (),
+        others: "tuple[ImageError, ...]" = (),
+        ref: "JobRef | None" = None,
+        http_status: int | None = None,
+        transient: bool | None = None,
+    ) -> None:
+        super().__init__(message, ref=ref, http_status=http_status, transient=transient)
+        self.reason: _ImageReason = reason
+        self.name = name
+        self.text = text
+        self.saved = saved
+        self.others = others

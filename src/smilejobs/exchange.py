@@ -4,7 +4,6 @@ The limiter is held around the wait for a turn as well: turns that were given ou
 used all at once when connections come free.
 """
 
-import logging
 from collections.abc import Callable
 from datetime import datetime
 from threading import get_ident
@@ -13,14 +12,11 @@ import anyio
 import anyio.lowlevel
 
 from smilejobs.errors import SmileJobsError
-from smilejobs.model.codes import describe
+from smilejobs.events import Hooks, PollFailed, PollFinished
 from smilejobs.model.jobs import JobRef, JobStatus
 from smilejobs.settings import Credentials
 from smilejobs.transport import Transport
 from smilejobs.wire.protocol import encode_request, read_answer
-
-logger = logging.getLogger("smilejobs")
-logger.addHandler(logging.NullHandler())
 
 
 class Exchange:
@@ -29,11 +25,13 @@ class Exchange:
     Args:
         transport: Sends the bytes.
         credentials: Sign the request and verify the answer.
+        emit: Tells what happens.
         now: The wall clock, aware.
         max_connections: How many requests may be under way at once.
         rate: How many may begin in one second, evenly spread; None for no limit.
 
     Attributes:
+        emit: Tells what happens.
         longest_poll: Seconds; no poll takes longer once it has its turn.
     """
 
@@ -42,6 +40,7 @@ class Exchange:
         transport: Transport,
         credentials: Credentials,
         *,
+        emit: Hooks,
         now: Callable[[], datetime],
         max_connections: int,
         rate: float | None,
@@ -49,6 +48,7 @@ class Exchange:
         self._transport = transport
         self.longest_poll = transport.request_timeout
         self._credentials = credentials
+        self.emit = emit
         self._now = now
         self._max_connections = max_connections
         self._interval = 0.0 if rate is None else 1 / rate
@@ -56,16 +56,25 @@ class Exchange:
         self._event_loop: object = None
         self._closed = False
 
-    async def poll(self, ref: JobRef, *, image_links: bool, history: bool) -> JobStatus:
+    async def poll(self, ref: JobRef, *, image_links: bool, history: bool, wait: object | None = None) -> JobStatus:
         """Ask once about one job.
+
+        Args:
+            ref: The job.
+            image_links: Ask for links.
+            history: Ask for the history.
+            wait: What the poll is part of, for its events.
 
         Raises:
             SmileJobsError: One of its kinds, see `smilejobs.errors`.
             RuntimeError: The client is closed, or belongs to another event loop.
         """
+        self.check_usable()
+        due = anyio.current_time()
         await self.take_turn()
         try:
-            return await self.poll_in_turn(ref, image_links=image_links, history=history)
+            late = anyio.current_time() - due
+            return await self.poll_in_turn(ref, image_links=image_links, history=history, wait=wait, late=late)
         finally:
             self.end_turn()
 
@@ -88,12 +97,15 @@ class Exchange:
         """Let go of the connection."""
         self._limiter.release()
 
-    async def poll_in_turn(self, ref: JobRef, *, image_links: bool, history: bool) -> JobStatus:
-        """Ask once about one job, between `take_turn` and `end_turn`.
+    async def poll_in_turn(
+        self, ref: JobRef, *, image_links: bool, history: bool, wait: object | None, late: float
+    ) -> JobStatus:
+        """Ask once about one job, between `take_turn` and `end_turn`, *late* seconds after that was due.
 
         Raises:
             SmileJobsError: One of its kinds, see `smilejobs.errors`.
         """
+        began = anyio.current_time()
         body = encode_request(ref, self._credentials, self._now(), image_links=image_links, history=history)
         try:
             answer = await self._transport.post(body)
@@ -109,10 +121,11 @@ class Exchange:
             )
         except SmileJobsError as error:
             error.ref = ref
-            logger.debug("job %s: poll failed: %s", ref.tag, type(error).__name__)
+            seconds = anyio.current_time() - began
+            self.emit(PollFailed(ref=ref, wait=wait, error=error, seconds=seconds, late=late))
             raise
-        if logger.isEnabledFor(logging.DEBUG):
-            logger.debug("job %s: polled: %s", ref.tag, describe(status.code))
+        seconds = anyio.current_time() - began
+        self.emit(PollFinished(ref=ref, wait=wait, status=status, seconds=seconds, late=late))
         return status
 
     def check_usable(self) -> None:

@@ -21,8 +21,11 @@ import anyio
 from attrs import define, evolve, frozen
 
 from smilejobs.errors import CredentialsError, SmileJobsError
+from smilejobs.events import FleetBraked, PollScheduled, WaitEnded
 from smilejobs.exchange import Exchange
-from smilejobs.model.jobs import JobRef, JobStatus
+from smilejobs.model.codes import describe_result
+from smilejobs.model.jobs import JobRef, JobResult, JobStatus
+from smilejobs.model.tables import Cell, table
 from smilejobs.polling.brake import Brake
 from smilejobs.polling.rules import (
     SAME_INSTANT,
@@ -68,6 +71,20 @@ class Outcome:
     error: SmileJobsError | None = None
     polls: int
     elapsed: float
+
+    def _repr_html_(self) -> str:
+        ending: list[tuple[Cell, Cell]] = (
+            [("error", type(self.error).__name__), ("text", str(self.error))]
+            if self.status is None
+            else [
+                ("verdict", self.status.verdict),
+                ("result code", describe_result((self.status.result or JobResult()).result_code)),
+            ]
+        )
+        return table(
+            f"job {self.ref.tag}, number {self.index}",
+            [*ending, ("polls", str(self.polls)), ("seconds", f"{self.elapsed:.1f}")],
+        )
 
 
 @frozen(kw_only=True)
@@ -274,21 +291,22 @@ class Fleet:
     async def _work(self) -> None:
         while True:
             async with self._lead:
-                entry, began = await self._next()
+                entry, began, late = await self._next()
             try:
-                await self._poll(entry, began)
+                await self._poll(entry, began, late)
             finally:
                 self._exchange.end_turn()
 
-    async def _next(self) -> tuple[_Entry, float]:
-        """Return the job that is due first, as soon as it may be polled, and that instant."""
+    async def _next(self) -> tuple[_Entry, float, float]:
+        """Return the job that is due first, as soon as it may be polled, that instant, and how late it is."""
         while True:
             await self._until_due()
             await self._exchange.take_turn()
             began = anyio.current_time()
-            entry = self._pop(began)
-            if entry is not None:
-                return entry, began
+            taken = self._pop(began)
+            if taken is not None:
+                entry, late = taken
+                return entry, began, late
             self._exchange.end_turn()
 
     async def _until_due(self) -> None:
@@ -342,11 +360,11 @@ class Fleet:
             self._finish(entry, over, now)
         return math.inf
 
-    def _pop(self, real_now: float) -> _Entry | None:
+    def _pop(self, real_now: float) -> tuple[_Entry, float] | None:
         """Take the job that is due first, if there still is one; those whose time is over end here."""
         now = self._instant(real_now)
         while self._delay(real_now) < SAME_INSTANT:
-            entry = self._take_first()
+            entry, due = self._take_first()
             if not entry.polls:
                 start(entry, now, self._wall_clock())
                 self._unstarted -= 1
@@ -356,7 +374,7 @@ class Fleet:
             if over is None:
                 self._polls += 1
                 self._brake.begin(real_now)
-                return entry
+                return entry, now - due
             self._finish(entry, over, now)
         return None
 
@@ -366,10 +384,10 @@ class Fleet:
             heappop(self._heap)
         return self._heap[0][2] if self._heap else None
 
-    def _take_first(self) -> _Entry:
-        entry = heappop(self._heap)[2]
+    def _take_first(self) -> tuple[_Entry, float]:
+        due, _, entry = heappop(self._heap)
         entry.due = None
-        return entry
+        return entry, due
 
     def _push(self, entry: _Entry, due: float) -> None:
         entry.due = due
@@ -377,15 +395,15 @@ class Fleet:
         if self._heap[0][2] is entry:
             self._changed.set()
 
-    async def _poll(self, entry: _Entry, began: float) -> None:
+    async def _poll(self, entry: _Entry, began: float, late: float) -> None:
         observation: JobStatus | SmileJobsError | None = None
         try:
             left = math.inf if entry.deadline is None else entry.deadline - self._instant(began)
             if left > self._exchange.longest_poll:
-                observation = await self._ask(entry.ref)
+                observation = await self._ask(entry, late)
             else:
                 with anyio.move_on_after(left):
-                    observation = await self._ask(entry.ref)
+                    observation = await self._ask(entry, late)
         except SmileJobsError as error:
             observation = error
         real_now = anyio.current_time()
@@ -393,18 +411,23 @@ class Fleet:
         if observation is None:
             self._finish(entry, GiveUp(timed_out(entry, now)), now)
             return
-        self._brake.end(observation, began=began, now=real_now)
+        if self._brake.end(observation, began=began, now=real_now):
+            pause = self._brake.ready_at() - real_now
+            self._exchange.emit(FleetBraked(pause=pause, polls_per_second=self._brake.limit(real_now)))
         if isinstance(observation, JobStatus):
             self._distrusted = False
         decision = step(entry, observation, now)
         if isinstance(decision, Sleep):
             entry.last = _kept(entry.last)
             self._push(entry, now + decision.delay)
+            self._exchange.emit(PollScheduled.of(entry, decision.delay))
         else:
             self._finish(entry, decision, now)
 
-    async def _ask(self, ref: JobRef) -> JobStatus:
-        return await self._exchange.poll_in_turn(ref, image_links=self._image_links, history=self._history)
+    async def _ask(self, entry: _Entry, late: float) -> JobStatus:
+        return await self._exchange.poll_in_turn(
+            entry.ref, image_links=self._image_links, history=self._history, wait=entry, late=late
+        )
 
     def _finish(self, entry: _Entry, decision: Done | GiveUp, now: float) -> None:
         """Report the job for every time that the input named it.
@@ -412,18 +435,18 @@ class Fleet:
         Raises:
             CredentialsError: It is the second in a row.
         """
-        status, error = (decision.status, None) if isinstance(decision, Done) else (None, decision.error)
-        if isinstance(error, CredentialsError):
+        end = WaitEnded.of(entry, decision, now)
+        self._exchange.emit(end)
+        if isinstance(end.error, CredentialsError):
             if self._distrusted:
-                raise error
+                raise end.error
             self._distrusted = True
-        elapsed = now - entry.started
         for index, ref in ((entry.index, entry.ref), *(entry.others or ())):
             self._outcomes.append(
-                Outcome(index=index, ref=ref, status=status, error=error, polls=entry.polls, elapsed=elapsed)
+                Outcome(index=index, ref=ref, status=end.status, error=end.error, polls=end.polls, elapsed=end.elapsed)
             )
-            self._done += error is None
-            self._failed += error is not None
+            self._done += end.error is None
+            self._failed += end.error is not None
         del self._entries[entry.ref]
         self._news.set()
         self._room.set()

@@ -10,10 +10,10 @@ import sys
 from base64 import b64encode
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from functools import lru_cache, partial
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from functools import cached_property, lru_cache, partial
 from importlib.util import find_spec
-from typing import Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 from urllib.request import getproxies, proxy_bypass
 
 import anyio
@@ -21,6 +21,9 @@ import httpx
 from attrs import evolve, frozen
 
 from smilejobs.errors import RequestError
+
+if TYPE_CHECKING:
+    import aiohttp
 
 TransportName = Literal["httpx", "aiohttp"]
 """What carries the requests of the own pool: "httpx" on asyncio and trio, "aiohttp" (extra ``fast``) on asyncio."""
@@ -192,6 +195,173 @@ class Transport:
             await self._own.aclose()
 
 
+class Download(Protocol):
+    """A body on its way, and what was said about it."""
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers; looked up in lower case."""
+        ...
+
+    async def read(self) -> bytes:
+        """Return the next piece as it came, not decompressed; nothing at the end.
+
+        Raises:
+            RequestError: It broke off.
+        """
+        ...
+
+
+class Fetcher:
+    """GETs what others store, bare.
+
+    No header of ours goes there, no cookie, no credentials; no redirect is followed, nothing is decompressed, and no URL
+    is logged. An injected client is not used, which would do all of these. The proxies are those of `Transport`.
+
+    Args:
+        max_connections: How many fetches may be under way at once.
+        timeout: Seconds for one fetch; it is the caller who keeps it, for reading is up to the caller.
+        transport: As for `Transport`; None is aiohttp, on asyncio, if that is installed.
+    """
+
+    def __init__(self, *, max_connections: int, timeout: float, transport: TransportName | None = None) -> None:
+        self.timeout = timeout
+        self._max_connections = max_connections
+        self._name = transport
+        self._proxy_of = lru_cache(maxsize=64)(self._find_proxy)
+        self._session: aiohttp.ClientSession | None = None
+        self._connections: dict[bool, _Connections] = {}
+
+    @asynccontextmanager
+    async def get(self, url: str) -> AsyncIterator[Download]:
+        """Send one request; what has not been read at the end of the block is dropped, with its connection.
+
+        Raises:
+            RequestError: There was no answer.
+            ValueError: The proxy of the environment is not a URL.
+        """
+        async with self._limiter:
+            download = await self._open(url)
+            try:
+                yield download
+            finally:
+                await download.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        if self._session is not None:
+            await self._session.close()
+        for connections in self._connections.values():
+            await connections.aclose()
+
+    async def _open(self, url: str) -> "_OverAiohttp | _OverHttpx":
+        try:
+            parsed = httpx.URL(url)
+            proxy = self._proxy_of(parsed.scheme, parsed.netloc)
+            if self._can_aiohttp(proxy):
+                return await self._over_aiohttp(url, proxy)
+            return await self._over_httpx(parsed, proxy)
+        except (OSError, httpx.InvalidURL, *_errors("RequestError"), *_errors("ClientError")) as error:
+            failure = _no_answer(error)
+        raise failure  # not from the error itself, which knows the URL
+
+    async def _over_aiohttp(self, url: str, proxy: httpx.Proxy | None) -> "_OverAiohttp":
+        import aiohttp
+        from yarl import URL
+
+        if self._session is None:
+            self._session = _aiohttp_session(self._max_connections, self._trust)
+        through = None if proxy is None else _for_aiohttp(proxy)
+        response = await self._session.get(
+            URL(url, encoded=True),  # what is signed must not be quoted anew
+            headers=_BARE,
+            skip_auto_headers=("Accept", "User-Agent"),
+            allow_redirects=False,
+            auto_decompress=False,
+            timeout=aiohttp.ClientTimeout(),
+            proxy=None if through is None else str(through.url),
+            proxy_headers=None if through is None else dict(through.headers),
+        )
+        return _OverAiohttp(response)
+
+    async def _over_httpx(self, url: httpx.URL, proxy: httpx.Proxy | None) -> "_OverHttpx":
+        connections = self._connections.get(proxy is None)
+        if connections is None:
+            limits = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=_KEEPALIVE)
+            connections = self._connections[proxy is None] = _Connections(
+                lambda: httpx.AsyncHTTPTransport(verify=self._trust, limits=limits, proxy=proxy)
+            )
+        # Not by a client of httpx, which would log the URL.
+        return _OverHttpx(await connections.handle_async_request(httpx.Request("GET", url, headers=_BARE)))
+
+    def _can_aiohttp(self, proxy: httpx.Proxy | None) -> bool:
+        socks = proxy is not None and proxy.url.scheme.startswith("socks")
+        return self._name != "httpx" and not socks and find_spec("aiohttp") is not None and _is_asyncio()
+
+    def _find_proxy(self, scheme: str, netloc: bytes) -> httpx.Proxy | None:
+        url = httpx.URL(scheme=scheme, netloc=netloc)
+        return _proxy_for(url, self._trust) if scheme == "https" else None
+
+    @cached_property
+    def _trust(self) -> ssl.SSLContext:
+        return httpx.create_ssl_context()
+
+    @cached_property
+    def _limiter(self) -> anyio.Semaphore:
+        return anyio.Semaphore(self._max_connections, fast_acquire=True)
+
+
+_BARE = {"Accept-Encoding": "identity"}
+"""All that is said besides the host."""
+
+
+class _OverAiohttp:
+    def __init__(self, response: "aiohttp.ClientResponse") -> None:
+        self._response = response
+        self.status = response.status
+        self.headers: Mapping[str, str] = response.headers
+
+    async def read(self) -> bytes:
+        try:
+            return await self._response.content.readany()
+        except (OSError, *_errors("ClientError")) as error:
+            failure = _broke_off(error)
+        raise failure
+
+    async def aclose(self) -> None:
+        self._response.close()
+
+
+class _OverHttpx:
+    def __init__(self, response: httpx.Response) -> None:
+        assert isinstance(response.stream, httpx.AsyncByteStream), "httpcore is asynchronous"
+        self._stream = response.stream
+        self._pieces = aiter(response.stream)
+        self.status = response.status_code
+        self.headers: Mapping[str, str] = response.headers
+
+    async def read(self) -> bytes:
+        try:
+            return await anext(self._pieces, b"")
+        except (OSError, *_errors("RequestError")) as error:
+            failure = _broke_off(error)
+        raise failure
+
+    async def aclose(self) -> None:
+        # Under the pieces lie generators of httpcore's. Only an exception from below ends all of them.
+        with anyio.CancelScope(shield=True) as scope:
+            scope.cancel()
+            with suppress(RequestError):
+                while await self.read():
+                    pass
+        await self._stream.aclose()
+
+
 class _Pool:
     """Connections of our own, opened with the first request. What is the same for every request is made once."""
 
@@ -254,20 +424,12 @@ class _Pool:
         return _Connections(connect, self._max_connections)
 
     def _over_aiohttp(self) -> httpx.AsyncBaseTransport:
-        import aiohttp
         from httpx_aiohttp import AiohttpTransport
 
-        proxy = self._proxy
-        if proxy is not None and proxy.raw_auth is not None:
-            # As a header: the way in which httpx-aiohttp hands credentials over is deprecated by aiohttp.
-            credentials = b64encode(b":".join(proxy.raw_auth)).decode("ascii")
-            proxy = httpx.Proxy(proxy.url, headers={"Proxy-Authorization": f"Basic {credentials}"})
-
-        def session() -> aiohttp.ClientSession:
-            connector = aiohttp.TCPConnector(limit=self._max_connections, keepalive_timeout=_KEEPALIVE, ssl=self._trust)
-            return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
-
-        return AiohttpTransport(verify=self._trust, proxy=proxy, client=session)
+        proxy = None if self._proxy is None else _for_aiohttp(self._proxy)
+        return AiohttpTransport(
+            verify=self._trust, proxy=proxy, client=partial(_aiohttp_session, self._max_connections, self._trust)
+        )
 
 
 class _Connections(httpx.AsyncBaseTransport):
@@ -381,6 +543,21 @@ def _proxy_for(url: httpx.URL, trust: ssl.SSLContext) -> httpx.Proxy | None:
     return proxy
 
 
+def _for_aiohttp(proxy: httpx.Proxy) -> httpx.Proxy:
+    """Credentials as a header: the way in which httpx-aiohttp hands them over is deprecated by aiohttp."""
+    if proxy.raw_auth is None:
+        return proxy
+    credentials = b64encode(b":".join(proxy.raw_auth)).decode("ascii")
+    return httpx.Proxy(proxy.url, headers={"Proxy-Authorization": f"Basic {credentials}"})
+
+
+def _aiohttp_session(max_connections: int, trust: ssl.SSLContext) -> "aiohttp.ClientSession":
+    import aiohttp
+
+    connector = aiohttp.TCPConnector(limit=max_connections, keepalive_timeout=_KEEPALIVE, ssl=trust)
+    return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+
+
 def _is_asyncio() -> bool:
     """Whether a task of asyncio is running; trio may run inside of an event loop of asyncio, but not in its tasks."""
     try:
@@ -439,6 +616,10 @@ def _no_answer(error: Exception) -> RequestError:
     untrusted = any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _chain(error))
     why = "the server's certificate is not trusted" if untrusted else _kind(error)
     return RequestError(f"no answer: {why}", transient=not untrusted)
+
+
+def _broke_off(error: Exception) -> RequestError:
+    return RequestError(f"the answer broke off: {_kind(error)}")
 
 
 def _chain(error: BaseException | None) -> list[BaseException]:

@@ -1,6 +1,5 @@
 """Waiting for one job: tenacity drives the rules around the exchange, inside one deadline."""
 
-import logging
 import math
 from collections.abc import Awaitable, Callable
 from datetime import datetime
@@ -11,13 +10,12 @@ import anyio
 from tenacity import AsyncRetrying, retry_if_result
 
 from smilejobs.errors import SmileJobsError
+from smilejobs.events import PollScheduled, WaitEnded
 from smilejobs.exchange import Exchange
 from smilejobs.model.jobs import JobRef, JobStatus
 from smilejobs.polling.pace import Backoff
 from smilejobs.polling.rules import Decision, GiveUp, PollState, Sleep, Terms, begin, start, step, timed_out, wake
 from smilejobs.wakeups import Bell
-
-logger = logging.getLogger("smilejobs")
 
 _BACKOFF = Backoff()
 _T = TypeVar("_T")
@@ -169,7 +167,7 @@ class Wait:
         observation: JobStatus | SmileJobsError
         try:
             observation = await self._exchange.poll(
-                self._state.ref, image_links=self._image_links, history=self._history
+                self._state.ref, image_links=self._image_links, history=self._history, wait=self._state
             )
         except SmileJobsError as error:
             observation = error
@@ -178,28 +176,14 @@ class Wait:
         decision = step(self._state, observation, now)
         if isinstance(decision, Sleep):
             self._due = now + decision.delay
-            if self._state.failures:
-                logger.warning(
-                    "job %s: poll %d failed, trying again in %.1f s: %s",
-                    self._state.ref.tag,
-                    self._state.polls,
-                    decision.delay,
-                    type(observation).__name__,
-                )
+            self._exchange.emit(PollScheduled.of(self._state, decision.delay))
         return decision
 
     def _end(self, decision: Decision) -> JobStatus:
         """Hand out the end of the wait, a value or an error."""
         assert not isinstance(decision, Sleep), "a wait does not end with a sleep"
         self._ended = True
-        state = self._state
-        logger.info(
-            "job %s: wait ended after %d polls and %.1f s: %s",
-            state.ref.tag,
-            state.polls,
-            anyio.current_time() - state.started,
-            type(decision.error).__name__ if isinstance(decision, GiveUp) else decision.status,
-        )
+        self._exchange.emit(WaitEnded.of(self._state, decision, anyio.current_time()))
         if isinstance(decision, GiveUp):
             raise decision.error
         return decision.status

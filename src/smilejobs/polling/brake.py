@@ -86,7 +86,7 @@ class Brake:
 
     def is_on(self, now: float) -> bool:
         """Whether polls are held back at the instant *now*."""
-        return now < self._resumes_at or self._limit(now) < 2 * self._ceiling
+        return now < self._resumes_at or self.limit(now) < 2 * self._ceiling
 
     def speed(self, now: float) -> float:
         """Polls that were begun, per second of about the last one before the instant *now*."""
@@ -97,30 +97,32 @@ class Brake:
         self._begun.add(now)
         if self._ceiling < math.inf:
             planned = self._next if now - self._next < _LATE else now
-            self._next = planned + 1 / self._limit(now)
+            self._next = planned + 1 / self.limit(now)
 
-    def end(self, observation: JobStatus | SmileJobsError, *, began: float, now: float) -> None:
-        """Take in what the poll that began at the instant *began* brought at the instant *now*."""
+    def end(self, observation: JobStatus | SmileJobsError, *, began: float, now: float) -> bool:
+        """Take in what the poll that began at the instant *began* brought at *now*; say whether that brakes."""
         if not (isinstance(observation, _TROUBLE) and observation.transient):
             self._share -= self._share / _MEMORY
             self._good.add(now)
             self._pauses = 0
-            return
+            return False
         self._share += (1 - self._share) / _MEMORY
-        if began >= self._braked_at and (observation.http_status in (429, 503) or self._share > _MANY):
+        brakes = began >= self._braked_at and (observation.http_status in (429, 503) or self._share > _MANY)
+        if brakes:
             self._brake(now)
         if observation.retry_after is not None:
             self._resumes_at = max(self._resumes_at, now + min(observation.retry_after, self.max_hint))
+        return brakes
 
     def _brake(self, now: float) -> None:
         worked = self._good.at(now)
-        self._ceiling = max(_SLOWEST, min(self._limit(now), self._begun.at(now)))
+        self._ceiling = max(_SLOWEST, min(self.limit(now), self._begun.at(now)))
         self._remaining = min(max(_HARDEST, _SOFTEST * worked / self._ceiling), _SOFTEST)
         self._braked_at = now
         self._resumes_at = max(self._resumes_at, now + min(_PAUSE * 2**self._pauses, _LONGEST_PAUSE))
         self._pauses = min(self._pauses + 1, 10)
 
-    def _limit(self, now: float) -> float:
+    def limit(self, now: float) -> float:
         """Polls per second that may begin at the instant *now*."""
         if self._ceiling == math.inf:
             return math.inf
