@@ -140,7 +140,7 @@ class Stub:
         pass
 
     async def poll_in_turn(
-        self, ref: smilejobs.JobRef, *, image_links: bool, history: bool, wait: object, late: float
+        self, ref: smilejobs.JobRef, *, image_links: bool, history: bool, wait: object, began: float, late: float
     ) -> smilejobs.JobStatus:
         self.polls += 1
         if self.real is not None:

@@ -24,18 +24,14 @@ The exit code is 1 if a bar is missed.
 
 import argparse
 import asyncio
-import base64
 import gc
-import hmac
 import json
 import os
 import resource
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from math import inf
 from statistics import median, quantiles
 from tempfile import TemporaryDirectory
@@ -43,15 +39,13 @@ from tempfile import TemporaryDirectory
 import httpx
 
 import smilejobs
+from server import API_KEY, PARTNER_ID, request_body, server, server_limit
 
 POLL_BAR = 1.10
 IMPORT_BAR = 1.25
 
-PARTNER_ID = "085"
-API_KEY = "a-key-that-signs-nothing-real"
 USER_ID = "user-1"
 JOB_ID = "job-1"
-TIMESTAMP = "2026-03-02T10:20:30.400Z"
 
 MODULES = "httpx, attrs, cattrs, tenacity, anyio"
 
@@ -63,27 +57,23 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=100, help="requests of one side in one round (default: 100)")
     parser.add_argument("--in-flight", type=int, default=20, help="requests under way at once (default: 20)")
     parser.add_argument("--imports", type=int, default=15, help="imports of each kind, at least 7 (default: 15)")
-    parser.add_argument("--serve", type=int, metavar="CORE", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.serve is not None:
-        pin(options.serve)
-        asyncio.run(serve())
-        return 0
-    with server() as port:
-        met = asyncio.run(compare_polls(port, max(options.rounds, 7), options.requests, options.in_flight))
+    with server() as base_url:
+        met = asyncio.run(compare_polls(base_url, max(options.rounds, 7), options.requests, options.in_flight))
     return 0 if compare_imports(max(options.imports, 7)) and met else 1
 
 
 # --- A poll
 
 
-async def compare_polls(port: int, rounds: int, requests: int, in_flight: int) -> bool:
+async def compare_polls(base_url: str, rounds: int, requests: int, in_flight: int) -> bool:
     """Print one line for one request in flight, and one for several; return whether the first is within the bar."""
-    base_url = f"http://127.0.0.1:{port}/v1"
     limits = httpx.Limits(max_connections=100, max_keepalive_connections=100, keepalive_expiry=75)
-    question = json.loads(request_body())
+    question = json.loads(request_body(USER_ID, JOB_ID))
     async with (
-        smilejobs.Client(partner_id=PARTNER_ID, api_key=API_KEY, base_url=base_url, rate=None) as client,
+        smilejobs.Client(
+            partner_id=PARTNER_ID, api_key=API_KEY, base_url=base_url, rate=None, transport="httpx"
+        ) as client,
         httpx.AsyncClient(limits=limits) as bare,
     ):
 
@@ -96,7 +86,7 @@ async def compare_polls(port: int, rounds: int, requests: int, in_flight: int) -
             assert answer["job_complete"]
 
         print(f"One poll, {rounds} rounds of {requests} requests a side; CPU in microseconds per request")
-        print(f"The server alone answers {server_limit(port):,.0f} requests/s (raw sockets, 20 connections)\n")
+        print(f"The server alone answers {server_limit(base_url):,.0f} requests/s (raw sockets, 100 connections)\n")
         row("", "smilejobs", "httpx", "ratio", "quartiles", "", "bar")
         headline = inf
         for width in (1, in_flight):
@@ -171,132 +161,6 @@ def run(program: str, cache: str) -> tuple[float, float]:
     subprocess.run([sys.executable, "-c", program], check=True, env=environment)
     wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-
-# --- The server: as little as answers HTTP/1.1, so that the client is what is measured
-
-
-def signature(timestamp: str) -> str:
-    """Sign as the API does; spelled out, so that the library is not measured against itself."""
-    digest = hmac.digest(API_KEY.encode(), f"{timestamp}{PARTNER_ID}sid_request".encode(), "sha256")
-    return base64.b64encode(digest).decode()
-
-
-def request_body() -> bytes:
-    """A body as the library sends it."""
-    names = {"partner_id": PARTNER_ID, "timestamp": TIMESTAMP, "signature": signature(TIMESTAMP)}
-    asked = {"user_id": USER_ID, "job_id": JOB_ID, "image_links": False, "history": False}
-    return json.dumps(names | asked | {"source_sdk": "smilejobs", "source_sdk_version": "0.1.0"}).encode()
-
-
-def answer() -> bytes:
-    """A whole response: a complete job, with a result as an ID check has it."""
-    result = {
-        "ResultCode": "1012",
-        "ResultText": "ID Number Validated",
-        "ResultType": "ID Verification",
-        "SmileJobID": "0000001897",
-        "PartnerParams": {"user_id": USER_ID, "job_id": JOB_ID, "job_type": 1},
-        "ConfidenceValue": "99.99",
-        "Actions": {
-            "Verify_ID_Number": "Verified",
-            "Return_Personal_Info": "Returned",
-            "Liveness_Check": "Passed",
-            "Human_Review_Liveness_Check": "Not Applicable",
-            "Selfie_To_ID_Authority_Compare": "Completed",
-        },
-        "IsFinalResult": "true",
-        "IsMachineResult": "true",
-        "Country": "NG",
-        "IDType": "NIN_V2",
-        "IDNumber": "00000000000",
-        "FullName": "Ada Lovelace Example",
-        "FirstName": "Ada",
-        "LastName": "Example",
-        "DOB": "1990-12-10",
-        "Gender": "F",
-        "Address": "1 Example Street, Lagos",
-        "PhoneNumber": "0800000000",
-        "ExpirationDate": "Not Available",
-        "Source": "WebAPI",
-    }
-    status = {"job_complete": True, "job_success": True, "code": "2302", "result": result, "history": []}
-    signed = {"timestamp": TIMESTAMP, "signature": signature(TIMESTAMP)}
-    body = json.dumps(signed | status).encode()
-    head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    return head.encode() + body
-
-
-class Answers(asyncio.Protocol):
-    """Reads requests by their Content-Length, and answers them all alike."""
-
-    def __init__(self, response: bytes) -> None:
-        self.response = response
-        self.buffer = b""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        self.buffer += data
-        while (end := self.buffer.find(b"\r\n\r\n")) >= 0:
-            head = self.buffer[:end].lower()
-            length = int(head.partition(b"content-length:")[2].partition(b"\r\n")[0])
-            if len(self.buffer) < end + 4 + length:
-                return
-            self.buffer = self.buffer[end + 4 + length :]
-            self.transport.write(self.response)
-
-
-async def serve() -> None:
-    """Answer on a free port of loopback, which is printed, until standard input ends."""
-    response = answer()
-    loop = asyncio.get_running_loop()
-    listener = await loop.create_server(lambda: Answers(response), "127.0.0.1", 0)
-    print(listener.sockets[0].getsockname()[1], flush=True)
-    await loop.run_in_executor(None, sys.stdin.read)
-    listener.close()
-
-
-@contextmanager
-def server() -> Iterator[int]:
-    """Run the server in a process and, where that is possible, on a core of its own; yield its port."""
-    command = [sys.executable, __file__, "--serve", "1"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        port = int(process.stdout.readline())
-        pin(0)
-        yield port
-        process.stdin.close()
-
-
-def pin(index: int) -> None:
-    """Stay on one core from now on, the *index*-th that we may use; do nothing where that cannot be asked for."""
-    if hasattr(os, "sched_setaffinity"):
-        cores = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, {cores[index % len(cores)]})
-
-
-def server_limit(port: int, connections: int = 20, requests: int = 10_000) -> float:
-    """Return how many requests per second the server answers when hardly anything is done on our side."""
-    body = request_body()
-    request = f"POST /v1/job_status HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
-    size = len(answer())
-    sockets = [socket.create_connection(("127.0.0.1", port)) for _ in range(connections)]
-    start = time.perf_counter()
-    for _ in range(requests // connections):
-        for connection in sockets:
-            connection.sendall(request)
-        for connection in sockets:
-            left = size
-            while left:
-                left -= len(connection.recv(left))
-    taken = time.perf_counter() - start
-    for connection in sockets:
-        connection.close()
-    return requests / taken
 
 
 def verdict(ratio: float, bar: float) -> str:

@@ -15,7 +15,7 @@ logger = logging.getLogger("smilejobs")
 logger.addHandler(logging.NullHandler())
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False)
 class PollFinished:
     """A poll brought a verified answer.
 
@@ -34,7 +34,7 @@ class PollFinished:
     late: float
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False)
 class PollFailed:
     """A poll failed; what becomes of the wait is told by the event that follows.
 
@@ -53,7 +53,7 @@ class PollFailed:
     late: float
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False)
 class PollScheduled:
     """The job is pending, or a failure was absorbed: there will be another poll.
 
@@ -78,7 +78,7 @@ class PollScheduled:
         return cls(ref=state.ref, wait=state, polls=state.polls, delay=delay, error=error)
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False)
 class WaitEnded:
     """A wait has its answer, or gave up. A wait that is cancelled ends without an event.
 
@@ -106,7 +106,7 @@ class WaitEnded:
         return cls(ref=state.ref, wait=state, status=status, error=error, polls=state.polls, elapsed=elapsed)
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False)
 class FleetBraked:
     """The API cannot keep up: all polls of a `Client.wait_many` slow down.
 
@@ -119,7 +119,7 @@ class FleetBraked:
     polls_per_second: float
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False)
 class Notified:
     """`Client.notify` was called.
 

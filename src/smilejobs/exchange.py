@@ -73,8 +73,10 @@ class Exchange:
         due = anyio.current_time()
         await self.take_turn()
         try:
-            late = anyio.current_time() - due
-            return await self.poll_in_turn(ref, image_links=image_links, history=history, wait=wait, late=late)
+            began = anyio.current_time()
+            return await self.poll_in_turn(
+                ref, image_links=image_links, history=history, wait=wait, began=began, late=began - due
+            )
         finally:
             self.end_turn()
 
@@ -98,14 +100,13 @@ class Exchange:
         self._limiter.release()
 
     async def poll_in_turn(
-        self, ref: JobRef, *, image_links: bool, history: bool, wait: object | None, late: float
+        self, ref: JobRef, *, image_links: bool, history: bool, wait: object | None, began: float, late: float
     ) -> JobStatus:
-        """Ask once about one job, between `take_turn` and `end_turn`, *late* seconds after that was due.
+        """Ask once about one job, between `take_turn` and `end_turn`, at the instant *began*, *late* seconds after due.
 
         Raises:
             SmileJobsError: One of its kinds, see `smilejobs.errors`.
         """
-        began = anyio.current_time()
         body = encode_request(ref, self._credentials, self._now(), image_links=image_links, history=history)
         try:
             answer = await self._transport.post(body)

@@ -87,7 +87,7 @@ class Outcome:
         )
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False)
 class Progress:
     """How far a fleet is.
 
@@ -110,7 +110,7 @@ class Progress:
     eta: float | None
 
 
-@define(kw_only=True, eq=False)
+@define(kw_only=True, eq=False, repr=False)
 class _Entry(PollState):
     index: int
     others: list[tuple[int, JobRef]] | None = None
@@ -400,10 +400,10 @@ class Fleet:
         try:
             left = math.inf if entry.deadline is None else entry.deadline - self._instant(began)
             if left > self._exchange.longest_poll:
-                observation = await self._ask(entry, late)
+                observation = await self._ask(entry, began, late)
             else:
                 with anyio.move_on_after(left):
-                    observation = await self._ask(entry, late)
+                    observation = await self._ask(entry, began, late)
         except SmileJobsError as error:
             observation = error
         real_now = anyio.current_time()
@@ -424,9 +424,9 @@ class Fleet:
         else:
             self._finish(entry, decision, now)
 
-    async def _ask(self, entry: _Entry, late: float) -> JobStatus:
+    async def _ask(self, entry: _Entry, began: float, late: float) -> JobStatus:
         return await self._exchange.poll_in_turn(
-            entry.ref, image_links=self._image_links, history=self._history, wait=entry, late=late
+            entry.ref, image_links=self._image_links, history=self._history, wait=entry, began=began, late=late
         )
 
     def _finish(self, entry: _Entry, decision: Done | GiveUp, now: float) -> None:

@@ -38,7 +38,7 @@ _MEMORY = 20
 _TROUBLE = (RequestError, BadResponseError, RateLimitedError, ServerError)
 
 
-@define
+@define(eq=False, repr=False)
 class _Speed:
     """Events per second, of about the last second."""
 
@@ -58,7 +58,7 @@ class _Speed:
         return self._count * math.exp(self._at - now) / -math.expm1(self._since - now)
 
 
-@define
+@define(eq=False, repr=False)
 class Brake:
     """Says when a fleet may begin its next poll. All instants are of one monotonic clock, in seconds.
 

@@ -79,7 +79,7 @@ class Terms:
             raise ValueError("first_after must be less than timeout, or there would be no poll at all")
 
 
-@define(kw_only=True, eq=False)
+@define(kw_only=True, eq=False, repr=False)
 class PollState:
     """What is known of one wait. All instants are of one monotonic clock, in seconds.
 
