@@ -78,3 +78,25 @@ async def test_progress_shows_the_review() -> None:
         lines = (await run("progress.py", base_url, "user-1", "job-1")).splitlines()
     assert lines[0] == "2314 None to be continued"
     assert lines[-2:] == ["2302 Verdict.PROVISIONAL to be continued", "2302 Verdict.APPROVED final"]
+
+
+@pytest.mark.anyio
+async def test_a_batch_is_checked(tmp_path: Path) -> None:
+    """From one file to another, whatever becomes of a job."""
+    sandbox = Sandbox()
+    refs = [
+        sandbox.submit("user-1", "job-1", machine=0.5),
+        sandbox.submit("user-2", "job-2", machine=0.0, outcome="rejected"),
+        sandbox.submit("user-3", "job-3", refusal="2307"),
+    ]
+    source, target = tmp_path / "pending.csv", tmp_path / "results.csv"
+    lines = [f"{ref.user_id},{ref.job_id},{ref.submitted_at}" for ref in refs]
+    source.write_text("\n".join(["user_id,job_id,submitted_at", *lines]))
+    async with sandbox.serve() as base_url:
+        printed = await run("batch_check.py", base_url, str(source), str(target))
+    assert "2 done, 1 failed, 0 pending" in printed
+    assert sorted(target.read_text().splitlines()) == [
+        "user-1,job-1,Verdict.APPROVED",
+        "user-2,job-2,Verdict.REJECTED",
+        "user-3,job-3,UserDisabledError",
+    ]

@@ -1,0 +1,44 @@
+"""Check every job of a CSV file that is still pending: python batch_check.py pending.csv results.csv."""
+
+import asyncio
+import csv
+import sys
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+
+import smilejobs
+
+
+def jobs(source: Path) -> Iterator[smilejobs.JobRef]:
+    with source.open(newline="") as file:
+        for row in csv.DictReader(file):
+            yield smilejobs.JobRef(row["user_id"], row["job_id"], datetime.fromisoformat(row["submitted_at"]))
+
+
+async def check(source: Path, report: Callable[[smilejobs.Outcome], None]) -> None:
+    async with (
+        smilejobs.Client.from_env() as client,
+        client.wait_many(jobs(source), timeout=120, on_progress=show) as outcomes,
+    ):
+        async for outcome in outcomes:
+            report(outcome)
+
+
+def show(progress: smilejobs.Progress) -> None:
+    print(f"{progress.done} done, {progress.failed} failed, {progress.pending} pending")
+
+
+def main(source: Path, target: Path) -> None:
+    with target.open("w", newline="") as file:
+        writer = csv.writer(file)
+
+        def write(outcome: smilejobs.Outcome) -> None:
+            ended = type(outcome.error).__name__ if outcome.status is None else outcome.status.verdict
+            writer.writerow([outcome.ref.user_id, outcome.ref.job_id, ended])
+
+        asyncio.run(check(source, write))
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:3]))
