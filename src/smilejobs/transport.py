@@ -9,7 +9,7 @@ import ssl
 import sys
 from base64 import b64encode
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import cached_property, lru_cache, partial
 from importlib.util import find_spec
@@ -220,8 +220,8 @@ class Download(Protocol):
 class Fetcher:
     """GETs what others store, bare.
 
-    No header of ours goes there, no cookie, no credentials; no redirect is followed, nothing is decompressed, and no URL
-    is logged. An injected client is not used, which would do all of these. The proxies are those of `Transport`.
+    No header of ours goes there, no cookie, no credentials; no redirect is followed, nothing is decompressed, no URL is
+    logged. An injected client is not used, which would do all of these. The proxies are those of `Transport`.
 
     Args:
         max_connections: How many fetches may be under way at once.
@@ -235,7 +235,7 @@ class Fetcher:
         self._name = transport
         self._proxy_of = lru_cache(maxsize=64)(self._find_proxy)
         self._session: aiohttp.ClientSession | None = None
-        self._connections: dict[bool, _Connections] = {}
+        self._connections: dict[bool, Connections] = {}
 
     @asynccontextmanager
     async def get(self, url: str) -> AsyncIterator[Download]:
@@ -245,12 +245,11 @@ class Fetcher:
             RequestError: There was no answer.
             ValueError: The proxy of the environment is not a URL.
         """
-        async with self._limiter:
-            download = await self._open(url)
-            try:
-                yield download
-            finally:
-                await download.aclose()
+        download = await self._open(url)
+        try:
+            yield download
+        finally:
+            await download.aclose()
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -293,8 +292,8 @@ class Fetcher:
         connections = self._connections.get(proxy is None)
         if connections is None:
             limits = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=_KEEPALIVE)
-            connections = self._connections[proxy is None] = _Connections(
-                lambda: httpx.AsyncHTTPTransport(verify=self._trust, limits=limits, proxy=proxy)
+            connections = self._connections[proxy is None] = Connections(
+                lambda: httpx.AsyncHTTPTransport(verify=self._trust, limits=limits, proxy=proxy), self._max_connections
             )
         # Not by a client of httpx, which would log the URL.
         return _OverHttpx(await connections.handle_async_request(httpx.Request("GET", url, headers=_BARE)))
@@ -310,10 +309,6 @@ class Fetcher:
     @cached_property
     def _trust(self) -> ssl.SSLContext:
         return httpx.create_ssl_context()
-
-    @cached_property
-    def _limiter(self) -> anyio.Semaphore:
-        return anyio.Semaphore(self._max_connections, fast_acquire=True)
 
 
 _BARE = {"Accept-Encoding": "identity"}
@@ -421,7 +416,7 @@ class _Pool:
         def connect() -> httpx.AsyncBaseTransport:
             return httpx.AsyncHTTPTransport(verify=self._trust, limits=limits, proxy=self._proxy)
 
-        return _Connections(connect, self._max_connections)
+        return Connections(connect, self._max_connections)
 
     def _over_aiohttp(self) -> httpx.AsyncBaseTransport:
         from httpx_aiohttp import AiohttpTransport
@@ -432,12 +427,16 @@ class _Pool:
         )
 
 
-class _Connections(httpx.AsyncBaseTransport):
+class Connections(httpx.AsyncBaseTransport):
     """Connections of httpcore, each in a pool of its own.
 
     For each request a pool of httpcore looks at all its connections, and at all of them again for each that is idle: a
     hundred take it 20 ms. It also loses connections for good when a request is cancelled at an unlucky instant; here
     such a connection is dropped with its pool.
+
+    Args:
+        connect: Makes such a pool.
+        max_connections: How many there are at most; other requests wait.
     """
 
     def __init__(self, connect: Callable[[], httpx.AsyncBaseTransport], max_connections: int) -> None:
@@ -457,25 +456,34 @@ class _Connections(httpx.AsyncBaseTransport):
         try:
             response = await connection.handle_async_request(request)
         except BaseException:
-            await self._drop(connection)
-            self._free.release()
+            await self.drop(connection)
             raise
         assert isinstance(response.stream, httpx.AsyncByteStream), "httpcore is asynchronous"
-        response.stream = _Returning(response.stream, partial(self._take_back, connection, self._free))
+        response.stream = _Returning(response.stream, connection, self)
         return response
 
     async def aclose(self) -> None:
-        for connection in self._all:
+        for connection in tuple(self._all):
             await connection.aclose()
 
-    async def _take_back(self, connection: httpx.AsyncBaseTransport, free: anyio.Semaphore) -> None:
+    async def take_back(self, connection: httpx.AsyncBaseTransport) -> None:
+        """Keep a connection for the next request; close those that nobody has wanted for long."""
         now = anyio.current_time()
         self._idle.append((now, connection))
-        free.release()
+        self._release()
         while self._idle[0][0] < now - _KEEPALIVE:
-            await self._drop(self._idle.popleft()[1])
+            await self._close(self._idle.popleft()[1])
 
-    async def _drop(self, connection: httpx.AsyncBaseTransport) -> None:
+    async def drop(self, connection: httpx.AsyncBaseTransport) -> None:
+        """Close a connection whose request was cut short."""
+        self._release()
+        await self._close(connection)
+
+    def _release(self) -> None:
+        assert self._free is not None, "it was acquired"
+        self._free.release()
+
+    async def _close(self, connection: httpx.AsyncBaseTransport) -> None:
         self._all.discard(connection)
         with anyio.CancelScope(shield=True):
             await connection.aclose()
@@ -484,17 +492,23 @@ class _Connections(httpx.AsyncBaseTransport):
 class _Returning(httpx.AsyncByteStream):
     """The body of an answer; once it is closed, its connection can be used again."""
 
-    def __init__(self, stream: httpx.AsyncByteStream, take_back: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self, stream: httpx.AsyncByteStream, connection: httpx.AsyncBaseTransport, owner: Connections
+    ) -> None:
         self._stream = stream
-        self._take_back = take_back
+        self._connection = connection
+        self._owner = owner
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self._stream.__aiter__()
 
     async def aclose(self) -> None:
-        with anyio.CancelScope(shield=True):
+        try:
             await self._stream.aclose()
-            await self._take_back()
+        except BaseException:
+            await self._owner.drop(self._connection)
+            raise
+        await self._owner.take_back(self._connection)
 
 
 class _NoCookies(httpx.Cookies):

@@ -1,0 +1,117 @@
+"""Connections of httpcore, each in a pool of its own: over stand-ins, under the virtual clock."""
+
+from collections.abc import AsyncIterator
+
+import anyio
+import httpx
+import pytest
+
+from smilejobs.transport import Connections
+
+pytestmark = pytest.mark.anyio
+
+URL = "https://api.example/v1"
+
+
+class Body(httpx.AsyncByteStream):
+    """A body whose end can go wrong."""
+
+    def __init__(self, *, breaks: bool) -> None:
+        self.breaks = breaks
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield b"{}"
+
+    async def aclose(self) -> None:
+        await anyio.sleep(0.1)
+        if self.breaks:
+            raise OSError("broken")
+
+
+class Pool(httpx.AsyncBaseTransport):
+    """In the place of a pool of httpcore."""
+
+    def __init__(self, *, breaks: bool = False) -> None:
+        self.requests = 0
+        self.breaks = breaks
+        self.closed_at: float | None = None
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.requests += 1
+        await anyio.sleep(1)
+        if request.method == "PUT":
+            raise httpx.ReadError("broken")
+        return httpx.Response(200, stream=Body(breaks=self.breaks))
+
+    async def aclose(self) -> None:
+        self.closed_at = anyio.current_time()
+
+
+class Made(list[Pool]):
+    """Makes pools, and remembers them; the first one is the trial that every set of connections begins with."""
+
+    def __init__(self, *, breaks: bool = False) -> None:
+        self.breaks = breaks
+
+    def __call__(self) -> Pool:
+        self.append(Pool(breaks=self.breaks))
+        return self[-1]
+
+
+async def ask(connections: Connections, method: str = "POST") -> None:
+    response = await connections.handle_async_request(httpx.Request(method, URL))
+    try:
+        assert await response.aread() == b"{}"
+    finally:
+        await response.aclose()
+
+
+async def test_the_connection_that_was_used_last_is_used_first() -> None:
+    """The others are there for busier times, and are closed when those have not come for 75 s."""
+    made = Made()
+    connections = Connections(made, 10)
+    async with anyio.create_task_group() as tasks:
+        for _ in range(5):
+            tasks.start_soon(ask, connections)
+    _, *pools = made
+    assert [pool.requests for pool in pools] == [1] * 5
+    begun = anyio.current_time()
+    for _ in range(100):
+        await ask(connections)
+    assert len(made) == 6
+    used = [pool for pool in pools if pool.requests > 1]
+    assert [pool.requests for pool in used] == [101]
+    assert [pool.closed_at is None for pool in pools].count(True) == 1
+    assert all(pool.closed_at - begun == pytest.approx(75, abs=2) for pool in pools if pool.closed_at is not None)
+    await connections.aclose()
+    assert used[0].closed_at is not None
+
+
+async def test_there_are_no_more_than_were_asked_for() -> None:
+    """The other requests wait for their turn."""
+    made = Made()
+    connections = Connections(made, 3)
+    begun = anyio.current_time()
+    async with anyio.create_task_group() as tasks:
+        for _ in range(9):
+            tasks.start_soon(ask, connections)
+    assert len(made) == 4
+    assert anyio.current_time() - begun == pytest.approx(3.3)
+
+
+@pytest.mark.parametrize("breaks", ["before the answer", "at its end", "by cancellation"])
+async def test_what_was_cut_short_is_not_used_again(breaks: str) -> None:
+    """Its pool may have lost it; its place is free for another one."""
+    made = Made(breaks=breaks == "at its end")
+    connections = Connections(made, 1)
+    if breaks == "by cancellation":
+        with anyio.move_on_after(0.5):
+            await ask(connections)
+    else:
+        with pytest.raises((httpx.ReadError, OSError)):
+            await ask(connections, "PUT" if breaks == "before the answer" else "POST")
+    _, cut = made
+    assert cut.closed_at is not None
+    made.breaks = False
+    await ask(connections)
+    assert [pool.requests for pool in made] == [0, 1, 1]
