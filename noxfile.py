@@ -10,7 +10,7 @@ nox.options.sessions = ["lint", "typing", "tests", "examples", "coverage"]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PYPROJECT)
-PACKAGE = ".[aiohttp,cli,fast,fastapi,sandbox]"
+PACKAGE = ".[aiohttp,cli,fast,fastapi,notebook,opentelemetry,report,sandbox]"
 
 
 def group(name: str) -> tuple[str, ...]:
@@ -62,6 +62,7 @@ def bench(session: nox.Session) -> None:
     session.run("python", "benchmarks/overhead.py")
     session.run("python", "benchmarks/pace.py")
     session.run("python", "benchmarks/fleet.py")
+    session.run("python", "benchmarks/notify.py")
     session.run("python", "benchmarks/batch.py")
     session.run("python", "benchmarks/sandbox.py")
 
@@ -78,3 +79,10 @@ def soak(session: nox.Session) -> None:
     """A batch of 20,000 jobs in bad weather, for ten minutes."""
     session.install(PACKAGE, *group("tests"))
     session.run("pytest", "-s", "tests/heavy/test_soak.py", *session.posargs)
+
+
+@nox.session(default=False)
+def crash(session: nox.Session) -> None:
+    """A batch that is killed a hundred times at random moments, and resumed."""
+    session.install(PACKAGE, *group("tests"))
+    session.run("pytest", "tests/heavy/test_crash.py", *session.posargs)

@@ -19,6 +19,9 @@ sides, by luck rather than by anything that the library does. That line is shown
 one nothing; in turns, with their bytecode cached. The fastest of all runs counts. The bar holds for the CPU time
 without that of the bare interpreter.
 
+**The hooks.** The same, between a client with the default hooks, whose logger writes nothing, and one with
+``hooks=[]``.
+
 The exit code is 1 if a bar is missed.
 """
 
@@ -43,6 +46,7 @@ from server import API_KEY, PARTNER_ID, request_body, server, server_limit
 
 POLL_BAR = 1.10
 IMPORT_BAR = 1.25
+HOOKS_BAR = 1.02
 
 USER_ID = "user-1"
 JOB_ID = "job-1"
@@ -59,8 +63,13 @@ def main() -> int:
     parser.add_argument("--imports", type=int, default=15, help="imports of each kind, at least 7 (default: 15)")
     options = parser.parse_args()
     with server() as base_url:
-        met = asyncio.run(compare_polls(base_url, max(options.rounds, 7), options.requests, options.in_flight))
-    return 0 if compare_imports(max(options.imports, 7)) and met else 1
+        rounds = max(options.rounds, 7)
+        met = [
+            asyncio.run(compare_polls(base_url, rounds, options.requests, options.in_flight)),
+            asyncio.run(compare_hooks(base_url, rounds, options.requests)),
+        ]
+    met.append(compare_imports(max(options.imports, 7)))
+    return 0 if all(met) else 1
 
 
 # --- A poll
@@ -90,22 +99,61 @@ async def compare_polls(base_url: str, rounds: int, requests: int, in_flight: in
         row("", "smilejobs", "httpx", "ratio", "quartiles", "", "bar")
         headline = inf
         for width in (1, in_flight):
-            pairs = [(0.0, 0.0)] * rounds
-            for side in (ours, theirs):
-                await cpu_time(side, 200, width)  # opens the connections
-            for index in range(rounds):  # who goes first changes with every round
-                sides = (ours, theirs) if index % 2 else (theirs, ours)
-                costs = {side: await cpu_time(side, requests, width) for side in sides}
-                pairs[index] = (costs[ours], costs[theirs])
-            low, middle, high = quantiles([mine / other for mine, other in pairs], n=4)
-            headline = middle if width == 1 else headline
-            row(
-                f"{width} in flight",
-                *(f"{median(side) * 1e6:.0f}" for side in zip(*pairs, strict=True)),
-                *(f"{ratio:.3f}" for ratio in (middle, low, high)),
-                verdict(middle, POLL_BAR) if width == 1 else "-",
+            bar = POLL_BAR if width == 1 else None
+            ratio = await compare(
+                f"{width} in flight", ours, theirs, rounds=rounds, requests=requests, width=width, bar=bar
             )
+            headline = ratio if width == 1 else headline
     return headline <= POLL_BAR
+
+
+async def compare_hooks(base_url: str, rounds: int, requests: int) -> bool:
+    """Print one line for the default hooks and none; return whether their ratio is within the bar."""
+    options: smilejobs.ClientOptions = {"rate": None, "transport": "httpx"}
+    no_hooks: smilejobs.ClientOptions = {**options, "hooks": []}
+    async with (
+        smilejobs.Client(partner_id=PARTNER_ID, api_key=API_KEY, base_url=base_url, **options) as told,
+        smilejobs.Client(partner_id=PARTNER_ID, api_key=API_KEY, base_url=base_url, **no_hooks) as silent,
+    ):
+
+        async def with_hooks() -> None:
+            await told.job_status(USER_ID, JOB_ID)
+
+        async def without() -> None:
+            await silent.job_status(USER_ID, JOB_ID)
+
+        row("\n", "default", "hooks=[]", "ratio", "quartiles", "", "bar")
+        name = "hooks, 1 in flight"
+        ratio = await compare(name, with_hooks, without, rounds=rounds, requests=requests, bar=HOOKS_BAR)
+    return ratio <= HOOKS_BAR
+
+
+async def compare(
+    name: str,
+    ours: Callable[[], Awaitable[None]],
+    theirs: Callable[[], Awaitable[None]],
+    *,
+    rounds: int,
+    requests: int,
+    width: int = 1,
+    bar: float | None,
+) -> float:
+    """Print a line about two sides, by turns, and return the ratio of what they cost."""
+    pairs = [(0.0, 0.0)] * rounds
+    for side in (ours, theirs):
+        await cpu_time(side, 200, width)  # opens the connections
+    for index in range(rounds):  # who goes first changes with every round
+        sides = (ours, theirs) if index % 2 else (theirs, ours)
+        costs = {side: await cpu_time(side, requests, width) for side in sides}
+        pairs[index] = (costs[ours], costs[theirs])
+    low, middle, high = quantiles([mine / other for mine, other in pairs], n=4)
+    row(
+        name,
+        *(f"{median(side) * 1e6:.0f}" for side in zip(*pairs, strict=True)),
+        *(f"{ratio:.3f}" for ratio in (middle, low, high)),
+        "-" if bar is None else verdict(middle, bar),
+    )
+    return middle
 
 
 async def cpu_time(poll: Callable[[], Awaitable[None]], requests: int, width: int) -> float:

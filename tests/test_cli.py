@@ -129,6 +129,35 @@ def test_json_is_the_status_as_a_dict(command: Command, name: str) -> None:
     assert status.keys() == JobStatus(user_id="u", job_id="j").as_dict().keys()
 
 
+def test_the_pictures_of_a_job(command: Command, tmp_path: Path) -> None:
+    """The files are named, one a line; asked again, they are left as they are, and each is complained of."""
+    answer = command("images", "user-1", "approved", "--out", str(tmp_path))
+    assert (answer.code, answer.err) == (0, "")
+    paths = answer.out.splitlines()
+    assert paths
+    assert all(Path(path).read_bytes().startswith(b"\x89PNG") for path in paths)
+    answer = command("images", "user-1", "approved", "--out", str(tmp_path))
+    assert (answer.code, answer.out, len(answer.err.splitlines())) == (4, "", len(paths))
+    assert "there is a file of that name already" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["running"], 3, "the job is not complete"),
+        (["disabled"], 4, "2307"),
+        ([" "], 2, "job_id must not be empty"),
+        (["approved", "--out", "no-such-folder"], 2, "no-such-folder"),
+    ],
+)
+def test_no_pictures(command: Command, tmp_path: Path, arguments: list[str], code: int, words: str) -> None:
+    """The exit code and one line say why."""
+    answer = command("images", "user-1", "--out", str(tmp_path), *arguments)
+    assert (answer.code, answer.out) == (code, "")
+    assert words in answer.err
+    assert not list(tmp_path.iterdir())
+
+
 def test_json_of_a_wait_that_times_out_is_the_last_answer(command: Command) -> None:
     """Whoever reads it sees the same shape as always."""
     answer = command("wait", "user-1", "running", "--timeout", "0.3", "--json")

@@ -2,7 +2,9 @@
 
 import io
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -20,8 +22,14 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+@pytest.fixture(autouse=True)
+def _temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The demo leaves its pictures where the test can throw them away."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+
 def test_the_demo_ends_by_itself_with_every_job_as_it_was_meant(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The command, as a newcomer runs it, in less than 30 s; without a terminal it prints a line for each job."""
     started = time.monotonic()
@@ -34,6 +42,10 @@ def test_the_demo_ends_by_itself_with_every_job_as_it_was_meant(
     for plan in PLANS:
         assert f"{plan.job_id}: {plan.meant}, polls: " in printed.out
     assert "24 of 24 jobs ended as they were meant to" in printed.out
+    (folder,) = tmp_path.iterdir()
+    selfies = list(folder.iterdir())
+    assert len(selfies) == sum(plan.meant == "approved" for plan in PLANS)
+    assert f"Selfies of approved jobs: {len(selfies)}, in {folder}\n" in printed.out
     assert "\x1b" not in printed.out
 
 

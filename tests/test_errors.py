@@ -3,6 +3,7 @@
 import copy
 import pickle
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from smilejobs import (
     BadResponseError,
     CallbackError,
     CredentialsError,
+    ImageError,
     JobNotFoundError,
     JobStatus,
     NotApprovedError,
@@ -67,6 +69,12 @@ def example(cls: type[Any]) -> SmileJobsError:
         return TooManyFailuresError("too many", ref=REF, last=STATUS, last_error=ApiError("oh", **COMMON), polls=20)
     if cls is CallbackError:
         return CallbackError("too old", reason="stale", ref=REF)
+    if cls is ImageError:
+        one = ImageError("it is too large", reason="oversized", name="selfie_image", ref=REF)
+        saved = (Path("a.png"),)
+        return ImageError(
+            "it is gone", reason="expired", name="selfie_image", text="words", saved=saved, others=(one,), ref=REF
+        )
     more = {"text": "the API's words"} if issubclass(cls, ApiError) else {}
     error: SmileJobsError = cls("it went wrong", transient=not cls.transient, **COMMON, **more)
     return error
@@ -74,6 +82,8 @@ def example(cls: type[Any]) -> SmileJobsError:
 
 def content(error: object) -> object:
     """What an error is, with the errors inside it, in a form that can be compared."""
+    if isinstance(error, tuple):
+        return tuple(map(content, error))
     if not isinstance(error, SmileJobsError):
         return error
     return type(error), error.args, str(error), error.transient, {key: content(own) for key, own in vars(error).items()}
@@ -123,6 +133,7 @@ PARENTS = {
     TooManyFailuresError: SmileJobsError,
     NotApprovedError: SmileJobsError,
     CallbackError: SmileJobsError,
+    ImageError: SmileJobsError,
 }
 
 

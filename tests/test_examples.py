@@ -1,5 +1,6 @@
 """The examples run, and the README and the docs show nothing but them."""
 
+import json
 import os
 import re
 import subprocess
@@ -9,11 +10,13 @@ from pathlib import Path
 import anyio
 import pytest
 
+from services import until
 from smilejobs.sandbox import Sandbox
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+CELLS = json.loads((ROOT / "examples" / "notebook.ipynb").read_text("utf-8"))["cells"]
 
 
 @pytest.fixture
@@ -25,6 +28,7 @@ def anyio_backend() -> str:
 def test_every_piece_of_python_in_a_page_is_part_of_an_example(page: Path) -> None:
     """What a reader copies is what is run here."""
     sources = [example.read_text() for example in EXAMPLES]
+    sources += ["".join(cell["source"]) + "\n" for cell in CELLS if cell["cell_type"] == "code"]
     for block in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE):
         assert any(block in source for source in sources), f"in no example:\n{block}"
 
@@ -100,3 +104,40 @@ async def test_a_batch_is_checked(tmp_path: Path) -> None:
         "user-2,job-2,Verdict.REJECTED",
         "user-3,job-3,UserDisabledError",
     ]
+
+
+@pytest.mark.anyio
+async def test_pictures_are_saved(tmp_path: Path) -> None:
+    """One is shown, and those of two jobs become files."""
+    sandbox = Sandbox()
+    for job_id in ("job-1", "job-2"):
+        sandbox.submit("user-1", job_id, machine=0.0)
+    folder = tmp_path / "pictures"
+    async with sandbox.serve() as base_url:
+        printed = await run("images.py", base_url, str(folder), "user-1", "job-1", "job-2")
+    shown, *saved = printed.splitlines()
+    assert shown == "selfie_image image/png True"
+    assert [line.partition(" ")[2].partition(" ")[2] for line in saved] == ["all saved"] * 2
+    assert sum(int(line.split()[1]) for line in saved) == len(list(folder.iterdir()))
+
+
+@pytest.mark.anyio
+async def test_telemetry_goes_to_the_console() -> None:
+    """The log, a hook of one's own, the spans of a wait below that of the caller, and metrics; no ids."""
+    sandbox = Sandbox()
+    ref = sandbox.submit("user-amber", "job-basalt", upload=None, machine=0.0)
+
+    async def receive() -> None:
+        await until(lambda: bool(sandbox.polls(ref)))
+        sandbox.receive(ref)
+
+    async with sandbox.serve() as base_url, anyio.create_task_group() as tasks:
+        tasks.start_soon(receive)
+        printed = await run("telemetry.py", base_url, "user-amber", "job-basalt")
+    assert f"INFO smilejobs: job {ref.tag}: wait ended after 2 polls" in printed
+    assert f"{ref.tag}: pending, next poll in " in printed
+    assert f"{ref.tag}: 2 polls in " in printed
+    for name, count in (("smilejobs.poll", 2), ("smilejobs.wait", 1), ("verify", 1), ("smilejobs.polls", 1)):
+        assert printed.count(f'"name": "{name}"') == count
+    assert "user-amber" not in printed
+    assert "job-basalt" not in printed

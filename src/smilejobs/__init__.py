@@ -9,6 +9,8 @@ from smilejobs.errors import (
     BadResponseError,
     CallbackError,
     CredentialsError,
+    ImageError,
+    ImageReason,
     JobNotFoundError,
     NotApprovedError,
     NoZipError,
@@ -36,6 +38,7 @@ from smilejobs.events import (
     log_event,
 )
 from smilejobs.fleet import JobRefLike, JobRefs, Outcome, Progress
+from smilejobs.images import IMAGE_HOSTS, Image, SavedImages
 from smilejobs.model.callback import Callback
 from smilejobs.model.codes import (
     JOB_TYPES,
@@ -55,6 +58,7 @@ from smilejobs.transport import HTTPClient, HTTPResponse, TransportName
 from smilejobs.version import __version__
 
 __all__ = [
+    "IMAGE_HOSTS",
     "JOB_TYPES",
     "RESULT_CODES",
     "STATUS_CODES",
@@ -76,8 +80,11 @@ __all__ = [
     "HTTPClient",
     "HTTPResponse",
     "Hook",
+    "Image",
+    "ImageError",
     "ImageLink",
     "ImageLinks",
+    "ImageReason",
     "JobNotFoundError",
     "JobRef",
     "JobRefLike",
@@ -98,6 +105,7 @@ __all__ = [
     "RateLimitedError",
     "RequestError",
     "ResultCode",
+    "SavedImages",
     "ServerError",
     "SignatureError",
     "SmileJobsError",

@@ -1,11 +1,15 @@
 """The client: its life, and the doors to everything that it can do."""
 
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterable, Sized
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
+from functools import partial
+from os import PathLike
+from pathlib import Path
 from types import TracebackType
 from typing import Self, TypedDict, Unpack
+from urllib.parse import urlsplit
 
 from smilejobs.clock import aware
 from smilejobs.clock import utcnow as utcnow  # noqa: PLC0414  others take it from here
@@ -13,12 +17,14 @@ from smilejobs.durations import Duration, positive, seconds
 from smilejobs.events import Hook, Hooks, Notified, log_event
 from smilejobs.exchange import Exchange
 from smilejobs.fleet import Fleet, JobRefs, Outcome, Progress
+from smilejobs.images import IMAGE_HOSTS, Gallery, Hosts, Image, Images, SavedImages, SavingMany
+from smilejobs.images import save as save_images
 from smilejobs.model.callback import Callback
 from smilejobs.model.jobs import JobRef, JobStatus
 from smilejobs.polling.pace import PaceFunction
 from smilejobs.polling.rules import Terms, Until
-from smilejobs.settings import Environment, arguments_from, settings
-from smilejobs.transport import HTTPClient, Transport, TransportName
+from smilejobs.settings import Environment, arguments_from, is_loopback, settings
+from smilejobs.transport import Fetcher, HTTPClient, Transport, TransportName
 from smilejobs.waiting import Wait, ask
 from smilejobs.wakeups import Wakeups
 from smilejobs.wire.protocol import HEADERS, PATH
@@ -37,6 +43,7 @@ class ClientOptions(TypedDict, total=False):
     insecure_http: bool
     now: Callable[[], datetime]
     hooks: Iterable[Hook]
+    image_hosts: Iterable[str]
 
 
 class Client:
@@ -57,13 +64,15 @@ class Client:
         max_connections: How many requests may be under way at once, and how large the pool of connections is.
         rate: How many polls may begin in one second, evenly spread, without bursts; None for no limit. The vendor
             documents no limit, so the default is polite.
-        request_timeout: Seconds (or a timedelta) for one request, from connecting to the last byte.
-        attempts: How often `job_status` asks in all when a failure is transient.
-        max_response_bytes: The most bytes that an answer may have once it is decompressed. One piece of a compressed
-            answer, 64 KiB in the own pool, is unpacked before it is counted.
+        request_timeout: Seconds (or a timedelta) for one request, of a picture too, from connecting to the last byte.
+        attempts: How often `job_status` asks, and a picture is fetched, in all when a failure is transient.
+        max_response_bytes: The most bytes that a picture may have, or an answer once it is decompressed. One piece of a
+            compressed answer, 64 KiB in the own pool, is unpacked before it is counted.
         insecure_http: Allow plain ``http://`` beyond loopback, for example between containers. Dangerous: a signature
             covers neither body nor job, so whoever sees one request can sign any other until the key is changed.
         now: The wall clock, as a function that returns an aware datetime. It dates signatures and ages.
+        image_hosts: The hosts from which pictures may come; a ``*`` in a name is any part of a label. By default the
+            vendor's buckets at Amazon S3, `IMAGE_HOSTS`. Loopback is allowed if *base_url* is on loopback.
         hooks: Functions that are told what happens, see `smilejobs.events`; in the place of the default one, which
             writes it to the log.
 
@@ -90,6 +99,7 @@ class Client:
         insecure_http: bool = False,
         now: Callable[[], datetime] = utcnow,
         hooks: Iterable[Hook] = (log_event,),
+        image_hosts: Iterable[str] = IMAGE_HOSTS,
     ) -> None:
         checked = settings(
             partner_id=partner_id,
@@ -112,6 +122,7 @@ class Client:
             max_response_bytes=_count(max_response_bytes, "max_response_bytes"),
             transport=transport,
         )
+        self._fetcher = Fetcher(max_connections=max_connections, timeout=over.request_timeout, transport=transport)
         self._exchange = Exchange(
             over,
             checked.credentials,
@@ -119,6 +130,14 @@ class Client:
             now=self._now,
             max_connections=max_connections,
             rate=None if rate is None else positive(rate, "rate"),
+        )
+        self._gallery = Gallery(
+            ask=partial(ask, self._exchange, attempts=self._attempts, image_links=True, history=False),
+            fetcher=self._fetcher,
+            hosts=Hosts(image_hosts, loopback=is_loopback(str(urlsplit(checked.base_url).hostname))),
+            max_bytes=max_response_bytes,
+            attempts=self._attempts,
+            now=self._now,
         )
 
     @classmethod
@@ -297,26 +316,139 @@ class Client:
             RuntimeError: On entering: the client is closed, or belongs to another event loop.
         """
         _check_flags(image_links, history)
-        if not isinstance(refs, (Iterable, AsyncIterable)) or isinstance(refs, (str, bytes)):
-            raise TypeError(f"refs must be an iterable of JobRefs or pairs, not {type(refs).__name__}")
-        if on_progress is not None and not callable(on_progress):
-            raise TypeError("on_progress must be a function that takes a Progress")
-        concurrency = self._max_connections if concurrency is None else _count(concurrency, "concurrency")
-        if concurrency > self._max_connections:
-            raise ValueError("concurrency must not be more than the client's max_connections")
-        fleet = Fleet(
-            self._exchange,
+        _check_progress(on_progress)
+        fleet = self._fleet(
             refs,
             Terms(timeout=timeout, until=until, pace=pace),
-            wakeups=self._wakeups,
-            now=self._now,
-            concurrency=concurrency,
-            max_pending=_count(max_pending, "max_pending"),
+            concurrency=self._at_most(concurrency),
+            max_pending=max_pending,
             on_progress=on_progress,
             image_links=image_links,
             history=history,
         )
         return fleet.running()
+
+    def images(self, user_id: str, job_id: str, *, names: Collection[str] | None = None) -> AsyncIterator[Image]:
+        """Ask for the links to the pictures of a job, and iterate over the pictures.
+
+        ::
+
+            async for image in client.images("user-1", "job-1"):
+                print(image.name, image.content_type, len(image.data))
+
+        Each picture is fetched when it is asked for. If its link has expired by then, is about to, or is refused, the
+        links are asked for again, once for each picture; what else may pass is tried again, up to ``attempts`` times.
+        A picture that cannot be fetched does not keep back the others: the iteration raises the error after them.
+
+        Nothing but the request itself goes to the store: no header of yours, no cookie, no signature. The client's
+        ``http_client`` is not used.
+
+        Args:
+            user_id: The ``user_id`` that the job was submitted with.
+            job_id: The ``job_id`` that the job was submitted with.
+            names: The vendor's names of the pictures that are wanted, such as "selfie_image"; None for all.
+
+        Raises:
+            TypeError: An argument of the wrong type.
+            ValueError: An id is empty.
+            ImageError: There are no links, or pictures could not be fetched; ``.reason`` says why, ``.others`` has the
+                errors of further pictures.
+            SmileJobsError: The poll failed, as `job_status` does.
+            RuntimeError: The client is closed, or belongs to another event loop.
+        """
+        _check_names(names)
+        return Images(self._gallery, JobRef(user_id, job_id), names)
+
+    async def save_images(
+        self, user_id: str, job_id: str, folder: str | PathLike[str], *, names: Collection[str] | None = None
+    ) -> list[Path]:
+        """Save the pictures of a job, fetched as `images` does, as files of a folder.
+
+        A file has its name only when it is whole and on the disk. The name is made of hashes of the ids and of the
+        vendor's name for the picture; only its owner can read it. Files that exist are left as they are.
+
+        Args:
+            user_id: The ``user_id`` that the job was submitted with.
+            job_id: The ``job_id`` that the job was submitted with.
+            folder: Where to; it must exist.
+            names: As for `images`.
+
+        Returns:
+            The files.
+
+        Raises:
+            TypeError: An argument of the wrong type.
+            ValueError: An id is empty.
+            ImageError: There are no links, or pictures could not be fetched or written; ``.reason`` says why,
+                ``.others`` has the errors of further pictures, ``.saved`` the files that were written all the same.
+            SmileJobsError: The poll failed, as `job_status` does.
+            RuntimeError: The client is closed, or belongs to another event loop.
+        """
+        _check_names(names)
+        return await save_images(self._gallery, JobRef(user_id, job_id), names, Path(folder))
+
+    def save_images_many(
+        self,
+        refs: JobRefs,
+        folder: str | PathLike[str],
+        *,
+        timeout: Duration | None = 300.0,
+        pace: PaceFunction | None = None,
+        concurrency: int | None = None,
+        max_pending: int = 100_000,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> AbstractAsyncContextManager[AsyncIterator[SavedImages]]:
+        """Wait for many jobs, as `wait_many` does, and save the pictures of each as soon as it is complete.
+
+        ::
+
+            async with client.save_images_many(refs, "pictures") as outcomes:
+                async for outcome in outcomes:
+                    print(outcome.ref, outcome.paths, outcome.error)
+
+        Files are written as `save_images` writes them. The failure of one job or picture is an outcome and does not end
+        the others; what ends the batch is raised as by `wait_many`. A job that comes twice is saved once: its second
+        outcome has an `ImageError`, for the files exist.
+
+        Args:
+            refs: As for `wait_many`.
+            folder: Where to; it must exist.
+            timeout: Seconds (or a timedelta) for each job to be complete, as for `wait_many`.
+            pace: As for `wait`.
+            concurrency: How many polls may be under way at once, and for how many jobs pictures; at most the client's
+                ``max_connections``, which None stands for.
+            max_pending: As for `wait_many`.
+            on_progress: Called with a `Progress` every 0.2 s, and at the end. A job is done when its pictures are
+                saved.
+
+        Returns:
+            A context manager; what it returns on entering is iterated over once.
+
+        Raises:
+            TypeError: An argument of the wrong type.
+            ValueError: An argument that can never be right.
+            ImageError: On entering: the folder is not there.
+            RuntimeError: On entering: the client is closed, or belongs to another event loop.
+        """
+        _check_progress(on_progress)
+        concurrency = self._at_most(concurrency)
+        saving = SavingMany(
+            self._gallery,
+            Path(folder),
+            total=len(refs) if isinstance(refs, Sized) else None,
+            concurrency=concurrency,
+            on_progress=on_progress,
+        )
+        fleet = self._fleet(
+            refs,
+            Terms(timeout=timeout, pace=pace),
+            concurrency=concurrency,
+            max_pending=max_pending,
+            on_progress=saving.heard,
+            image_links=True,
+            history=False,
+        )
+        return saving.running(fleet)
 
     def notify(self, news: Callback | JobRef) -> None:
         """Wake every `wait`, `watch` and `wait_many` of this client that waits for a job: there may be news of it.
@@ -348,6 +480,7 @@ class Client:
             RuntimeError: The client was used in another event loop, which alone can close its connections.
         """
         await self._exchange.aclose()
+        await self._fetcher.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -365,11 +498,53 @@ class Client:
         bell = self._wakeups.bell(ref)
         return Wait(self._exchange, ref, terms, bell=bell, now=self._now, image_links=image_links, history=history)
 
+    def _fleet(
+        self,
+        refs: JobRefs,
+        terms: Terms,
+        *,
+        concurrency: int,
+        max_pending: int,
+        on_progress: Callable[[Progress], None] | None,
+        image_links: bool,
+        history: bool,
+    ) -> Fleet:
+        if not isinstance(refs, (Iterable, AsyncIterable)) or isinstance(refs, (str, bytes)):
+            raise TypeError(f"refs must be an iterable of JobRefs or pairs, not {type(refs).__name__}")
+        return Fleet(
+            self._exchange,
+            refs,
+            terms,
+            wakeups=self._wakeups,
+            now=self._now,
+            concurrency=concurrency,
+            max_pending=_count(max_pending, "max_pending"),
+            on_progress=on_progress,
+            image_links=image_links,
+            history=history,
+        )
+
+    def _at_most(self, concurrency: int | None) -> int:
+        concurrency = self._max_connections if concurrency is None else _count(concurrency, "concurrency")
+        if concurrency > self._max_connections:
+            raise ValueError("concurrency must not be more than the client's max_connections")
+        return concurrency
+
 
 def _check_flags(image_links: object, history: object) -> None:
     for name, value in (("image_links", image_links), ("history", history)):
         if not isinstance(value, bool):
             raise TypeError(f"{name} must be True or False, not {type(value).__name__}")
+
+
+def _check_names(names: object) -> None:
+    if isinstance(names, str) or not isinstance(names, (Collection, type(None))):
+        raise TypeError('names must be names of pictures, in a list or the like, such as ["selfie_image"]')
+
+
+def _check_progress(on_progress: object) -> None:
+    if on_progress is not None and not callable(on_progress):
+        raise TypeError("on_progress must be a function that takes a Progress")
 
 
 def _count(value: int, name: str) -> int:

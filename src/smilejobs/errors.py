@@ -262,7 +262,8 @@ class CallbackError(SmileJobsError):
         self.reason: _Reason = reason
 
 
-_ImageReason = Literal["pending", "missing", "untrusted", "expired", "store", "malformed", "oversized", "exists", "disk"]
+ImageReason = Literal["pending", "missing", "untrusted", "expired", "store", "malformed", "oversized", "exists", "disk"]
+"""Why a picture is missing, see `ImageError`."""
 
 
 class ImageError(SmileJobsError):
@@ -286,7 +287,7 @@ class ImageError(SmileJobsError):
         self,
         message: str,
         *,
-        reason: _ImageReason,
+        reason: ImageReason,
         name: str | None = None,
         text: str | None = None,
         saved: "tuple[Path, ...]" = (),
@@ -296,7 +297,7 @@ class ImageError(SmileJobsError):
         transient: bool | None = None,
     ) -> None:
         super().__init__(message, ref=ref, http_status=http_status, transient=transient)
-        self.reason: _ImageReason = reason
+        self.reason: ImageReason = reason
         self.name = name
         self.text = text
         self.saved = saved

@@ -14,6 +14,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from functools import cached_property, lru_cache, partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
+from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import anyio
@@ -260,11 +261,11 @@ class Fetcher:
 
     async def _open(self, url: str) -> "_OverAiohttp | _OverHttpx":
         try:
-            parsed = httpx.URL(url)
-            proxy = self._proxy_of(parsed.scheme, parsed.netloc)
+            scheme, netloc, *_ = urlsplit(url)
+            proxy = self._proxy_of(scheme, netloc)
             if self._can_aiohttp(proxy):
                 return await self._over_aiohttp(url, proxy)
-            return await self._over_httpx(parsed, proxy)
+            return await self._over_httpx(httpx.URL(url), proxy)
         except (OSError, httpx.InvalidURL, *_errors("RequestError"), *_errors("ClientError")) as error:
             failure = _no_answer(error)
         raise failure  # not from the error itself, which knows the URL
@@ -302,9 +303,8 @@ class Fetcher:
         socks = proxy is not None and proxy.url.scheme.startswith("socks")
         return self._name != "httpx" and not socks and find_spec("aiohttp") is not None and _is_asyncio()
 
-    def _find_proxy(self, scheme: str, netloc: bytes) -> httpx.Proxy | None:
-        url = httpx.URL(scheme=scheme, netloc=netloc)
-        return _proxy_for(url, self._trust) if scheme == "https" else None
+    def _find_proxy(self, scheme: str, netloc: str) -> httpx.Proxy | None:
+        return _proxy_for(httpx.URL(f"{scheme}://{netloc}"), self._trust) if scheme == "https" else None
 
     @cached_property
     def _trust(self) -> ssl.SSLContext:

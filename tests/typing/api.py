@@ -6,10 +6,13 @@ An ignored error marks a line that must be refused: an ignore that nothing needs
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Literal, assert_type
 
 import httpx
 import httpx2
+import pandas as pd
+import polars as pl
 
 import smilejobs
 from smilejobs import (
@@ -22,6 +25,8 @@ from smilejobs import (
     Credentials,
     HTTPClient,
     HTTPResponse,
+    Image,
+    ImageError,
     ImageLink,
     ImageLinks,
     JobRef,
@@ -31,12 +36,14 @@ from smilejobs import (
     Pace,
     PartnerParams,
     ResultCode,
+    SavedImages,
     SmileJobsError,
     StatusCode,
     TooManyFailuresError,
     Verdict,
     WaitTimeoutError,
 )
+from smilejobs.batch import Batch, check
 
 
 def utc_now() -> datetime:
@@ -186,6 +193,40 @@ def links(images: ImageLinks) -> None:
     mapping: Mapping[str, ImageLink] = images
     ImageLinks(links=mapping, error="x")
     ImageLink(url="https://a.example/a.jpg")
+
+
+async def pictures(client: Client, folder: Path) -> None:
+    """Pictures are values, or files; an error says why there are not more."""
+    images = client.images("u", "j", names=["selfie_image"])
+    assert_type(images, AsyncIterator[Image])
+    async for image in images:
+        assert_type(image.name, str)
+        assert_type(image.content_type, str)
+        assert_type(image.data, bytes)
+        assert_type(image.ref, JobRef)
+    assert_type(await client.save_images("u", "j", "folder"), list[Path])
+    await client.save_images("u", "j", folder, names={"selfie_image"})
+    saving = client.save_images_many([("u", "j")], folder, timeout=None, concurrency=5, on_progress=print)
+    assert_type(saving, AbstractAsyncContextManager[AsyncIterator[SavedImages]])
+    async with saving as outcomes:
+        async for outcome in outcomes:
+            assert_type(outcome.index, int)
+            assert_type(outcome.ref, JobRef)
+            assert_type(outcome.paths, tuple[Path, ...])
+            assert_type(outcome.error, SmileJobsError | None)
+    try:
+        await client.save_images("u", "j", folder)
+    except ImageError as error:
+        assert_type(error.reason, smilejobs.ImageReason)
+        assert_type(error.name, str | None)
+        assert_type(error.text, str | None)
+        assert_type(error.saved, tuple[Path, ...])
+        assert_type(error.others, tuple[ImageError, ...])
+    assert_type(smilejobs.IMAGE_HOSTS, tuple[str, ...])
+    Client.from_env(image_hosts=[*smilejobs.IMAGE_HOSTS, "pictures.example.org"])
+
+    await client.save_images("u", "j")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    client.images("u", "j", ["selfie_image"])  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
 
 def callbacks(credentials: Credentials, body: bytes) -> None:
@@ -342,3 +383,16 @@ async def protocols(response: HTTPResponse) -> None:
     assert_type(response.status_code, int)
     assert_type(response.headers, Mapping[str, str])
     assert_type(response.aiter_bytes(), AsyncIterator[bytes])
+
+
+async def batches(client: Client, refs: list[JobRef]) -> None:
+    """A batch is a sequence; its frame has the type of the library that was asked for."""
+    batch = assert_type(await check(client, refs, timeout=timedelta(minutes=1), until="final", progress=False), Batch)
+    await check(client, [("u", "j")], patience=3)  # type: ignore[call-arg]  # an option of wait_many
+    assert_type(batch[0], smilejobs.Outcome)
+    assert_type(batch[:1], Batch)
+    assert_type(batch.counts(), dict[str, int])
+    assert_type(batch.frame("pandas"), pd.DataFrame)
+    assert_type(batch.frame("polars", personal=True), pl.DataFrame)
+    assert_type(batch.frame(), pd.DataFrame | pl.DataFrame)
+    batch.frame("arrow")  # type: ignore[call-overload]  # one of two

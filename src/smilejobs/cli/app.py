@@ -1,9 +1,7 @@
 """The commands: what each one takes, and the exit code that it ends with."""
 
-import enum
 import shlex
-from collections.abc import Awaitable, Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, NoReturn, cast
@@ -11,12 +9,16 @@ from typing import Annotated, NoReturn, cast
 import anyio
 import typer
 
+from smilejobs.cli import batch, callback, doctor, images
 from smilejobs.cli.display import console, show
+from smilejobs.cli.exits import ExitCode, complain, exit_on, show_tracebacks
+from smilejobs.cli.options import Until
 from smilejobs.client import Client
 from smilejobs.durations import seconds
 from smilejobs.errors import SmileJobsError, WaitTimeoutError
 from smilejobs.model.codes import Verdict
 from smilejobs.model.jobs import JobRef, JobStatus
+from smilejobs.version import __version__
 
 _ENVIRONMENT = "Who asks is read from SMILE_PARTNER_ID, SMILE_API_KEY and SMILE_ENVIRONMENT (or SMILE_BASE_URL)."
 _EXIT_CODES = "Exit codes: 0 approved, 1 complete but not approved, 2 usage, 3 pending, 4 error."
@@ -24,29 +26,28 @@ _SHOWN_JOBS = 8
 _EPILOG = f"{_ENVIRONMENT} {_EXIT_CODES}"
 
 app = typer.Typer(
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Ask for the results of Smile ID jobs, and wait for them.",
 )
 
 
-class ExitCode(enum.IntEnum):
-    """How a command ends."""
-
-    APPROVED = 0
-    NOT_APPROVED = 1
-    USAGE = 2
-    PENDING = 3
-    ERROR = 4
-    INTERRUPTED = 130
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"smilejobs {__version__}")
+        raise typer.Exit
 
 
-class Until(enum.StrEnum):
-    """What to wait for."""
-
-    COMPLETE = "complete"
-    FINAL = "final"
+@app.callback()
+def options(
+    *,
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Take the options of all commands."""
+    show_tracebacks(wanted=debug)
 
 
 _User = Annotated[str, typer.Argument(metavar="USER", help="The user_id of the job.")]
@@ -54,7 +55,7 @@ _Job = Annotated[str, typer.Argument(metavar="JOB", help="The job_id of the job.
 _JSON = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 
 
-@app.command(epilog=_EPILOG)
+@app.command(epilog=f"Example: smilejobs status user-1 job-1 --json\n\n{_EPILOG}")
 def status(
     user_id: _User,
     job_id: _Job,
@@ -69,7 +70,7 @@ def status(
     _run(client, ask, as_json=as_json, links=image_links)
 
 
-@app.command(epilog=_EPILOG)
+@app.command(epilog=f"Example: smilejobs wait user-1 job-1 --timeout 600 --until final\n\n{_EPILOG}")
 def wait(
     user_id: _User,
     job_id: _Job,
@@ -80,7 +81,7 @@ def wait(
 ) -> None:
     """Wait until a job is complete, or final."""
     client, ref = _client_and_ref(user_id, job_id)
-    with _exit_on(ValueError, ExitCode.USAGE):
+    with exit_on(ValueError, ExitCode.USAGE):
         seconds(timeout, "--timeout", zero=False)
 
     async def ask() -> JobStatus:
@@ -90,8 +91,15 @@ def wait(
     _run(client, ask, as_json=as_json, links=False)
 
 
+app.command(epilog=batch.EPILOG)(batch.batch)
+app.command(epilog=images.EPILOG)(images.images)
+app.command(epilog=callback.EPILOG)(callback.verify_callback)
+app.command(epilog=doctor.EPILOG)(doctor.doctor)
+
+
 @app.command(
-    epilog="It is no place for real data. The knobs are those of smilejobs.sandbox.Weather, a share or seconds."
+    epilog="Example: smilejobs sandbox --weather rainy --state jobs.json\n\n"
+    "It is no place for real data. The knobs are those of smilejobs.sandbox.Weather, a share or seconds."
 )
 def sandbox(
     *,
@@ -114,12 +122,12 @@ def sandbox(
     allow_callbacks_to: Annotated[list[str] | None, typer.Option(metavar="HOST", help="Beyond this machine.")] = None,
 ) -> None:
     """Be the API on this machine, with a few jobs; no place for real data."""
-    with _exit_on(ImportError, ExitCode.USAGE):
+    with exit_on(ImportError, ExitCode.USAGE):
         from smilejobs.sandbox import Sandbox
         from smilejobs.sandbox.callbacks import DELIVERIES
         from smilejobs.sandbox.weather import WeatherName, read_lasting, turned, weather_from
     name = cast("WeatherName", weather)  # weather_from checks it
-    with _exit_on(ValueError, ExitCode.USAGE), _exit_on(OSError, ExitCode.ERROR):
+    with exit_on(ValueError, ExitCode.USAGE), exit_on(OSError, ExitCode.ERROR):
         api = Sandbox(
             partner_id=partner_id,
             api_key=api_key,
@@ -160,7 +168,7 @@ def sandbox(
             console().print("\n".join(lines))
             await anyio.sleep_forever()
 
-    with _exit_on(KeyboardInterrupt, 0), _exit_on(OSError, ExitCode.ERROR):
+    with exit_on(KeyboardInterrupt, 0), exit_on(OSError, ExitCode.ERROR):
         anyio.run(serve)
 
 
@@ -171,17 +179,17 @@ def _knob(text: str) -> tuple[str, str]:
     return name, value
 
 
-@app.command(epilog="Exit codes: 0 if every job ended as it was meant to, else 1.")
+@app.command(epilog="Example: smilejobs demo\n\nExit codes: 0 if every job ended as it was meant to, else 1.")
 def demo() -> None:
     """Watch 24 jobs of all kinds being waited for, in 15 seconds."""
-    with _exit_on(ImportError, ExitCode.USAGE):
+    with exit_on(ImportError, ExitCode.USAGE):
         from smilejobs.cli.demo import run
-    with _exit_on(KeyboardInterrupt, ExitCode.INTERRUPTED):
+    with exit_on(KeyboardInterrupt, ExitCode.INTERRUPTED):
         raise typer.Exit(0 if anyio.run(run, console()) else 1)
 
 
 def _client_and_ref(user_id: str, job_id: str) -> tuple[Client, JobRef]:
-    with _exit_on(ValueError, ExitCode.USAGE):
+    with exit_on(ValueError, ExitCode.USAGE):
         return Client.from_env(), JobRef(user_id, job_id)
 
 
@@ -195,15 +203,15 @@ def _run(client: Client, ask: Callable[[], Awaitable[JobStatus]], *, as_json: bo
         except WaitTimeoutError as error:
             if error.last is not None:
                 show(error.last, as_json=as_json, links=links)
-            _complain(error)
+            complain(error)
             return ExitCode.PENDING
         except SmileJobsError as error:
-            _complain(error)
+            complain(error)
             return ExitCode.ERROR
         show(answer, as_json=as_json, links=links)
         return _exit_code(answer)
 
-    with _exit_on(KeyboardInterrupt, ExitCode.INTERRUPTED):
+    with exit_on(KeyboardInterrupt, ExitCode.INTERRUPTED):
         raise typer.Exit(anyio.run(report))
 
 
@@ -211,18 +219,3 @@ def _exit_code(answer: JobStatus) -> ExitCode:
     if answer.verdict is None:
         return ExitCode.PENDING
     return ExitCode.APPROVED if answer.verdict is Verdict.APPROVED else ExitCode.NOT_APPROVED
-
-
-@contextmanager
-def _exit_on(kind: type[BaseException], code: int) -> Generator[None, None, None]:
-    try:
-        yield
-    except kind as error:
-        _complain(error)
-        raise typer.Exit(code) from None
-
-
-def _complain(error: BaseException) -> None:
-    """Say in one line what went wrong; Ctrl-C has nothing to say."""
-    if str(error):
-        typer.echo(f"smilejobs: {error}", err=True)

@@ -130,7 +130,9 @@ async def run(console: Console, plans: Sequence[Plan] = PLANS, *, scale: float =
         else:
             await _wait_in_lines(console, client, sandbox, rows, scale)
         elapsed = anyio.current_time() - started
+        selfies, folder = await _save_selfies(client, [row.ref for row in rows if row.outcome == "approved"])
     console.print()
+    console.print(f"Selfies of approved jobs: {selfies}, in {folder}")
     for line in _summary(sandbox, rows, elapsed):
         console.print(line)
     return all(row.outcome == row.plan.meant for row in rows)
@@ -192,6 +194,17 @@ async def _wait(client: Client, sandbox: Sandbox, row: _Row, scale: float) -> No
         row.outcome = "pending" if status.verdict is None else status.verdict.value
         job = sandbox.jobs[ref]
         row.late = None if job.final_at is None else (utcnow() - job.final_at).total_seconds()
+
+
+async def _save_selfies(client: Client, approved: Sequence[JobRef]) -> tuple[int, str]:
+    """Save the selfies to a folder that nobody else can look into; return how many there are, and where."""
+    folder = await anyio.mkdtemp(prefix="smilejobs-demo-")
+    saved = [
+        path
+        for ref in approved
+        for path in await client.save_images(ref.user_id, ref.job_id, folder, names=["selfie_image"])
+    ]
+    return len(saved), folder
 
 
 def _how_it_timed_out(error: WaitTimeoutError) -> str:

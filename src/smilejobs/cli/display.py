@@ -42,7 +42,7 @@ def show(status: JobStatus, *, as_json: bool, links: bool) -> None:
     finality = "" if status.is_final or not status.job_complete else ", not final yet"
     out.print(Text(verdict, style=STYLES.get(verdict, "")) + finality)
     for name, value in _details(status, links=links):
-        out.print(f"  {name:<12}  {_printable(value)}")
+        out.print(f"  {name:<12}  {printable(value)}")
 
 
 def _details(status: JobStatus, *, links: bool) -> Iterator[tuple[str, str]]:
@@ -68,6 +68,6 @@ def _outcome(result: JobResult) -> str:
     return " ".join(filter(None, (result.result_code, result.result_text))) or "without a code"
 
 
-def _printable(text: str) -> str:
-    """What comes from outside must not steer the terminal."""
+def printable(text: str) -> str:
+    """Return text without what could steer the terminal: it comes from outside."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -1,4 +1,5 @@
-"""At home in a web framework: `smilejobs.integrations.fastapi` and `smilejobs.integrations.aiohttp`.
+"""At home in a web framework, `smilejobs.integrations.fastapi` and `smilejobs.integrations.aiohttp`, and in telemetry.
 
-Each is an extra of its own: ``pip install 'smilejobs[fastapi]'``, ``pip install 'smilejobs[aiohttp]'``.
+Each is an extra of its own: ``pip install 'smilejobs[fastapi]'``, ``pip install 'smilejobs[aiohttp]'``; and
+``pip install 'smilejobs[opentelemetry]'`` for `smilejobs.integrations.opentelemetry`.
 """

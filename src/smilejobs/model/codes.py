@@ -170,9 +170,20 @@ def shown(number: str | None) -> str:
 
 
 def describe(code: str | None) -> str:
-    """Return *code* and its meaning for an error text or a log line."""
+    """Return a status code and its meaning for an error text or a log line."""
+    row = STATUS_CODES.get(code or "")
+    return _described(code, None if row is None else row.meaning)
+
+
+def describe_result(code: str | None) -> str:
+    """Return a result code and its text by the table; the API's own text differs by product."""
+    row = RESULT_CODES.get(code or "")
+    return _described(code, None if row is None else row.text)
+
+
+def _described(code: str | None, meaning: str | None) -> str:
     if code is None:
         return "no code"
-    if code in STATUS_CODES:
-        return f"{code}: {STATUS_CODES[code].meaning}"
+    if meaning is not None:
+        return f"{code}: {meaning}"
     return f"{shown(code)}: a code that is in no table" if _NUMBER.fullmatch(code) else "a code that is in no table"

@@ -11,8 +11,9 @@ from hashlib import sha256
 from attrs import field, fields, frozen
 
 from smilejobs.errors import NotApprovedError
-from smilejobs.model.codes import RESULT_CODES, Verdict, shown
+from smilejobs.model.codes import RESULT_CODES, Verdict, describe, describe_result, shown
 from smilejobs.model.links import ImageLinks
+from smilejobs.model.tables import table, word
 
 
 @frozen(repr=False)
@@ -159,6 +160,20 @@ class JobResult:
         )
         return out
 
+    def _repr_html_(self) -> str:
+        row = RESULT_CODES.get(self.result_code or "")
+        final = {None: "not said", True: "yes", False: "no"}[self.is_final_result]
+        return table(
+            "result",
+            [
+                ("result code", describe_result(self.result_code)),
+                ("by its code", Verdict.UNKNOWN if row is None else row.verdict),
+                ("final", final),
+                ("SmileJobID", "none" if self.smile_job_id is None else shown(self.smile_job_id)),
+                ("confidence", "none" if self.confidence_value is None else f"{self.confidence_value:g}"),
+            ],
+        )
+
 
 @frozen(kw_only=True, repr=False)
 class JobStatus:
@@ -278,5 +293,20 @@ class JobStatus:
 
     def __repr__(self) -> str:
         smile_job_id = None if self.result is None else self.result.smile_job_id
-        verdict = "pending" if self.verdict is None else self.verdict.value
+        verdict = word(self.verdict)
         return f"<JobStatus {self.ref.tag}: {verdict}, code={shown(self.code)}, smile_job_id={shown(smile_job_id)}>"
+
+    def _repr_html_(self) -> str:
+        result = self.result or JobResult()
+        return table(
+            f"job {self.ref.tag}",
+            [
+                ("verdict", self.verdict),
+                ("final", "yes" if self.is_final else "no"),
+                ("code", describe(self.code)),
+                ("result code", describe_result(result.result_code)),
+                ("SmileJobID", "none" if result.smile_job_id is None else shown(result.smile_job_id)),
+                *([("image links", str(len(self.image_links)))] if self.image_links is not None else []),
+                *([("history", f"{len(self.history)} of this user's results")] if self.history else []),
+            ],
+        )

@@ -22,7 +22,7 @@ from smilejobs.model.codes import NO_ZIP, STATUS_CODES, SUCCESS
 from smilejobs.model.jobs import JobRef
 from smilejobs.sandbox.answers import Endpoint
 from smilejobs.sandbox.callbacks import DELIVERIES, Callbacks, Delivery
-from smilejobs.sandbox.dice import Lognormal, dice, lasting
+from smilejobs.sandbox.dice import Lognormal, dice, lasting, within_reason
 from smilejobs.sandbox.images import PATH as IMAGE_PATH
 from smilejobs.sandbox.images import Images
 from smilejobs.sandbox.inprocess import InProcess
@@ -86,7 +86,8 @@ class Sandbox:
         picture_bytes: How large each picture is; None for as small as it can be.
         max_skew: Seconds (or a timedelta) by which the timestamp of a request may differ from the clock; what differs
             more is refused with 2405. None for any. The vendor's own limit is not known.
-        state: A file in which the jobs are kept, so that a restart goes on with them; polls are counted anew.
+        state: A file in which the jobs are kept, and how often each was asked about, so that a restart goes on with
+            them. It is for one sandbox at a time. Callbacks that are due while none runs are not sent.
         now: The wall clock, as a function that returns an aware datetime.
 
     Attributes:
@@ -126,7 +127,8 @@ class Sandbox:
         self._hosts: set[str] = set()
         self._root = _NOWHERE
         self._background: AsyncExitStack | None = None
-        skew = None if max_skew is None else timedelta(seconds=seconds(max_skew, "max_skew"))
+        self._state = None if state is None else State(state)
+        skew = None if max_skew is None else timedelta(seconds=within_reason(max_skew, "max_skew"))
         sky = weather_from(weather)
         images = Images(
             self._numbered,
@@ -136,9 +138,17 @@ class Sandbox:
             lifetime=_lifetime(link_lifetime),
             picture_bytes=_picture_bytes(picture_bytes),
             now=self._now,
+            keep=_forget if self._state is None else self._state.save_fetches,
         )
         self._polls = Polls(
-            self._jobs, self._credentials, seed=seed, weather=sky, max_skew=skew, images=images, now=self._now
+            self._jobs,
+            self._credentials,
+            seed=seed,
+            weather=sky,
+            max_skew=skew,
+            images=images,
+            now=self._now,
+            keep=_forget if self._state is None else self._state.save_polls,
         )
         self._callbacks = Callbacks(
             self._jobs,
@@ -172,9 +182,11 @@ class Sandbox:
             redirect_slashes=False,
             default=Endpoint(_no_such_route),
         )
-        self._state = None if state is None else State(state)
-        for job in [] if self._state is None else self._state.load():
-            self._put(job, since=self._now())
+        if self._state is not None:
+            self._polls.counts.update(self._state.polls())
+            images.counts.update(self._state.fetches())
+            for job in self._state.load():
+                self._put(job, since=self._now())
 
     def submit(
         self,
@@ -327,12 +339,13 @@ class Sandbox:
             ImportError: trustme is not installed.
             OSError: The address cannot be listened at.
             RuntimeError: The event loop is not asyncio's.
+            ValueError: There can be no certificate for such a host.
         """
         context = None
         if tls is not False:
             context = self._authority.context(host, *(() if tls is True else tls))
         async with self._callbacks.running(), listening(self.app, host, port, context) as root:
-            self._hosts.add(host)
+            self._hosts.add(host.lower())
             before, self._root = self._root, root
             try:
                 yield root + _BASE
@@ -445,6 +458,10 @@ class Sandbox:
     def _put(self, job: Job, *, since: datetime | None = None) -> None:
         self._jobs[job.ref] = self._numbered[job.smile_job_id] = job
         self._callbacks.schedule(job.ref, since=since)
+
+
+def _forget(what: object, count: int) -> None:
+    """Without a state there is nothing to keep a count in."""
 
 
 async def _no_such_route(request: Request) -> Response:

@@ -8,7 +8,6 @@ one callback that was seen.
 
 import heapq
 import json
-import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
@@ -25,12 +24,11 @@ from smilejobs.model.codes import RESULT_CODES
 from smilejobs.model.jobs import JobRef
 from smilejobs.sandbox.dice import Lognormal, dice, lasting
 from smilejobs.sandbox.jobs import Job, has_succeeded, result_code_for
+from smilejobs.sandbox.requests import logger
 from smilejobs.sandbox.weather import WeatherName, share
 from smilejobs.settings import Credentials, is_loopback, split_url
 from smilejobs.transport import HTTPClient, Transport
 from smilejobs.wire.signature import format_timestamp, sign
-
-_logger = logging.getLogger("smilejobs.sandbox")
 
 _CONNECTIONS = 100
 _IDLE_POOLS = 8
@@ -173,6 +171,10 @@ class Callbacks:
                 "callback_url must be on this machine, at localhost or 127.0.0.1: the sandbox posts to no other host, "
                 "unless allow_callbacks_to= names it"
             )
+        try:
+            self._opened(url)
+        except ValueError:
+            raise ValueError("callback_url is not a URL") from None
 
     def schedule(self, ref: JobRef, *, since: datetime | None = None) -> None:
         """Plan the callbacks of a job that is new, or whose timetable has changed.
@@ -257,6 +259,11 @@ class Callbacks:
 
     async def _deliver(self, job: Job, is_final: bool, limiter: anyio.CapacityLimiter) -> None:
         """Send one callback until it is taken, and what comes with it."""
+        try:
+            self.check(str(job.callback_url))
+        except ValueError as error:  # a former run with this state was allowed more
+            logger.warning("the callbacks of job %s are not sent: %s", job.ref.tag, error)
+            return
         at, result = next(milestone for milestone in job.milestones() if (milestone[0] == job.final_at) == is_final)
         timestamp = format_timestamp(at)
         proof = {"timestamp": timestamp, "signature": sign(self._credentials, timestamp)}
@@ -283,7 +290,7 @@ class Callbacks:
             if problem is None:
                 return True
         attempts = self._delivery.attempts
-        _logger.warning("a callback of job %s was sent %d times and never taken: %s", job.ref.tag, attempts, problem)
+        logger.warning("a callback of job %s was sent %d times and never taken: %s", job.ref.tag, attempts, problem)
         return False
 
     async def _send(self, url: str, limiter: anyio.CapacityLimiter, body: bytes) -> str | None:

@@ -20,7 +20,13 @@ def dice(seed: int, *purpose: object) -> random.Random:
     return random.Random(repr((seed, *purpose)))
 
 
-def _within_reason(value: Duration, name: str) -> float:
+def within_reason(value: Duration, name: str) -> float:
+    """Return *value* in seconds.
+
+    Raises:
+        TypeError: It is no duration.
+        ValueError: It can never be right, or is longer than ten years: dates do not reach for ever.
+    """
     number = seconds(value, name)
     if number > _LONGEST:
         raise ValueError(f"{name} must be at most ten years")
@@ -28,7 +34,7 @@ def _within_reason(value: Duration, name: str) -> float:
 
 
 def _median(value: Duration) -> float:
-    return _within_reason(value, "median")
+    return within_reason(value, "median")
 
 
 def _spread(value: float) -> float:
@@ -68,4 +74,4 @@ def lasting(value: Duration | Lognormal, name: str) -> Lognormal:
         TypeError: It is neither.
         ValueError: It can never be right; the text begins with *name*.
     """
-    return value if isinstance(value, Lognormal) else Lognormal(_within_reason(value, name))
+    return value if isinstance(value, Lognormal) else Lognormal(within_reason(value, name))

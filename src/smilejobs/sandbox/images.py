@@ -13,7 +13,7 @@ from smilejobs.sandbox.dice import dice
 from smilejobs.sandbox.jobs import Job
 from smilejobs.sandbox.links import LinkRefusedError, check, presign
 from smilejobs.sandbox.picture import picture
-from smilejobs.sandbox.requests import host_of, storage_error
+from smilejobs.sandbox.requests import NotKeptError, host_of, keeping, storage_error, storage_unavailable
 from smilejobs.sandbox.weather import CALM, Weather
 from smilejobs.settings import Credentials
 
@@ -31,6 +31,10 @@ class Images:
         lifetime: Seconds for which a link works.
         picture_bytes: How large a picture is; None for as small as it can be.
         now: The wall clock.
+        keep: Keeps how often a picture was fetched; an OSError says that it cannot.
+
+    Attributes:
+        counts: How often each picture was fetched, by its path.
     """
 
     def __init__(
@@ -43,6 +47,7 @@ class Images:
         lifetime: int,
         picture_bytes: int | None,
         now: Callable[[], datetime],
+        keep: Callable[[str, int], None],
     ) -> None:
         self._jobs = jobs
         self._credentials = credentials
@@ -51,7 +56,8 @@ class Images:
         self._lifetime = lifetime
         self._picture_bytes = picture_bytes
         self._now = now
-        self._fetched: Counter[str] = Counter()
+        self._keep = keep
+        self.counts: Counter[str] = Counter()
 
     def links(self, job: Job, root: str, at: datetime) -> dict[str, str]:
         """Return the links to the pictures of *job*, by the vendor's names, signed at the instant *at*.
@@ -76,13 +82,19 @@ class Images:
             check(self._credentials.api_key, host_of(request), path, query, self._now())
         except LinkRefusedError as error:
             return storage_error(error.code, str(error), http_status=403)
-        self._fetched[path] += 1
+        count = self.counts[path] + 1
+        try:
+            with keeping():
+                self._keep(path, count)
+        except NotKeptError:
+            return storage_unavailable()
+        self.counts[path] = count
         job = self._jobs.get(request.path_params["smile_job_id"])
         weather = self._weather if job is None or job.weather is None else job.weather
         answer = Answer(body=picture(path, self._picture_bytes), media_type="image/png")
         if weather is CALM:
             return answer
-        chance = dice(self._seed, "picture", path, self._fetched[path])
+        chance = dice(self._seed, "picture", path, count)
         if chance.random() < weather.slow_pictures:
             answer = evolve(answer, drips_for=weather.slow)
         if chance.random() < weather.cut_pictures:

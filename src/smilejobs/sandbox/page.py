@@ -7,7 +7,7 @@ page from elsewhere can have made up for itself, and the button works from this 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from datetime import datetime
 from html import escape
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from attrs import frozen
 from starlette.requests import Request
@@ -17,8 +17,8 @@ from starlette.routing import Route
 from smilejobs.model.codes import JOB_TYPES, RESULT_CODES
 from smilejobs.model.jobs import JobRef
 from smilejobs.sandbox.jobs import Job, Stage
-from smilejobs.sandbox.requests import CutOffError, TooLargeError, read, root_of
-from smilejobs.settings import is_loopback
+from smilejobs.sandbox.requests import CutOffError, NotKeptError, TooLargeError, keeping, read, root_of
+from smilejobs.settings import is_loopback, split_url
 
 _MOST_ROWS = 200
 _MOST_BYTES = 4096
@@ -112,20 +112,23 @@ class Page:
             form = parse_qs((await read(request, _MOST_BYTES)).decode(), max_num_fields=2)
         except (CutOffError, TooLargeError, ValueError):
             form = {}
-        (number,), (outcome,) = form.get("smile_job_id", [""]), form.get("outcome", [""])
+        number, outcome = (form.get(name, [""])[-1] for name in ("smile_job_id", "outcome"))
         job = self.jobs.get(number)
         if job is None or outcome not in _OUTCOMES:
             return _message(400, "Give the smile_job_id of a job, and the outcome approved or rejected.")
         try:
-            self.review(job.ref, outcome)
+            with keeping():
+                self.review(job.ref, outcome)
         except ValueError as error:
             return _message(409, str(error))
+        except NotKeptError:
+            return _message(503, "The state cannot be written; the log says why.")
         return RedirectResponse("/", status_code=303, headers=_HEADERS)
 
 
 def _host_name(request: Request) -> str | None:
     try:
-        return urlsplit(f"//{request.headers.get('host', '')}").hostname
+        return split_url(f"http://{request.headers.get('host', '')}", "Host").hostname
     except ValueError:
         return None
 

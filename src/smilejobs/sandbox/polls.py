@@ -19,9 +19,11 @@ from smilejobs.sandbox.images import Images
 from smilejobs.sandbox.jobs import Job, Stage, has_succeeded
 from smilejobs.sandbox.requests import (
     Family,
+    NotKeptError,
     RefusalError,
     check_fresh,
     check_partner,
+    keeping,
     parameter,
     read_object,
     root_of,
@@ -42,8 +44,7 @@ from smilejobs.settings import Credentials
 from smilejobs.wire.codec import JSONObject, is_true
 from smilejobs.wire.signature import format_timestamp, sign
 
-_FAMILY = Family(invalid_json="2303", wrong_signature="2305", missing_parameter="2313")
-_SYSTEM_ERROR = "2301"
+_FAMILY = Family(invalid_json="2303", wrong_signature="2305", missing_parameter="2313", system_error="2301")
 _NO_ZIP_TEXT = "No zip uploaded yet"
 _OLDEST_REPLAY = 60.0
 
@@ -107,6 +108,7 @@ class Polls:
         max_skew: How far the timestamp of a request may be from the clock; None for any distance.
         images: Makes the links.
         now: The wall clock.
+        keep: Keeps how many polls about a job there were; an OSError says that it cannot.
 
     Attributes:
         counts: How many polls there were, by job, whether it is known or not.
@@ -122,6 +124,7 @@ class Polls:
         max_skew: timedelta | None,
         images: Images,
         now: Callable[[], datetime],
+        keep: Callable[[JobRef, int], None],
     ) -> None:
         self._jobs = jobs
         self._credentials = credentials
@@ -130,6 +133,7 @@ class Polls:
         self._max_skew = max_skew
         self._images = images
         self._now = now
+        self._keep = keep
         self._buckets: dict[Weather, _Bucket] = {}
         self.counts: Counter[JobRef] = Counter()
 
@@ -155,12 +159,18 @@ class Polls:
         """
         asked = await read_object(request, _FAMILY)
         ref = self._asked_for(asked)
-        self.counts[ref] += 1
+        count = self.counts[ref] + 1
+        try:
+            with keeping():
+                self._keep(ref, count)
+        except NotKeptError:
+            raise RefusalError(_FAMILY.system_error) from None
+        self.counts[ref] = count
         job = self._jobs.get(ref)
         weather = self._weather if job is None or job.weather is None else job.weather
         drawn, chance = _GOES_WELL, _NO_DICE
         if weather is not CALM:
-            chance = dice(self._seed, "poll", ref.user_id, ref.job_id, self.counts[ref])
+            chance = dice(self._seed, "poll", ref.user_id, ref.job_id, count)
             drawn = plan(weather, chance)
         return _Poll(
             ref=ref,
@@ -286,8 +296,8 @@ def _system_error(poll: _Poll, now: datetime) -> Answer:
     """The API's own, which has a code, or one of the gateway before it."""
     http_status, body = poll.chance.choice(
         (
-            (500, {"error": "System error", "code": _SYSTEM_ERROR}),
-            (200, {"error": "System error", "code": _SYSTEM_ERROR}),
+            (500, {"error": "System error", "code": _FAMILY.system_error}),
+            (200, {"error": "System error", "code": _FAMILY.system_error}),
             (502, {"message": "Internal server error"}),
             (503, {"message": "Service Unavailable"}),
             (504, {"message": "Endpoint request timed out"}),

@@ -1,6 +1,8 @@
 """What every route does with a request: read it, decode it, refuse it in the vendor's words."""
 
-from contextlib import aclosing
+import logging
+from collections.abc import Generator
+from contextlib import aclosing, contextmanager
 from datetime import datetime, timedelta
 
 from attrs import frozen
@@ -17,6 +19,8 @@ MAX_BODY = 1024 * 1024
 
 _STALE = "2405"
 
+logger = logging.getLogger("smilejobs.sandbox")
+
 
 @frozen
 class Family:
@@ -25,6 +29,7 @@ class Family:
     invalid_json: str
     wrong_signature: str
     missing_parameter: str
+    system_error: str
 
 
 class RefusalError(Exception):
@@ -53,6 +58,24 @@ class TooLargeError(Exception):
 
 class CutOffError(Exception):
     """The client has left before the end of its body."""
+
+
+class NotKeptError(Exception):
+    """The state cannot be written: what was asked for has not happened, and may be asked for again."""
+
+
+@contextmanager
+def keeping() -> Generator[None, None, None]:
+    """Write to the state in this block; say in the log if that cannot be done.
+
+    Raises:
+        NotKeptError: It cannot.
+    """
+    try:
+        yield
+    except OSError as error:
+        logger.error("%s", error)  # noqa: TRY400  # the text says it all: which file, and what is wrong
+        raise NotKeptError from None
 
 
 async def read(request: Request, most: int) -> bytes:
@@ -143,3 +166,8 @@ def storage_error(code: str, message: str, *, http_status: int) -> Response:
     """Return an error as S3, where the vendor keeps zips and pictures, writes it."""
     xml = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code><Message>{message}</Message></Error>'
     return Response(xml, status_code=http_status, media_type="application/xml")
+
+
+def storage_unavailable() -> Response:
+    """Return what S3 says when the fault is its own, and the client may try again."""
+    return storage_error("ServiceUnavailable", "Service is unable to handle request.", http_status=503)

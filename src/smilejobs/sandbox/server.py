@@ -53,8 +53,7 @@ async def listening(app: ASGIApp, host: str, port: int, tls: ssl.SSLContext | No
     config.ssl = tls
     server = cuttable.server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.create_server((host, port), family=family) as listener:
+    with _listener(host, port) as listener:
         # Connections inherit it. asyncio sets it for sockets alone that name their protocol, which these do not, and
         # without it the body of an answer, which follows its head, waits up to 40 ms for the client's system.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -73,6 +72,15 @@ async def listening(app: ASGIApp, host: str, port: int, tls: ssl.SSLContext | No
                 for task in list(server.server_state.tasks):
                     task.cancel()
                 await server.shutdown(sockets=[listener])
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    if not host:
+        raise OSError("host must not be empty; to listen at every address of this machine, say so: 0.0.0.0 or ::")
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except (TypeError, ValueError, OverflowError) as error:  # no encoding of such a name, no such port
+        raise OSError(f"cannot listen at host {host!r}, port {port}: {error}") from None
 
 
 class _Cuttable:

@@ -26,7 +26,15 @@ class Authority:
         return self._ca.cert_pem.bytes()
 
     def context(self, *hosts: str) -> ssl.SSLContext:
-        """Return a server's side of TLS, for this machine and for *hosts*."""
+        """Return a server's side of TLS, for this machine and for *hosts*.
+
+        Raises:
+            ValueError: There can be no certificate for such a host.
+        """
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        self._ca.issue_cert(*dict.fromkeys(("localhost", "127.0.0.1", "::1", *hosts))).configure_cert(context)
+        try:
+            certificate = self._ca.issue_cert(*dict.fromkeys(("localhost", "127.0.0.1", "::1", *hosts)))
+        except ValueError as error:
+            raise ValueError(f"tls: there can be no certificate for {', '.join(map(repr, hosts))}: {error}") from None
+        certificate.configure_cert(context)
         return context

@@ -26,16 +26,19 @@ from smilejobs.sandbox.links import LinkRefusedError, check, presign
 from smilejobs.sandbox.requests import (
     CutOffError,
     Family,
+    NotKeptError,
     RefusalError,
     TooLargeError,
     check_fresh,
     check_partner,
     host_of,
+    keeping,
     parameter,
     read,
     read_object,
     root_of,
     storage_error,
+    storage_unavailable,
 )
 from smilejobs.settings import Credentials
 from smilejobs.wire.codec import JSONObject, UnreadableError, decode_object, decode_text, is_true
@@ -45,7 +48,7 @@ MAX_ZIP = 32 * 1024 * 1024
 MAX_UNPACKED = 64 * 1024 * 1024
 """The most bytes of all that is in it."""
 
-_FAMILY = Family(invalid_json="2203", wrong_signature="2205", missing_parameter="2213")
+_FAMILY = Family(invalid_json="2203", wrong_signature="2205", missing_parameter="2213", system_error="2201")
 _WRONG_TYPE = "2204"
 _INVALID_JOB_TYPE = "2212"
 _JOB_EXISTS = "2215"
@@ -64,6 +67,8 @@ _INFO = "info.json"
 _ENTRY = b"PK\x01\x02"
 """With this begins each entry of the directory of a zip."""
 _MOST_ENTRIES = 1000
+_MOST_VALUES = 100_000
+"""In ``info.json``, whose clients write some dozens."""
 _PIECE = 64 * 1024
 _ENCRYPTED = 0x1
 
@@ -207,6 +212,9 @@ def unpack(body: bytes, most: int = MAX_UNPACKED) -> tuple[JSONObject, frozenset
         raise
     except Exception as error:  # noqa: BLE001  # zipfile does not say what it raises for garbage, and it is a lot
         raise UnusableZipError(_ZIP_CORRUPT, f"it cannot be read ({type(error).__name__})") from None
+    # Decoded, a megabyte of these takes up fifty or more; images, in base64, hold none of them.
+    if sum(map(info.count, (b"[", b"{", b","))) > _MOST_VALUES:
+        raise UnusableZipError(_ZIP_CORRUPT, f"its {_INFO} holds too much")
     try:
         return decode_object(info), frozenset(names)
     except UnreadableError as error:
@@ -319,9 +327,12 @@ class Uploads:
         job = self._jobs.get(registration.ref)
         if job is None:
             try:
-                return self._register(registration, root)
+                with keeping():
+                    return self._register(registration, root)
             except ValueError as error:
                 raise RefusalError(_WRONG_TYPE, str(error)) from None
+            except NotKeptError:
+                raise RefusalError(_FAMILY.system_error) from None
         if job.uploaded_at is not None or not registration.retry:
             raise RefusalError(_JOB_EXISTS, "Job already exists. Did you mean to set the retry flag to true?")
         return job
@@ -350,7 +361,11 @@ class Uploads:
             return storage_error("NoSuchKey", "The specified key does not exist.", http_status=404)
         if job.uploaded_at is None:
             use_enrolled_image = request.path_params["file_name"] == _ENROLLED
-            self._receive(job, examine(job, body, use_enrolled_image=use_enrolled_image))
+            try:
+                with keeping():
+                    self._receive(job, examine(job, body, use_enrolled_image=use_enrolled_image))
+            except NotKeptError:
+                return storage_unavailable()
         return Response()
 
 

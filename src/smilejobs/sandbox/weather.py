@@ -11,7 +11,7 @@ from typing import Literal
 from attrs import Attribute, asdict, field, frozen
 
 from smilejobs.durations import Duration, positive, seconds
-from smilejobs.sandbox.dice import Lognormal, lasting
+from smilejobs.sandbox.dice import Lognormal, lasting, within_reason
 from smilejobs.sandbox.spelling import RESPELLINGS
 
 WeatherName = Literal["calm", "rainy", "storm"]
@@ -31,11 +31,11 @@ def _rate(value: float | None) -> float | None:
 
 
 def _retry_after(value: Duration | None) -> float | None:
-    return None if value is None else seconds(value, "retry_after")
+    return None if value is None else within_reason(value, "retry_after")
 
 
 def _slow(value: Duration) -> float:
-    return seconds(value, "slow")
+    return within_reason(value, "slow")
 
 
 def _known(_: object, attribute: "Attribute[tuple[str, ...]]", value: tuple[str, ...]) -> None:

@@ -1,0 +1,240 @@
+"""Pictures per second over a bare download loop, and the memory that saving them takes.
+
+::
+
+    python benchmarks/images.py [--pictures 10000] [--rounds 5]
+
+A server in a process and on a core of its own answers each poll with links to pictures of 200 KB, and serves those. On
+the other core, in alternating rounds, at the same concurrency:
+
+- **bare**: aiohttp gets the links, which it knows already, and reads what comes. Nothing is checked or kept.
+- **bare, to files**: the same, and each picture is written to a file by a thread, without fsync.
+- **images**: `Client.images` of jobs with two pictures each, polls included.
+- **save_images_many**: the same jobs, polled, and their pictures saved: checked, fsynced, named when whole.
+
+The ratio is that of the pictures per second. Memory: the peak of the resident set at the end of the first tenth of
+`save_images_many`, and at the end of all. The exit code is 1 if a bar is missed. It needs the extra ``fast`` and a Unix.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+import aiohttp
+import anyio.to_thread
+from server import API_KEY, PARTNER_ID, pin, signature
+
+import smilejobs
+from smilejobs.sandbox import Sandbox
+
+SIZE = 200_000
+PER_JOB = 2
+CONCURRENCY = 50
+PICTURE = b"\x89PNG\r\n\x1a\n" + os.urandom(SIZE - 8)
+
+
+def main() -> int:
+    """Measure, print, and say by the exit code whether the bars hold."""
+    parser = argparse.ArgumentParser(description="Pictures per second, and memory.")
+    parser.add_argument("--pictures", type=int, default=10_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--sandbox", action="store_true", help="from the sandbox, which has much to do for a picture")
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve:
+        pin(1)
+        asyncio.run(serve_sandbox(options.pictures) if options.sandbox else serve())
+        return 0
+    with server(["--pictures", str(options.pictures), *(["--sandbox"] if options.sandbox else [])]) as root:
+        return asyncio.run(compare(root, options.pictures, options.rounds))
+
+
+async def compare(root: str, pictures: int, rounds: int) -> int:
+    """Run the sides in turns, and print the medians."""
+    memory: list[int] = []
+    sides: dict[str, Callable[[Path], Awaitable[None]]] = {
+        "bare": lambda folder: bare(root, pictures, None),
+        "bare, to files": lambda folder: bare(root, pictures, folder),
+        "images": lambda folder: in_memory(root, pictures),
+        "save_images_many": lambda folder: saved(root, pictures, folder, memory),
+    }
+    taken: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name, side in sides.items():
+            with TemporaryDirectory() as folder:
+                start = time.perf_counter()
+                await side(Path(folder))
+                taken[name].append(time.perf_counter() - start)
+                shutil.rmtree(folder)
+                Path(folder).mkdir()
+    met = True
+    for name, times in taken.items():
+        print(f"{name:<20}{pictures / median(times):>10,.0f} pictures/s")
+    for name, against, bar in (
+        ("images", "bare", 0.8),
+        ("save_images_many", "bare, to files", 0.8),
+        ("save_images_many", "bare", None),
+    ):
+        ratio = median(theirs / ours for theirs, ours in zip(taken[against], taken[name], strict=True))
+        holds = bar is None or ratio >= bar
+        met = met and holds
+        print(f"{name} over {against}: {ratio:.2f}" + ("" if bar is None else f", >= {bar} {'met' if holds else 'MISSED'}"))
+    growth = memory[1] - memory[0]
+    print(f"memory grows by {growth / 2**20:.1f} MB, <= 10 MB {'met' if growth <= 10 * 2**20 else 'MISSED'}")
+    return 0 if met and growth <= 10 * 2**20 else 1
+
+
+async def bare(root: str, pictures: int, folder: Path | None) -> None:
+    """Download as the simplest of programs does."""
+    async with client(root) as own:
+        status = await own.job_status("user", "job-0", image_links=True)
+    assert status.image_links is not None
+    links = [link.url for link in status.image_links.values()]
+    indices = iter(range(pictures))
+
+    async def work() -> None:
+        for index in indices:
+            async with session.get(links[index % len(links)]) as response:
+                data = await response.read()
+            assert len(data) == SIZE
+            if folder is not None:
+                await anyio.to_thread.run_sync((folder / str(index)).write_bytes, data)
+
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=CONCURRENCY)) as session:
+        await asyncio.gather(*(work() for _ in range(CONCURRENCY)))
+
+
+def client(root: str) -> smilejobs.Client:
+    """Return a client of as many connections."""
+    return smilejobs.Client(
+        partner_id=PARTNER_ID, api_key=API_KEY, base_url=f"{root}/v1", rate=None, max_connections=CONCURRENCY
+    )
+
+
+async def in_memory(root: str, pictures: int) -> None:
+    """Fetch the pictures of one job after the other, many at a time."""
+    jobs = iter(range(pictures // PER_JOB))
+
+    async def work() -> None:
+        for index in jobs:
+            async for image in own.images("user", f"job-{index}"):
+                assert len(image.data) == SIZE
+
+    async with client(root) as own:
+        await asyncio.gather(*(work() for _ in range(CONCURRENCY)))
+
+
+async def saved(root: str, pictures: int, folder: Path, memory: list[int]) -> None:
+    """Save the pictures of all jobs."""
+
+    async def refs() -> AsyncIterator[tuple[str, str]]:
+        for index in range(pictures // PER_JOB):
+            yield "user", f"job-{index}"
+
+    async with client(root) as own, own.save_images_many(refs(), folder) as outcomes:
+        done = 0
+        async for outcome in outcomes:
+            assert outcome.error is None
+            done += len(outcome.paths)
+            if not memory and done >= pictures // 10:
+                memory.append(peak())
+    if len(memory) == 1:
+        memory.append(peak())
+
+
+def peak() -> int:
+    """The most bytes of resident memory so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+class Connection(asyncio.Protocol):
+    """Answers polls with links, and links with a picture."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self.root = f"http://127.0.0.1:{transport.get_extra_info('sockname')[1]}"
+        self.buffer = b""
+
+    def data_received(self, data: bytes) -> None:
+        self.buffer += data
+        while (end := self.buffer.find(b"\r\n\r\n") + 4) >= 4:
+            if self.buffer.startswith(b"GET"):
+                self.buffer = self.buffer[end:]
+                self.transport.write(FOUND)
+                continue
+            length = int(self.buffer[:end].lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
+            if len(self.buffer) < end + length:
+                return
+            asked, self.buffer = json.loads(self.buffer[end : end + length]), self.buffer[end + length :]
+            self.transport.write(self.answer(asked))
+
+    def answer(self, asked: dict[str, str]) -> bytes:
+        """A complete job with pictures."""
+        timestamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+        query = f"X-Amz-Date={datetime.now(UTC):%Y%m%dT%H%M%SZ}&X-Amz-Expires=900&X-Amz-Signature={'0' * 64}"
+        params = {"user_id": asked["user_id"], "job_id": asked["job_id"], "job_type": 6}
+        status = {
+            "timestamp": timestamp,
+            "signature": signature(timestamp),
+            "job_complete": True,
+            "job_success": True,
+            "code": "2302",
+            "result": {"ResultCode": "0810", "PartnerParams": params},
+            "image_links": {f"image_{index}": f"{self.root}/pictures/{index}?{query}" for index in range(PER_JOB)},
+        }
+        body = json.dumps(status).encode()
+        return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+
+
+FOUND = b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n" % SIZE + PICTURE
+
+
+async def serve() -> None:
+    """Answer on a free port of loopback, which is printed, until standard input ends."""
+    loop = asyncio.get_running_loop()
+    listener = await loop.create_server(Connection, "127.0.0.1", 0, backlog=1000)
+    print(listener.sockets[0].getsockname()[1], flush=True)
+    await loop.run_in_executor(None, sys.stdin.read)
+    listener.close()
+
+
+async def serve_sandbox(pictures: int) -> None:
+    """The same, by the sandbox."""
+    sandbox = Sandbox(partner_id=PARTNER_ID, api_key=API_KEY, picture_bytes=SIZE)
+    for index in range(pictures // PER_JOB):
+        sandbox.submit("user", f"job-{index}", job_type=6, machine=0.0)
+    async with sandbox.serve() as base_url:
+        print(base_url.rpartition(":")[2].partition("/")[0], flush=True)
+        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+
+
+@contextmanager
+def server(arguments: Sequence[str] = ()) -> Iterator[str]:
+    """Run the server on the second core, stay on the first one ourselves, and yield the root of its URLs."""
+    command = [sys.executable, __file__, "--serve", *arguments]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        pin(0)
+        try:
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.stdin.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

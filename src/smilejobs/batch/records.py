@@ -1,0 +1,121 @@
+"""What is told of one job of a batch: the same in a results file and in a report, and without personal data."""
+
+import enum
+from datetime import datetime
+
+from attrs import field, frozen
+
+from smilejobs.errors import ApiError, CredentialsError, SmileJobsError, WaitTimeoutError
+from smilejobs.fleet import Outcome
+from smilejobs.model.codes import shown
+from smilejobs.model.jobs import JobResult, JobStatus
+
+
+class Ending(enum.StrEnum):
+    """How a row of a batch has ended."""
+
+    COMPLETE = "complete"
+    """The API has reported a final status; the verdict says which."""
+    PENDING = "pending"
+    """The wait is over, the job is not."""
+    REFUSED = "refused"
+    """The API said no to this job, for good."""
+    FAILED = "failed"
+    """There was no answer that can be read and believed; asking again may help."""
+    INVALID = "invalid"
+    """The row names no job that could be asked for."""
+
+
+@frozen(kw_only=True)
+class Record:
+    """One row of a batch, and how it has ended.
+
+    Every attribute but *index*, *tag* and *outcome* is None where nothing is known.
+
+    Attributes:
+        index: The position of the row in the input, from 0.
+        line: The line of the input at which it begins, from 1.
+        user_id: The job's ``user_id``.
+        job_id: The job's ``job_id``.
+        submitted_at: When the job was submitted.
+        outcome: How it has ended.
+        is_final: Whether the outcome of a complete job will not change.
+        code: The status code of the last answer.
+        verdict: What the result means for the person.
+        result_code: ``ResultCode``.
+        result_text: ``ResultText``.
+        confidence: ``ConfidenceValue``, 0 to 100.
+        smile_job_id: ``SmileJobID``.
+        polls: How many polls it took.
+        seconds: From the first poll to the end.
+        error: The class of the error.
+        error_text: Its text.
+    """
+
+    index: int
+    line: int | None = None
+    user_id: str | None = field(default=None, repr=False)
+    job_id: str | None = field(default=None, repr=False)
+    submitted_at: datetime | None = None
+    outcome: Ending
+    is_final: bool | None = None
+    code: str | None = None
+    verdict: str | None = None
+    result_code: str | None = field(default=None, repr=shown)
+    result_text: str | None = field(default=None, repr=False)
+    confidence: float | None = field(default=None, repr=False)
+    smile_job_id: str | None = field(default=None, repr=shown)
+    polls: int | None = None
+    seconds: float | None = None
+    error: str | None = None
+    error_text: str | None = None
+
+
+def record_of(outcome: Outcome, *, index: int | None = None, line: int | None = None) -> Record:
+    """Return what is told of *outcome*.
+
+    A job that is not complete shows the last answer that is known.
+
+    Args:
+        outcome: How the wait for it has ended.
+        index: The position of the row in the input, if that is not the outcome's.
+        line: The line of the input at which the row begins.
+    """
+    error = outcome.error
+    status = outcome.status if error is None else getattr(error, "last", None)
+    last = status if isinstance(status, JobStatus) else None
+    result = (last and last.result) or JobResult()
+    code = None if last is None else last.code
+    return Record(
+        index=outcome.index if index is None else index,
+        line=line,
+        user_id=outcome.ref.user_id,
+        job_id=outcome.ref.job_id,
+        submitted_at=outcome.ref.submitted_at,
+        outcome=ending_of(error),
+        is_final=None if last is None or not last.job_complete else last.is_final,
+        code=code if error is None or error.code is None else error.code,
+        verdict=None if last is None or last.verdict is None else last.verdict.value,
+        result_code=result.result_code,
+        result_text=result.result_text,
+        confidence=result.confidence_value,
+        smile_job_id=result.smile_job_id,
+        polls=outcome.polls,
+        seconds=round(outcome.elapsed, 3),
+        error=None if error is None else type(error).__name__,
+        error_text=None if error is None else str(error),
+    )
+
+
+def ending_of(error: SmileJobsError | None) -> Ending:
+    """Say what an error (None for a status) means for the row.
+
+    Only what the API says about the job itself is for good. A wrong key, an answer that cannot be believed, a server
+    that could not be reached: these are about the way there, and can be mended.
+    """
+    if error is None:
+        return Ending.COMPLETE
+    if isinstance(error, WaitTimeoutError):
+        return Ending.PENDING
+    lasts = isinstance(error, ApiError) and not isinstance(error, CredentialsError) and not error.transient
+    return Ending.REFUSED if lasts else Ending.FAILED

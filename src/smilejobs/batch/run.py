@@ -1,0 +1,149 @@
+"""A batch from rows to rows: what is read is waited for, and written as it ends."""
+
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Mapping
+from functools import partial
+
+from anyio import to_thread
+from attrs import define, field, fields
+
+from smilejobs.batch.journal import Journal
+from smilejobs.batch.records import Ending, Record, record_of
+from smilejobs.batch.rows import BadRow, Row
+from smilejobs.client import Client
+from smilejobs.durations import Duration
+from smilejobs.fleet import JobRefs, Outcome, Progress
+from smilejobs.model.jobs import JobRef, JobResult
+from smilejobs.polling.rules import Until
+
+_PICTURES = ("photo", "document")
+_PERSONAL = tuple(
+    attribute.name
+    for attribute in fields(JobResult)
+    if attribute.metadata.get("personal") and attribute.name not in _PICTURES
+)
+
+
+def extra_columns(*, history: bool, personal: bool) -> tuple[str, ...]:
+    """Return the names of the columns that a results file has on request.
+
+    Args:
+        history: The history of each user, in one column.
+        personal: What the ID authority has about the person, without pictures; each name begins with ``personal_``.
+    """
+    return (*(("history",) if history else ()), *(f"personal_{name}" for name in _PERSONAL if personal))
+
+
+@define(kw_only=True)
+class Run:
+    """Waits for the jobs of a file, and writes how each one has ended.
+
+    Attributes:
+        client: Asks.
+        journal: Where to write; the rows whose final outcome it holds are not asked for.
+        timeout: Seconds (or a timedelta) for each job.
+        until: "complete" or "final", as for `Client.wait`.
+        history: Ask for the history, and write it.
+        personal: Write personal data.
+        on_record: Told of every row that was written.
+        on_bad_row: Told of every row that names no job, after it was written.
+        on_progress: As for `Client.wait_many`.
+    """
+
+    client: Client
+    journal: Journal
+    timeout: Duration
+    until: Until
+    history: bool
+    personal: bool
+    on_record: Callable[[Record], None]
+    on_bad_row: Callable[[BadRow], None]
+    on_progress: Callable[[Progress], None]
+    _pending: dict[int, Row] = field(init=False, factory=dict[int, Row])
+    """By the index of the fleet, which knows nothing of rows that are bad or have been asked for."""
+    _asked: int = field(init=False, default=0)
+
+    async def ask(self, rows: Iterable[Row | BadRow], *, slow: bool) -> None:
+        """Wait for all jobs.
+
+        However it ends, every row that was read is written: those that are still pending, as pending.
+
+        Args:
+            rows: The input.
+            slow: Whether reading it may block, as a pipe does; then that is left to a thread.
+
+        Raises:
+            CredentialsError: It is the second one in a row.
+            ValueError: The input is not the one that the journal was begun with.
+            OSError: The input cannot be read, or the results file not be written.
+        """
+        refs: JobRefs = self._refs_by_thread(iter(rows)) if slow else self._refs(rows)
+        try:
+            async with self.client.wait_many(
+                refs, timeout=self.timeout, until=self.until, history=self.history, on_progress=self.on_progress
+            ) as outcomes:
+                async for outcome in outcomes:
+                    self._end(outcome)
+        finally:
+            for row in self._pending.values():
+                self._write(_unanswered(row), carried=row.carried)
+
+    def _refs(self, rows: Iterable[Row | BadRow]) -> Generator[JobRef, None, None]:
+        for row in rows:
+            yield from self._admit(row)
+
+    async def _refs_by_thread(self, rows: Iterator[Row | BadRow]) -> AsyncGenerator[JobRef, None]:
+        read = partial(next, rows, None)
+        while (row := await to_thread.run_sync(read, abandon_on_cancel=True)) is not None:
+            for ref in self._admit(row):
+                yield ref
+
+    def _admit(self, row: Row | BadRow) -> tuple[JobRef, ...]:
+        """Return the job of a row, if it is to be asked for."""
+        if isinstance(row, BadRow):
+            why = {"error": "ValueError", "error_text": row.reason}
+            self._write(Record(index=row.index, line=row.line, outcome=Ending.INVALID, **why))
+            self.on_bad_row(row)
+            return ()
+        if self.journal.holds(row):
+            return ()
+        self._pending[self._asked] = row
+        self._asked += 1
+        return (row.ref,)
+
+    def _end(self, outcome: Outcome) -> None:
+        row = self._pending[outcome.index]
+        record = record_of(outcome, index=row.index, line=row.line)
+        self._write(record, extra=self._extra(outcome), carried=row.carried)
+        del self._pending[outcome.index]
+
+    def _extra(self, outcome: Outcome) -> Mapping[str, object]:
+        status = outcome.status
+        if status is None:
+            return {}
+        extra: dict[str, object] = {}
+        if self.history:
+            extra["history"] = [entry.as_dict(personal=self.personal) for entry in status.history]
+        if self.personal and status.result is not None:
+            extra.update((f"personal_{name}", getattr(status.result, name)) for name in _PERSONAL)
+        return extra
+
+    def _write(
+        self,
+        record: Record,
+        *,
+        extra: Mapping[str, object] | None = None,
+        carried: Mapping[str, object] | None = None,
+    ) -> None:
+        self.journal.write(record, extra=extra, carried=carried)
+        self.on_record(record)
+
+
+def _unanswered(row: Row) -> Record:
+    return Record(
+        index=row.index,
+        line=row.line,
+        user_id=row.ref.user_id,
+        job_id=row.ref.job_id,
+        submitted_at=row.ref.submitted_at,
+        outcome=Ending.PENDING,
+    )

@@ -1,0 +1,201 @@
+"""``smilejobs batch``: a file of jobs in, a file of outcomes out."""
+
+import json
+import shlex
+import sys
+from collections.abc import Mapping
+from contextlib import ExitStack
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Annotated, TextIO
+
+import anyio
+import typer
+from attrs import define, field
+
+from smilejobs.batch.journal import Journal, check_suffix, settles
+from smilejobs.batch.records import Ending, Record
+from smilejobs.batch.report import Report
+from smilejobs.batch.rows import ENCODING, ERRORS, Rows, count_rows
+from smilejobs.batch.run import Run, extra_columns
+from smilejobs.cli.display import console
+from smilejobs.cli.exits import ExitCode, complain, exit_on
+from smilejobs.cli.options import Until, duration
+from smilejobs.cli.progress import Tally, view
+from smilejobs.client import Client, utcnow
+from smilejobs.errors import SmileJobsError
+from smilejobs.version import __version__
+
+EPILOG = (
+    "Example: smilejobs batch pending.csv --out results.csv --report report.html\n\n"
+    "Who asks is read from SMILE_PARTNER_ID, SMILE_API_KEY and SMILE_ENVIRONMENT (or SMILE_BASE_URL). "
+    "Exit codes: 0 all complete, 2 usage, 3 some pending, 4 some errors, 130 interrupted."
+)
+
+_WRONG = (ImportError, OSError, TypeError, ValueError)
+"""What can be wrong before the first poll."""
+
+
+def batch(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="INPUT",
+            help="CSV or JSON Lines with user_id, job_id and, if known, submitted_at; - for standard input. "
+            "Other columns are carried along.",
+        ),
+    ],
+    *,
+    out: Annotated[Path, typer.Option(help="The results: .csv, or .jsonl for JSON Lines.")],
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with results that exist.")] = False,
+    concurrency: Annotated[int, typer.Option(min=1, help="Polls under way at once.")] = 100,
+    rate: Annotated[float, typer.Option(help="Polls per second, at most.")] = 100.0,
+    timeout: Annotated[str, typer.Option(metavar="DURATION", help="For each job: 90s, 10m, 2h, 1d.")] = "10m",
+    until: Annotated[Until, typer.Option(help="Whether a provisional result ends the wait.")] = Until.COMPLETE,
+    history: Annotated[bool, typer.Option("--history", help="Add the history of each user.")] = False,
+    personal: Annotated[bool, typer.Option("--personal", help="Add personal data, without pictures.")] = False,
+    report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page of HTML about the batch.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but what went wrong.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> None:
+    """Wait for all jobs of a file, and write how each one ended.
+
+    A row is written as soon as its job ends. However the command ends, --resume goes on with the rows that have no
+    final outcome: pending ones, failed ones, bad ones and those that were never asked for.
+    """
+    with exit_on(KeyboardInterrupt, ExitCode.INTERRUPTED), exit_on(_WRONG, ExitCode.USAGE):
+        check_suffix(out)
+        patience = duration(timeout, "--timeout")
+        client = Client.from_env(max_connections=concurrency, rate=rate)
+        settings = {
+            "input": source,
+            "results": out,
+            "asked": repr(client),
+            "concurrency": concurrency,
+            "rate": f"{rate:g} polls/s",
+            "timeout": timeout,
+            "until": until.value,
+            "history": history,
+            "personal": personal,
+            "resumed": resume,
+            "started": utcnow().isoformat(" ", "seconds"),
+            "version": __version__,
+        }
+        books = _Books(
+            tally=Tally(name=source, total=_count(source)),
+            report=None if report is None else Report(settings),
+            until=until,
+        )
+        with ExitStack() as closing:
+            rows = Rows(closing.enter_context(_open(source)))
+            journal = Journal(
+                out,
+                columns=rows.columns,
+                extra=extra_columns(history=history, personal=personal),
+                resume=resume,
+                until=until.value,
+                on_record=books.add,
+            )
+            files = closing.pop_all()
+        books.tally.earlier = books.tally.ended
+
+    async def run() -> None:
+        with view(console(stderr=True), books.tally, quiet=quiet) as shown:
+            async with client:
+                await Run(
+                    client=client,
+                    journal=journal,
+                    timeout=patience,
+                    until=until.value,
+                    history=history,
+                    personal=personal,
+                    on_record=books.add,
+                    on_bad_row=shown.on_bad_row,
+                    on_progress=shown.on_progress,
+                ).ask(rows, slow=books.tally.total is None)
+
+    code = None
+    try:
+        with files, journal:
+            anyio.run(run)
+    except KeyboardInterrupt:
+        code = ExitCode.INTERRUPTED
+    except (SmileJobsError, OSError, ValueError) as error:
+        complain(error)
+        code = ExitCode.ERROR
+    if report is not None and books.report is not None:
+        with exit_on(OSError, ExitCode.ERROR):
+            books.report.write(report)
+    again = _again() if books.unsettled or code is not None else None
+    _sum_up(books.tally, out, report, again, quiet=quiet, as_json=as_json)
+    if again is not None and (not quiet or code is ExitCode.INTERRUPTED):
+        typer.echo(f"{'' if code is None else 'stopped; '}to go on: {again}", err=True)
+    raise typer.Exit(books.exit_code() if code is None else code)
+
+
+@define(kw_only=True)
+class _Books:
+    """What is kept of all rows, those of earlier runs among them.
+
+    Attributes:
+        tally: How many ended how.
+        report: The page about them, if one is wanted.
+        until: What the jobs are waited for.
+        unsettled: How many rows would be asked for again.
+    """
+
+    tally: Tally
+    report: Report | None
+    until: Until
+    unsettled: int = field(init=False, default=0)
+
+    def add(self, record: Record) -> None:
+        self.tally.add(record)
+        if self.report is not None:
+            self.report.add_record(record)
+        self.unsettled += not settles(record, self.until.value)
+
+    def exit_code(self) -> ExitCode:
+        words = self.tally.words
+        if words[Ending.REFUSED] or words[Ending.FAILED] or words[Ending.INVALID]:
+            return ExitCode.ERROR
+        return ExitCode.PENDING if words[Ending.PENDING] else ExitCode.COMPLETE
+
+
+def _open(source: str) -> TextIO:
+    if source == "-":
+        return TextIOWrapper(sys.stdin.buffer, ENCODING, ERRORS, newline="")
+    return Path(source).open(encoding=ENCODING, errors=ERRORS, newline="")
+
+
+def _count(source: str) -> int | None:
+    """Return how many rows the input has; None if it can be read but once."""
+    if not Path(source).is_file():
+        return None
+    with _open(source) as stream:
+        return count_rows(stream)
+
+
+def _again() -> str:
+    """Return the command that goes on with this one."""
+    resume = [] if "--resume" in sys.argv else ["--resume"]
+    return shlex.join(["smilejobs", *sys.argv[1:], *resume])
+
+
+def _sum_up(tally: Tally, out: Path, report: Path | None, again: str | None, *, quiet: bool, as_json: bool) -> None:
+    counts = dict(tally.counts())
+    if as_json:
+        summary: Mapping[str, object] = {
+            "rows": tally.ended,
+            "outcomes": counts,
+            "results": str(out),
+            "report": None if report is None else str(report),
+            "resume": again,
+        }
+        typer.echo(json.dumps(summary, indent=2))
+    elif not quiet:
+        total = "" if tally.total is None or tally.total == tally.ended else f" of {tally.total:,}"
+        words = ", ".join(f"{count:,} {word}" for word, count in counts.items()) or "nothing"
+        typer.echo(f"{tally.ended:,}{total} rows in {out}: {words}")
+        if report is not None:
+            typer.echo(f"the report: {report}")

@@ -1,0 +1,57 @@
+"""``smilejobs verify-callback``: what a callback that was kept proves."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from smilejobs.callbacks import CallbackVerifier
+from smilejobs.cli.display import console, printable
+from smilejobs.cli.exits import ExitCode, exit_on
+from smilejobs.client import utcnow
+from smilejobs.errors import CallbackError
+from smilejobs.settings import Credentials, arguments_from
+
+EPILOG = (
+    "Example: smilejobs verify-callback body.json\n\n"
+    "The key is read from SMILE_PARTNER_ID, SMILE_API_KEY and SMILE_ENVIRONMENT (or SMILE_BASE_URL). "
+    "Exit codes: 0 verified, 2 usage, 4 not verified."
+)
+
+
+def verify_callback(
+    source: Annotated[
+        str, typer.Argument(metavar="FILE", help="The body of the request as it came; - for standard input.")
+    ],
+) -> None:
+    """Say whether a callback carries this partner's signature, and what that does not prove."""
+    with exit_on((OSError, ValueError), ExitCode.USAGE):
+        arguments = arguments_from(os.environ)
+        verifier = CallbackVerifier(Credentials(arguments["partner_id"], arguments["api_key"]), max_age=None)
+        body = _read(source, verifier.max_bytes + 1)
+    with exit_on(CallbackError, ExitCode.ERROR):
+        callback = verifier.verify(body)
+    made = callback.timestamp
+    age = "" if made is None else f", {(utcnow() - made).total_seconds():.0f} s ago"
+    lines = (
+        f"verified      the signature of its timestamp, by the key of partner {arguments['partner_id']}",
+        "not verified  all the rest: the signature covers neither job nor result, and whoever has seen one such pair",
+        "              can write any callback with it",
+        f"  made        {'at an instant that cannot be read' if made is None else made.isoformat()}{age}",
+        "              (its age was not judged; a service refuses what is older than 15 min)",
+        f"  job         {callback.ref.tag} (SmileJobID {callback.result.smile_job_id or 'none'})",
+        f"  says        {callback.result.result_code or 'no code'} {callback.result.result_text or ''}".rstrip(),
+        "To know the result, ask the API: smilejobs status USER JOB",
+    )
+    out = console()
+    for line in lines:
+        out.print(printable(line))
+
+
+def _read(source: str, most: int) -> bytes:
+    if source == "-":
+        return sys.stdin.buffer.read(most)
+    with Path(source).open("rb") as file:
+        return file.read(most)

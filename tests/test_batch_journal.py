@@ -1,0 +1,271 @@
+"""The results file: what survives, what is written anew, and what is refused."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+from attrs import evolve
+from hypothesis import given
+
+from smilejobs import JobRef
+from smilejobs.batch.journal import Journal, settles
+from smilejobs.batch.records import Ending, Record
+from smilejobs.batch.rows import Row
+from smilejobs.polling.rules import Until
+
+NOTES = ('plain, "quoted"\r\n', "two\nlines", "", "\r", '"', "é\u2028", 'a"\r\n"b')
+COMPLETE = Record(
+    index=0,
+    line=2,
+    user_id="user-1",
+    job_id="job-0",
+    submitted_at=datetime(2026, 3, 2, 10, 20, 30, tzinfo=UTC),
+    outcome=Ending.COMPLETE,
+    is_final=True,
+    code="2302",
+    verdict="approved",
+    result_code="0810",
+    result_text='Document "Verified"',
+    confidence=99.5,
+    smile_job_id="0000000001",
+    polls=3,
+    seconds=12.345,
+)
+
+
+def record(index: int, **changes: Any) -> Record:
+    return evolve(COMPLETE, index=index, line=index + 2, job_id=f"job-{index}", **changes)
+
+
+def row(index: int, job_id: str | None = None) -> Row:
+    return Row(index=index, line=index + 2, ref=JobRef("user-1", job_id or f"job-{index}"), carried={})
+
+
+def write(path: Path, *records: Record, note: object = "a note", **options: Any) -> list[Record]:
+    """Write rows; return those that had been there."""
+    kept: list[Record] = []
+    with Journal(path, columns=("note",), on_record=kept.append, **options) as journal:
+        for each in records:
+            journal.write(each, carried={"note": note})
+    return kept
+
+
+def rows(path: Path) -> list[Mapping[str, Any]]:
+    if path.suffix == ".csv":
+        return [*csv.DictReader(io.StringIO(path.read_bytes().decode(), newline=""))]
+    return [json.loads(line) for line in path.read_bytes().decode().split("\n")[:-1]]
+
+
+@pytest.fixture(params=[".jsonl", ".ndjson", ".csv"])
+def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    return tmp_path / f"results{request.param}"
+
+
+def test_a_row_is_in_the_file_when_write_returns(path: Path) -> None:
+    """Nothing waits in a buffer for the end of the process."""
+    with Journal(path, columns=()) as journal:
+        journal.write(record(0))
+        assert len(rows(path)) == 1
+        journal.write(record(1))
+        assert len(rows(path)) == 2
+
+
+def test_the_columns(path: Path) -> None:
+    """Those of the record, then further ones, then those of the input; one of ours replaces one of the input's."""
+    carried = {"note": "a", "verdict": "b", "history": "c"}
+    with Journal(path, columns=tuple(carried), extra=("history", "personal_dob")) as journal:
+        journal.write(record(0), extra={"history": [{"x": 1}]}, carried=carried)
+    (found,) = rows(path)
+    history = found["history"] if isinstance(found["history"], list) else json.loads(found["history"])
+    assert history == [{"x": 1}]
+    assert (found["note"], found["verdict"], found["job_id"]) == ("a", "approved", "job-0")
+    assert list(found)[-2:] == ["personal_dob", "note"] if path.suffix == ".csv" else ["history", "note"]
+
+
+def test_json_lines_in_and_csv_out(tmp_path: Path) -> None:
+    """Rows without common columns are carried in one, as JSON."""
+    path = tmp_path / "results.csv"
+    with Journal(path, columns=None) as journal:
+        journal.write(record(0), carried={"note": [1, "é"], "verdict": "b"})
+        journal.write(record(1))
+    first, second = rows(path)
+    assert json.loads(first["carried"]) == {"note": [1, "é"], "verdict": "b"}
+    assert second["carried"] == ""
+    with Journal(tmp_path / "results.jsonl", columns=None) as journal:
+        journal.write(record(0), carried={"note": [1, "é"], "verdict": "b"})
+    (only,) = rows(tmp_path / "results.jsonl")
+    assert (only["note"], only["verdict"]) == ([1, "é"], "approved")
+
+
+def test_values_in_csv(tmp_path: Path) -> None:
+    """As in JSON, but text without quotes, and nothing for null."""
+    write(tmp_path / "results.csv", COMPLETE)
+    ((found),) = rows(tmp_path / "results.csv")
+    assert found["is_final"] == "true"
+    assert found["confidence"] == "99.5"
+    assert found["submitted_at"] == "2026-03-02T10:20:30+00:00"
+    assert found["error"] == ""
+
+
+PENDING = record(1, outcome=Ending.PENDING, is_final=None, verdict=None, error="WaitTimeoutError", error_text="x")
+FAILED = record(2, outcome=Ending.FAILED, is_final=None, verdict=None, error="RequestError")
+REFUSED = record(3, outcome=Ending.REFUSED, is_final=None, verdict=None, error="ApiError")
+INVALID = Record(index=4, line=6, outcome=Ending.INVALID, error="ValueError")
+PROVISIONAL = record(5, is_final=False, verdict="provisional")
+UNSURE = record(6, is_final=None)
+ALL = (COMPLETE, PENDING, FAILED, REFUSED, INVALID, PROVISIONAL, UNSURE)
+
+
+@pytest.mark.parametrize(("until", "final"), [("complete", {0, 3, 5, 6}), ("final", {0, 3})])
+def test_what_is_final(path: Path, until: Until, final: set[int]) -> None:
+    """Complete jobs (final ones, if those are waited for) and refused ones stay, all others are taken out."""
+    assert {each.index for each in ALL if settles(each, until)} == final
+    write(path, *ALL)
+    kept = write(path, resume=True, until=until)
+    assert kept == [each for each in ALL if each.index in final]
+    assert [int(each["index"]) for each in rows(path)] == sorted(final)
+    with Journal(path, columns=("note",), resume=True, until=until) as journal:
+        assert {index for index in range(10) if journal.holds(row(index))} == final
+
+
+def test_what_stays_is_not_touched(path: Path) -> None:
+    """Not a byte of it, whatever is carried."""
+    for index, note in enumerate(NOTES):
+        write(path, record(index), note=note, resume=True)
+    before = path.read_bytes()
+    write(path, resume=True)
+    assert path.read_bytes() == before
+    assert [each["note"] for each in rows(path)] == [*NOTES]
+    assert {each.name for each in path.parent.iterdir()} == {path.name}
+
+
+def test_a_kill_at_any_byte(path: Path) -> None:
+    """What was whole is kept, what was not is cut off, and going on gives every row once."""
+    for index, note in enumerate(NOTES):
+        write(path, record(index), note=note, resume=True)
+    whole = path.read_bytes()
+    ends = [0]
+    for length in range(len(whole) + 1):
+        path.write_bytes(whole[:length])
+        kept = write(path, resume=True)
+        assert kept == [record(index) for index in range(len(kept))]
+        ends += [length] if len(kept) >= len(ends) else []
+        left = range(len(kept), len(NOTES))
+        write(path, *map(record, left), resume=True)
+        assert [int(each["index"]) for each in rows(path)] == [*range(len(NOTES))]
+    assert len(ends) == len(NOTES) + 1
+    assert ends[-1] == len(whole)
+
+
+def test_a_kill_while_it_is_written_anew(path: Path) -> None:
+    """The old file is in place until the new one is whole."""
+    write(path, COMPLETE, PENDING)
+    path.with_name(f"{path.name}.new").write_bytes(b"half of")
+    assert write(path, PENDING, resume=True) == [COMPLETE]
+    assert len(rows(path)) == 2
+
+
+def test_a_row_that_is_there_twice(path: Path) -> None:
+    """The first one stays, however it came to that."""
+    write(path, COMPLETE, evolve(COMPLETE, polls=99), record(7))
+    assert write(path, resume=True) == [COMPLETE, record(7)]
+    assert len(rows(path)) == 2
+
+
+def test_the_input_has_changed(path: Path) -> None:
+    """A row that is now another job is not taken for one that has been asked for."""
+    write(path, record(2))
+    with Journal(path, columns=("note",), resume=True) as journal:
+        assert journal.holds(row(2))
+        assert not journal.holds(row(1, "another"))
+        with pytest.raises(ValueError, match="line 4 of the input is another job than row 2") as raised:
+            journal.holds(row(2, "another"))
+    assert "another job" in str(raised.value)
+    assert "user-1" not in str(raised.value)
+
+
+def test_files_that_are_not_ours(tmp_path: Path) -> None:
+    """They are refused and left alone."""
+    with pytest.raises(ValueError, match=r"must end in one of \.jsonl, \.ndjson, \.csv"):
+        Journal(tmp_path / "results.xlsx", columns=())
+    path = tmp_path / "results.csv"
+    path.write_text("user_id,job_id\r\nu,j\r\n")
+    with pytest.raises(ValueError, match="exists: go on with it by --resume"):
+        Journal(path, columns=())
+    with pytest.raises(ValueError, match="is no results file with the columns of this run"):
+        Journal(path, columns=(), resume=True)
+    assert path.read_bytes() == b"user_id,job_id\r\nu,j\r\n"
+    path = tmp_path / "results.jsonl"
+    path.write_text('[{"index": 0')
+    with pytest.raises(ValueError, match="is no results file"):
+        Journal(path, columns=(), resume=True)
+    assert path.read_text() == '[{"index": 0'
+
+
+def test_a_csv_file_that_an_editor_has_changed(tmp_path: Path) -> None:
+    """Other ends of lines are no half row, to be cut off."""
+    path = tmp_path / "results.csv"
+    write(path, COMPLETE, record(1))
+    first, second, third, _ = path.read_bytes().split(b"\r\n")
+    for data in (b"\n".join((first, second, third, b"")), first + b"\r\n" + second + b"\n" + third):
+        path.write_bytes(data)
+        with pytest.raises(ValueError, match=r"is no results file|has changed its ends of lines"):
+            write(path, resume=True)
+        assert path.read_bytes() == data
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["{", "[]", "{}", '{"index": -1}', '{"index": null}', '{"index": []}', "[" * 100_000, "\xff"],
+)
+def test_rows_that_are_not_ours(tmp_path: Path, line: str) -> None:
+    """A file of other things is no results file."""
+    path = tmp_path / "results.jsonl"
+    good = json.dumps(dict.fromkeys(rows_of_a_record(path)) | {"index": 0, "outcome": "complete"})
+    path.write_bytes(f"{good}\n".encode() + line.encode("latin-1") + b"\n")
+    with pytest.raises(ValueError, match="row 2 of .* is not that of a results file"):
+        Journal(path, columns=None, resume=True)
+    assert path.read_bytes().endswith(line.encode("latin-1") + b"\n")
+
+
+def rows_of_a_record(path: Path) -> list[str]:
+    with Journal(path, columns=None) as journal:
+        journal.write(COMPLETE)
+    (found,) = rows(path)
+    return [*found]
+
+
+def test_a_csv_row_that_is_not_ours(tmp_path: Path) -> None:
+    """Too few fields, or quotes that do not fit."""
+    path = tmp_path / "results.csv"
+    for line in ("1,2", '"a"b"'):
+        path.unlink(missing_ok=True)
+        write(path, COMPLETE)
+        with path.open("ab") as file:
+            file.write(f"{line}\r\n".encode() + b'"\r\n' * (line.count('"') % 2))
+        with pytest.raises(ValueError, match="row 2 of .* is not that of a results file"):
+            write(path, resume=True)
+
+
+text = st.text(st.characters(exclude_categories=["Cs"]))
+
+
+@given(
+    notes=st.lists(text, min_size=1, max_size=5), cut=st.integers(0, 10_000), kind=st.sampled_from([".csv", ".jsonl"])
+)
+def test_any_text_and_any_cut(tmp_path_factory: pytest.TempPathFactory, notes: list[str], cut: int, kind: str) -> None:
+    """Rows are carried as they are, and cut where they are not whole."""
+    path = tmp_path_factory.mktemp("cut") / f"results{kind}"
+    for index, note in enumerate(notes):
+        write(path, record(index), note=note, resume=True)
+    assert [each["note"] for each in rows(path)] == notes
+    path.write_bytes(path.read_bytes()[:cut])
+    kept = write(path, resume=True)
+    write(path, *(record(index) for index in range(len(kept), len(notes))), resume=True)
+    assert [int(each["index"]) for each in rows(path)] == [*range(len(notes))]

@@ -1,0 +1,187 @@
+"""The page about a batch."""
+
+import re
+import sys
+import tracemalloc
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import evolve
+
+from smilejobs import JobRef, JobStatus, Outcome, WaitTimeoutError
+from smilejobs.batch.charts import Bar, bars
+from smilejobs.batch.records import Ending, Record
+from smilejobs.batch.report import Report
+from smilejobs.model.jobs import JobResult, PartnerParams
+
+REF = JobRef("user-secret", "job-secret")
+
+
+class Page(HTMLParser):
+    """The text of each section, and every tag that there is."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.sections: dict[str, list[str]] = {}
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self._texts: list[str] = []
+        self._in_style = False
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._in_style = tag == "style"
+        if tag == "section":
+            self._texts = []
+
+    def handle_endtag(self, tag: str) -> None:
+        self._in_style = False
+        if tag == "section":
+            self.sections[self._texts[0]] = self._texts[1:]
+
+    def handle_data(self, data: str) -> None:
+        if data.strip() and not self._in_style:
+            self._texts.append(data)
+
+
+def outcome(index: int = 0, **changes: Any) -> Outcome:
+    params = PartnerParams(user_id=REF.user_id, job_id=REF.job_id)
+    result = JobResult(result_code="0810", smile_job_id="0000000042", full_name="Jane Doe", partner_params=params)
+    status = JobStatus(user_id=REF.user_id, job_id=REF.job_id, job_complete=True, code="2302", result=result)
+    return evolve(Outcome(index=index, ref=REF, status=status, polls=3, elapsed=42.0), **changes)
+
+
+def record(**changes: Any) -> Record:
+    return evolve(Record(index=0, outcome=Ending.COMPLETE, verdict="approved", polls=1, seconds=1.0), **changes)
+
+
+def page(*records: Record, **settings: object) -> Page:
+    report = Report(settings)
+    for each in records:
+        report.add_record(each)
+    return Page(report.html())
+
+
+def test_a_page_about_outcomes(tmp_path: Path) -> None:
+    """It is written to a file, and names no person and no id."""
+    report = Report({"timeout": "10m", "input": "<in>.csv"})
+    report.add(outcome())
+    timeout = WaitTimeoutError(
+        "over", ref=REF, last=None, last_error=None, polls=9, elapsed=600.0, age=600.0, timeout=600.0
+    )
+    report.add(outcome(1, status=None, error=timeout, polls=9, elapsed=600.0))
+    report.write(tmp_path / "report.html")
+    html = (tmp_path / "report.html").read_text("utf-8")
+    sections = Page(html).sections
+    assert "2 rows, 1 complete." in html
+    assert sections["Result codes"][-3:] == ["0810", "Document Verified (approved)", "1"]
+    assert sections["Errors"][-3:] == ["pending", "WaitTimeoutError", "1"]
+    assert sections["Slowest"][6:] == [
+        *("1", REF.tag, "pending", "9", "10 min"),
+        *("0", REF.tag, "0000000042", "approved", "3", "42 s"),
+    ]
+    assert sections["Settings"][2:] == ["timeout", "10m", "input", "<in>.csv"]
+    for secret in ("user-secret", "job-secret", "Jane", "<in>"):
+        assert secret not in html
+
+
+def test_nothing_on_the_page_is_fetched_or_run() -> None:
+    """No script, no link, no address but the names of SVG; and a policy that forbids them."""
+    report = Report()
+    for index in range(30):
+        report.add(outcome(index))
+    html = report.html()
+    tags = Page(html).tags
+    assert {tag for tag, _ in tags} & {"script", "link", "img", "a", "iframe", "image", "use"} == set()
+    assert not [name for _, attributes in tags for name in attributes if name.startswith(("on", "href", "src"))]
+    assert set(re.findall(r"\w+://[^\s\"'<)]*", html)) == {"http://www.w3.org/2000/svg"}
+    assert "<!--" not in html
+    assert ("meta", {"http-equiv": "Content-Security-Policy", "content": POLICY}) in tags
+    assert "url(" not in html
+    assert "@import" not in html
+
+
+POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+
+
+def test_an_empty_page() -> None:
+    """A batch without rows is no error."""
+    found = page()
+    assert found.sections == {
+        name: ["None."]
+        for name in ("Outcomes", "Result codes", "Time to completion", "Polls per job", "Errors", "Slowest")
+    }
+    assert "svg" not in {tag for tag, _ in found.tags}
+
+
+def test_the_histograms() -> None:
+    """From the first bar that is not empty to the last; only complete jobs have a time to completion."""
+    found = page(
+        record(seconds=0.5, polls=1),
+        record(seconds=3.0, polls=7),
+        record(seconds=200_000.0, polls=101),
+        record(seconds=2000.0, polls=8, outcome=Ending.PENDING, verdict=None),
+        record(seconds=None, polls=None, outcome=Ending.INVALID, verdict=None),
+    )
+    times = found.sections["Time to completion"]
+    assert {"under 1 s", "1 s to 2 s", "30 s to 1 min", "6 h to 1 d", "1 d or more"} < set(times)
+    assert times.count("1") == 3
+    assert {"1", "2", "6 to 8", "9 to 12", "101 or more"} < set(found.sections["Polls per job"])
+    narrow = page(record(seconds=3.0), record(seconds=7.0)).sections["Time to completion"]
+    assert [text for text in narrow if " to " in text] == ["5 s to 10 s", "2 s to 5 s"]
+
+
+def test_the_slowest_are_ten() -> None:
+    """Slowest first; the earlier row first where they took as long."""
+    found = page(*(record(index=index, seconds=float(index // 2), user_id="u", job_id="j") for index in range(40)))
+    assert [int(text) for text in found.sections["Slowest"][6::5]] == [38, 39, 36, 37, 34, 35, 32, 33, 30, 31]
+
+
+def test_what_is_kept_does_not_grow() -> None:
+    """Neither with the number of rows nor with codes and errors that nobody has heard of."""
+    report = Report()
+
+    def feed(begin: int, end: int) -> None:
+        for index in range(begin, end):
+            report.add_record(record(index=index, result_code=str(index), seconds=float(index % 1000)))
+            report.add_record(record(index=index, outcome=Ending.REFUSED, code=str(index), error="ApiError"))
+
+    feed(0, 2000)
+    tracemalloc.start()
+    feed(2000, 12_000)
+    grown, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert grown < 20_000
+    sections = Page(report.html()).sections
+    assert len([text for text in sections["Errors"] if text == "refused"]) == 40
+    assert sections["Errors"][4:6] == ["other", "11,960"]
+    assert "other" in sections["Result codes"]
+
+
+def test_words_from_outside_are_escaped() -> None:
+    """A code that is no number is not repeated at all."""
+    found = page(record(result_code="<script>"), record(result_code=None), **{"<i>": "&"})
+    assert {"?", "none"} < set(found.sections["Result codes"])
+    assert found.sections["Settings"][2:] == ["<i>", "&"]
+    assert "script" not in {tag for tag, _ in found.tags}
+
+
+def test_a_chart_alone() -> None:
+    """It scales, says what it is, and has its colours from the page."""
+    svg = bars("name", "What it shows", [Bar("a <b>", 3, "var(--approved)"), Bar("c", 0)])
+    assert svg.startswith("<svg")
+    assert 'viewBox="0 0 460 ' in svg
+    assert "What it shows" in svg
+    assert "a &lt;b&gt;" in svg
+    assert "var(--approved)" in svg
+    assert "<script" not in svg
+    assert svg == bars("name", "What it shows", [Bar("a <b>", 3, "var(--approved)"), Bar("c", 0)])
+
+
+def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said at once how to get it, before hours of waiting."""
+    monkeypatch.setitem(sys.modules, "pygal", None)
+    with pytest.raises(ImportError, match=r"pip install 'smilejobs\[report\]'"):
+        Report()
