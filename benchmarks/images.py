@@ -9,7 +9,7 @@ the other core, in alternating rounds, at the same concurrency:
 
 - **bare**: aiohttp gets the links, which it knows already, and reads what comes. Nothing is checked or kept.
 - **bare, to files**: the same, and each picture is written to a file by a thread, without fsync.
-- **images**: `Client.images` of jobs with two pictures each, polls included.
+- **images**: `Client.images` of jobs with three pictures each, polls included.
 - **save_images_many**: the same jobs, polled, and their pictures saved: checked, fsynced, named when whole.
 
 The ratio is that of the pictures per second. Memory: the peak of the resident set at the end of the first tenth of
@@ -40,7 +40,7 @@ import smilejobs
 from smilejobs.sandbox import Sandbox
 
 SIZE = 200_000
-PER_JOB = 2
+PER_JOB = 3
 CONCURRENCY = 50
 PICTURE = b"\x89PNG\r\n\x1a\n" + os.urandom(SIZE - 8)
 
@@ -147,7 +147,8 @@ async def saved(root: str, pictures: int, folder: Path, memory: list[int]) -> No
         done = 0
         async for outcome in outcomes:
             assert outcome.error is None
-            done += len(outcome.paths)
+            assert len(outcome.paths) == PER_JOB
+            done += PER_JOB
             if not memory and done >= pictures // 10:
                 memory.append(peak())
     if len(memory) == 1:

@@ -316,7 +316,7 @@ def tally(total: int | None, endings: Iterable[Ending], earlier: int = 0) -> Tal
 def console(*, terminal: bool) -> Console:
     kind = "xterm" if terminal else "dumb"
     return Console(
-        file=io.StringIO(), force_terminal=terminal, width=80, markup=False, color_system=None, _environ={"TERM": kind}
+        file=io.StringIO(), force_terminal=terminal, width=80, markup=False, soft_wrap=True, color_system=None, _environ={"TERM": kind}
     )
 
 

@@ -77,7 +77,7 @@ async def test_the_quickstart_waits_for_a_verdict() -> None:
 async def test_progress_shows_the_review() -> None:
     """First the provisional answer, then the final one."""
     sandbox = Sandbox()
-    sandbox.submit("user-1", "job-1", upload=1.0, machine=1.0, review=1.5)
+    sandbox.submit("user-1", "job-1", upload=3.0, machine=1.0, review=1.5)
     async with sandbox.serve() as base_url:
         lines = (await run("progress.py", base_url, "user-1", "job-1")).splitlines()
     assert lines[0] == "2314 None to be continued"
