@@ -64,6 +64,7 @@ def bench(session: nox.Session) -> None:
     session.run("python", "benchmarks/fleet.py")
     session.run("python", "benchmarks/notify.py")
     session.run("python", "benchmarks/batch.py")
+    session.run("python", "benchmarks/batch_command.py")
     session.run("python", "benchmarks/sandbox.py")
 
 
@@ -86,3 +87,10 @@ def crash(session: nox.Session) -> None:
     """A batch that is killed a hundred times at random moments, and resumed."""
     session.install(PACKAGE, *group("tests"))
     session.run("pytest", "tests/heavy/test_crash.py", *session.posargs)
+
+
+@nox.session(default=False)
+def images(session: nox.Session) -> None:
+    """500 pictures, saved while their links live for 2 s."""
+    session.install(PACKAGE, *group("tests"))
+    session.run("pytest", "tests/heavy/test_images.py", *session.posargs)

@@ -147,20 +147,18 @@ def test_what_stays_is_not_touched(path: Path) -> None:
 
 def test_a_kill_at_any_byte(path: Path) -> None:
     """What was whole is kept, what was not is cut off, and going on gives every row once."""
+    ends = []
     for index, note in enumerate(NOTES):
         write(path, record(index), note=note, resume=True)
+        ends.append(path.stat().st_size)
     whole = path.read_bytes()
-    ends = [0]
-    for length in range(len(whole) + 1):
+    breaks = [at for at, byte in enumerate(whole) if byte in b"\r\n"]
+    for length in sorted({0, 1, *ends, *(end - 1 for end in ends), *breaks, *range(0, len(whole), 29)}):
         path.write_bytes(whole[:length])
         kept = write(path, resume=True)
-        assert kept == [record(index) for index in range(len(kept))]
-        ends += [length] if len(kept) >= len(ends) else []
-        left = range(len(kept), len(NOTES))
-        write(path, *map(record, left), resume=True)
+        assert kept == [record(index) for index in range(sum(end <= length for end in ends))]
+        write(path, *map(record, range(len(kept), len(NOTES))), resume=True)
         assert [int(each["index"]) for each in rows(path)] == [*range(len(NOTES))]
-    assert len(ends) == len(NOTES) + 1
-    assert ends[-1] == len(whole)
 
 
 def test_a_kill_while_it_is_written_anew(path: Path) -> None:
@@ -220,18 +218,28 @@ def test_a_csv_file_that_an_editor_has_changed(tmp_path: Path) -> None:
         assert path.read_bytes() == data
 
 
-@pytest.mark.parametrize(
-    "line",
-    ["{", "[]", "{}", '{"index": -1}', '{"index": null}', '{"index": []}', "[" * 100_000, "\xff"],
+BROKEN = ("{", "[]", "{}", "[" * 100_000, "\xff")
+WRONG: tuple[dict[str, object], ...] = (
+    {"index": -1},
+    {"index": None},
+    {"index": []},
+    {"index": "x"},
+    {"outcome": "x"},
+    {"submitted_at": "x"},
+    {"seconds": {}},
 )
-def test_rows_that_are_not_ours(tmp_path: Path, line: str) -> None:
+
+
+@pytest.mark.parametrize("bad", [*BROKEN, *WRONG], ids=lambda bad: str(bad)[:20])
+def test_rows_that_are_not_ours(tmp_path: Path, bad: str | dict[str, object]) -> None:
     """A file of other things is no results file."""
     path = tmp_path / "results.jsonl"
-    good = json.dumps(dict.fromkeys(rows_of_a_record(path)) | {"index": 0, "outcome": "complete"})
-    path.write_bytes(f"{good}\n".encode() + line.encode("latin-1") + b"\n")
+    good = dict.fromkeys(rows_of_a_record(path)) | {"index": 0, "outcome": "complete"}
+    line = bad.encode("latin-1") if isinstance(bad, str) else json.dumps({**good, **bad}).encode()
+    path.write_bytes(json.dumps(good).encode() + b"\n" + line + b"\n")
     with pytest.raises(ValueError, match="row 2 of .* is not that of a results file"):
         Journal(path, columns=None, resume=True)
-    assert path.read_bytes().endswith(line.encode("latin-1") + b"\n")
+    assert path.read_bytes().endswith(line + b"\n")
 
 
 def rows_of_a_record(path: Path) -> list[str]:

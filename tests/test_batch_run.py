@@ -148,13 +148,13 @@ async def test_resuming_asks_for_what_is_not_final(path: Path) -> None:
         }
     )
     told: list[Record] = []
-    rows = [row(0), row(1), row(2), row(3), BadRow(index=4, line=6, reason="x")]
-    await run(path, script, rows, told=told)
+    rows = [row(0), row(1), row(2), row(3)]
+    await run(path, script, [*rows, BadRow(index=4, line=6, reason="x")], told=told)
     endings = {each.index: each.outcome for each in told}
     assert endings == {0: "complete", 1: "refused", 2: "pending", 3: "failed", 4: "invalid"}
     again = Script({"job-2": [complete()], "job-3": [complete()], "job-4": [complete()]})
     told = []
-    await run(path, again, [*rows[:4], row(4)], resume=True, told=told)
+    await run(path, again, [*rows, row(4)], resume=True, told=told)
     assert {index: found["outcome"] for index, found in written(path).items()} == {
         0: "complete",
         1: "refused",
@@ -191,7 +191,7 @@ async def test_wrong_credentials_end_the_batch(path: Path) -> None:
     assert sorted(found["outcome"] for found in written(path).values()) == ["failed", "pending"]
 
 
-PERSONAL = {"FullName": "Jane Doe", "DOB": "1990-01-01", "Photo": "base64", "Country": "NG"}
+PERSONAL: dict[str, Any] = {"FullName": "Jane Doe", "DOB": "1990-01-01", "Photo": "base64", "Country": "NG"}
 
 
 async def test_personal_data_on_request_only(path: Path) -> None:

@@ -44,6 +44,7 @@ class Pool(httpx.AsyncBaseTransport):
         return httpx.Response(200, stream=Body(breaks=self.breaks))
 
     async def aclose(self) -> None:
+        await anyio.sleep(0.5)
         self.closed_at = anyio.current_time()
 
 
@@ -82,9 +83,27 @@ async def test_the_connection_that_was_used_last_is_used_first() -> None:
     used = [pool for pool in pools if pool.requests > 1]
     assert [pool.requests for pool in used] == [101]
     assert [pool.closed_at is None for pool in pools].count(True) == 1
-    assert all(pool.closed_at - begun == pytest.approx(75, abs=2) for pool in pools if pool.closed_at is not None)
+    assert all(pool.closed_at - begun == pytest.approx(75, abs=3) for pool in pools if pool.closed_at is not None)
     await connections.aclose()
     assert used[0].closed_at is not None
+
+
+async def test_a_busy_time_after_a_quiet_one() -> None:
+    """Old connections are closed while others are taken into use."""
+    connections = Connections(Made(), 10)
+    for _ in range(3):
+        async with anyio.create_task_group() as tasks:
+            for _ in range(10):
+                tasks.start_soon(ask, connections)
+        await anyio.sleep(100)
+    async with anyio.create_task_group() as tasks:
+        for delay in range(100):
+            tasks.start_soon(ask_after, delay / 10, connections)
+
+
+async def ask_after(delay: float, connections: Connections) -> None:
+    await anyio.sleep(delay)
+    await ask(connections)
 
 
 async def test_there_are_no_more_than_were_asked_for() -> None:

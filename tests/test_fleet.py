@@ -230,7 +230,7 @@ async def test_jobs_are_polled_in_the_order_in_which_they_fall_due() -> None:
     for _, job_id in sorted(polled):
         counts[job_id] += 1
         begun = [count for count in counts.values() if count]
-        assert max(begun) - min(begun) <= 5
+        assert max(begun) - min(begun) <= 1
     assert {outcome.polls for outcome in ended} == {6}
 
 
@@ -602,6 +602,145 @@ async def test_an_outcome_in_a_log_says_nothing_about_the_person() -> None:
     assert JobRef("user-1", "job-0").tag in repr(outcome)
 
 
+async def test_a_poll_under_way_is_not_cut_short_while_the_consumer_is_slow() -> None:
+    """The clock of the timeouts stands still at once, also for what has been sent."""
+    script = Script({"job-0": [complete(delay=6)], **{f"job-{index}": [complete()] for index in range(1, 40)}})
+    ended = []
+    async with script.client(rate=None) as client, client.wait_many(refs(40), timeout=5, concurrency=4) as outcomes:
+        async for outcome in outcomes:
+            if not ended:
+                await anyio.sleep(100)
+            ended.append(outcome)
+    assert [outcome.error for outcome in ended] == [None] * 40
+
+
+async def test_a_deadline_goes_on_when_the_consumer_does() -> None:
+    """What is left of the timeout after standing still is still a limit."""
+    script = Script({"job-0": [complete(delay=25)], **{f"job-{index}": [complete()] for index in range(1, 9)}})
+    ended = {}
+    async with script.client(rate=None) as client, client.wait_many(refs(9), timeout=10, concurrency=2) as outcomes:
+        async for outcome in outcomes:
+            if not ended:
+                await anyio.sleep(12)
+            ended[outcome.index] = outcome
+    assert isinstance(ended.pop(0).error, smilejobs.WaitTimeoutError)
+    assert {outcome.error for outcome in ended.values()} == {None}
+
+
+@pytest.mark.parametrize("anyio_backend", [virtual_clock("asyncio")])
+async def test_an_input_that_is_cancelled_by_itself(anyio_backend: object) -> None:
+    """A future that somebody else has cancelled does not leave the iteration waiting for ever."""
+
+    async def read() -> AsyncIterator[JobRef]:
+        yield JobRef("user-1", "job-0")
+        await anyio.sleep(1)
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        future.cancel()
+        await future
+
+    async with scripts(1, [complete()]).client() as client, client.wait_many(read()) as outcomes:
+        assert (await anext(outcomes)).index == 0
+        with pytest.raises(RuntimeError, match="cancelled by itself"):
+            await anext(outcomes)
+
+
+async def test_a_clock_that_raises_costs_no_connection() -> None:
+    """The error of the caller's own `now` comes out, and the client goes on."""
+    broken = True
+
+    def now() -> Any:
+        if broken:
+            raise ZeroDivisionError
+        return EPOCH
+
+    script = scripts(1, [complete()])
+    async with script.client(max_connections=1, now=now) as client:
+        async with client.wait_many(refs(1)) as outcomes:
+            with pytest.raises(ZeroDivisionError):
+                await anext(outcomes)
+        broken = False
+        await client.job_status("user-1", "job-0")
+
+
+async def test_an_error_of_the_block_beats_its_cancellation() -> None:
+    """As it does with a plain task group."""
+
+    async def fail(client: smilejobs.Client) -> None:
+        async with client.wait_many(refs(1)) as outcomes:
+            try:
+                await everything(outcomes)
+            finally:
+                raise ValueError("mine")
+
+    async with Script({"job-0": itertools.repeat(pending())}).client() as client:
+        with pytest.raises(ValueError, match="mine"), anyio.move_on_after(3):
+            await fail(client)
+
+
+async def test_errors_that_were_absorbed_keep_no_answers() -> None:
+    """Nothing of a poll that failed is alive but its error."""
+    script = Script({"job-0": itertools.repeat(not_found())})
+    seen: list[smilejobs.Event] = []
+    async with script.client(hooks=[seen.append]) as client, client.wait_many(refs(1)) as outcomes:
+        await anyio.sleep(10)
+        errors = [event.error for event in seen if isinstance(event, smilejobs.PollFailed)]
+        assert len(errors) > 5
+        assert {error.__traceback__ for error in errors} == {None}
+        del outcomes
+
+
+class Cursor:
+    """An async iterable whose iterator is a generator."""
+
+    closed = False
+
+    async def __aiter__(self) -> AsyncIterator[JobRef]:
+        try:
+            for ref in itertools.cycle(refs(100)):
+                yield ref
+        finally:
+            self.closed = True
+
+
+async def test_every_kind_of_generator_is_closed() -> None:
+    """Also one that an object returns, and one that is not async."""
+    closed = False
+
+    def read() -> Iterator[JobRef]:
+        nonlocal closed
+        try:
+            yield from itertools.cycle(refs(100))
+        finally:
+            closed = True
+
+    cursor = Cursor()
+    for jobs in (cursor, read()):
+        async with (
+            Script({f"job-{index}": itertools.repeat(complete()) for index in range(100)}).client() as client,
+            client.wait_many(jobs) as outcomes,
+        ):
+            await anext(outcomes)
+    assert (cursor.closed, closed) == (True, True)
+
+
+async def test_the_size_of_an_input_is_taken_once() -> None:
+    """An input that is used up by reading does not make the end seem near."""
+
+    class Queue(list[JobRef]):
+        def __iter__(self) -> Iterator[JobRef]:
+            while self:
+                yield self.pop()
+
+    seen: list[Progress] = []
+    script = scripts(100, [complete()])
+    async with (
+        script.client(rate=10) as client,
+        client.wait_many(Queue(refs(100)), on_progress=seen.append) as outcomes,
+    ):
+        await everything(outcomes)
+    assert seen[9].eta == pytest.approx(8, abs=1.5)
+
+
 GOES_ON: dict[str, Reply | Exception] = {
     "pending": pending(),
     "not found": not_found(),
@@ -620,6 +759,7 @@ ENDS: dict[str, Reply | Exception] = {
     "2310": refused("2310"),
 }
 BRAKES = {"429", "429 and 7 s"}
+TROUBLE = {"502", "2301", "cut"}
 
 
 @given(
@@ -662,7 +802,7 @@ def test_one_job_of_many_ends_as_it_would_alone(
     expected = anyio.run(alone, backend=name, backend_options=options)
     random.seed(seed)
     got = anyio.run(one_of_many, backend=name, backend_options=options)
-    if BRAKES.isdisjoint(names[0]):
+    if BRAKES.isdisjoint(names[0]) and sum(each in TROUBLE for each in names[0]) < 5:
         assert got[0] == pytest.approx(expected[0])
         assert without_timestamp(got[1]) == without_timestamp(expected[1])
     elif timeout is None:

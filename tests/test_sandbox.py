@@ -298,6 +298,7 @@ async def test_machine_results_take_seconds() -> None:
         ({"picture_bytes": 2**30}, ValueError, "picture_bytes"),
         ({"picture_bytes": True}, TypeError, "picture_bytes"),
         ({"max_skew": -1}, ValueError, "max_skew"),
+        ({"max_skew": 1e300}, ValueError, "max_skew must be at most ten years"),
         ({"machine": -1}, ValueError, "machine"),
         ({"machine": timedelta(days=4000)}, ValueError, "machine must be at most ten years"),
         ({"review": "never"}, TypeError, "review"),

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from functools import partial
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -399,6 +400,7 @@ def test_where_callbacks_may_go(url: str) -> None:
         "file:///etc/passwd",
         "localhost/callback",
         "http://[::1/",
+        "http://localhost/" + "x" * 65_536,
         "",
     ],
 )
@@ -468,6 +470,20 @@ async def test_a_url_beyond_this_machine_is_refused_at_the_submission() -> None:
     assert not sandbox.jobs
     allowing = Sandbox(now=virtual_now, allow_callbacks_to={"example.com"})
     allowing.submit("user-1", "job-1", callback_url="https://example.com/callback")
+
+
+async def test_after_a_restart_no_more_is_allowed_than_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A callback that a former run would have sent elsewhere is not sent; the sandbox goes on."""
+    state = tmp_path / "sandbox.state"
+    former = Sandbox(now=virtual_now, state=state, allow_callbacks_to={"example.com"})
+    ref = former.submit("user-1", "job-1", machine=10, callback_url="https://example.com/callback")
+    receiver = Receiver()
+    async with receiver.client() as http_client, Sandbox(now=virtual_now, state=state, callback_client=http_client):
+        await anyio.sleep(20)
+    assert not receiver.seen
+    assert f"the callbacks of job {ref.tag} are not sent: callback_url must be on this machine" in caplog.text
 
 
 class TestOverSockets:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -133,6 +134,8 @@ async def test_the_button_ends_a_review(sandbox: Sandbox, outcome: str, verdict:
         (b"smile_job_id=0000000001&outcome=0814", 400),
         (b"smile_job_id=0000000001&outcome=approved&outcome=rejected", 400),
         (b"smile_job_id=0000000002&outcome=approved", 409),
+        (b"smile_job_id=0000000001&smile_job_id=nothing", 400),
+        (b"outcome=approved&outcome=rejected", 400),
         (b"\xff", 400),
         (b"a&" * 3000, 400),
         (b"&".join([b"a=1"] * 9), 400),
@@ -177,6 +180,8 @@ async def test_only_its_own_page_ends_a_review(sandbox: Sandbox, headers: dict[s
         ("LOCALHOST", 200),
         ("evil.example", 403),
         ("localhost.evil.example", 403),
+        ("[::1].evil.example", 403),
+        ("evil@localhost", 403),
         ("192.168.0.7", 403),
         ("", 403),
         ("[", 403),
@@ -231,3 +236,17 @@ async def test_polls_of_a_job_that_there_is_not(sandbox: Sandbox) -> None:
             await client.job_status("user-1", "job-1")
     assert sandbox.polls(JobRef("user-1", "job-1")) == 1
     assert (await get(sandbox, "/sandbox/jobs")).json() == []
+
+
+async def test_a_review_that_cannot_be_kept_goes_on(tmp_path: Path) -> None:
+    """The page says so, and the button still works when the state can be written again."""
+    state, away = tmp_path / "sandbox.state", tmp_path / "away"
+    sandbox = Sandbox(now=virtual_now, state=state)
+    ref = sandbox.submit("user-1", "job-1", machine=0, review="open")
+    state.rename(away)
+    state.mkdir()
+    assert await end(sandbox) == 503
+    assert sandbox.jobs[ref].stage(EPOCH) is Stage.UNDER_REVIEW
+    state.rmdir()
+    away.rename(state)
+    assert await end(sandbox) == 303

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import re
 import signal
 import socket
 from urllib.parse import urlsplit
@@ -123,6 +124,27 @@ async def test_a_port_that_is_taken_is_an_os_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener, pytest.raises(OSError, match="in use"):
         async with Sandbox().serve(port=listener.getsockname()[1]):
             pytest.fail("there is somebody else at this port")
+
+
+@pytest.mark.parametrize(
+    ("host", "said"),
+    [
+        ("", "host must not be empty; to listen at every address of this machine, say so: 0.0.0.0 or ::"),
+        ("\u00e4..b", "cannot listen at host '\u00e4..b', port 0: "),
+    ],
+)
+async def test_a_host_that_can_not_be_listened_at_is_an_os_error(host: str, said: str) -> None:
+    """None at all, which a socket would take for every address there is, or no name of a host."""
+    with pytest.raises(OSError, match=re.escape(said)):
+        async with Sandbox().serve(host=host):
+            pytest.fail("it listens")
+
+
+async def test_a_port_that_there_is_not_is_an_os_error() -> None:
+    """It has sixteen bits."""
+    with pytest.raises(OSError, match="port 65536"):
+        async with Sandbox().serve(port=65_536):
+            pytest.fail("it listens")
 
 
 @pytest.mark.parametrize(

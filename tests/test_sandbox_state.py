@@ -1,22 +1,51 @@
 """The state of a sandbox in a file: a restart goes on, also after a sudden end."""
 
+import json
 import signal
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import anyio
+import httpx
 import pytest
 
 from smilejobs import JobRef, Verdict
 from smilejobs.sandbox import WEATHERS, Job, Lognormal, Sandbox, Stage, Weather
+from smilejobs.sandbox.answers import ConnectionCutError
+from smilejobs.sandbox.links import presign
 from smilejobs.sandbox.state import State
+from smilejobs.settings import Credentials
 from smilejobs.testing import EPOCH, virtual_now
+from smilejobs.wire.signature import format_timestamp, sign
 
 pytestmark = pytest.mark.anyio
+
+BASE = "https://localhost/v1"
+CREDENTIALS = Credentials("085", "sandbox-key")
+PICTURE = "/images/0000000001/SID_Preview_Full.png"
+LINK = f"https://localhost{PICTURE}?" + presign("sandbox-key", "localhost", PICTURE, at=EPOCH, lifetime=900)
+
+
+def block(path: Path) -> None:
+    """Make it a place that cannot be written."""
+    path.unlink()
+    path.mkdir()
+
+
+def unblock(path: Path) -> None:
+    path.rmdir()
+    State(path)
+
+
+def poll(user_id: str, job_id: str) -> bytes:
+    timestamp = format_timestamp(EPOCH)
+    proof = {"partner_id": "085", "timestamp": timestamp, "signature": sign(CREDENTIALS, timestamp)}
+    return json.dumps({**proof, "user_id": user_id, "job_id": job_id, "image_links": True}).encode()
 
 
 @pytest.fixture
@@ -64,6 +93,105 @@ async def test_changes_are_kept(path: Path) -> None:
     assert second.jobs[third].smile_job_id == "0000000003"
     with pytest.raises(ValueError, match="already"):
         second.submit("user-1", "late")
+
+
+async def test_the_dice_go_on_after_a_restart(path: Path) -> None:
+    """What happens to the fourth poll of a job, or fetch of a picture, does not depend on a restart before it."""
+    weather = Weather(respelled=0.5, system_errors=0.3, too_many=0.3, cut_pictures=0.5)
+
+    async def asked(sandbox: Sandbox) -> list[object]:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=sandbox.app)) as browser:
+            answers: list[object] = []
+            for user_id, name in (("user-1", "job-1"), ("nobody", "\0")) * 4:
+                answer = await browser.post(f"{BASE}/job_status", content=poll(user_id, name))
+                answers.append((answer.status_code, answer.content))
+            for _ in range(4):
+                try:
+                    answers.append((await browser.get(LINK)).content)
+                except ConnectionCutError:
+                    answers.append(None)
+            return answers
+
+    def opened_in(weather: Weather, where: Path | None) -> Sandbox:
+        return Sandbox(state=where, weather=weather, now=virtual_now, link_lifetime=900)
+
+    once = opened_in(weather, None)
+    once.submit("user-1", "job-1", machine=0)
+    expected = [await asked(once), await asked(once)]
+    assert expected[0] != expected[1]
+    first = opened_in(weather, path)
+    first.submit("user-1", "job-1", machine=0)
+    found = [await asked(first)]
+    second = opened_in(weather, path)
+    assert second.polls(JobRef("user-1", "job-1")) == second.polls(JobRef("nobody", "\0")) == 4
+    found.append(await asked(second))
+    assert found == expected
+
+
+async def test_polls_and_pictures_that_cannot_be_counted(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """They are refused as a fault that passes; nothing is counted, and the log says why."""
+    sandbox = opened(path)
+    ref = sandbox.submit("user-1", "job-1", machine=0)
+    block(path)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=sandbox.app)) as browser:
+        answer = await browser.post(f"{BASE}/job_status", content=poll("user-1", "job-1"))
+        assert (answer.status_code, answer.json()["code"]) == (400, "2301")
+        picture = await browser.get(LINK)
+        assert (picture.status_code, "<Code>ServiceUnavailable</Code>" in picture.text) == (503, True)
+        unblock(path)
+        assert (await browser.get(LINK)).status_code == 200
+    assert sandbox.polls(ref) == 0
+    assert "sandbox.state cannot be used" in caplog.text
+
+
+def test_two_sandboxes_do_not_overwrite_each_other(path: Path) -> None:
+    """The second one to give a number to a job is told; what the first one has kept stays."""
+    first, second = Sandbox(state=path), Sandbox(state=path)
+    first.submit("user-1", "job-1")
+    for ids in (("user-1", "job-2"), ("user-2", "job-1")):
+        with pytest.raises(OSError, match="is used by another sandbox too"):
+            second.submit(*ids)
+    assert not second.jobs
+    assert list(Sandbox(state=path).jobs) == [JobRef("user-1", "job-1")]
+
+
+@pytest.mark.parametrize("version", [0, 1])
+def test_a_database_of_something_else_is_left_alone(path: Path, version: int) -> None:
+    """Whatever version it says that it has."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE other (key TEXT)")
+        connection.execute(f"PRAGMA user_version = {version}")
+    before = path.read_bytes()
+    with pytest.raises(OSError, match="or of something else"):
+        Sandbox(state=path)
+    assert path.read_bytes() == before
+
+
+def test_a_name_that_means_something_to_sqlite_is_a_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no state in memory, and none that depends on where the process goes."""
+    monkeypatch.chdir(path.parent)
+    sandbox = Sandbox(state=":memory:")
+    monkeypatch.chdir("/")
+    sandbox.submit("user-1", "job-1")
+    assert Sandbox(state=path.parent / ":memory:").jobs
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE job SET body = json_set(body, '$.job_type', 3)",
+        "UPDATE job SET body = json_set(body, '$.result_code', '9999')",
+        "INSERT INTO poll VALUES ('', '', 1)",
+        "INSERT INTO fetch VALUES ('/', 'often')",
+    ],
+)
+def test_a_row_that_can_never_be_right_says_so(path: Path, change: str) -> None:
+    """At once, and not when somebody asks for it."""
+    Sandbox(state=path).submit("user-1", "job-1")
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute(change)
+    with pytest.raises(OSError, match=r"sandbox\.state cannot be read"):
+        Sandbox(state=path)
 
 
 async def test_what_is_refused_is_not_kept(path: Path) -> None:

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx
 import pytest
 
@@ -120,6 +121,26 @@ class TestTheSandbox:
             assert url.startswith(base_url.removesuffix("v1"))
             assert (await http_client.get(url)).status_code == 200
         assert status.verdict is Verdict.APPROVED
+
+    async def test_who_does_not_shake_hands_does_not_hold_up_the_end(self) -> None:
+        """It is hung up on at once, whether it is silent or has begun."""
+        async with Sandbox().serve(tls=True) as base_url:
+            port = int(base_url.removesuffix("/v1").rpartition(":")[2])
+            silent, begun = [await anyio.connect_tcp("127.0.0.1", port) for _ in range(2)]
+            await begun.send(bytes.fromhex("16030100c8010000c4"))
+            await anyio.sleep(0.1)
+            started = anyio.current_time()
+        assert anyio.current_time() - started < 2
+        async with silent, begun:
+            for stream in (silent, begun):
+                with anyio.fail_after(2), pytest.raises(anyio.EndOfStream):
+                    await stream.receive()
+
+    async def test_a_host_that_no_certificate_can_name(self) -> None:
+        """It can never be right, and the text names it."""
+        with pytest.raises(ValueError, match="tls: there can be no certificate for '127.0.0.1', 'a host'"):
+            async with Sandbox().serve(tls=["a host"]):
+                pytest.fail("there is such a certificate")
 
     async def test_a_client_that_does_not_know_it_does_not_trust_it(self) -> None:
         """That is no failure that passes."""

@@ -290,6 +290,33 @@ async def test_a_zip_finds_its_job_after_a_restart(tmp_path: Path) -> None:
     assert status.result.result_code == "0811"
 
 
+@pytest.mark.parametrize("what", ["register", "receive"])
+async def test_a_state_that_cannot_be_written_is_a_fault_that_passes(
+    what: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The answer is the vendor's word for it, the log says why, and the same request succeeds later."""
+    state, away = tmp_path / "jobs.db", tmp_path / "away.db"
+    sandbox = Sandbox(now=virtual_now, state=state)
+    async with opened(sandbox) as http_client:
+        url = await registered(http_client) if what == "receive" else ""
+        state.rename(away)
+        state.mkdir()
+        if what == "register":
+            answer = await http_client.post("/v1/upload", json=registration())
+            assert (answer.status_code, answer.json()["code"]) == (400, "2201")
+            assert not sandbox.jobs
+        else:
+            answer = await http_client.put(url, content=zipped(info_json()))
+            assert (answer.status_code, "<Code>ServiceUnavailable</Code>" in answer.text) == (503, True)
+            assert sandbox.jobs[JobRef("user-1", "job-1")].uploaded_at is None
+        assert "jobs.db cannot be used" in caplog.text
+        state.rmdir()
+        away.rename(state)
+        url = url or await registered(http_client)
+        assert (await http_client.put(url, content=zipped(info_json()))).status_code == 200
+        assert (await client_of(http_client).wait("user-1", "job-1")).verdict is Verdict.APPROVED
+
+
 async def test_a_zip_that_is_too_large_is_not_read_to_its_end() -> None:
     """The store says so, and the job has no zip."""
     sandbox = Sandbox(now=virtual_now)
@@ -529,6 +556,8 @@ def packed(method: int) -> bytes:
         (zipped(files={str(number): b"" for number in range(1000)}), "too many files"),
         (packed(zipfile.ZIP_STORED).replace(b"python", b"pYthon"), "cannot be read"),
         (zipped(b""), "empty"),
+        (zipped(b'{"images":[' + b"[]," * 50_001 + b"0]}"), "holds too much"),
+        (zipped(b'{"images":[' + b"{}," * 50_001 + b"0]}"), "holds too much"),
         (b"PK\x05\x06" + bytes(18), "empty"),
     ],
 )

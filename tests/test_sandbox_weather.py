@@ -96,6 +96,8 @@ def test_a_share_is_from_0_to_1(name: str, value: object, error: type[Exception]
         ({"rate": 0}, ValueError, "rate"),
         ({"rate": True}, TypeError, "rate"),
         ({"retry_after": -1}, ValueError, "retry_after"),
+        ({"retry_after": 1e12}, ValueError, "retry_after must be at most ten years"),
+        ({"slow": 1e12}, ValueError, "slow must be at most ten years"),
         ({"slow": float("inf")}, ValueError, "slow"),
         ({"respellings": ["code_as_int", "in_red"]}, ValueError, "in_red; there are: other_refusal"),
         ({"too_many": 0.6, "cuts": 0.6}, ValueError, "together"),

@@ -154,6 +154,24 @@ async def test_everybody_who_waits_is_woken() -> None:
     assert script.polls["other"][1].at - script.polls["other"][0].at == pytest.approx(20)
 
 
+async def test_several_jobs_are_woken_at_once() -> None:
+    """Notifications of one moment are all heard, and what the woken jobs leave behind in the queue is cleared away."""
+    refs = [JobRef("user-1", f"job-{index}") for index in range(400)]
+    script = Script({ref.job_id: [pending(), complete()] for ref in refs})
+    async with (
+        script.client(rate=None) as client,
+        client.wait_many(refs, pace=Pace(min=250, max=250, jitter=0), concurrency=2) as outcomes,
+    ):
+        await anyio.sleep(20)
+        for ref in refs[1:]:
+            client.notify(ref)
+        ended = [(await anext(outcomes)).ref for _ in refs[1:]]
+        assert anyio.current_time() - script.polls["job-0"][0].at < 30
+        assert set(ended) == set(refs[1:])
+        assert (await anext(outcomes)).ref == refs[0]
+    assert {len(polls) for polls in script.polls.values()} == {2}
+
+
 async def test_nobody_waits() -> None:
     """That is fine, before the first poll, after the last, and for a job that is unknown."""
     script = Script({"job-1": [complete()]})

@@ -8,11 +8,11 @@ job's timeout runs.
 
 import math
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sized
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Generator, Iterable, Mapping, Sized
+from contextlib import aclosing, asynccontextmanager, closing, nullcontext
 from datetime import datetime
 from functools import partial
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from sys import intern
 from types import MappingProxyType
 from typing import Self
@@ -160,6 +160,8 @@ class Fleet:
         self._heap: list[tuple[float, int, _Entry]] = []
         self._entries: dict[JobRef, _Entry] = {}
         self._notified: set[JobRef] = set()
+        self._cuts: dict[anyio.CancelScope, float] = {}
+        self._total = len(refs) if isinstance(refs, Sized) else None
         self._brake = Brake(max_hint=terms.max_hint)
         self._outcomes: deque[Outcome] = deque()
         self._started = 0.0
@@ -191,16 +193,20 @@ class Fleet:
         self._lead = anyio.Lock(fast_acquire=True)
         self._scope = anyio.CancelScope()
         error: BaseException | None = None
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._run)
-            try:
-                yield self
-            except anyio.get_cancelled_exc_class():
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._run)
+                try:
+                    yield self
+                except anyio.get_cancelled_exc_class():
+                    raise
+                except BaseException as of_the_block:  # noqa: BLE001  # raised below, where no group wraps it
+                    error = of_the_block
+                finally:
+                    self._end()
+        except anyio.get_cancelled_exc_class():
+            if error is None:
                 raise
-            except BaseException as of_the_block:  # noqa: BLE001  # raised below, where no group wraps it
-                error = of_the_block
-            finally:
-                self._end()
         if error is not None:
             raise error
 
@@ -215,8 +221,9 @@ class Fleet:
             if self._over:
                 raise StopAsyncIteration
             await self._news.wait()
-        self._taken.set()
-        return self._outcomes.popleft()
+        outcome = self._outcomes.popleft()
+        self._go_on()
+        return outcome
 
     async def _run(self) -> None:
         with self._scope, self._wakeups.listening(self._wake):
@@ -231,6 +238,12 @@ class Fleet:
         """Let an error end the batch; the iteration raises it, bare, after the outcomes that are known."""
         try:
             await work()
+        except anyio.get_cancelled_exc_class():
+            if not self._scope.cancel_called:
+                # By nobody who cancels the batch: a task group takes that for an end like any other.
+                self._error = self._error or RuntimeError("something that the batch waited for was cancelled by itself")
+                self._end()
+            raise
         except Exception as error:  # noqa: BLE001  # see above
             self._error = self._error or error
             self._end()
@@ -249,22 +262,19 @@ class Fleet:
     # The input
 
     async def _feed(self) -> None:
-        refs = self._refs
-        if isinstance(refs, AsyncGenerator):
-            async with aclosing(refs):
-                await self._feed_from(refs)
-        elif isinstance(refs, AsyncIterable):
-            await self._feed_from(refs)
+        if isinstance(self._refs, AsyncIterable):
+            refs = aiter(self._refs)
+            async with aclosing(refs) if isinstance(refs, AsyncGenerator) else nullcontext():
+                async for ref in refs:
+                    await self._admit(ref)
         else:
-            for ref in refs:
-                await self._admit(ref)
+            items = iter(self._refs)
+            with closing(items) if isinstance(items, Generator) else nullcontext():
+                for ref in items:
+                    await self._admit(ref)
         self._input_ended = True
         if not self._entries:
             self._complete()
-
-    async def _feed_from(self, refs: AsyncIterable[JobRefLike]) -> None:
-        async for ref in refs:
-            await self._admit(ref)
 
     async def _admit(self, item: JobRefLike) -> None:
         """Take a job in, and wait until there is room for another.
@@ -303,7 +313,11 @@ class Fleet:
             await self._until_due()
             await self._exchange.take_turn()
             began = anyio.current_time()
-            taken = self._pop(began)
+            try:
+                taken = self._pop(began)
+            except BaseException:
+                self._exchange.end_turn()
+                raise
             if taken is not None:
                 entry, late = taken
                 return entry, began, late
@@ -311,8 +325,8 @@ class Fleet:
 
     async def _until_due(self) -> None:
         while True:
-            if len(self._outcomes) >= self._concurrency:
-                await self._stand_still()
+            while self._still_since is not None:
+                await self._taken.wait()
             real_now = anyio.current_time()
             while self._notified:
                 self._bring_forward(self._notified.pop(), self._instant(real_now))
@@ -322,12 +336,22 @@ class Fleet:
             with anyio.move_on_after(min(delay, self._until_deadline(real_now))):
                 await self._changed.wait()
 
-    async def _stand_still(self) -> None:
-        self._still_since = anyio.current_time()
-        while len(self._outcomes) >= self._concurrency:
-            await self._taken.wait()
-        self._stood_still += anyio.current_time() - self._still_since
-        self._still_since = None
+    def _stand_still(self) -> None:
+        """Stop the clock when the consumer has more than it takes; what is under way may take as long as it likes."""
+        if self._still_since is None and len(self._outcomes) >= self._concurrency:
+            self._still_since = anyio.current_time()
+            for scope in self._cuts:
+                scope.deadline = math.inf
+            self._changed.set()
+
+    def _go_on(self) -> None:
+        if self._still_since is not None and len(self._outcomes) < self._concurrency:
+            real_now = anyio.current_time()
+            self._stood_still += real_now - self._still_since
+            self._still_since = None
+            for scope, deadline in self._cuts.items():
+                scope.deadline = deadline + self._stood_still
+            self._taken.set()
 
     def _wake(self, ref: JobRef) -> None:
         if ref in self._entries:
@@ -341,6 +365,9 @@ class Fleet:
         due = wake(entry, now)
         if entry.due is not None and due < entry.due:
             self._push(entry, due)
+            if len(self._heap) > 2 * len(self._entries) + self._concurrency:
+                self._heap = [place for place in self._heap if place[0] == place[2].due]
+                heapify(self._heap)
 
     def _delay(self, real_now: float) -> float:
         """Seconds until something is due and may be polled."""
@@ -402,10 +429,10 @@ class Fleet:
             if left > self._exchange.longest_poll:
                 observation = await self._ask(entry, began, late)
             else:
-                with anyio.move_on_after(left):
-                    observation = await self._ask(entry, began, late)
+                observation = await self._ask_until(began + left, entry, began, late)
         except SmileJobsError as error:
-            observation = error
+            # Its traceback would keep the frames of the poll, and with them the whole answer.
+            observation = error.with_traceback(None)
         real_now = anyio.current_time()
         now = self._instant(real_now)
         if observation is None:
@@ -429,6 +456,17 @@ class Fleet:
             entry.ref, image_links=self._image_links, history=self._history, wait=entry, began=began, late=late
         )
 
+    async def _ask_until(self, real_deadline: float, entry: _Entry, began: float, late: float) -> JobStatus | None:
+        """Ask, up to a deadline that is put off while the clock stands still."""
+        deadline = math.inf if self._still_since is not None else real_deadline
+        with anyio.CancelScope(deadline=deadline) as scope:
+            self._cuts[scope] = real_deadline - self._stood_still
+            try:
+                return await self._ask(entry, began, late)
+            finally:
+                del self._cuts[scope]
+        return None
+
     def _finish(self, entry: _Entry, decision: Done | GiveUp, now: float) -> None:
         """Report the job for every time that the input named it.
 
@@ -448,6 +486,8 @@ class Fleet:
             self._done += end.error is None
             self._failed += end.error is not None
         del self._entries[entry.ref]
+        entry.last = entry.last_error = None  # its place in the heap may outlive it
+        self._stand_still()
         self._news.set()
         self._room.set()
         if self._input_ended and not self._entries:
@@ -470,7 +510,7 @@ class Fleet:
 
     def _progress(self) -> Progress:
         now = anyio.current_time()
-        total = len(self._refs) if isinstance(self._refs, Sized) else self._read if self._input_ended else None
+        total = self._read if self._input_ended else self._total
         ended = self._done + self._failed
         left = None if total is None or not ended else (total - ended) / ended * (self._instant(now) - self._started)
         return Progress(

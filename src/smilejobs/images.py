@@ -572,6 +572,7 @@ class SavingMany:
         folder: Where to.
         total: How many jobs there are, if that is known.
         concurrency: For how many jobs pictures are fetched at once.
+        polling: How far the fleet is at the beginning.
         on_progress: Told every 0.2 s, and at the end.
     """
 
@@ -582,6 +583,7 @@ class SavingMany:
         *,
         total: int | None,
         concurrency: int,
+        polling: "Progress",
         on_progress: "Callable[[Progress], None] | None",
     ) -> None:
         self._gallery = gallery
@@ -589,7 +591,7 @@ class SavingMany:
         self._total = total
         self._concurrency = concurrency
         self._on_progress = on_progress
-        self._polling: Progress | None = None
+        self._polling = polling
         self._done = 0
         self._failed = 0
         self._error: Exception | None = None
@@ -686,8 +688,6 @@ class SavingMany:
 
     async def _tell_once(self, on_progress: "Callable[[Progress], None]") -> None:
         polling = self._polling
-        if polling is None:
-            return
         ended = self._done + self._failed
         elapsed = anyio.current_time() - self._started
         on_progress(

@@ -448,6 +448,7 @@ class Connections(httpx.AsyncBaseTransport):
         self._idle: deque[tuple[float, httpx.AsyncBaseTransport]] = deque()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request over the connection that was used last, or a new one."""
         if self._free is None:
             self._free = anyio.Semaphore(self._max_connections, fast_acquire=True)
         await self._free.acquire()
@@ -463,6 +464,7 @@ class Connections(httpx.AsyncBaseTransport):
         return response
 
     async def aclose(self) -> None:
+        """Close them all."""
         for connection in tuple(self._all):
             await connection.aclose()
 
@@ -471,7 +473,7 @@ class Connections(httpx.AsyncBaseTransport):
         now = anyio.current_time()
         self._idle.append((now, connection))
         self._release()
-        while self._idle[0][0] < now - _KEEPALIVE:
+        while self._idle and self._idle[0][0] < now - _KEEPALIVE:  # others may take them meanwhile
             await self._close(self._idle.popleft()[1])
 
     async def drop(self, connection: httpx.AsyncBaseTransport) -> None:
@@ -492,9 +494,7 @@ class Connections(httpx.AsyncBaseTransport):
 class _Returning(httpx.AsyncByteStream):
     """The body of an answer; once it is closed, its connection can be used again."""
 
-    def __init__(
-        self, stream: httpx.AsyncByteStream, connection: httpx.AsyncBaseTransport, owner: Connections
-    ) -> None:
+    def __init__(self, stream: httpx.AsyncByteStream, connection: httpx.AsyncBaseTransport, owner: Connections) -> None:
         self._stream = stream
         self._connection = connection
         self._owner = owner

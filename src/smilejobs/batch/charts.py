@@ -4,6 +4,7 @@ pygal is pure Python, small, kept since 2012, and writes SVG whose colours are C
 them, and dark mode needs no second drawing. It is not typed, and adds a script for its tooltips; both end here.
 """
 
+import sys
 from collections.abc import Sequence
 from xml.etree.ElementTree import Comment, tostring
 
@@ -38,9 +39,11 @@ def check_library() -> None:
         ImportError: The extra ``report`` is not installed.
     """
     try:
-        import pygal  # noqa: F401  # only whether it is there
+        import pygal
     except ImportError:
         raise ImportError("the report needs pygal: pip install 'smilejobs[report]'") from None
+    # It hooks itself into all imports, for charts in modules of their own, with a hook that Python warns of.
+    sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, pygal.PluginImportFixer)]
 
 
 def bars(name: str, title: str, rows: Sequence[Bar]) -> str:

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Itera
 from functools import partial
 
 from anyio import to_thread
-from attrs import define, field, fields
+from attrs import define, evolve, field, fields
 
 from smilejobs.batch.journal import Journal
 from smilejobs.batch.records import Ending, Record, record_of
@@ -100,8 +100,8 @@ class Run:
     def _admit(self, row: Row | BadRow) -> tuple[JobRef, ...]:
         """Return the job of a row, if it is to be asked for."""
         if isinstance(row, BadRow):
-            why = {"error": "ValueError", "error_text": row.reason}
-            self._write(Record(index=row.index, line=row.line, outcome=Ending.INVALID, **why))
+            known = Record(index=row.index, line=row.line, outcome=Ending.INVALID)
+            self._write(evolve(known, error="ValueError", error_text=row.reason))
             self.on_bad_row(row)
             return ()
         if self.journal.holds(row):

@@ -51,7 +51,7 @@ def doctor() -> None:
     out = console()
     with exit_on(ValueError, ExitCode.USAGE):
         arguments = arguments_from(os.environ)
-    url = arguments["base_url"] if "base_url" in arguments else HOSTS[arguments["environment"]]
+    url = arguments.get("base_url") or HOSTS[str(arguments.get("environment"))]
     out.print(f"ok     variables  partner {arguments['partner_id']} asks {url}")
 
     async def examine() -> bool:

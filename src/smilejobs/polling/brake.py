@@ -3,7 +3,7 @@
 The curve is that of CUBIC, the congestion control of TCP (RFC 9438), for polls per second in the place of bytes in
 flight: back to the speed of the last brake quickly, long and slowly about there, and quickly beyond if nothing happens.
 After a brake that had to halve the speed, because it came too soon or because nothing works any more, nobody knows what
-the API can do: then the speed doubles every second instead.
+the API can do: then a poll a second asks whether it is well, and once it is the speed doubles every second.
 It is the speed that is halved, and with it the number of polls in flight; where an answer takes a few milliseconds, a
 single connection can ask more often than an API allows, and fewer connections would be no brake.
 """
@@ -72,6 +72,7 @@ class Brake:
     max_hint: float = 300.0
     _ceiling: float = math.inf
     _remaining: float = 1.0
+    _well_since: float | None = None
     _braked_at: float = -math.inf
     _resumes_at: float = -math.inf
     _next: float = -math.inf
@@ -105,6 +106,8 @@ class Brake:
             self._share -= self._share / _MEMORY
             self._good.add(now)
             self._pauses = 0
+            if self._well_since is None and began >= self._resumes_at:
+                self._well_since = now
             return False
         self._share += (1 - self._share) / _MEMORY
         brakes = began >= self._braked_at and (observation.http_status in (429, 503) or self._share > _MANY)
@@ -116,8 +119,11 @@ class Brake:
 
     def _brake(self, now: float) -> None:
         worked = self._good.at(now)
-        self._ceiling = max(_SLOWEST, min(self.limit(now), self._begun.at(now)))
+        is_probing = self._ceiling < math.inf and self._remaining == _HARDEST and self._well_since is None
+        tried = self._ceiling * _HARDEST if is_probing else min(self.limit(now), self._begun.at(now))
+        self._ceiling = max(_SLOWEST, tried)
         self._remaining = min(max(_HARDEST, _SOFTEST * worked / self._ceiling), _SOFTEST)
+        self._well_since = None
         self._braked_at = now
         self._resumes_at = max(self._resumes_at, now + min(_PAUSE * 2**self._pauses, _LONGEST_PAUSE))
         self._pauses = min(self._pauses + 1, 10)
@@ -126,9 +132,11 @@ class Brake:
         """Polls per second that may begin at the instant *now*."""
         if self._ceiling == math.inf:
             return math.inf
-        since = max(0.0, now - self._resumes_at)
         if self._remaining > _HARDEST:
+            since = max(0.0, now - self._resumes_at)
             share = 1 + ((since - _STRETCH * math.cbrt(1 - self._remaining)) / _STRETCH) ** 3
+        elif self._well_since is None:
+            return _SLOWEST
         else:
-            share = _HARDEST * 2 ** min(since, 30)
+            share = _HARDEST * 2 ** min(now - self._well_since, 30)
         return max(_SLOWEST, self._ceiling * share)

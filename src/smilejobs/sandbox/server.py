@@ -3,8 +3,11 @@
 import asyncio
 import socket
 import ssl
+import struct
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+from weakref import WeakSet
 
 import anyio
 import uvicorn
@@ -69,18 +72,44 @@ async def listening(app: ASGIApp, host: str, port: int, tls: ssl.SSLContext | No
                 server.should_exit = True
                 for connection in list(server.server_state.connections):
                     connection.transport.abort()
+                listener.hang_up()
                 for task in list(server.server_state.tasks):
                     task.cancel()
                 await server.shutdown(sockets=[listener])
 
 
-def _listener(host: str, port: int) -> socket.socket:
+class _Listener(socket.socket):
+    """Remembers whom it has let in: who is still shaking hands for TLS is no connection of uvicorn's yet.
+
+    asyncio would wait for such a client for a minute, from Python 3.12 on before the server may end.
+    """
+
+    def __init__(self, fileno: int) -> None:
+        super().__init__(fileno=fileno)
+        self._accepted = WeakSet[socket.socket]()
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        accepted, address = super().accept()
+        self._accepted.add(accepted)
+        return accepted, address
+
+    def hang_up(self) -> None:
+        for accepted in self._accepted:
+            with suppress(OSError):  # it is closed already, as most of them are
+                accepted.shutdown(socket.SHUT_RDWR)
+
+
+def _listener(host: str, port: int) -> _Listener:
     if not host:
         raise OSError("host must not be empty; to listen at every address of this machine, say so: 0.0.0.0 or ::")
     try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except (TypeError, ValueError, OverflowError) as error:  # no encoding of such a name, no such port
+        # `socket.create_server` would forget its socket where these fail.
+        host.encode("idna")
+        struct.pack("!H", port)
+    except (UnicodeError, struct.error) as error:
         raise OSError(f"cannot listen at host {host!r}, port {port}: {error}") from None
+    server = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    return _Listener(server.detach())
 
 
 class _Cuttable:
