@@ -605,7 +605,7 @@ async def test_an_outcome_in_a_log_says_nothing_about_the_person() -> None:
 async def test_a_poll_under_way_is_not_cut_short_while_the_consumer_is_slow() -> None:
     """The clock of the timeouts stands still at once, also for what has been sent."""
     script = Script({"job-0": [complete(delay=6)], **{f"job-{index}": [complete()] for index in range(1, 40)}})
-    ended = []
+    ended: list[Outcome] = []
     async with script.client(rate=None) as client, client.wait_many(refs(40), timeout=5, concurrency=4) as outcomes:
         async for outcome in outcomes:
             if not ended:

@@ -11,8 +11,8 @@ from xml.etree.ElementTree import Comment, tostring
 from attrs import frozen
 
 _ROW = 28
-_WIDTH = 460
-"""In the SVG's own units: a phone shows 13 of them as letters of 10 pixels, a half of a desktop's page as 13."""
+_WIDTH = 380
+"""In the SVG's own units: the letters, of 13, have 10 pixels on a small phone and 15 on half of a desktop's page."""
 _ROOM = 1.25
 """The longest bar leaves room for its number."""
 

@@ -169,24 +169,24 @@ class Report:
 
     def _error_table(self) -> str:
         rows = [
-            (outcome, error, describe(code) if code else "", f"{count:,}")
+            (f"{count:,}", outcome, error, describe(code) if code else "")
             for (outcome, error, code), count in self._errors.most_common()
         ]
-        return _table(("outcome", "error", "code", "rows"), rows)
+        return _table(("rows", "outcome", "error", "code"), rows)
 
     def _slowest_table(self) -> str:
         rows = [
             (
                 f"{record.index:,}",
-                JobRef(record.user_id, record.job_id).tag if record.user_id and record.job_id else "",
-                "" if record.smile_job_id is None else shown(record.smile_job_id),
-                record.verdict or record.outcome.value,
+                _span(seconds).replace(" ", "\u00a0"),
                 "" if record.polls is None else f"{record.polls:,}",
-                _span(seconds),
+                record.verdict or record.outcome.value,
+                "" if record.smile_job_id is None else shown(record.smile_job_id),
+                JobRef(record.user_id, record.job_id).tag if record.user_id and record.job_id else "",
             )
             for seconds, _, record in sorted(self._slowest, reverse=True)
         ]
-        return _table(("index", "job", "SmileJobID", "outcome", "polls", "time"), rows)
+        return _table(("index", "time", "polls", "outcome", "SmileJobID", "job"), rows)
 
 
 def _count(counter: Counter[_Kind], kind: _Kind, other: _Kind) -> None:
@@ -283,6 +283,5 @@ svg { display: block; width: 100%; height: auto; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .6rem .3rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
 th { color: var(--soft); font-weight: 500; }
-td:last-child { white-space: nowrap; }
 tr:last-child td { border-bottom: 0; }
 """ + "".join(f".tile.{name} {{ border-color: var(--{name}); }}\n" for name in _ORDER)

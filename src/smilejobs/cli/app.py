@@ -98,7 +98,7 @@ app.command(epilog=doctor.EPILOG)(doctor.doctor)
 
 
 @app.command(
-    epilog="Example: smilejobs sandbox --weather rainy --state jobs.json\n\n"
+    epilog="Example: smilejobs sandbox --weather rainy --state jobs.db\n\n"
     "It is no place for real data. The knobs are those of smilejobs.sandbox.Weather, a share or seconds."
 )
 def sandbox(
@@ -127,7 +127,7 @@ def sandbox(
         from smilejobs.sandbox.callbacks import DELIVERIES
         from smilejobs.sandbox.weather import WeatherName, read_lasting, turned, weather_from
     name = cast("WeatherName", weather)  # weather_from checks it
-    with exit_on(ValueError, ExitCode.USAGE), exit_on(OSError, ExitCode.ERROR):
+    with exit_on(ValueError, ExitCode.USAGE), exit_on(ImportError, ExitCode.USAGE), exit_on(OSError, ExitCode.ERROR):
         api = Sandbox(
             partner_id=partner_id,
             api_key=api_key,
@@ -168,7 +168,7 @@ def sandbox(
             console().print("\n".join(lines))
             await anyio.sleep_forever()
 
-    with exit_on(KeyboardInterrupt, 0), exit_on(OSError, ExitCode.ERROR):
+    with exit_on(KeyboardInterrupt, 0), exit_on(ValueError, ExitCode.USAGE), exit_on(OSError, ExitCode.ERROR):
         anyio.run(serve)
 
 
