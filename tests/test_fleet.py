@@ -617,7 +617,7 @@ async def test_a_poll_under_way_is_not_cut_short_while_the_consumer_is_slow() ->
 async def test_a_deadline_goes_on_when_the_consumer_does() -> None:
     """What is left of the timeout after standing still is still a limit."""
     script = Script({"job-0": [complete(delay=25)], **{f"job-{index}": [complete()] for index in range(1, 9)}})
-    ended = {}
+    ended: dict[int, Outcome] = {}
     async with script.client(rate=None) as client, client.wait_many(refs(9), timeout=10, concurrency=2) as outcomes:
         async for outcome in outcomes:
             if not ended:
