@@ -168,7 +168,9 @@ async def test_several_jobs_are_woken_at_once() -> None:
         ended = [(await anext(outcomes)).ref for _ in refs[1:]]
         assert anyio.current_time() - script.polls["job-0"][0].at < 30
         assert set(ended) == set(refs[1:])
+        client.notify(refs[0])
         assert (await anext(outcomes)).ref == refs[0]
+        assert anyio.current_time() - script.polls["job-0"][0].at < 30
     assert {len(polls) for polls in script.polls.values()} == {2}
 
 
