@@ -36,7 +36,7 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 
 import smilejobs
-from smilejobs.client import utcnow
+from smilejobs.clock import utcnow
 from smilejobs.sandbox import Delivery, Lognormal, Sandbox, Weather
 from smilejobs.sandbox.server import listening
 

@@ -28,7 +28,7 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 
 import smilejobs
-from smilejobs.client import utcnow
+from smilejobs.clock import utcnow
 from smilejobs.sandbox import Sandbox, Weather
 from smilejobs.sandbox.server import listening
 from smilejobs.wire.protocol import encode_request

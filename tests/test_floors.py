@@ -23,6 +23,7 @@ FLOORS = {
     "polling": 2,
     "callbacks": 3,
     "events": 3,
+    "tasks": 3,
     "transport": 3,
     "exchange": 4,
     "wakeups": 4,

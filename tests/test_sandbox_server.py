@@ -13,7 +13,7 @@ import pytest
 import uvicorn
 
 from smilejobs import Client, Credentials, JobRef, SmileJobsError, Verdict
-from smilejobs.client import utcnow
+from smilejobs.clock import utcnow
 from smilejobs.sandbox import Sandbox, Weather
 from smilejobs.sandbox.answers import ConnectionCutError
 from smilejobs.sandbox.server import _Cuttable, _url

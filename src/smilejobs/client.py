@@ -11,8 +11,7 @@ from types import TracebackType
 from typing import Self, TypedDict, Unpack
 from urllib.parse import urlsplit
 
-from smilejobs.clock import aware
-from smilejobs.clock import utcnow as utcnow  # noqa: PLC0414  others take it from here
+from smilejobs.clock import aware, utcnow
 from smilejobs.durations import Duration, positive, seconds
 from smilejobs.events import Hook, Hooks, Notified, log_event
 from smilejobs.exchange import Exchange

@@ -41,6 +41,7 @@ from smilejobs.polling.rules import (
     timed_out,
     wake,
 )
+from smilejobs.tasks import beside
 from smilejobs.wakeups import Signal, Wakeups
 
 JobRefLike = JobRef | tuple[str, str]
@@ -192,23 +193,8 @@ class Fleet:
         self._started = anyio.current_time()
         self._lead = anyio.Lock(fast_acquire=True)
         self._scope = anyio.CancelScope()
-        error: BaseException | None = None
-        try:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._run)
-                try:
-                    yield self
-                except anyio.get_cancelled_exc_class():
-                    raise
-                except BaseException as of_the_block:  # noqa: BLE001  # raised below, where no group wraps it
-                    error = of_the_block
-                finally:
-                    self._end()
-        except anyio.get_cancelled_exc_class():
-            if error is None:
-                raise
-        if error is not None:
-            raise error
+        async with beside(self._run, self._end):
+            yield self
 
     def __aiter__(self) -> Self:
         return self

@@ -26,6 +26,7 @@ from smilejobs.model.jobs import JobRef, JobStatus
 from smilejobs.model.links import ImageLinks
 from smilejobs.polling.pace import Backoff
 from smilejobs.settings import is_loopback, split_url
+from smilejobs.tasks import beside
 from smilejobs.transport import Fetcher
 
 if TYPE_CHECKING:
@@ -610,23 +611,12 @@ class SavingMany:
             RuntimeError: The client is closed, or belongs to another event loop.
         """
         await anyio.to_thread.run_sync(_check_folder, self._folder)
-        error: BaseException | None = None
         self._started = anyio.current_time()
         self._turn = anyio.Lock(fast_acquire=True)
         self._ended, self._outcomes = anyio.create_memory_object_stream[SavedImages](self._concurrency)
         with self._ended, self._outcomes:
-            async with fleet.running() as answers, anyio.create_task_group() as tasks:
-                tasks.start_soon(self._run, answers)
-                try:
-                    yield self
-                except anyio.get_cancelled_exc_class():
-                    raise
-                except BaseException as of_the_block:  # noqa: BLE001  # raised below, where no group wraps it
-                    error = of_the_block
-                finally:
-                    self._scope.cancel()
-        if error is not None:
-            raise error
+            async with fleet.running() as answers, beside(partial(self._run, answers), self._scope.cancel):
+                yield self
 
     def __aiter__(self) -> Self:
         return self

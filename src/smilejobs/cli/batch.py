@@ -22,7 +22,8 @@ from smilejobs.cli.display import console
 from smilejobs.cli.exits import ExitCode, complain, exit_on
 from smilejobs.cli.options import Until, duration
 from smilejobs.cli.progress import Tally, view
-from smilejobs.client import Client, utcnow
+from smilejobs.client import Client
+from smilejobs.clock import utcnow
 from smilejobs.errors import SmileJobsError
 from smilejobs.version import __version__
 

@@ -10,7 +10,7 @@ import typer
 from smilejobs.callbacks import CallbackVerifier
 from smilejobs.cli.display import console, printable
 from smilejobs.cli.exits import ExitCode, exit_on
-from smilejobs.client import utcnow
+from smilejobs.clock import utcnow
 from smilejobs.errors import CallbackError
 from smilejobs.settings import Credentials, arguments_from
 

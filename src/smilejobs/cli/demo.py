@@ -12,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from smilejobs.cli.display import STYLES
-from smilejobs.client import Client, utcnow
+from smilejobs.client import Client
+from smilejobs.clock import utcnow
 from smilejobs.errors import JobNotFoundError, SmileJobsError, WaitTimeoutError
 from smilejobs.model.codes import NO_ZIP
 from smilejobs.model.jobs import JobRef

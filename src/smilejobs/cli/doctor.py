@@ -13,7 +13,8 @@ from anyio import to_thread
 
 from smilejobs.cli.display import console
 from smilejobs.cli.exits import ExitCode, exit_on, trace
-from smilejobs.client import Client, utcnow
+from smilejobs.client import Client
+from smilejobs.clock import utcnow
 from smilejobs.errors import (
     BadResponseError,
     JobNotFoundError,

@@ -27,6 +27,7 @@ from smilejobs.sandbox.jobs import Job, has_succeeded, result_code_for
 from smilejobs.sandbox.requests import logger
 from smilejobs.sandbox.weather import WeatherName, share
 from smilejobs.settings import Credentials, is_loopback, split_url
+from smilejobs.tasks import beside
 from smilejobs.transport import HTTPClient, Transport
 from smilejobs.wire.signature import format_timestamp, sign
 
@@ -215,29 +216,16 @@ class Callbacks:
             yield
             return
         self._is_running = True
-        error: BaseException | None = None
-        # Not the scope of the group: cancelling that would throw an error into the caller's own frames too, after
-        # which Python 3.11 no longer traces them, for coverage or a debugger.
         scope = anyio.CancelScope()
         try:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._run, scope)
-                try:
-                    yield
-                except anyio.get_cancelled_exc_class():
-                    raise
-                except BaseException as of_the_block:  # noqa: BLE001  # raised below, where no group wraps it
-                    error = of_the_block
-                finally:
-                    scope.cancel()
+            async with beside(partial(self._run, scope), scope.cancel):
+                yield
         finally:
             self._is_running = False
             with anyio.CancelScope(shield=True):
                 while self._pools:
                     _, (pool, _) = self._pools.popitem()
                     await pool.aclose()
-        if error is not None:
-            raise error
 
     async def _run(self, scope: anyio.CancelScope) -> None:
         limiter = anyio.CapacityLimiter(_CONNECTIONS)
