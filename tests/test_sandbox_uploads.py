@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from smilejobs import Client, Credentials, JobNotFoundError, JobRef, Verdict
 from smilejobs.sandbox import Sandbox
 from smilejobs.sandbox.jobs import Job
-from smilejobs.sandbox.uploads import MAX_ZIP, Finding, UnusableZipError, examine, unpack
+from smilejobs.sandbox.uploads import MAX_ZIP
+from smilejobs.sandbox.zips import Finding, UnusableZipError, examine, unpack
 from smilejobs.testing import EPOCH, virtual_now
 from smilejobs.wire.signature import format_timestamp, sign
 from strategies import json_values, unhurried

@@ -1,6 +1,5 @@
 """The sandbox: the jobs that it has, and the doors to everything that it can do."""
 
-import json
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime, timedelta
@@ -18,11 +17,10 @@ from starlette.types import ASGIApp
 from smilejobs.client import Client, ClientOptions
 from smilejobs.clock import aware, utcnow
 from smilejobs.durations import Duration, seconds
-from smilejobs.model.codes import NO_ZIP, STATUS_CODES, SUCCESS
 from smilejobs.model.jobs import JobRef
 from smilejobs.sandbox.answers import Endpoint
 from smilejobs.sandbox.callbacks import DELIVERIES, Callbacks, Delivery
-from smilejobs.sandbox.dice import Lognormal, dice, lasting, within_reason
+from smilejobs.sandbox.dice import Lognormal, lasting, within_reason
 from smilejobs.sandbox.images import PATH as IMAGE_PATH
 from smilejobs.sandbox.images import Images
 from smilejobs.sandbox.inprocess import InProcess
@@ -31,10 +29,11 @@ from smilejobs.sandbox.links import LONGEST
 from smilejobs.sandbox.page import Page
 from smilejobs.sandbox.picture import smallest_with_noise
 from smilejobs.sandbox.polls import Polls
+from smilejobs.sandbox.registry import Registry, Review
 from smilejobs.sandbox.server import listening
 from smilejobs.sandbox.state import State
 from smilejobs.sandbox.tls import Authority
-from smilejobs.sandbox.uploads import Finding, Registration, Uploads
+from smilejobs.sandbox.uploads import Uploads
 from smilejobs.sandbox.weather import Weather, WeatherName, weather_from
 from smilejobs.settings import Credentials
 from smilejobs.transport import HTTPClient
@@ -46,10 +45,6 @@ _NOWHERE = "https://localhost"
 _MACHINE = Lognormal(2.0, 0.6)
 _REVIEW = Lognormal(600.0, 1.0)
 _LARGEST_PICTURE = 16 * 1024 * 1024
-
-Review = Duration | Lognormal | Literal["open"] | bool | None
-"""How long a human review takes: a duration, or a distribution of durations; "open" until a person ends it; True for
-as long as such reviews take in this sandbox; None or False for no review."""
 
 
 class Sandbox:
@@ -118,16 +113,15 @@ class Sandbox:
         now: Callable[[], datetime] = utcnow,
     ) -> None:
         self._credentials = Credentials(partner_id, api_key)
-        self._seed = seed
-        self._machine = lasting(machine, "machine")
-        self._review: Lognormal | Literal["open"] = "open" if review == "open" else lasting(review, "review")
+        machine = lasting(machine, "machine")
+        review = "open" if review == "open" else lasting(review, "review")
         self._now = aware(now)
         self._jobs: dict[JobRef, Job] = {}
         self._numbered: dict[str, Job] = {}
         self._hosts: set[str] = set()
         self._root = _NOWHERE
         self._background: AsyncExitStack | None = None
-        self._state = None if state is None else State(state)
+        kept = None if state is None else State(state)
         skew = None if max_skew is None else timedelta(seconds=within_reason(max_skew, "max_skew"))
         sky = weather_from(weather)
         images = Images(
@@ -138,7 +132,7 @@ class Sandbox:
             lifetime=_lifetime(link_lifetime),
             picture_bytes=_picture_bytes(picture_bytes),
             now=self._now,
-            keep=_forget if self._state is None else self._state.save_fetches,
+            keep=_forget if kept is None else kept.save_fetches,
         )
         self._polls = Polls(
             self._jobs,
@@ -148,7 +142,7 @@ class Sandbox:
             max_skew=skew,
             images=images,
             now=self._now,
-            keep=_forget if self._state is None else self._state.save_polls,
+            keep=_forget if kept is None else kept.save_polls,
         )
         self._callbacks = Callbacks(
             self._jobs,
@@ -160,6 +154,16 @@ class Sandbox:
             allow_to=allow_callbacks_to,
             http_client=callback_client,
         )
+        self._registry = Registry(
+            self._jobs,
+            self._numbered,
+            seed=seed,
+            machine=machine,
+            review=review,
+            callbacks=self._callbacks,
+            state=kept,
+            now=self._now,
+        )
         uploads = Uploads(
             self._jobs,
             self._numbered,
@@ -167,8 +171,8 @@ class Sandbox:
             seed=seed,
             max_skew=skew,
             now=self._now,
-            register=self._register,
-            receive=self._receive,
+            register=self._registry.register,
+            receive=self._registry.receive,
         )
         page = Page(jobs=self._numbered, polls=self.polls, review=self.review, hosts=self._hosts, now=self._now)
         # Not an application of Starlette's: that would answer a connection that is to be cut with a 500.
@@ -182,11 +186,10 @@ class Sandbox:
             redirect_slashes=False,
             default=Endpoint(_no_such_route),
         )
-        if self._state is not None:
-            self._polls.counts.update(self._state.polls())
-            images.counts.update(self._state.fetches())
-            for job in self._state.load():
-                self._put(job, since=self._now())
+        if kept is not None:
+            self._polls.counts.update(kept.polls())
+            images.counts.update(kept.fetches())
+            self._registry.restore(kept)
 
     def submit(
         self,
@@ -235,7 +238,7 @@ class Sandbox:
             ValueError: An argument can never be right, or there is such a job already.
             OSError: The state cannot be written.
         """
-        job = self._made(
+        job = self._registry.made(
             JobRef(user_id, job_id, self._now()),
             outcome=outcome,
             job_type=job_type,
@@ -254,7 +257,7 @@ class Sandbox:
             uploaded_at=None if delay is None else submitted_at + delay,
             weather=None if weather is None else weather_from(weather),
         )
-        self._keep(job)
+        self._registry.keep(job)
         return job.ref
 
     def receive(self, ref: JobRef) -> None:
@@ -267,10 +270,10 @@ class Sandbox:
             ValueError: There is no such job, or its images are in already, or on their way.
             OSError: The state cannot be written.
         """
-        job = self._known(ref)
+        job = self._registry.known(ref)
         if job.uploaded_at is not None:
             raise ValueError("the images of this job are in already, or on their way")
-        self._keep(evolve(job, uploaded_at=self._now()))
+        self._registry.keep(evolve(job, uploaded_at=self._now()))
 
     def review(self, ref: JobRef, outcome: str) -> None:
         """Let a person end the human review of a job, as of now.
@@ -283,10 +286,10 @@ class Sandbox:
             ValueError: There is no such job, it is not under review, or there is no such outcome.
             OSError: The state cannot be written.
         """
-        job, now = self._known(ref), self._now()
+        job, now = self._registry.known(ref), self._now()
         if job.stage(now) is not Stage.UNDER_REVIEW:
             raise ValueError("this job is not under review")
-        self._keep(evolve(job, result_code=result_code_for(outcome, job.job_type), reviewed_at=now))
+        self._registry.keep(evolve(job, result_code=result_code_for(outcome, job.job_type), reviewed_at=now))
 
     @property
     def jobs(self) -> Mapping[JobRef, Job]:
@@ -369,96 +372,6 @@ class Sandbox:
     def _authority(self) -> Authority:
         return Authority()
 
-    def _made(
-        self,
-        ref: JobRef,
-        *,
-        outcome: str,
-        job_type: int,
-        machine: Duration | Lognormal | None,
-        review: Review,
-        refusal: str | None,
-        partner_params: Mapping[str, object] | None,
-        details: Mapping[str, object] | None,
-        callback_url: str | None,
-        root: str | None = None,
-    ) -> Job:
-        """Return a new job, whose images are not in."""
-        if ref in self._jobs:
-            raise ValueError("there is a job with these ids already")
-        if refusal is not None and (refusal not in STATUS_CODES or refusal in (SUCCESS, NO_ZIP)):
-            raise ValueError(f"refusal must be a status code of smilejobs.STATUS_CODES, and not {SUCCESS} or {NO_ZIP}")
-        if callback_url is not None:
-            self._callbacks.check(callback_url)
-        chance = dice(self._seed, "job", ref.user_id, ref.job_id)
-        worked = (self._machine if machine is None else lasting(machine, "machine")).draw(chance)
-        return Job(
-            ref=ref,
-            smile_job_id=f"{len(self._jobs) + 1:010d}",
-            job_type=job_type,
-            result_code=result_code_for(outcome, job_type),
-            refusal=refusal,
-            machine=timedelta(seconds=worked),
-            review=self._reviewed(review, ref),
-            partner_params=_json_object(partner_params, "partner_params"),
-            details=_json_object(details, "details"),
-            callback_url=callback_url,
-            root=root,
-        )
-
-    def _reviewed(self, review: Review, ref: JobRef) -> timedelta | None:
-        """Return how long a review of that job takes; None until a person ends it."""
-        if review is None or review is False:
-            return timedelta()
-        taking = self._review if review is True else review if review == "open" else lasting(review, "review")
-        if not isinstance(taking, Lognormal):
-            return None
-        return timedelta(seconds=taking.draw(dice(self._seed, "review", ref.user_id, ref.job_id)))
-
-    def _register(self, registration: Registration, root: str) -> Job:
-        ref = registration.ref
-        job = self._made(
-            JobRef(ref.user_id, ref.job_id, self._now()),
-            outcome="approved",
-            job_type=registration.job_type,
-            machine=None,
-            review=None,
-            refusal=None,
-            partner_params=registration.partner_params,
-            details=None,
-            callback_url=registration.callback_url,
-            root=root,
-        )
-        self._keep(job)
-        return job
-
-    def _receive(self, job: Job, finding: Finding) -> None:
-        self._keep(
-            evolve(
-                job,
-                uploaded_at=self._now(),
-                result_code=result_code_for(finding.outcome, job.job_type),
-                review=self._reviewed(finding.review, job.ref),
-                details=finding.details,
-            )
-        )
-
-    def _known(self, ref: JobRef) -> Job:
-        job = self._jobs.get(ref)
-        if job is None:
-            raise ValueError("there is no such job")
-        return job
-
-    def _keep(self, job: Job) -> None:
-        """The job is new, or has changed."""
-        if self._state is not None:
-            self._state.save(job)
-        self._put(job)
-
-    def _put(self, job: Job, *, since: datetime | None = None) -> None:
-        self._jobs[job.ref] = self._numbered[job.smile_job_id] = job
-        self._callbacks.schedule(job.ref, since=since)
-
 
 def _forget(what: object, count: int) -> None:
     """Without a state there is nothing to keep a count in."""
@@ -484,13 +397,3 @@ def _picture_bytes(value: int | None) -> int | None:
     if not smallest_with_noise() <= value <= _LARGEST_PICTURE:
         raise ValueError(f"picture_bytes must be from {smallest_with_noise()} to {_LARGEST_PICTURE}")
     return value
-
-
-def _json_object(value: Mapping[str, object] | None, name: str) -> dict[str, object]:
-    """Return a copy that can be sent, and that nobody else can change."""
-    try:
-        copy: object = json.loads(json.dumps({} if value is None else dict(value), allow_nan=False))
-    except (TypeError, ValueError, RecursionError):
-        raise ValueError(f"{name} must be a mapping that can be written as JSON") from None
-    assert isinstance(copy, dict)
-    return copy

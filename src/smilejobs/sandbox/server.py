@@ -142,5 +142,5 @@ class _Cuttable:
 
 def _url(scheme: str, host: str, port: int) -> str:
     """The URL at which a server on this machine is reached: one that listens everywhere is found on loopback."""
-    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # it is asked for, or else loopback
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # nothing is bound to it here
     return f"{scheme}://[{reachable}]:{port}" if ":" in reachable else f"{scheme}://{reachable}:{port}"
