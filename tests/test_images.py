@@ -12,10 +12,12 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, M
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Event
 from typing import Any
 from urllib.parse import urlsplit
 
 import anyio
+import anyio.from_thread
 import anyio.to_thread
 import httpx
 import pytest
@@ -27,7 +29,10 @@ from bodies import sigv4_url
 from servers import Server, Stream, serve, serve_proxy
 from smilejobs import IMAGE_HOSTS, Client, Credentials, Image, ImageError, JobRef, JobStatus, Progress, SavedImages
 from smilejobs.errors import CredentialsError, RateLimitedError
-from smilejobs.images import FORMATS, Gallery, Hosts, Images, InFile, shown, stem
+from smilejobs.images import Gallery, Hosts, Images
+from smilejobs.images.folder import Folder
+from smilejobs.images.sinks import InFile, stem
+from smilejobs.images.values import FORMATS, shown
 from smilejobs.model.links import ImageLink, ImageLinks
 from smilejobs.sandbox import Sandbox
 from smilejobs.sandbox.weather import Weather
@@ -381,7 +386,7 @@ async def test_a_store_that_is_not_there(way: str, open_world: Open) -> None:
 
 async def test_what_may_pass_is_tried_again(way: str, open_world: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     """Up to `attempts` times."""
-    monkeypatch.setattr(smilejobs.images, "_BACKOFF", lambda attempt: 0.0)
+    monkeypatch.setattr(smilejobs.images.fetching, "_BACKOFF", lambda attempt: 0.0)
     async with open_world(attempts=3) as world:
         world.put("selfie_image", http(b"", "503 Slow Down"), http(b"", "500 Oh"), http(PNG))
         world.put("id_card_image", http(b"", "503 Slow Down"))
@@ -482,7 +487,7 @@ async def test_a_file_that_appears_meanwhile_is_left_as_it_is(
     way: str, open_world: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_links: bool
 ) -> None:
     """On file systems with and without hard links."""
-    monkeypatch.setattr(smilejobs.images, "_existing", lambda folder, stems: set())
+    monkeypatch.setattr(Folder, "_existing", lambda folder, stems: set())
     async with open_world() as world:
         paths = await world.client.save_images(*ids(), tmp_path)
         paths[0].write_bytes(b"mine")
@@ -567,6 +572,54 @@ async def test_a_partial_file_that_cannot_be_removed(
         monkeypatch.setattr(Path, "unlink", stuck)
         with full_disk(10_000), pytest.raises(ImageError, match="File too large"):
             await world.client.save_images(*ids(), tmp_path)
+
+
+async def test_a_folder_that_was_empty_is_not_searched(way: str, tmp_path: Path) -> None:
+    """Only where there was something, or where one may not look, it is seen whether a picture is there already."""
+    folder = Folder(tmp_path)
+    await folder.check()
+    (tmp_path / "a.webp").touch()
+    assert await folder.existing(["a", "b"]) == set()
+    folder = Folder(tmp_path)
+    await folder.check()
+    assert await folder.existing(["a", "b"]) == {"a"}
+
+
+async def test_a_folder_that_may_not_be_read(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be written to all the same, and a file that exists is found."""
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "a.png").touch()
+    monkeypatch.setattr(os, "scandir", refuse)
+    folder = Folder(tmp_path)
+    await folder.check()
+    assert await folder.existing(["a", "b"]) == {"a"}
+
+
+async def test_one_syncing_serves_many(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All who ask while one is under way wait for the next one, for theirs may have come too late for the first."""
+    synced: list[int] = []
+    has_begun, may_end = anyio.Event(), Event()
+
+    def fsync(descriptor: int) -> None:
+        synced.append(descriptor)
+        anyio.from_thread.run_sync(has_begun.set)
+        assert may_end.wait(10)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    folder = Folder(tmp_path)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(folder.sync)
+        await has_begun.wait()
+        for _ in range(10):
+            tasks.start_soon(folder.sync)
+        await anyio.wait_all_tasks_blocked()
+        may_end.set()
+    assert len(synced) == 2
+    await folder.sync()
+    assert len(synced) == 3
 
 
 # Cancellation

@@ -1,0 +1,211 @@
+"""Follows the links to the pictures of a job, asks for others when they expire, and looks at what comes."""
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TypedDict, TypeVar, Unpack
+
+import anyio
+from attrs import frozen
+
+from smilejobs.errors import ImageError, ImageReason, RequestError, SmileJobsError
+from smilejobs.images.hosts import Hosts
+from smilejobs.images.sinks import Sink
+from smilejobs.images.values import CONTENT_TYPES, FORMATS, MAGIC_BYTES, Format, shown
+from smilejobs.model.jobs import JobRef, JobStatus
+from smilejobs.model.links import ImageLinks
+from smilejobs.polling.pace import Backoff
+from smilejobs.transport import Fetcher
+
+EXISTS = "there is a file of that name already; it was left as it is"
+
+_BACKOFF = Backoff()
+_SKEW = 10.0
+"""Seconds before its end at which a link is not used any more, if it lives long; for clocks differ."""
+_T = TypeVar("_T")
+
+
+class _More(TypedDict, total=False):
+    http_status: int
+    transient: bool
+
+
+@frozen(kw_only=True)
+class Gallery:
+    """What it takes to fetch pictures.
+
+    Attributes:
+        ask: Asks about a job, with its links.
+        fetcher: Follows links.
+        hosts: Where links may lead.
+        max_bytes: The most bytes of a picture.
+        attempts: How often a picture is fetched, in all, when that fails for a reason that may pass.
+        now: The wall clock, aware.
+    """
+
+    ask: Callable[[JobRef], Awaitable[JobStatus]]
+    fetcher: Fetcher
+    hosts: Hosts
+    max_bytes: int
+    attempts: int
+    now: Callable[[], datetime]
+
+
+class Pictures:
+    """Those of one job: the links to them, and what has become of them.
+
+    Args:
+        gallery: Fetches.
+        ref: The job.
+        names: Which ones; None for all.
+        status: The answer with the links.
+
+    Attributes:
+        left: The names of those that have a link.
+        failures: Why others are missing.
+
+    Raises:
+        ImageError: There are no links.
+    """
+
+    def __init__(self, gallery: Gallery, ref: JobRef, names: Collection[str] | None, status: JobStatus) -> None:
+        self._gallery = gallery
+        self._ref = ref
+        self._renewed: set[str] = set()
+        self._take(status)
+        links = self._links
+        self.left = deque(name for name in links if names is None or name in names)
+        self.failures: list[ImageError] = []
+        if links.error is not None:
+            words = "the API could not make links to the pictures"
+            self.failures.append(ImageError(words, reason="missing", text=links.error, ref=ref))
+        elif not links and status.job_complete:
+            raise ImageError("the API gave no links to pictures", reason="missing", ref=ref)
+        elif not links:
+            words = "the job is not complete, and there are no links to its pictures yet; wait for it first"
+            raise ImageError(words, reason="pending", ref=ref)
+        self.failures += [self._without_link(name) for name in names or () if name not in links]
+
+    def raise_failures(self, saved: Sequence[Path] = ()) -> None:
+        """Raise the first failure, if there is one, with all the others; once.
+
+        Raises:
+            ImageError: A picture is missing.
+        """
+        if self.failures:
+            failures, self.failures = self.failures, []
+            first = failures[0]
+            first.saved = tuple(saved)
+            first.others = tuple(failures[1:])
+            raise first
+
+    async def fetch(self, name: str, sink: Callable[[], Sink[_T]]) -> _T:
+        """Fetch one picture; again where the failure may pass. The links are asked for again once, if at all.
+
+        Raises:
+            ImageError: It could not be fetched.
+        """
+        attempt = 1
+        while True:
+            if self._is_about_to_expire(name) and name not in self._renewed:
+                await self._renew(name)
+            try:
+                return await self._fetch_once(name, sink())
+            except ImageError as error:
+                failure = error
+            if failure.reason == "expired" and name not in self._renewed:
+                await self._renew(name)
+                continue
+            if not failure.transient or attempt == self._gallery.attempts:
+                raise failure
+            await anyio.sleep(_BACKOFF(attempt))
+            attempt += 1
+
+    def error(self, name: str, reason: ImageReason, words: str, **more: Unpack[_More]) -> ImageError:
+        """Return an error about one picture."""
+        return ImageError(f"{shown(name)}: {words}", reason=reason, name=name, ref=self._ref, **more)
+
+    def _without_link(self, name: str) -> ImageError:
+        return self.error(name, "missing", "the API gave no link to it")
+
+    def _take(self, status: JobStatus) -> None:
+        self._links = ImageLinks() if status.image_links is None else status.image_links  # one without links is false
+        self._taken_at = anyio.current_time()
+        self._taken_on = self._gallery.now()
+
+    def _is_about_to_expire(self, name: str) -> bool:
+        """Whether a link should not be used any more. One that came dead tells of a wrong clock, and may be alive."""
+        expires_at = self._links[name].expires_at
+        if expires_at is None:
+            return False
+        lifetime = (expires_at - self._taken_on).total_seconds()
+        return 0 < lifetime <= anyio.current_time() - self._taken_at + min(_SKEW, lifetime / 10)
+
+    async def _renew(self, name: str) -> None:
+        self._renewed.add(name)
+        try:
+            status = await self._gallery.ask(self._ref)
+        except SmileJobsError as error:
+            words = f"its link has expired, and the API gave no other: {type(error).__name__}"
+            raise self.error(name, "expired", words, transient=error.transient) from error
+        if name not in (status.image_links or ()):
+            raise self._without_link(name)
+        self._take(status)
+
+    async def _fetch_once(self, name: str, sink: Sink[_T]) -> _T:
+        url = self._links[name].url
+        problem = self._gallery.hosts.problem(url)
+        if problem is not None:
+            raise self.error(name, "untrusted", problem)
+        timeout = self._gallery.fetcher.timeout
+        try:
+            with anyio.move_on_after(timeout):
+                return await self._stream(name, url, sink)
+            failure = self.error(name, "store", f"it did not come within {timeout:.10g} s", transient=True)
+        except RequestError as error:
+            failure = self.error(name, "store", str(error), transient=error.transient)
+        except FileExistsError:
+            failure = self.error(name, "exists", EXISTS)
+        except OSError as error:
+            failure = self.error(name, "disk", f"it could not be written: {error.strerror}")
+        finally:
+            sink.discard()
+        raise failure
+
+    async def _stream(self, name: str, url: str, sink: Sink[_T]) -> _T:
+        max_bytes = self._gallery.max_bytes
+        async with self._gallery.fetcher.get(url) as answer:
+            if answer.status != 200:
+                raise self._refused(name, answer.status)
+            content_type = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
+            if content_type not in CONTENT_TYPES:
+                raise self.error(name, "malformed", "what came is not called a picture")
+            if "content-length" not in answer.headers and "transfer-encoding" not in answer.headers:
+                raise self.error(name, "store", "the store does not say where it ends")
+            found: Format | None = None
+            head = b""
+            size = 0
+            while piece := await answer.read():
+                size += len(piece)
+                if size > max_bytes:
+                    raise self.error(name, "oversized", f"it has more than {max_bytes} bytes")
+                if found is not None:
+                    await sink.add(piece)
+                    continue
+                head += piece
+                found = next((each for each in FORMATS if each.magic.match(head)), None)
+                if found is not None:
+                    await sink.add(head)
+                elif len(head) >= MAGIC_BYTES:
+                    break
+            if found is None:
+                raise self.error(name, "malformed", "what came does not begin as a picture does")
+            return await sink.finish(found)
+
+    def _refused(self, name: str, status: int) -> ImageError:
+        words = f"the store answered {status}"
+        if status == 403:
+            return self.error(name, "expired", words, http_status=status)
+        passes = status in (408, 429) or status >= 500
+        return self.error(name, "store", words, http_status=status, transient=passes)

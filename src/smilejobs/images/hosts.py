@@ -1,0 +1,73 @@
+"""Where links may lead."""
+
+import re
+from collections.abc import Iterable
+
+from smilejobs.settings import is_loopback, split_url
+
+IMAGE_HOSTS: tuple[str, ...] = (
+    "smile-*.s3.amazonaws.com",
+    "smile-*.s3.*.amazonaws.com",
+    "smile-*.s3-*.amazonaws.com",
+    "smile-*.s3.dualstack.*.amazonaws.com",
+)
+"""Where pictures may come from: the vendor's buckets at Amazon S3, in its spellings. A ``*`` is any part of a label.
+
+Source: ``smile-results-prod.s3.us-west-2.amazonaws.com``, the one host that was seen in real links.
+"""
+
+_LONGEST_LINK = 8192
+
+
+class Hosts:
+    """Where links may lead.
+
+    Args:
+        patterns: Names of hosts; a ``*`` is any part of a label.
+        loopback: Whether this machine is allowed too, over plain http and on any port: for tests.
+
+    Raises:
+        TypeError: A pattern is no string.
+        ValueError: A pattern is not the name of a host, with two labels at least.
+    """
+
+    _NAME = re.compile(r"[a-z0-9*_-]+(\.[a-z0-9*_-]+)+")
+    _NUMBER = re.compile(r"([0-9]+|0x[0-9a-f]*)\.?")
+
+    def __init__(self, patterns: Iterable[str], *, loopback: bool) -> None:
+        if isinstance(patterns, str):
+            raise TypeError("image_hosts must be names of hosts, in a list or the like")
+        self._loopback = loopback
+        self._patterns: list[re.Pattern[str]] = []
+        for pattern in patterns:
+            if not isinstance(pattern, str):
+                raise TypeError(f"image_hosts must be names of hosts, not {type(pattern).__name__}")
+            name = pattern.lower()
+            if not self._NAME.fullmatch(name) or self._is_number(name):
+                raise ValueError(f"image_hosts: {pattern!r} is not the name of a host, such as 'pictures.example.org'")
+            self._patterns.append(re.compile(re.escape(name).replace(r"\*", "[a-z0-9_-]*")))
+
+    def problem(self, url: str) -> str | None:
+        """Say what is wrong with a link, without quoting it; None if it may be followed."""
+        try:
+            parts = split_url(url, "the link")
+        except ValueError as error:
+            return str(error)
+        if len(url) > _LONGEST_LINK:
+            return f"the link has more than {_LONGEST_LINK} characters"
+        host = str(parts.hostname)
+        if is_loopback(host):
+            return None if self._loopback else "the link leads to this machine"
+        wrong = {
+            "the link is not https": parts.scheme != "https",
+            "the link leads to an IP address": parts.netloc.startswith("[") or self._is_number(host),
+            "the link leads to an odd port": parts.port not in (None, 443),
+            "the link leads to a host that is not among image_hosts": not any(
+                pattern.fullmatch(host) for pattern in self._patterns
+            ),
+        }
+        return next((words for words, is_so in wrong.items() if is_so), None)
+
+    def _is_number(self, host: str) -> bool:
+        """Whether it is an IPv4 address, in any spelling: "127.1", "0x7f000001". Source: the URL standard."""
+        return self._NUMBER.fullmatch(host.rstrip(".").rpartition(".")[2]) is not None
