@@ -1,6 +1,6 @@
 """Await the result of a Smile ID job: asynchronous, typed, verified."""
 
-from smilejobs.callbacks import CallbackVerifier
+from smilejobs.callbacks import CallbackVerifier, CallbackVerifierOptions
 from smilejobs.client import Client, ClientOptions
 from smilejobs.durations import Duration
 from smilejobs.errors import (
@@ -37,7 +37,6 @@ from smilejobs.events import (
     WaitEnded,
     log_event,
 )
-from smilejobs.fleet import JobRefLike, JobRefs, Outcome, Progress
 from smilejobs.images import IMAGE_HOSTS, Image, SavedImages
 from smilejobs.model.callback import Callback
 from smilejobs.model.codes import (
@@ -51,6 +50,7 @@ from smilejobs.model.codes import (
 )
 from smilejobs.model.jobs import JobRef, JobResult, JobStatus, PartnerParams
 from smilejobs.model.links import ImageLink, ImageLinks
+from smilejobs.outcomes import JobRefLike, JobRefs, Outcome, Progress
 from smilejobs.polling.pace import Pace, PaceFunction
 from smilejobs.polling.rules import Until
 from smilejobs.settings import Credentials, Environment
@@ -68,6 +68,7 @@ __all__ = [
     "Callback",
     "CallbackError",
     "CallbackVerifier",
+    "CallbackVerifierOptions",
     "Client",
     "ClientOptions",
     "CodeClass",

@@ -13,13 +13,15 @@ from urllib.parse import urlsplit
 
 from smilejobs.clock import aware, utcnow
 from smilejobs.durations import Duration, positive, seconds
+from smilejobs.errors import SmileJobsError
 from smilejobs.events import Hook, Hooks, Notified, log_event
 from smilejobs.exchange import Exchange
-from smilejobs.fleet import Fleet, JobRefs, Outcome, Progress
+from smilejobs.fleet import Fleet
 from smilejobs.images import IMAGE_HOSTS, Gallery, Hosts, Image, Images, SavedImages, SavingMany
 from smilejobs.images import save as save_images
 from smilejobs.model.callback import Callback
 from smilejobs.model.jobs import JobRef, JobStatus
+from smilejobs.outcomes import JobRefs, Outcome, Progress
 from smilejobs.polling.pace import PaceFunction
 from smilejobs.polling.rules import Terms, Until
 from smilejobs.settings import Environment, arguments_from, is_loopback, settings
@@ -392,10 +394,12 @@ class Client:
         folder: str | PathLike[str],
         *,
         timeout: Duration | None = 300.0,
+        until: Until = "complete",
         pace: PaceFunction | None = None,
         concurrency: int | None = None,
         max_pending: int = 100_000,
         on_progress: Callable[[Progress], None] | None = None,
+        history: bool = False,
     ) -> AbstractAsyncContextManager[AsyncIterator[SavedImages]]:
         """Wait for many jobs, as `wait_many` does, and save the pictures of each as soon as it is complete.
 
@@ -413,12 +417,14 @@ class Client:
             refs: As for `wait_many`.
             folder: Where to; it must exist.
             timeout: Seconds (or a timedelta) for each job to be complete, as for `wait_many`.
+            until: "complete" or "final", as for `wait`.
             pace: As for `wait`.
             concurrency: How many polls may be under way at once, and for how many jobs pictures; at most the client's
                 ``max_connections``, which None stands for.
             max_pending: As for `wait_many`.
             on_progress: Called with a `Progress` every 0.2 s, and at the end. A job is done when its pictures are
                 saved.
+            history: Ask for all results of each user, other jobs' among them.
 
         Returns:
             A context manager; what it returns on entering is iterated over once.
@@ -429,6 +435,7 @@ class Client:
             ImageError: On entering: the folder is not there.
             RuntimeError: On entering: the client is closed, or belongs to another event loop.
         """
+        _check_flags(image_links=True, history=history)
         _check_progress(on_progress)
         concurrency = self._at_most(concurrency)
         saving = SavingMany(
@@ -441,12 +448,12 @@ class Client:
         )
         fleet = self._fleet(
             refs,
-            Terms(timeout=timeout, pace=pace),
+            Terms(timeout=timeout, until=until, pace=pace),
             concurrency=concurrency,
             max_pending=max_pending,
             on_progress=saving.heard,
             image_links=True,
-            history=False,
+            history=history,
         )
         return saving.running(fleet)
 
@@ -508,6 +515,7 @@ class Client:
         on_progress: Callable[[Progress], None] | None,
         image_links: bool,
         history: bool,
+        on_brake: Callable[[SmileJobsError], None] | None = None,
     ) -> Fleet:
         if not isinstance(refs, (Iterable, AsyncIterable)) or isinstance(refs, (str, bytes)):
             raise TypeError(f"refs must be an iterable of JobRefs or pairs, not {type(refs).__name__}")
@@ -522,6 +530,7 @@ class Client:
             on_progress=on_progress,
             image_links=image_links,
             history=history,
+            on_brake=on_brake,
         )
 
     def _at_most(self, concurrency: int | None) -> int:

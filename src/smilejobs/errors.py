@@ -22,6 +22,7 @@
       NotApprovedError        raised only by JobStatus.raise_for_verdict()
       CallbackError           a callback that must not be believed or cannot be read: .reason says which
       ImageError              a picture that could not be fetched or saved: .reason says why
+      WatchListError          the database of a watch list cannot be used
 
 Arguments that can never be right are plain `ValueError` or `TypeError`, raised before any request; a client that is
 closed, or used from a second event loop, is a `RuntimeError`.
@@ -302,3 +303,10 @@ class ImageError(SmileJobsError):
         self.text = text
         self.saved = saved
         self.others = others
+
+
+class WatchListError(SmileJobsError):
+    """The database of a watch list cannot be used: not reachable, read-only, of a newer version, somebody else's.
+
+    Transient where it was not reachable.
+    """

@@ -195,4 +195,4 @@ class Hooks:
                 hook(event)
             except Exception as error:  # noqa: BLE001  # a broken hook must not end a wait
                 # Without its traceback, which may quote ids.
-                logger.error("a hook raised %s for %s", type(error).__name__, type(event).__name__)  # noqa: TRY400
+                logger.error("a hook raised %s for %s", type(error).__name__, type(event).__name__)  # noqa: TRY400  # logger.exception would show the traceback

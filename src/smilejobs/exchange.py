@@ -7,6 +7,7 @@ used all at once when connections come free.
 from collections.abc import Callable
 from datetime import datetime
 from threading import get_ident
+from typing import Protocol
 
 import anyio
 import anyio.lowlevel
@@ -17,6 +18,38 @@ from smilejobs.model.jobs import JobRef, JobStatus
 from smilejobs.settings import Credentials
 from smilejobs.transport import Transport
 from smilejobs.wire.protocol import encode_request, read_answer
+
+
+class Turns(Protocol):
+    """Gives out turns: no poll begins without one."""
+
+    async def take(self) -> None:
+        """Wait for a turn. It is taken when the wait is over, so a poll that is cancelled takes none."""
+
+
+class Rate:
+    """The turns of one client.
+
+    Args:
+        per_second: How many it gives out, evenly spread; None for no limit.
+    """
+
+    def __init__(self, per_second: float | None) -> None:
+        self._interval = 0.0 if per_second is None else 1 / per_second
+        self._next = 0.0
+        self._lock: anyio.Lock | None = None
+
+    async def take(self) -> None:
+        """Wait for a turn."""
+        if not self._interval:
+            return
+        if self._lock is None:  # not made outside the event loop: anyio wraps such a lock
+            self._lock = anyio.Lock(fast_acquire=True)
+        async with self._lock:
+            now = anyio.current_time()
+            if self._next > now:
+                await anyio.sleep_until(self._next)
+            self._next = max(now, self._next) + self._interval
 
 
 class Exchange:
@@ -33,6 +66,8 @@ class Exchange:
     Attributes:
         emit: Tells what happens.
         longest_poll: Seconds; no poll takes longer once it has its turn.
+        rate: As above.
+        turns: Gives out the turns of that rate; whoever shares it with others puts theirs here.
     """
 
     def __init__(
@@ -51,8 +86,8 @@ class Exchange:
         self.emit = emit
         self._now = now
         self._max_connections = max_connections
-        self._interval = 0.0 if rate is None else 1 / rate
-        self._next_turn = 0.0
+        self.rate = rate
+        self.turns: Turns = Rate(rate)
         self._event_loop: object = None
         self._closed = False
 
@@ -89,7 +124,7 @@ class Exchange:
         self.check_usable()
         await self._limiter.acquire()
         try:
-            await self._turn()
+            await self.turns.take()
             self._check_open()
         except BaseException:
             self._limiter.release()
@@ -140,7 +175,6 @@ class Exchange:
             self._event_loop = anyio.lowlevel.current_token()
             self._thread = get_ident()
             self._limiter = anyio.Semaphore(self._max_connections, fast_acquire=True)
-            self._turns = anyio.Lock(fast_acquire=True)
         self._check_event_loop()
 
     def check_thread(self) -> None:
@@ -164,16 +198,6 @@ class Exchange:
         self._closed = True
         self._check_event_loop()
         await self._transport.aclose()
-
-    async def _turn(self) -> None:
-        """Wait for a turn of the rate. It is taken when the sleep is over, so a poll that is cancelled takes none."""
-        if not self._interval:
-            return
-        async with self._turns:
-            now = anyio.current_time()
-            if self._next_turn > now:
-                await anyio.sleep_until(self._next_turn)
-            self._next_turn = max(now, self._next_turn) + self._interval
 
     def _check_open(self) -> None:
         if self._closed:

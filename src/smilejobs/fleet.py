@@ -8,8 +8,8 @@ job's timeout runs.
 
 import math
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Generator, Iterable, Mapping, Sized
-from contextlib import aclosing, asynccontextmanager, closing, nullcontext
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sized
+from contextlib import aclosing, asynccontextmanager
 from datetime import datetime
 from functools import partial
 from heapq import heapify, heappop, heappush
@@ -18,14 +18,13 @@ from types import MappingProxyType
 from typing import Self
 
 import anyio
-from attrs import define, evolve, frozen
+from attrs import define, evolve
 
 from smilejobs.errors import CredentialsError, SmileJobsError
 from smilejobs.events import FleetBraked, PollScheduled, WaitEnded
 from smilejobs.exchange import Exchange
-from smilejobs.model.codes import describe_result
-from smilejobs.model.jobs import JobRef, JobResult, JobStatus
-from smilejobs.model.tables import Cell, table
+from smilejobs.model.jobs import JobRef, JobStatus
+from smilejobs.outcomes import JobRefLike, JobRefs, Outcome, Progress, each, job_ref
 from smilejobs.polling.brake import Brake
 from smilejobs.polling.rules import (
     SAME_INSTANT,
@@ -44,76 +43,15 @@ from smilejobs.polling.rules import (
 from smilejobs.tasks import beside
 from smilejobs.wakeups import Signal, Wakeups
 
-JobRefLike = JobRef | tuple[str, str]
-JobRefs = Iterable[JobRefLike] | AsyncIterable[JobRefLike]
-"""What collections are made of: refs, or pairs of ``user_id`` and ``job_id``; from an iterable of either kind."""
-
 _NOTHING: Mapping[str, object] = MappingProxyType({})
 _TICK = 0.2
 """Seconds between two reports of progress."""
 
 
-@frozen(kw_only=True)
-class Outcome:
-    """How the waiting for one job of many has ended: either *status* or *error* is given.
-
-    Attributes:
-        index: The position of the job in the input, from 0.
-        ref: The job, as the input named it.
-        status: The answer that ended the wait.
-        error: Why there is none; what `Client.wait` would have raised.
-        polls: How many polls it took.
-        elapsed: Seconds from the first poll to the end, without those for which the consumer kept the fleet waiting.
-    """
-
-    index: int
-    ref: JobRef
-    status: JobStatus | None = None
-    error: SmileJobsError | None = None
-    polls: int
-    elapsed: float
-
-    def _repr_html_(self) -> str:
-        ending: list[tuple[Cell, Cell]] = (
-            [("error", type(self.error).__name__), ("text", str(self.error))]
-            if self.status is None
-            else [
-                ("verdict", self.status.verdict),
-                ("result code", describe_result((self.status.result or JobResult()).result_code)),
-            ]
-        )
-        return table(
-            f"job {self.ref.tag}, number {self.index}",
-            [*ending, ("polls", str(self.polls)), ("seconds", f"{self.elapsed:.1f}")],
-        )
-
-
-@frozen(kw_only=True, eq=False)
-class Progress:
-    """How far a fleet is.
-
-    Attributes:
-        pending: Jobs that were read from the input and have not ended.
-        done: Jobs that ended with a status.
-        failed: Jobs that ended with an error.
-        polls: Polls that were begun.
-        braked: Whether polls are held back because the API cannot keep up.
-        polls_per_second: Over the last seconds.
-        eta: Seconds to the end at the present speed; None where the size of the input or the speed is not known.
-    """
-
-    pending: int
-    done: int
-    failed: int
-    polls: int
-    braked: bool
-    polls_per_second: float
-    eta: float | None
-
-
 @define(kw_only=True, eq=False, repr=False)
 class _Entry(PollState):
     index: int
+    is_started: bool = False
     others: list[tuple[int, JobRef]] | None = None
     due: float | None = None
 
@@ -132,6 +70,7 @@ class Fleet:
         on_progress: Told every 0.2 s, and at the end.
         image_links: Ask for links.
         history: Ask for the history.
+        on_brake: Told of an answer that braked this fleet.
     """
 
     def __init__(
@@ -147,6 +86,7 @@ class Fleet:
         on_progress: Callable[[Progress], None] | None,
         image_links: bool,
         history: bool,
+        on_brake: Callable[[SmileJobsError], None] | None = None,
     ) -> None:
         self._exchange = exchange
         self._refs = refs
@@ -158,6 +98,7 @@ class Fleet:
         self._on_progress = on_progress
         self._image_links = image_links
         self._history = history
+        self._on_brake = on_brake
         self._heap: list[tuple[float, int, _Entry]] = []
         self._entries: dict[JobRef, _Entry] = {}
         self._notified: set[JobRef] = set()
@@ -169,6 +110,7 @@ class Fleet:
         self._stood_still = 0.0
         self._still_since: float | None = None
         self._read = 0
+        self._pending = 0
         self._unstarted = 0
         self._done = 0
         self._failed = 0
@@ -248,16 +190,9 @@ class Fleet:
     # The input
 
     async def _feed(self) -> None:
-        if isinstance(self._refs, AsyncIterable):
-            refs = aiter(self._refs)
-            async with aclosing(refs) if isinstance(refs, AsyncGenerator) else nullcontext():
-                async for ref in refs:
-                    await self._admit(ref)
-        else:
-            items = iter(self._refs)
-            with closing(items) if isinstance(items, Generator) else nullcontext():
-                for ref in items:
-                    await self._admit(ref)
+        async with aclosing(each(self._refs)) as items:
+            async for item in items:
+                await self._admit(item)
         self._input_ended = True
         if not self._entries:
             self._complete()
@@ -268,8 +203,9 @@ class Fleet:
         Few wait for their first poll: those that are pending would be polled after them, and so too late.
         """
         index = self._read
-        ref = _ref(item, index)
+        ref = job_ref(item, index)
         self._read += 1
+        self._pending += 1
         pending = self._entries.get(ref)
         if pending is None:
             entry = self._entries[ref] = _Entry(index=index, ref=ref, terms=self._terms)
@@ -281,6 +217,38 @@ class Fleet:
             pending.others.append((index, ref))
         while self._pending >= self._max_pending or self._unstarted >= self._concurrency:
             await self._room.wait()
+
+    def take_in(self, ref: JobRef, terms: Terms, *, first_after: float) -> None:
+        """Take in a job beside the input, unless it is pending. There is always room, and its timeout runs from now.
+
+        Args:
+            ref: The job.
+            terms: What is wanted for it.
+            first_after: Seconds before its first poll.
+        """
+        if ref in self._entries:
+            return
+        now = self._instant(anyio.current_time())
+        entry = self._entries[ref] = _Entry(index=self._read, ref=ref, terms=terms)
+        self._start(entry, now)
+        self._read += 1
+        self._pending += 1
+        self._unstarted += 1
+        self._push(entry, now + first_after)
+
+    def withdraw(self, refs: Iterable[JobRef]) -> None:
+        """Forget jobs, those that are being polled too: there will be no outcome."""
+        for ref in refs:
+            entry = self._entries.pop(ref, None)
+            if entry is not None:
+                self._pending -= 1
+                self._unstarted -= not entry.polls
+                entry.due = entry.last = entry.last_error = None
+        self._tidy()
+
+    def _start(self, entry: _Entry, now: float) -> None:
+        start(entry, now, self._wall_clock())
+        entry.is_started = True
 
     # The workers
 
@@ -351,9 +319,18 @@ class Fleet:
         due = wake(entry, now)
         if entry.due is not None and due < entry.due:
             self._push(entry, due)
-            if len(self._heap) > 2 * len(self._entries) + self._concurrency:
-                self._heap = [place for place in self._heap if place[0] == place[2].due]
-                heapify(self._heap)
+            self._tidy()
+
+    def _tidy(self) -> None:
+        """Drop the places of what was brought forward or withdrawn, once they are the most."""
+        if len(self._heap) > 2 * len(self._entries) + self._concurrency:
+            self._heap = [place for place in self._heap if place[0] == place[2].due]
+            heapify(self._heap)
+
+    def hold_back(self, trouble: SmileJobsError) -> None:
+        """Brake as if a poll of this fleet had met *trouble* now: another fleet did."""
+        now = anyio.current_time()
+        self._brakes(trouble, now, now)
 
     def _delay(self, real_now: float) -> float:
         """Seconds until something is due and may be polled."""
@@ -378,8 +355,9 @@ class Fleet:
         now = self._instant(real_now)
         while self._delay(real_now) < SAME_INSTANT:
             entry, due = self._take_first()
+            if not entry.is_started:
+                self._start(entry, now)
             if not entry.polls:
-                start(entry, now, self._wall_clock())
                 self._unstarted -= 1
                 if self._unstarted <= self._concurrency // 2:
                     self._room.set()
@@ -411,8 +389,10 @@ class Fleet:
     async def _poll(self, entry: _Entry, began: float, late: float) -> None:
         observation: JobStatus | SmileJobsError | None = None
         try:
-            left = math.inf if entry.deadline is None else entry.deadline - self._instant(began)
-            if left > self._exchange.longest_poll:
+            now = self._instant(began)
+            left = math.inf if entry.deadline is None else entry.deadline - now
+            # A job that was taken in when its time was almost over gets one whole poll all the same.
+            if left > self._exchange.longest_poll or (entry.polls == 1 and entry.started < now):
                 observation = await self._ask(entry, began, late)
             else:
                 observation = await self._ask_until(began + left, entry, began, late)
@@ -421,14 +401,13 @@ class Fleet:
             observation = error.with_traceback(None)
         real_now = anyio.current_time()
         now = self._instant(real_now)
+        if observation is not None:
+            self._heed(observation, began, real_now)
+        if self._entries.get(entry.ref) is not entry:
+            return
         if observation is None:
             self._finish(entry, GiveUp(timed_out(entry, now)), now)
             return
-        if self._brake.end(observation, began=began, now=real_now):
-            pause = self._brake.ready_at() - real_now
-            self._exchange.emit(FleetBraked(pause=pause, polls_per_second=self._brake.limit(real_now)))
-        if isinstance(observation, JobStatus):
-            self._distrusted = False
         decision = step(entry, observation, now)
         if isinstance(decision, Sleep):
             entry.last = _kept(entry.last)
@@ -453,6 +432,21 @@ class Fleet:
                 del self._cuts[scope]
         return None
 
+    def _heed(self, observation: JobStatus | SmileJobsError, began: float, now: float) -> None:
+        """Take in what a poll says of the API as a whole."""
+        brakes = self._brakes(observation, began, now)
+        if isinstance(observation, JobStatus):
+            self._distrusted = False
+        elif brakes and self._on_brake is not None:
+            self._on_brake(observation)
+
+    def _brakes(self, observation: JobStatus | SmileJobsError, began: float, now: float) -> bool:
+        brakes = self._brake.end(observation, began=began, now=now)
+        if brakes:
+            pause = self._brake.ready_at() - now
+            self._exchange.emit(FleetBraked(pause=pause, polls_per_second=self._brake.limit(now)))
+        return brakes
+
     def _finish(self, entry: _Entry, decision: Done | GiveUp, now: float) -> None:
         """Report the job for every time that the input named it.
 
@@ -469,6 +463,7 @@ class Fleet:
             self._outcomes.append(
                 Outcome(index=index, ref=ref, status=end.status, error=end.error, polls=end.polls, elapsed=end.elapsed)
             )
+            self._pending -= 1
             self._done += end.error is None
             self._failed += end.error is not None
         del self._entries[entry.ref]
@@ -484,10 +479,6 @@ class Fleet:
     def _instant(self, real_now: float) -> float:
         """The instant by the fleet's clock; by the event loop's it is *real_now*."""
         return (real_now if self._still_since is None else self._still_since) - self._stood_still
-
-    @property
-    def _pending(self) -> int:
-        return self._read - self._done - self._failed
 
     async def _tell(self, on_progress: Callable[[Progress], None]) -> None:
         while True:
@@ -508,17 +499,6 @@ class Fleet:
             polls_per_second=self._brake.speed(now),
             eta=left,
         )
-
-
-def _ref(item: JobRefLike, index: int) -> JobRef:
-    if isinstance(item, JobRef):
-        return item
-    try:
-        if isinstance(item, (tuple, list)) and len(item) == 2:
-            return JobRef(*item)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"refs[{index}]: {error}") from None
-    raise TypeError(f"refs[{index}] must be a JobRef or a pair (user_id, job_id), not {type(item).__name__}")
 
 
 def _kept(status: JobStatus | None) -> JobStatus | None:

@@ -1,0 +1,104 @@
+"""What goes into a fleet, and what comes out: refs, outcomes, and how far it is."""
+
+from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable
+from contextlib import aclosing, closing, nullcontext
+
+from attrs import frozen
+
+from smilejobs.errors import SmileJobsError
+from smilejobs.model.codes import describe_result
+from smilejobs.model.jobs import JobRef, JobResult, JobStatus
+from smilejobs.model.tables import Cell, table
+
+JobRefLike = JobRef | tuple[str, str]
+JobRefs = Iterable[JobRefLike] | AsyncIterable[JobRefLike]
+"""What collections are made of: refs, or pairs of ``user_id`` and ``job_id``; from an iterable of either kind."""
+
+
+@frozen(kw_only=True)
+class Outcome:
+    """How the waiting for one job of many has ended: either *status* or *error* is given.
+
+    Attributes:
+        index: The position of the job in the input, from 0.
+        ref: The job, as the input named it.
+        status: The answer that ended the wait.
+        error: Why there is none; what `Client.wait` would have raised.
+        polls: How many polls it took.
+        elapsed: Seconds from the first poll to the end, without those for which the consumer kept the fleet waiting.
+    """
+
+    index: int
+    ref: JobRef
+    status: JobStatus | None = None
+    error: SmileJobsError | None = None
+    polls: int
+    elapsed: float
+
+    def _repr_html_(self) -> str:
+        ending: list[tuple[Cell, Cell]] = (
+            [("error", type(self.error).__name__), ("text", str(self.error))]
+            if self.status is None
+            else [
+                ("verdict", self.status.verdict),
+                ("result code", describe_result((self.status.result or JobResult()).result_code)),
+            ]
+        )
+        return table(
+            f"job {self.ref.tag}, number {self.index}",
+            [*ending, ("polls", str(self.polls)), ("seconds", f"{self.elapsed:.1f}")],
+        )
+
+
+@frozen(kw_only=True, eq=False)
+class Progress:
+    """How far a fleet is.
+
+    Attributes:
+        pending: Jobs that were read from the input and have not ended.
+        done: Jobs that ended with a status.
+        failed: Jobs that ended with an error.
+        polls: Polls that were begun.
+        braked: Whether polls are held back because the API cannot keep up.
+        polls_per_second: Over the last seconds.
+        eta: Seconds to the end at the present speed; None where the size of the input or the speed is not known.
+    """
+
+    pending: int
+    done: int
+    failed: int
+    polls: int
+    braked: bool
+    polls_per_second: float
+    eta: float | None
+
+
+async def each(refs: JobRefs) -> AsyncGenerator[JobRefLike, None]:
+    """Yield what an iterable of either kind has; a generator is closed with this one."""
+    if isinstance(refs, AsyncIterable):
+        items = aiter(refs)
+        async with aclosing(items) if isinstance(items, AsyncGenerator) else nullcontext():
+            async for item in items:
+                yield item
+    else:
+        listed = iter(refs)
+        with closing(listed) if isinstance(listed, Generator) else nullcontext():
+            for item in listed:
+                yield item
+
+
+def job_ref(item: JobRefLike, index: int) -> JobRef:
+    """Return what a caller gave at the position *index* of a collection as a ref.
+
+    Raises:
+        TypeError: It is neither a ref nor a pair.
+        ValueError: An id is empty.
+    """
+    if isinstance(item, JobRef):
+        return item
+    try:
+        if isinstance(item, (tuple, list)) and len(item) == 2:
+            return JobRef(*item)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"refs[{index}]: {error}") from None
+    raise TypeError(f"refs[{index}] must be a JobRef or a pair (user_id, job_id), not {type(item).__name__}")
