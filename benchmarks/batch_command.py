@@ -138,7 +138,7 @@ async def peak(count: int) -> int:
         source = Path(folder, "in.csv")
         write_input(source, count)
         report = Report()
-        with source.open(encoding=ENCODING, errors=ERRORS, newline="") as stream:  # noqa: ASYNC230  # as the command
+        with source.open(encoding=ENCODING, errors=ERRORS, newline="") as stream:  # noqa: ASYNC230  # the command reads so, too
             rows = Rows(stream)
             with Journal(Path(folder, "out.csv"), columns=rows.columns) as journal:
                 async with smilejobs.Client(
@@ -151,6 +151,7 @@ async def peak(count: int) -> int:
                         until="complete",
                         history=False,
                         personal=False,
+                        save_images=None,
                         on_record=report.add_record,
                         on_bad_row=print,
                         on_progress=lambda progress: None,

@@ -96,9 +96,9 @@ async def test_options_are_those_of_wait_many() -> None:
         with pytest.raises(ValueError, match="timeout"):
             await check(client, REFS, timeout=-1)
         with pytest.raises(TypeError, match="refs must be an iterable"):
-            await check(client, "job-1")  # type: ignore[arg-type]  # on purpose
+            await check(client, "job-1")  # type: ignore[arg-type]  # wrong on purpose
         with pytest.raises(TypeError, match="unexpected keyword"):
-            await check(client, REFS, patience=3)  # type: ignore[call-arg]  # on purpose
+            await check(client, REFS, patience=3)  # type: ignore[call-arg]  # wrong on purpose
 
 
 @pytest.mark.anyio
@@ -199,8 +199,9 @@ async def test_a_frame_of_polars() -> None:
 
 
 def test_the_columns_are_those_of_a_record() -> None:
-    """A results file and a frame say the same by the same names, but for what only the file's input knows."""
-    names = [field.name for field in attrs.fields(Record) if field.name not in ("line", "submitted_at")]
+    """A results file and a frame say the same by the same names, but for what only the command knows."""
+    own = ("line", "submitted_at", "images", "images_error", "images_error_text")
+    names = [field.name for field in attrs.fields(Record) if field.name not in own]
     assert list(Batch([]).frame("pandas").columns) == names
     assert Batch([]).frame("polars").columns == names
     row = Batch([approved()]).frame("polars").to_dicts()[0]
@@ -262,7 +263,7 @@ def test_without_a_library_the_error_says_what_to_install(monkeypatch: pytest.Mo
 def test_there_is_no_other_library() -> None:
     """A name that is misspelled is refused, with those that are not."""
     with pytest.raises(ValueError, match="'pandas' or 'polars'"):
-        Batch([]).frame("arrow")  # type: ignore[call-overload]  # on purpose
+        Batch([]).frame("arrow")  # type: ignore[call-overload]  # wrong on purpose
 
 
 @pytest.mark.anyio

@@ -125,13 +125,27 @@ ALL = (COMPLETE, PENDING, FAILED, REFUSED, INVALID, PROVISIONAL, UNSURE)
 @pytest.mark.parametrize(("until", "final"), [("complete", {0, 3, 5, 6}), ("final", {0, 3})])
 def test_what_is_final(path: Path, until: Until, final: set[int]) -> None:
     """Complete jobs (final ones, if those are waited for) and refused ones stay, all others are taken out."""
-    assert {each.index for each in ALL if settles(each, until)} == final
+    assert {each.index for each in ALL if settles(each, until=until, images=False)} == final
     write(path, *ALL)
     kept = write(path, resume=True, until=until)
     assert kept == [each for each in ALL if each.index in final]
     assert [int(each["index"]) for each in rows(path)] == sorted(final)
     with Journal(path, columns=("note",), resume=True, until=until) as journal:
         assert {index for index in range(10) if journal.holds(row(index))} == final
+
+
+SAVED = record(0, images=2)
+LACKING = record(1, images=1, images_error="links", images_error_text="x")
+WITHOUT = record(2, images=0, images_error="missing", images_error_text="x")
+UNSAVED = record(3)
+
+
+@pytest.mark.parametrize(("images", "final"), [(False, {0, 1, 2, 3}), (True, {0, 2})])
+def test_what_is_final_where_pictures_are_wanted(path: Path, images: bool, final: set[int]) -> None:
+    """A row whose pictures were not fetched, or may come yet, is asked for again; one that can have no others stays."""
+    write(path, SAVED, LACKING, WITHOUT, UNSAVED)
+    kept = write(path, resume=True, images=images)
+    assert kept == [each for each in (SAVED, LACKING, WITHOUT, UNSAVED) if each.index in final]
 
 
 def test_what_stays_is_not_touched(path: Path) -> None:

@@ -87,6 +87,14 @@ def test_a_page_about_outcomes(tmp_path: Path) -> None:
         assert secret not in html
 
 
+def test_missing_pictures_are_errors() -> None:
+    """By their reasons, though the jobs are complete."""
+    lacking = record(images=0, images_error="disk", images_error_text="of user-1")
+    made = page(lacking, lacking, record(images=2))
+    assert made.sections["Errors"] == ["rows", "outcome", "error", "code", "2", "complete", "ImageError: disk"]
+    assert made.sections["Outcomes"]
+
+
 def test_nothing_on_the_page_is_fetched_or_run() -> None:
     """No script, no link, no address but the names of SVG; and a policy that forbids them."""
     report = Report()

@@ -60,7 +60,7 @@ def test_rows_are_read_as_they_are_asked_for() -> None:
         def readable(self) -> bool:
             return True
 
-        def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # what is asked for here
+        def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # no other buffer comes
             line = b"user_id,job_id\n"
             buffer[: len(line)] = line
             return len(line)

@@ -8,19 +8,23 @@ from typing import Any
 
 import anyio
 import pytest
+from attrs import evolve
 
 from smilejobs import (
     BadRequestError,
     CredentialsError,
+    ImageError,
+    ImageReason,
     JobRef,
     JobStatus,
     Outcome,
     RateLimitedError,
+    SavedImages,
     SignatureError,
     SmileJobsError,
 )
 from smilejobs.batch.journal import Journal
-from smilejobs.batch.records import Ending, Record, ending_of, record_of
+from smilejobs.batch.records import Ending, Record, ending_of, record_of, with_images
 from smilejobs.batch.rows import BadRow, Row
 from smilejobs.batch.run import Run, extra_columns
 from smilejobs.testing import Reply, Script, complete, pending, provisional, refused
@@ -43,11 +47,14 @@ async def run(
     history: bool = False,
     personal: bool = False,
     slow: bool = False,
+    save_images: Path | None = None,
 ) -> None:
     told = [] if told is None else told
     bad = [] if bad is None else bad
     extra = extra_columns(history=history, personal=personal)
-    journal = Journal(path, columns=("note",), extra=extra, resume=resume, on_record=told.append)
+    journal = Journal(
+        path, columns=("note",), extra=extra, resume=resume, images=save_images is not None, on_record=told.append
+    )
     async with script.client() as client:
         with journal:
             await Run(
@@ -57,6 +64,7 @@ async def run(
                 until="complete",
                 history=history,
                 personal=personal,
+                save_images=save_images,
                 on_record=told.append,
                 on_bad_row=bad.append,
                 on_progress=lambda progress: None,
@@ -246,6 +254,41 @@ async def test_a_row_of_a_timeout_has_the_last_answer(path: Path) -> None:
     assert (record.outcome, record.verdict, record.is_final) == ("pending", "provisional", False)
     assert record.code == "2302"
     assert "user-1" not in repr(record)
+
+
+def image_error(reason: ImageReason, *others: ImageError, saved: int = 0) -> ImageError:
+    return ImageError(f"of {reason}", reason=reason, others=others, saved=(Path("x"),) * saved)
+
+
+@pytest.mark.parametrize(
+    ("paths", "error", "expected"),
+    [
+        (2, None, (2, None, None)),
+        (1, image_error("exists", saved=1), (2, None, None)),
+        (0, image_error("missing"), (0, "missing", "of missing")),
+        (1, image_error("oversized", image_error("exists"), saved=1), (2, "oversized", "of oversized")),
+        (0, image_error("malformed", image_error("disk")), (0, "disk", "of disk (and 1 more)")),
+        (0, ImageError("no", reason="missing", text="Failed to create links"), (0, "links", "no")),
+    ],
+)
+def test_what_is_told_of_pictures(
+    paths: int, error: ImageError | None, expected: tuple[int, str | None, str | None]
+) -> None:
+    """How many there are, those from before among them; and why not all, first what may pass."""
+    status = JobStatus(user_id="u", job_id="j", job_complete=True)
+    outcome = Outcome(index=0, ref=JobRef("u", "j"), status=status, polls=1, elapsed=0)
+    known = record_of(outcome)
+    record = with_images(known, SavedImages(outcome=outcome, paths=(Path("x"),) * paths, error=error))
+    assert (record.images, record.images_error, record.images_error_text) == expected
+    assert evolve(record, images=None, images_error=None, images_error_text=None) == known
+
+
+def test_nothing_is_told_of_the_pictures_of_a_job_that_has_none_yet() -> None:
+    """Nobody has asked for them."""
+    error = SignatureError("no")
+    outcome = Outcome(index=0, ref=JobRef("u", "j"), error=error, polls=1, elapsed=0)
+    known = record_of(outcome)
+    assert with_images(known, SavedImages(outcome=outcome, error=error)) == known
 
 
 def test_an_outcome_without_anything_known() -> None:

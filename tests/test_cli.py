@@ -118,6 +118,11 @@ def test_a_wait_that_times_out(command: Command, job_id: str, until: str, out: s
     assert answer.out.startswith(out) if out else not answer.out
 
 
+def test_the_timeout_of_a_wait_has_a_unit(command: Command) -> None:
+    """As everywhere in the shell."""
+    assert command("wait", "user-1", "approved", "--timeout", "1.5m").code == 0
+
+
 @pytest.mark.parametrize("name", ["status", "wait"])
 def test_json_is_the_status_as_a_dict(command: Command, name: str) -> None:
     """Nothing else is on standard output."""
@@ -208,7 +213,7 @@ def test_an_error_is_one_line(
         (("wait", "user-1", "approved"), {"SMILE_BASE_URL": "http://api.test/v1"}, "base_url must be https"),
         (("status", "", "approved"), {}, "user_id must not be empty"),
         (("wait", "user-1", "approved", "--timeout", "0"), {}, "--timeout must be more than 0"),
-        (("wait", "user-1", "approved", "--timeout", "nan"), {}, "--timeout must be a finite number"),
+        (("wait", "user-1", "approved", "--timeout", "nan"), {}, "--timeout must be a number and a unit"),
         (("wait", "user-1", "approved", "--until", "never"), {}, "--until"),
         (("status", "user-1"), {}, "JOB"),
         (("sandbox", "--port", "65536"), {}, "--port"),
@@ -216,6 +221,7 @@ def test_an_error_is_one_line(
         (("sandbox", "--weather", "sunny"), {}, "weather must be one of calm, rainy, storm"),
         (("sandbox", "--knob", "cuts"), {}, "--knob must be NAME=VALUE"),
         (("sandbox", "--knob", "cuts=2"), {}, "cuts must be a share"),
+        (("sandbox", "--max-skew", "little"), {}, "--max-skew must be a number and a unit"),
         (("sandbox", "--machine", "fast"), {}, "--machine must be a median"),
         (("sandbox", "--review", "never"), {}, "--review must be a median"),
     ],
@@ -321,7 +327,7 @@ def test_the_sandbox_command_has_all_knobs(command: Command, tmp_path: Path, mon
         "--seed": 7,
         "--machine": "3",
         "--review": "open",
-        "--max-skew": 60,
+        "--max-skew": "1m",
         "--state": state,
         "--tls": pem,
         "--allow-callbacks-to": "callbacks",
@@ -393,7 +399,7 @@ def lines_until(lines: Iterator[str], last: str) -> Iterator[str]:
             return
 
 
-@pytest.mark.parametrize("missing", ["typer", "rich"])
+@pytest.mark.parametrize("missing", ["filelock", "rich", "typer"])
 def test_without_the_extra_the_command_says_what_to_install(
     missing: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -21,7 +21,7 @@ from rich.console import Console
 from test_cli import ENVIRONMENT, Answer, Command
 
 import smilejobs.cli
-from smilejobs import Progress
+from smilejobs import JobRef, Progress
 from smilejobs.batch.journal import Journal
 from smilejobs.batch.records import Ending, Record
 from smilejobs.batch.rows import BadRow
@@ -35,13 +35,18 @@ MIXED = f"{JOBS},x,c\nuser-1,running,d\nuser-1,disabled,e\n"
 
 
 @pytest.fixture(scope="module")
-def base_url() -> Generator[str, None, None]:
+def sandbox() -> Sandbox:
     sandbox = Sandbox()
     sandbox.submit("user-1", "approved", machine=0)
     sandbox.submit("user-1", "rejected", machine=0, outcome="rejected", job_type=6)
     sandbox.submit("user-1", "review", machine=0, review=3600)
     sandbox.submit("user-1", "running", machine=3600)
     sandbox.submit("user-1", "disabled", refusal="2307")
+    return sandbox
+
+
+@pytest.fixture(scope="module")
+def base_url(sandbox: Sandbox) -> Generator[str, None, None]:
     with start_blocking_portal("asyncio") as portal, portal.wrap_async_context_manager(sandbox.serve()) as base_url:
         yield base_url
 
@@ -133,6 +138,7 @@ def test_from_standard_input_and_as_json(command: Command) -> None:
         "rows": 2,
         "outcomes": {"approved": 1, "invalid": 1},
         "results": "out.jsonl",
+        "images": None,
         "report": None,
         "resume": "smilejobs batch - --out out.jsonl --json --resume",
     }
@@ -161,6 +167,8 @@ def test_an_empty_input(command: Command) -> None:
         (["in.csv", "--out", "out.csv", "--timeout", "soon"], "--timeout must be a number and a unit"),
         (["in.csv", "--out", "out.csv", "--timeout", "0"], "--timeout must be more than 0"),
         (["in.csv", "--out", "out.csv", "--rate", "-1"], "rate must be a finite number above 0"),
+        (["in.csv", "--out", "out.csv", "--save-images", "nowhere"], "'nowhere' does not exist"),
+        (["in.csv", "--out", "out.csv", "--save-images", "in.csv"], "'in.csv' is a file"),
     ],
 )
 def test_wrong_usage(command: Command, arguments: list[str], words: str) -> None:
@@ -227,13 +235,18 @@ def test_a_report_that_cannot_be_written(command: Command) -> None:
     assert len(rows("out.csv")) == 2
 
 
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Return as soon as the condition holds, or after 30 s."""
+    give_up = time.monotonic() + 30
+    while not condition() and time.monotonic() < give_up:
+        time.sleep(0.02)
+
+
 def interrupt_when(condition: Callable[[], bool]) -> threading.Thread:
     """Press Ctrl-C as soon as the condition holds."""
 
     def watch() -> None:
-        give_up = time.monotonic() + 30
-        while not condition() and time.monotonic() < give_up:
-            time.sleep(0.02)
+        wait_until(condition)
         os.kill(os.getpid(), signal.SIGINT)
 
     thread = threading.Thread(target=watch)
@@ -279,6 +292,143 @@ def test_as_a_process(base_url: str, tmp_path: Path) -> None:
         env={**os.environ, **ENVIRONMENT, "SMILE_BASE_URL": base_url},
     )
     assert (done.returncode, done.stdout) == (0, "2 rows in out.csv: 1 approved, 1 rejected\n")
+
+
+# --- Pictures
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    return folder
+
+
+@pytest.mark.parametrize("out", ["out.csv", "out.jsonl"])
+def test_pictures_are_saved(command: Command, sandbox: Sandbox, pictures: Path, out: str) -> None:
+    """Those of complete jobs, with the poll that found the job complete; the row and the summary count them."""
+    Path("in.csv").write_text(f"{JOBS}user-1,running,c\n")
+    polls = sandbox.polls(JobRef("user-1", "approved"))
+    options = ("--timeout", "0.3s", "--history", "--report", "out.html", "--save-images", "pictures")
+    answer = command("batch", "in.csv", "--out", out, *options)
+    found = {row["note"]: row for row in rows(out)}
+    counts = {note: str(row["images"]) for note, row in found.items()}
+    total = int(counts["a"]) + int(counts["b"])
+    assert (answer.code, int(counts["a"]) > 0, int(counts["b"]) > 0, counts["c"] in ("", "None")) == (
+        3,
+        True,
+        True,
+        True,
+    )
+    assert sandbox.polls(JobRef("user-1", "approved")) == polls + 1
+    assert len(list(pictures.iterdir())) == total
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in pictures.iterdir())
+    assert {row["images_error"] or None for row in found.values()} == {None}
+    assert all(row["history"] for note, row in found.items() if note != "c")
+    assert f"\n{total} pictures in pictures\n" in answer.out
+    assert "<td>pictures</td><td>pictures</td>" in Path("out.html").read_text()
+
+
+def test_the_summary_of_pictures_for_scripts(command: Command, pictures: Path) -> None:
+    """It has the folder and the counts; provisional results are waited out as elsewhere."""
+    Path("in.csv").write_text(f"{JOBS}user-1,review,c\n")
+    options = ("--json", "--until", "final", "--timeout", "0.3s", "--save-images", "pictures")
+    answer = command("batch", "in.csv", "--out", "out.csv", *options)
+    assert answer.code == 3
+    saved = len(list(pictures.iterdir()))
+    assert json.loads(answer.out)["images"] == {"folder": "pictures", "saved": saved, "jobs_without_all": 0}
+    assert [row["images"] for row in rows("out.csv") if row["note"] == "c"] == [""]
+
+
+def test_a_disk_without_room_for_pictures(command: Command, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The outcome of the job stays; row, summary and exit code tell, and `--resume` gets the pictures."""
+
+    def sync(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    Path("in.csv").write_text(JOBS)
+    with monkeypatch.context() as full:
+        full.setattr(os, "fsync", sync)
+        answer = command("batch", "in.csv", "--out", "out.jsonl", "--save-images", "pictures")
+    assert answer.code == 4
+    assert "0 pictures in pictures; not all pictures of 2 jobs\n" in answer.out
+    assert "to go on: smilejobs batch" in answer.err
+    assert list(pictures.iterdir()) == []
+    assert outcomes("out.jsonl") == {"a": "approved", "b": "rejected"}
+    for row in rows("out.jsonl"):
+        assert (row["outcome"], row["error"], row["images"], row["images_error"]) == ("complete", None, 0, "disk")
+        assert row["images_error_text"].startswith("selfie_image: it could not be written: No space left on device")
+    again = command("batch", "in.csv", "--out", "out.jsonl", "--save-images", "pictures", "--resume")
+    assert again.code == 0
+    assert "to go on" not in again.err
+    assert sum(row["images"] for row in rows("out.jsonl")) == len(list(pictures.iterdir())) > 0
+
+
+def test_resuming_finds_the_pictures_of_a_row_that_was_not_written(command: Command, pictures: Path) -> None:
+    """They are counted, and neither fetched again nor touched; so are those of a job that comes twice."""
+    Path("in.csv").write_text(f"{JOBS}user-1,approved,again\n")
+    options = ("batch", "in.csv", "--out", "out.jsonl", "--save-images", "pictures")
+    assert command(*options).code == 0
+    first = {row["note"]: row["images"] for row in rows("out.jsonl")}
+    assert first["a"] == first["again"] > 0
+    files = {path.name: path.stat() for path in pictures.iterdir()}
+    assert len(files) == first["a"] + first["b"]
+    Path("out.jsonl").write_bytes(Path("out.jsonl").read_bytes()[:-1])
+    answer = command(*options, "--resume")
+    assert answer.code == 0
+    assert {row["note"]: row["images"] for row in rows("out.jsonl")} == first
+    assert {path.name: path.stat().st_mtime_ns for path in pictures.iterdir()} == {
+        name: was.st_mtime_ns for name, was in files.items()
+    }
+
+
+def test_pictures_after_a_run_without(command: Command, sandbox: Sandbox, pictures: Path) -> None:
+    """Complete rows are asked for again, once; and no more where pictures are not wanted."""
+    ref = JobRef("user-1", "approved")
+    Path("in.csv").write_text("user_id,job_id,note\nuser-1,approved,a\n")
+    options = ("batch", "in.csv", "--out", "out.csv", "--resume")
+    counts = [sandbox.polls(ref)]
+    for more in ((), ("--save-images", "pictures"), ("--save-images", "pictures"), ()):
+        assert command(*options, *more).code == 0
+        counts.append(sandbox.polls(ref))
+    assert [count - counts[0] for count in counts] == [0, 1, 2, 2, 2]
+    assert len(list(pictures.iterdir())) == int(rows("out.csv")[0]["images"]) > 0
+
+
+def test_a_folder_that_cannot_be_written_to(command: Command, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said before anything is asked."""
+    real = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK and real(path, mode))  # root may always
+    Path("in.csv").write_text(JOBS)
+    answer = command("batch", "in.csv", "--out", "out.csv", "--save-images", "pictures")
+    assert (answer.code, answer.out) == (2, "")
+    assert "'pictures' is not writable" in answer.err
+    assert not Path("out.csv").exists()
+
+
+def test_a_second_run_is_refused_and_a_killed_one_is_gone_on_with(
+    command: Command, base_url: str, pictures: Path, tmp_path: Path
+) -> None:
+    """The lock is the process's: no kill leaves it behind. Nothing is half-written, and no picture is lost."""
+    Path("in.csv").write_text(f"{JOBS}user-1,running,c\n")
+    options = ("batch", "in.csv", "--out", "out.csv", "--save-images", "pictures", "--resume")
+    with subprocess.Popen(
+        [sys.executable, "-c", "import smilejobs.cli; smilejobs.cli.main()", *options],
+        cwd=tmp_path,
+        env={**os.environ, **ENVIRONMENT, "SMILE_BASE_URL": base_url},
+        stderr=subprocess.DEVNULL,
+    ) as first:
+        wait_until(lambda: Path("out.csv").exists() and len(rows("out.csv")) == 2)
+        second = command(*options)
+        before = Path("out.csv").read_bytes()
+        first.kill()
+    assert (second.code, second.out) == (2, "")
+    assert "out.csv is being written by another run" in second.err
+    assert before == Path("out.csv").read_bytes()
+    third = command(*options, "--timeout", "0.3s")
+    assert third.code == 3
+    assert outcomes("out.csv") == {"a": "approved", "b": "rejected", "c": "pending"}
+    assert sum(int(row["images"] or 0) for row in rows("out.csv")) == len(list(pictures.iterdir())) > 0
 
 
 @pytest.mark.parametrize(
@@ -375,6 +525,18 @@ async def test_the_display_in_a_terminal(total: int | None) -> None:
     assert "in.csv:3: [b]no" in text
     assert "1 polls/s" not in text
     assert text.endswith("\x1b[2K") or "\x1b[2K" in text
+
+
+@pytest.mark.anyio
+async def test_pictures_that_are_missing_are_among_the_last_errors() -> None:
+    """Though their jobs are complete."""
+    out = console(terminal=True)
+    made = tally(1, [])
+    made.add(Record(index=0, line=2, outcome=Ending.COMPLETE, images=1, images_error="store", images_error_text="no"))
+    with view(out, made, quiet=False) as shown:
+        shown.on_progress(progress())
+    assert "1 unknown" in printed(out)
+    assert "line 2: no" in printed(out)
 
 
 @pytest.mark.anyio

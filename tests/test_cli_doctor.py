@@ -67,7 +67,7 @@ def serve() -> Generator[Serve, None, None]:
                 self.end_headers()
                 self.wfile.write(body)
 
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # as it is called there
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the base class has that name for it
                 pass
 
         server = HTTPServer(("127.0.0.1", 0), Handler)
@@ -168,7 +168,7 @@ def test_an_answer_all_the_same(command: Command, serve: Serve) -> None:
         (-4000, "WRONG  clock      this machine's is 4000 s behind the server's"),
     ],
 )
-def test_the_clock(  # noqa: PLR0917  # fixtures and parameters
+def test_the_clock(  # noqa: PLR0917  # pytest passes fixtures and parameters by name
     command: Command, serve: Serve, monkeypatch: pytest.MonkeyPatch, head_status: int, ahead: int, words: str
 ) -> None:
     """It is compared with the server's, whatever status that has."""

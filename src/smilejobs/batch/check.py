@@ -5,18 +5,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Siz
 from contextlib import contextmanager
 from os import PathLike
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Literal, TypedDict, Unpack, get_args, get_type_hints, overload
 
 from attrs import field, frozen
 
-from smilejobs.batch.records import record_of
+from smilejobs.batch.records import Record, record_of
 from smilejobs.batch.run import extra_columns
 from smilejobs.client import Client
 from smilejobs.durations import Duration
-from smilejobs.fleet import JobRefs, Outcome, Progress
 from smilejobs.model.codes import Verdict
 from smilejobs.model.jobs import JobResult
 from smilejobs.model.tables import table, word
+from smilejobs.outcomes import JobRefs, Outcome, Progress
 from smilejobs.polling.pace import PaceFunction
 from smilejobs.polling.rules import Until
 
@@ -26,30 +26,19 @@ if TYPE_CHECKING:
 
 Library = Literal["pandas", "polars"]
 
-_COLUMNS: Mapping[str, type] = MappingProxyType(
-    {
-        "index": int,
-        "user_id": str,
-        "job_id": str,
-        "outcome": str,
-        "is_final": bool,
-        "code": str,
-        "verdict": str,
-        "result_code": str,
-        "result_text": str,
-        "confidence": float,
-        "smile_job_id": str,
-        "polls": int,
-        "seconds": float,
-        "error": str,
-        "error_text": str,
-    }
-)
-"""Of a `Record`, without what only its input knows."""
+_ELSEWHERE = ("line", "submitted_at", "images", "images_error", "images_error_text")
+"""What only an input file knows, and what has become of pictures that were to be saved."""
 _DTYPES: Mapping[type, Literal["int64", "string", "boolean", "float64"]] = MappingProxyType(
     {int: "int64", str: "string", bool: "boolean", float: "float64"}
 )
 """Those of pandas in which something can be missing, where something can."""
+
+
+def _columns() -> dict[str, type]:
+    """Return the columns of a data frame, by the names that they have in a results file: those of a `Record`."""
+    hints = {name: hint for name, hint in get_type_hints(Record).items() if name not in _ELSEWHERE}
+    types = {name: next(iter(get_args(hint)), hint) for name, hint in hints.items()}
+    return {name: str if issubclass(kind, str) else kind for name, kind in types.items()}
 
 
 class CheckOptions(TypedDict, total=False):
@@ -124,8 +113,9 @@ class Batch(Sequence[Outcome]):
             ValueError: There is no such library.
         """
         more = extra_columns(history=False, personal=personal)
-        types = {**_COLUMNS, **dict.fromkeys(more, str)}
-        rows = [_row(outcome, more) for outcome in self]
+        own = _columns()
+        types = {**own, **dict.fromkeys(more, str)}
+        rows = [_row(outcome, own, more) for outcome in self]
         columns = {name: [row[name] for row in rows] for name in types}
         match library or _installed():
             case "pandas":
@@ -238,10 +228,10 @@ def _ending(outcome: Outcome) -> str:
     return word(outcome.status.verdict) if outcome.status is not None else type(outcome.error).__name__
 
 
-def _row(outcome: Outcome, more: Iterable[str]) -> dict[str, object]:
+def _row(outcome: Outcome, own: Iterable[str], more: Iterable[str]) -> dict[str, object]:
     record = record_of(outcome)
     result = (outcome.status and outcome.status.result) or JobResult()
-    row: dict[str, object] = {name: getattr(record, name) for name in _COLUMNS}
+    row: dict[str, object] = {name: getattr(record, name) for name in own}
     row.update((name, getattr(result, name.removeprefix("personal_"))) for name in more)
     # JSON may hold halves of surrogate pairs, and columns of UTF-8 cannot.
     return {

@@ -12,6 +12,7 @@ import os
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Protocol, Self, cast
 from zlib import crc32
@@ -103,6 +104,7 @@ class Journal:
         resume: Go on with a file that exists: rows with a final outcome stay, all others are taken out. Which those
             are, `settles` says.
         until: What the jobs are waited for.
+        images: Whether their pictures are wanted.
         on_record: Told of every row that stays.
 
     Raises:
@@ -119,6 +121,7 @@ class Journal:
         extra: Sequence[str] = (),
         resume: bool = False,
         until: Until = "complete",
+        images: bool = False,
         on_record: Callable[[Record], None] | None = None,
     ) -> None:
         check_suffix(path)
@@ -132,7 +135,7 @@ class Journal:
         if path.exists():
             if not resume:
                 raise ValueError(f"{path} exists: go on with it by --resume, or choose another file")
-            self._keep(until, on_record)
+            self._keep(partial(settles, until=until, images=images), on_record)
         self._file = path.open("ab")
         if not self._file.tell():
             self._append(self._format.header)
@@ -190,7 +193,7 @@ class Journal:
         self._file.write(line)
         self._file.flush()
 
-    def _keep(self, until: Until, on_record: Callable[[Record], None] | None) -> None:
+    def _keep(self, stays: Callable[[Record], bool], on_record: Callable[[Record], None] | None) -> None:
         """Write the file anew, with nothing but what is final."""
         new = self._path.with_name(f"{self._path.name}.new")
         with self._path.open("rb") as old, new.open("wb") as kept:
@@ -204,7 +207,7 @@ class Journal:
                 next(lines, None)
             for number, line in enumerate(lines, 1):
                 record = self._record(line, number)
-                if settles(record, until) and self._settle(record):
+                if stays(record) and self._settle(record):
                     kept.write(line)
                     if on_record is not None:
                         on_record(record)
@@ -241,13 +244,19 @@ class Journal:
         return True
 
 
-def settles(record: Record, until: Until) -> bool:
+def settles(record: Record, *, until: Until, images: bool) -> bool:
     """Say whether a row has a final outcome, which ``--resume`` does not ask for again.
 
-    That is: the job is complete (and final, if that is what is waited for), or the API has refused it for good.
+    That is: the job is complete (and final, if that is what is waited for), and its pictures are saved, if they are
+    wanted and can be had; or the API has refused it for good.
+
+    Args:
+        record: The row.
+        until: What the jobs are waited for.
+        images: Whether their pictures are wanted.
     """
     if record.outcome is Ending.COMPLETE:
-        return until == "complete" or record.is_final is True
+        return (until == "complete" or record.is_final is True) and not (images and record.lacks_images)
     return record.outcome is Ending.REFUSED
 
 
@@ -319,4 +328,7 @@ def _revived(row: Mapping[str, object]) -> Record:
         seconds=number("seconds"),
         error=text("error"),
         error_text=text("error_text"),
+        images=count("images"),
+        images_error=text("images_error"),
+        images_error_text=text("images_error_text"),
     )

@@ -3,12 +3,18 @@
 import enum
 from datetime import datetime
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
-from smilejobs.errors import ApiError, CredentialsError, SmileJobsError, WaitTimeoutError
-from smilejobs.fleet import Outcome
+from smilejobs.errors import ApiError, CredentialsError, ImageError, SmileJobsError, WaitTimeoutError
+from smilejobs.images import SavedImages
 from smilejobs.model.codes import shown
 from smilejobs.model.jobs import JobResult, JobStatus
+from smilejobs.outcomes import Outcome
+
+_NO_LINKS = "links"
+"""The API could not make links; where it just has none, `ImageError.reason` is "missing", too, but for good."""
+_MAY_PASS = frozenset({_NO_LINKS, "expired", "store", "disk"})
+"""Why pictures are missing that may be had later: with other links, from a store that works, on a disk with room."""
 
 
 class Ending(enum.StrEnum):
@@ -50,6 +56,9 @@ class Record:
         seconds: From the first poll to the end.
         error: The class of the error.
         error_text: Its text.
+        images: How many of the job's pictures are saved, if they were to be.
+        images_error: Why there are not more: the `ImageError.reason`, or "links" if the API could not make any.
+        images_error_text: Its text.
     """
 
     index: int
@@ -69,6 +78,14 @@ class Record:
     seconds: float | None = None
     error: str | None = None
     error_text: str | None = None
+    images: int | None = None
+    images_error: str | None = None
+    images_error_text: str | None = None
+
+    @property
+    def lacks_images(self) -> bool:
+        """Whether asking again may bring pictures of a complete job: none were to be saved, or what failed may pass."""
+        return self.images is None or self.images_error in _MAY_PASS
 
 
 def record_of(outcome: Outcome, *, index: int | None = None, line: int | None = None) -> Record:
@@ -105,6 +122,33 @@ def record_of(outcome: Outcome, *, index: int | None = None, line: int | None = 
         error=None if error is None else type(error).__name__,
         error_text=None if error is None else str(error),
     )
+
+
+def with_images(record: Record, saved: SavedImages) -> Record:
+    """Return a record that tells of the pictures, too, if the job is complete.
+
+    A file that was there already counts as saved: its name is made for this job and this picture alone, and it got that
+    name when it was whole. It is from a run that was stopped before it wrote the row, or from a row with the same job.
+
+    Args:
+        record: What is told of the job.
+        saved: What has become of its pictures.
+    """
+    if saved.outcome.status is None:
+        return record
+    failures = (saved.error, *saved.error.others) if isinstance(saved.error, ImageError) else ()
+    missing = [each for each in failures if each.reason != "exists"]
+    record = evolve(record, images=len(saved.paths) + len(failures) - len(missing))
+    if not missing:
+        return record
+    # One that may pass comes first: it decides whether the row is asked for again.
+    first = next((each for each in missing if _reason(each) in _MAY_PASS), missing[0])
+    more = "" if len(missing) == 1 else f" (and {len(missing) - 1} more)"
+    return evolve(record, images_error=_reason(first), images_error_text=f"{first}{more}")
+
+
+def _reason(error: ImageError) -> str:
+    return _NO_LINKS if error.reason == "missing" and error.text is not None else error.reason
 
 
 def ending_of(error: SmileJobsError | None) -> Ending:

@@ -14,9 +14,9 @@ from attrs import define, field
 
 from smilejobs.batch.charts import Bar, bars, check_library
 from smilejobs.batch.records import Ending, Record, record_of
-from smilejobs.fleet import Outcome
 from smilejobs.model.codes import RESULT_CODES, Verdict, describe, shown
 from smilejobs.model.jobs import JobRef
+from smilejobs.outcomes import Outcome
 
 _Kind = TypeVar("_Kind")
 
@@ -98,6 +98,8 @@ class Report:
         else:
             kind = (record.outcome.value, record.error or "", record.code or "")
             _count(self._errors, kind, (_OTHER, "", ""))
+        if record.images_error is not None:
+            _count(self._errors, (record.outcome.value, f"ImageError: {record.images_error}", ""), (_OTHER, "", ""))
         if record.polls:
             self._polls.add(record.polls)
         if record.seconds is None:

@@ -2,17 +2,20 @@
 
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Mapping
 from functools import partial
+from pathlib import Path
+from typing import TypedDict
 
 from anyio import to_thread
 from attrs import define, evolve, field, fields
 
 from smilejobs.batch.journal import Journal
-from smilejobs.batch.records import Ending, Record, record_of
+from smilejobs.batch.records import Ending, Record, record_of, with_images
 from smilejobs.batch.rows import BadRow, Row
 from smilejobs.client import Client
 from smilejobs.durations import Duration
-from smilejobs.fleet import JobRefs, Outcome, Progress
+from smilejobs.images import SavedImages
 from smilejobs.model.jobs import JobRef, JobResult
+from smilejobs.outcomes import JobRefs, Outcome, Progress
 from smilejobs.polling.rules import Until
 
 _PICTURES = ("photo", "document")
@@ -33,6 +36,13 @@ def extra_columns(*, history: bool, personal: bool) -> tuple[str, ...]:
     return (*(("history",) if history else ()), *(f"personal_{name}" for name in _PERSONAL if personal))
 
 
+class _Options(TypedDict):
+    timeout: Duration
+    until: Until
+    history: bool
+    on_progress: Callable[[Progress], None]
+
+
 @define(kw_only=True)
 class Run:
     """Waits for the jobs of a file, and writes how each one has ended.
@@ -44,6 +54,7 @@ class Run:
         until: "complete" or "final", as for `Client.wait`.
         history: Ask for the history, and write it.
         personal: Write personal data.
+        save_images: The folder for the pictures of complete jobs; None not to fetch them.
         on_record: Told of every row that was written.
         on_bad_row: Told of every row that names no job, after it was written.
         on_progress: As for `Client.wait_many`.
@@ -55,6 +66,7 @@ class Run:
     until: Until
     history: bool
     personal: bool
+    save_images: Path | None
     on_record: Callable[[Record], None]
     on_bad_row: Callable[[BadRow], None]
     on_progress: Callable[[Progress], None]
@@ -73,16 +85,26 @@ class Run:
 
         Raises:
             CredentialsError: It is the second one in a row.
+            ImageError: The folder for the pictures is not there.
             ValueError: The input is not the one that the journal was begun with.
             OSError: The input cannot be read, or the results file not be written.
         """
         refs: JobRefs = self._refs_by_thread(iter(rows)) if slow else self._refs(rows)
+        options: _Options = {
+            "timeout": self.timeout,
+            "until": self.until,
+            "history": self.history,
+            "on_progress": self.on_progress,
+        }
         try:
-            async with self.client.wait_many(
-                refs, timeout=self.timeout, until=self.until, history=self.history, on_progress=self.on_progress
-            ) as outcomes:
-                async for outcome in outcomes:
-                    self._end(outcome)
+            if self.save_images is None:
+                async with self.client.wait_many(refs, **options) as outcomes:
+                    async for outcome in outcomes:
+                        self._end(outcome)
+            else:
+                async with self.client.save_images_many(refs, self.save_images, **options) as savings:
+                    async for saved in savings:
+                        self._end(saved.outcome, saved)
         finally:
             for row in self._pending.values():
                 self._write(_unanswered(row), carried=row.carried)
@@ -110,9 +132,11 @@ class Run:
         self._asked += 1
         return (row.ref,)
 
-    def _end(self, outcome: Outcome) -> None:
+    def _end(self, outcome: Outcome, saved: SavedImages | None = None) -> None:
         row = self._pending[outcome.index]
         record = record_of(outcome, index=row.index, line=row.line)
+        if saved is not None:
+            record = with_images(record, saved)
         self._write(record, extra=self._extra(outcome), carried=row.carried)
         del self._pending[outcome.index]
 

@@ -10,10 +10,11 @@ def main() -> None:
         SystemExit: Always. Its code is the one that the command's help tells; 2 if the extra is not installed.
     """
     try:
+        import filelock  # noqa: F401  # only whether it is there
         import rich  # noqa: F401  # only whether it is there
         import typer  # noqa: F401  # only whether it is there
     except ImportError:
-        sys.stderr.write("smilejobs: the shell commands need typer and rich: pip install 'smilejobs[cli]'\n")
+        sys.stderr.write("smilejobs: the shell commands need typer, rich and filelock: pip install 'smilejobs[cli]'\n")
         sys.exit(2)
     from smilejobs.cli.app import app
 

@@ -12,9 +12,8 @@ import typer
 from smilejobs.cli import batch, callback, doctor, images
 from smilejobs.cli.display import console, show
 from smilejobs.cli.exits import ExitCode, complain, exit_on, show_tracebacks
-from smilejobs.cli.options import Until
+from smilejobs.cli.options import Until, duration
 from smilejobs.client import Client
-from smilejobs.durations import seconds
 from smilejobs.errors import SmileJobsError, WaitTimeoutError
 from smilejobs.model.codes import Verdict
 from smilejobs.model.jobs import JobRef, JobStatus
@@ -70,23 +69,23 @@ def status(
     _run(client, ask, as_json=as_json, links=image_links)
 
 
-@app.command(epilog=f"Example: smilejobs wait user-1 job-1 --timeout 600 --until final\n\n{_EPILOG}")
+@app.command(epilog=f"Example: smilejobs wait user-1 job-1 --timeout 10m --until final\n\n{_EPILOG}")
 def wait(
     user_id: _User,
     job_id: _Job,
     *,
-    timeout: Annotated[float, typer.Option(help="Seconds for the whole wait.")] = 300.0,
+    timeout: Annotated[str, typer.Option(metavar="DURATION", help="For the whole wait: 90s, 10m, 2h, 1d.")] = "5m",
     until: Annotated[Until, typer.Option(help="Whether a provisional result ends the wait.")] = Until.COMPLETE,
     as_json: _JSON = False,
 ) -> None:
     """Wait until a job is complete, or final."""
     client, ref = _client_and_ref(user_id, job_id)
     with exit_on(ValueError, ExitCode.USAGE):
-        seconds(timeout, "--timeout", zero=False)
+        patience = duration(timeout, "--timeout")
 
     async def ask() -> JobStatus:
-        with console(stderr=True).status(f"waiting until the job is {until.value}, for at most {timeout:g} s"):
-            return await client.wait(ref.user_id, ref.job_id, timeout=timeout, until=until.value)
+        with console(stderr=True).status(f"waiting until the job is {until.value}, for at most {patience:g} s"):
+            return await client.wait(ref.user_id, ref.job_id, timeout=patience, until=until.value)
 
     _run(client, ask, as_json=as_json, links=False)
 
@@ -115,7 +114,8 @@ def sandbox(
         str, typer.Option(metavar="MEDIAN[:SPREAD]", help='Seconds that a human review takes, or "open".')
     ] = "600:1",
     max_skew: Annotated[
-        float | None, typer.Option(help="Seconds by which a request's timestamp may be wrong.", show_default="any")
+        str | None,
+        typer.Option(metavar="DURATION", help="By how much a request's timestamp may be wrong.", show_default="any"),
     ] = None,
     state: Annotated[Path | None, typer.Option(help="Keep the jobs in this file; a restart goes on.")] = None,
     tls: Annotated[Path | None, typer.Option(help="Serve https; write its CA certificate to this file.")] = None,
@@ -135,7 +135,7 @@ def sandbox(
             weather=turned(weather_from(name), dict(_knob(text) for text in knob or ())),
             machine=read_lasting(machine, "--machine"),
             review="open" if review == "open" else read_lasting(review, "--review"),
-            max_skew=max_skew,
+            max_skew=None if max_skew is None else duration(max_skew, "--max-skew"),
             state=state,
             delivery=DELIVERIES.get(name),
             allow_callbacks_to=allow_callbacks_to or (),

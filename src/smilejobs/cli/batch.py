@@ -3,15 +3,19 @@
 import json
 import shlex
 import sys
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack
+from errno import ENOENT
+from functools import partial
 from io import TextIOWrapper
+from os import strerror
 from pathlib import Path
 from typing import Annotated, TextIO
 
 import anyio
 import typer
 from attrs import define, field
+from filelock import FileLock, Timeout
 
 from smilejobs.batch.journal import Journal, check_suffix, settles
 from smilejobs.batch.records import Ending, Record
@@ -55,6 +59,16 @@ def batch(
     until: Annotated[Until, typer.Option(help="Whether a provisional result ends the wait.")] = Until.COMPLETE,
     history: Annotated[bool, typer.Option("--history", help="Add the history of each user.")] = False,
     personal: Annotated[bool, typer.Option("--personal", help="Add personal data, without pictures.")] = False,
+    save_images: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            exists=True,
+            file_okay=False,
+            writable=True,
+            help="Save the pictures of each job in this folder, as soon as the job is complete.",
+        ),
+    ] = None,
     report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page of HTML about the batch.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but what went wrong.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
@@ -62,7 +76,7 @@ def batch(
     """Wait for all jobs of a file, and write how each one ended.
 
     A row is written as soon as its job ends. However the command ends, --resume goes on with the rows that have no
-    final outcome: pending ones, failed ones, bad ones and those that were never asked for.
+    final outcome: pending ones, failed ones, bad ones, those whose pictures may come yet, and those never asked for.
     """
     with exit_on(KeyboardInterrupt, ExitCode.INTERRUPTED), exit_on(_WRONG, ExitCode.USAGE):
         check_suffix(out)
@@ -78,6 +92,7 @@ def batch(
             "until": until.value,
             "history": history,
             "personal": personal,
+            "pictures": "not saved" if save_images is None else save_images,
             "resumed": resume,
             "started": utcnow().isoformat(" ", "seconds"),
             "version": __version__,
@@ -85,16 +100,18 @@ def batch(
         books = _Books(
             tally=Tally(name=source, total=_count(source)),
             report=None if report is None else Report(settings),
-            until=until,
+            is_settled=partial(settles, until=until.value, images=save_images is not None),
         )
         with ExitStack() as closing:
             rows = Rows(closing.enter_context(_open(source)))
+            closing.enter_context(_alone(out))
             journal = Journal(
                 out,
                 columns=rows.columns,
                 extra=extra_columns(history=history, personal=personal),
                 resume=resume,
                 until=until.value,
+                images=save_images is not None,
                 on_record=books.add,
             )
             files = closing.pop_all()
@@ -110,6 +127,7 @@ def batch(
                     until=until.value,
                     history=history,
                     personal=personal,
+                    save_images=save_images,
                     on_record=books.add,
                     on_bad_row=shown.on_bad_row,
                     on_progress=shown.on_progress,
@@ -128,7 +146,10 @@ def batch(
         with exit_on(OSError, ExitCode.ERROR):
             books.report.write(report)
     again = _again() if books.unsettled or code is not None else None
-    _sum_up(books.tally, out, report, again, quiet=quiet, as_json=as_json)
+    if as_json:
+        typer.echo(json.dumps(books.summary(out, save_images, report, again), indent=2))
+    elif not quiet:
+        typer.echo("\n".join(books.lines(out, save_images, report)))
     if again is not None and (not quiet or code is ExitCode.INTERRUPTED):
         typer.echo(f"{'' if code is None else 'stopped; '}to go on: {again}", err=True)
     raise typer.Exit(books.exit_code() if code is None else code)
@@ -141,26 +162,75 @@ class _Books:
     Attributes:
         tally: How many ended how.
         report: The page about them, if one is wanted.
-        until: What the jobs are waited for.
-        unsettled: How many rows would be asked for again.
+        is_settled: Whether a row would not be asked for again.
+        unsettled: How many would be.
+        images: How many pictures are saved.
+        without_images: Of how many jobs not all pictures are.
     """
 
     tally: Tally
     report: Report | None
-    until: Until
+    is_settled: Callable[[Record], bool]
     unsettled: int = field(init=False, default=0)
+    images: int = field(init=False, default=0)
+    without_images: int = field(init=False, default=0)
 
     def add(self, record: Record) -> None:
         self.tally.add(record)
         if self.report is not None:
             self.report.add_record(record)
-        self.unsettled += not settles(record, self.until.value)
+        self.unsettled += not self.is_settled(record)
+        self.images += record.images or 0
+        self.without_images += record.images_error is not None
 
     def exit_code(self) -> ExitCode:
         words = self.tally.words
-        if words[Ending.REFUSED] or words[Ending.FAILED] or words[Ending.INVALID]:
+        if words[Ending.REFUSED] or words[Ending.FAILED] or words[Ending.INVALID] or self.without_images:
             return ExitCode.ERROR
         return ExitCode.PENDING if words[Ending.PENDING] else ExitCode.COMPLETE
+
+    def summary(
+        self, out: Path, save_images: Path | None, report: Path | None, again: str | None
+    ) -> Mapping[str, object]:
+        """Return what there is to say at the end, for a script."""
+        images = {"folder": str(save_images), "saved": self.images, "jobs_without_all": self.without_images}
+        return {
+            "rows": self.tally.ended,
+            "outcomes": dict(self.tally.counts()),
+            "results": str(out),
+            "images": None if save_images is None else images,
+            "report": None if report is None else str(report),
+            "resume": again,
+        }
+
+    def lines(self, out: Path, save_images: Path | None, report: Path | None) -> Iterator[str]:
+        """Return what there is to say at the end, for people."""
+        tally = self.tally
+        total = "" if tally.total is None or tally.total == tally.ended else f" of {tally.total:,}"
+        words = ", ".join(f"{count:,} {word}" for word, count in tally.counts()) or "nothing"
+        yield f"{tally.ended:,}{total} rows in {out}: {words}"
+        if save_images is not None:
+            without = f"; not all pictures of {self.without_images:,} jobs" if self.without_images else ""
+            yield f"{self.images:,} pictures in {save_images}{without}"
+        if report is not None:
+            yield f"the report: {report}"
+
+
+def _alone(out: Path) -> AbstractContextManager[object]:
+    """Return what keeps other runs away from a results file until it is left, or this process is killed.
+
+    It locks a file of its own, for that of the results is put in place anew. It stays: to remove it would let two in.
+
+    Raises:
+        OSError: There is no such folder, or nothing can be written there.
+        ValueError: Another run has it.
+    """
+    if not out.parent.is_dir():
+        raise FileNotFoundError(ENOENT, strerror(ENOENT), str(out))
+    try:
+        return FileLock(out.with_name(f".{out.name}.lock")).acquire(blocking=False)
+    except Timeout:
+        raise ValueError(f"{out} is being written by another run: wait for its end, or choose another file") from None
 
 
 def _open(source: str) -> TextIO:
@@ -181,22 +251,3 @@ def _again() -> str:
     """Return the command that goes on with this one."""
     resume = [] if "--resume" in sys.argv else ["--resume"]
     return shlex.join(["smilejobs", *sys.argv[1:], *resume])
-
-
-def _sum_up(tally: Tally, out: Path, report: Path | None, again: str | None, *, quiet: bool, as_json: bool) -> None:
-    counts = dict(tally.counts())
-    if as_json:
-        summary: Mapping[str, object] = {
-            "rows": tally.ended,
-            "outcomes": counts,
-            "results": str(out),
-            "report": None if report is None else str(report),
-            "resume": again,
-        }
-        typer.echo(json.dumps(summary, indent=2))
-    elif not quiet:
-        total = "" if tally.total is None or tally.total == tally.ended else f" of {tally.total:,}"
-        words = ", ".join(f"{count:,} {word}" for word, count in counts.items()) or "nothing"
-        typer.echo(f"{tally.ended:,}{total} rows in {out}: {words}")
-        if report is not None:
-            typer.echo(f"the report: {report}")

@@ -12,11 +12,11 @@ from smilejobs.cli.display import console, printable
 from smilejobs.cli.exits import ExitCode, exit_on
 from smilejobs.clock import utcnow
 from smilejobs.errors import CallbackError
-from smilejobs.settings import Credentials, arguments_from
+from smilejobs.settings import credentials_from
 
 EPILOG = (
     "Example: smilejobs verify-callback body.json\n\n"
-    "The key is read from SMILE_PARTNER_ID, SMILE_API_KEY and SMILE_ENVIRONMENT (or SMILE_BASE_URL). "
+    "The key is read from SMILE_PARTNER_ID and SMILE_API_KEY. "
     "Exit codes: 0 verified, 2 usage, 4 not verified."
 )
 
@@ -28,15 +28,15 @@ def verify_callback(
 ) -> None:
     """Say whether a callback carries this partner's signature, and what that does not prove."""
     with exit_on((OSError, ValueError), ExitCode.USAGE):
-        arguments = arguments_from(os.environ)
-        verifier = CallbackVerifier(Credentials(arguments["partner_id"], arguments["api_key"]), max_age=None)
+        credentials = credentials_from(os.environ)
+        verifier = CallbackVerifier(credentials, max_age=None)
         body = _read(source, verifier.max_bytes + 1)
     with exit_on(CallbackError, ExitCode.ERROR):
         callback = verifier.verify(body)
     made = callback.timestamp
     age = "" if made is None else f", {(utcnow() - made).total_seconds():.0f} s ago"
     lines = (
-        f"verified      the signature of its timestamp, by the key of partner {arguments['partner_id']}",
+        f"verified      the signature of its timestamp, by the key of partner {credentials.partner_id}",
         "not verified  all the rest: the signature covers neither job nor result, and whoever has seen one such pair",
         "              can write any callback with it",
         f"  made        {'at an instant that cannot be read' if made is None else made.isoformat()}{age}",

@@ -88,7 +88,7 @@ def doctor() -> None:
 def _skew(url: str) -> float | None:
     """Return the seconds by which this machine's clock is ahead of the server's; None if that cannot be known."""
     try:
-        with urlopen(Request(url, method="HEAD"), timeout=_PATIENCE) as response:  # noqa: S310  # https, or loopback
+        with urlopen(Request(url, method="HEAD"), timeout=_PATIENCE) as response:  # noqa: S310  # it has been checked: https, or loopback
             date = response.headers.get("Date")
     except HTTPError as error:
         with error:

@@ -23,7 +23,8 @@ def images(
     job_id: Annotated[str, typer.Argument(metavar="JOB", help="The job_id of the job.")],
     *,
     out: Annotated[
-        Path, typer.Option("--out", metavar="DIR", exists=True, file_okay=False, help="The folder for them.")
+        Path,
+        typer.Option("--out", metavar="DIR", exists=True, file_okay=False, writable=True, help="The folder for them."),
     ],
 ) -> None:
     """Save the pictures of a job, and print the names of the files."""

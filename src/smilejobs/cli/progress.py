@@ -16,8 +16,8 @@ from rich.text import Text
 from smilejobs.batch.records import Ending, Record
 from smilejobs.batch.rows import BadRow
 from smilejobs.cli.display import STYLES
-from smilejobs.fleet import Progress
 from smilejobs.model.codes import Verdict
+from smilejobs.outcomes import Progress
 
 _ORDER = (*(verdict.value for verdict in Verdict), *(ending.value for ending in Ending if ending != Ending.COMPLETE))
 _ENDING_STYLES = {"pending": "yellow", "refused": "red", "failed": "red", "invalid": "red"}
@@ -52,6 +52,8 @@ class Tally:
         self.words[record.verdict or Verdict.UNKNOWN.value if complete else record.outcome.value] += 1
         if record.outcome in (Ending.REFUSED, Ending.FAILED):
             self.errors.append(f"line {record.line}: {record.error}: {record.error_text}")
+        if record.images_error is not None:
+            self.errors.append(f"line {record.line}: {record.images_error_text}")
 
     @property
     def ended(self) -> int:
