@@ -107,10 +107,9 @@ async def refusing(request: web.Request, handler: Handler) -> web.StreamResponse
 
 def create_app() -> web.Application:
     app = web.Application(middlewares=[refusing])
-    credentials = smilejobs.Credentials(os.environ["SMILE_PARTNER_ID"], os.environ["SMILE_API_KEY"])
     app.cleanup_ctx.append(cleanup_ctx())
     app.cleanup_ctx.append(background)
-    app.router.add_post("/smile-callback", callback_handler(smilejobs.CallbackVerifier(credentials)))
+    app.router.add_post("/smile-callback", callback_handler(smilejobs.CallbackVerifier.from_env()))
     app.add_routes(routes)
     return app
 

@@ -64,8 +64,7 @@ async def result(user_id: str, job_id: str, request: Request, client: SmileClien
 
 def create_app() -> FastAPI:
     app = FastAPI(lifespan=lifespan(inner=listening))
-    credentials = smilejobs.Credentials(os.environ["SMILE_PARTNER_ID"], os.environ["SMILE_API_KEY"])
-    app.include_router(callback_router(smilejobs.CallbackVerifier(credentials), on_callback=tell))
+    app.include_router(callback_router(smilejobs.CallbackVerifier.from_env(), on_callback=tell))
     app.get("/jobs/{user_id}/{job_id}/result")(result)
     return app
 

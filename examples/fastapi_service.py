@@ -100,8 +100,7 @@ async def refuse(request: Request, error: Exception) -> JSONResponse:
 
 def create_app() -> FastAPI:
     app = FastAPI(lifespan=lifespan(inner=background))
-    credentials = smilejobs.Credentials(os.environ["SMILE_PARTNER_ID"], os.environ["SMILE_API_KEY"])
-    app.include_router(callback_router(smilejobs.CallbackVerifier(credentials)))
+    app.include_router(callback_router(smilejobs.CallbackVerifier.from_env()))
     app.include_router(api)
     app.add_exception_handler(smilejobs.SmileJobsError, refuse)
     return app

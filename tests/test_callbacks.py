@@ -444,10 +444,10 @@ def test_pairs_that_are_too_old_are_forgotten() -> None:
         clock.at += timedelta(seconds=30)
         for age in (0, 59, -59, 31):
             assert one.verify(dated(clock.at - timedelta(seconds=age, milliseconds=age))).duplicate is False
-        assert len(one._pairs) <= 4 * 5  # noqa: SLF001  there is no other way to see memory
+        assert len(one._pairs) <= 4 * 5  # noqa: SLF001  # there is no other way to see memory
     clock.at += timedelta(hours=1)
     one.verify(dated(clock.at))
-    assert len(one._pairs) == 1  # noqa: SLF001  ditto
+    assert len(one._pairs) == 1  # noqa: SLF001  # there is no other way to see memory
 
 
 def test_there_are_so_many_pairs_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -459,7 +459,7 @@ def test_there_are_so_many_pairs_and_no_more(monkeypatch: pytest.MonkeyPatch) ->
         *(False, False, False, True),
         *(False, True, True, False),
     ]
-    assert len(one._pairs) == 3  # noqa: SLF001  there is no other way to see memory
+    assert len(one._pairs) == 3  # noqa: SLF001  # there is no other way to see memory
 
 
 class Meeting(OrderedDict[str, float]):
@@ -476,10 +476,22 @@ class Meeting(OrderedDict[str, float]):
         return found
 
 
+def test_a_verifier_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its options are those of any other; what is missing is named."""
+    monkeypatch.setenv("SMILE_PARTNER_ID", CREDENTIALS.partner_id)
+    monkeypatch.setenv("SMILE_API_KEY", CREDENTIALS.api_key)
+    one = CallbackVerifier.from_env(now=lambda: NOW, max_bytes=100_000)
+    assert one.verify(encode(CALLBACKS["flat"])).duplicate is False
+    assert one.max_bytes == 100_000
+    monkeypatch.delenv("SMILE_API_KEY")
+    with pytest.raises(ValueError, match="SMILE_API_KEY"):
+        CallbackVerifier.from_env()
+
+
 def test_one_verifier_serves_many_threads() -> None:
     """Of two callbacks that come at once with the same pair, one is a duplicate."""
     one = verifier()
-    one._pairs = Meeting()  # noqa: SLF001  threads meet inside by chance only
+    one._pairs = Meeting()  # noqa: SLF001  # threads meet inside by chance only
     with ThreadPoolExecutor(2) as threads:
         seen = list(threads.map(one.verify, [encode(CALLBACKS["flat"])] * 2))
     assert sorted(callback.duplicate for callback in seen) == [False, True]

@@ -5,10 +5,12 @@ maybe several times, maybe a provisional result first. Source: the vendor's FAQ 
 """
 
 import math
+import os
 from collections import OrderedDict
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from threading import Lock
+from typing import Self, TypedDict, Unpack
 
 from attrs import evolve
 
@@ -16,7 +18,7 @@ from smilejobs.clock import aware, utcnow
 from smilejobs.durations import Duration, positive, seconds
 from smilejobs.errors import CallbackError
 from smilejobs.model.callback import Callback
-from smilejobs.settings import Credentials
+from smilejobs.settings import Credentials, credentials_from
 from smilejobs.wire.codec import UnreadableError, decode_callback, decode_object
 from smilejobs.wire.signature import verify
 
@@ -25,6 +27,14 @@ _MOST_AHEAD = 60.0
 
 _MOST_PAIRS = 100_000
 """What 100 callbacks a second bring in 15 minutes; some 20 MB."""
+
+
+class CallbackVerifierOptions(TypedDict, total=False):
+    """The arguments of `CallbackVerifier` that `CallbackVerifier.from_env` takes."""
+
+    max_age: Duration | None
+    max_bytes: int
+    now: Callable[[], datetime]
 
 
 class CallbackVerifier:
@@ -74,6 +84,19 @@ class CallbackVerifier:
         self._pairs: OrderedDict[str, float] = OrderedDict()
         """By signature, which stands for its timestamp: the moment after which it is too old. Those seen last, last."""
         self._lock = Lock()
+
+    @classmethod
+    def from_env(cls, **options: Unpack[CallbackVerifierOptions]) -> Self:
+        """Return a verifier for the partner that ``SMILE_PARTNER_ID`` and ``SMILE_API_KEY`` name.
+
+        Args:
+            options: The other arguments of `CallbackVerifier`.
+
+        Raises:
+            TypeError: An argument has the wrong type.
+            ValueError: A variable is missing, or it or an argument can never be right; the text names it.
+        """
+        return cls(credentials_from(os.environ), **options)
 
     def verify(self, body: bytes) -> Callback:
         """Return what a callback says.

@@ -2,7 +2,7 @@
 
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Literal, NotRequired, TypedDict, cast
 from urllib.parse import SplitResult, urlsplit
@@ -27,6 +27,7 @@ _VARIABLES: Mapping[str, str] = MappingProxyType(
         "base_url": "SMILE_BASE_URL",
     }
 )
+_CREDENTIALS = ("partner_id", "api_key")
 
 
 @frozen
@@ -107,22 +108,49 @@ def arguments_from(mapping: Mapping[str, str], *, insecure_http: bool = False) -
     Raises:
         ValueError: One is missing or can never be right; the text names the argument and its variable.
     """
-    found = {argument: mapping[variable] for argument, variable in _VARIABLES.items() if mapping.get(variable)}
-    missing = [argument for argument in ("partner_id", "api_key") if argument not in found]
+    found = _found(mapping, _VARIABLES)
+    missing = [argument for argument in _CREDENTIALS if argument not in found]
     if not found.keys() & {"environment", "base_url"}:
         missing.append("environment")
     if missing:
-        what = ", ".join(f"{_VARIABLES[argument]} (the argument {argument})" for argument in missing)
         raise ValueError(
-            f"not set in the environment: {what}; SMILE_ENVIRONMENT is 'sandbox' or 'production', "
+            f"{_not_set(missing)}; SMILE_ENVIRONMENT is 'sandbox' or 'production', "
             "and SMILE_BASE_URL (the argument base_url) may stand in its place"
         )
     arguments = cast("EnvironmentArguments", found)
     try:
         settings(**arguments, insecure_http=insecure_http)
     except ValueError as error:
-        raise ValueError(f"{error} (read from {', '.join(_VARIABLES[argument] for argument in found)})") from None
+        raise ValueError(f"{error} {_read_from(found)}") from None
     return arguments
+
+
+def credentials_from(mapping: Mapping[str, str]) -> Credentials:
+    """Return the credentials that a mapping such as `os.environ` holds. Empty values count as missing.
+
+    Raises:
+        ValueError: One is missing or can never be right; the text names the argument and its variable.
+    """
+    found = _found(mapping, _CREDENTIALS)
+    if len(found) < len(_CREDENTIALS):
+        raise ValueError(_not_set(argument for argument in _CREDENTIALS if argument not in found))
+    try:
+        return Credentials(**found)
+    except ValueError as error:
+        raise ValueError(f"{error} {_read_from(found)}") from None
+
+
+def _found(mapping: Mapping[str, str], arguments: Iterable[str]) -> dict[str, str]:
+    return {argument: mapping[_VARIABLES[argument]] for argument in arguments if mapping.get(_VARIABLES[argument])}
+
+
+def _not_set(missing: Iterable[str]) -> str:
+    what = ", ".join(f"{_VARIABLES[argument]} (the argument {argument})" for argument in missing)
+    return f"not set in the environment: {what}"
+
+
+def _read_from(found: Iterable[str]) -> str:
+    return f"(read from {', '.join(_VARIABLES[argument] for argument in found)})"
 
 
 def split_url(url: object, name: str) -> SplitResult:

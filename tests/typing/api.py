@@ -20,6 +20,7 @@ from smilejobs import (
     Callback,
     CallbackError,
     CallbackVerifier,
+    CallbackVerifierOptions,
     Client,
     ClientOptions,
     Credentials,
@@ -63,7 +64,7 @@ def clients(theirs: httpx.AsyncClient, also_theirs: httpx2.AsyncClient, whatever
     Client(partner_id="085", api_key="k", base_url="https://a.example/v1", http_client=also_theirs)
     Client(partner_id="085", api_key="k", base_url="http://sandbox:8787/v1", http_client=whatever, insecure_http=True)
     Client(partner_id="085", api_key="k", environment="sandbox", transport="aiohttp")
-    Client(partner_id="085", api_key="k", environment="sandbox", transport="curl")  # type: ignore[arg-type]  # one of two
+    Client(partner_id="085", api_key="k", environment="sandbox", transport="curl")  # type: ignore[arg-type]  # there are two transports
     Client(
         partner_id="085",
         api_key="k",
@@ -80,11 +81,11 @@ def clients(theirs: httpx.AsyncClient, also_theirs: httpx2.AsyncClient, whatever
     options: ClientOptions = {"max_connections": 5, "http_client": theirs}
     assert_type(Client.from_env(**options), Client)
 
-    Client("085", "k", "sandbox")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
-    Client(partner_id=85, api_key="k", environment="sandbox")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    Client(partner_id="85", api_key="k", environment="live")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    Client(partner_id="85", api_key="k", environment="sandbox", http_client=httpx.Client())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    Client.from_env(partner_id="085")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    Client("085", "k", "sandbox")  # type: ignore[call-arg]  # keywords only
+    Client(partner_id=85, api_key="k", environment="sandbox")  # type: ignore[arg-type]  # an id is a text
+    Client(partner_id="85", api_key="k", environment="live")  # type: ignore[arg-type]  # there is no such environment
+    Client(partner_id="85", api_key="k", environment="sandbox", http_client=httpx.Client())  # type: ignore[arg-type]  # a client that cannot await
+    Client.from_env(partner_id="085")  # type: ignore[call-arg]  # that one comes from the environment
 
 
 class Subclass(Client):
@@ -121,10 +122,10 @@ async def one_job(client: Client, pace: Pace) -> None:
     async with Subclass.from_env() as subclassed:
         assert_type(subclassed, Subclass)
 
-    await client.job_status("u", 5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    await client.job_status("u", "j", True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
-    await client.wait("u", "j", until="done")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    await client.wait("u", "j", timeout="5")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await client.job_status("u", 5)  # type: ignore[arg-type]  # an id is a text
+    await client.job_status("u", "j", True)  # type: ignore[call-arg]  # what is asked for has a keyword
+    await client.wait("u", "j", until="done")  # type: ignore[arg-type]  # there is no such end
+    await client.wait("u", "j", timeout="5")  # type: ignore[arg-type]  # a duration is no text
 
 
 def answer(status: JobStatus) -> None:
@@ -148,8 +149,8 @@ def answer(status: JobStatus) -> None:
     assert_type(status.as_dict(personal=True, links=True), dict[str, object])
     assert_type(status.raise_for_verdict(), None)
 
-    status.code = "2302"  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
-    JobStatus("u", "j")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    status.code = "2302"  # type: ignore[misc]  # an answer is frozen
+    JobStatus("u", "j")  # type: ignore[call-arg]  # keywords only
 
 
 def outcome(result: JobResult) -> None:
@@ -206,12 +207,14 @@ async def pictures(client: Client, folder: Path) -> None:
         assert_type(image.ref, JobRef)
     assert_type(await client.save_images("u", "j", "folder"), list[Path])
     await client.save_images("u", "j", folder, names={"selfie_image"})
+    client.save_images_many([("u", "j")], folder, until="final", history=True)
     saving = client.save_images_many([("u", "j")], folder, timeout=None, concurrency=5, on_progress=print)
     assert_type(saving, AbstractAsyncContextManager[AsyncIterator[SavedImages]])
     async with saving as outcomes:
         async for outcome in outcomes:
             assert_type(outcome.index, int)
             assert_type(outcome.ref, JobRef)
+            assert_type(outcome.outcome, smilejobs.Outcome)
             assert_type(outcome.paths, tuple[Path, ...])
             assert_type(outcome.error, SmileJobsError | None)
     try:
@@ -225,8 +228,8 @@ async def pictures(client: Client, folder: Path) -> None:
     assert_type(smilejobs.IMAGE_HOSTS, tuple[str, ...])
     Client.from_env(image_hosts=[*smilejobs.IMAGE_HOSTS, "pictures.example.org"])
 
-    await client.save_images("u", "j")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
-    client.images("u", "j", ["selfie_image"])  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    await client.save_images("u", "j")  # type: ignore[call-arg]  # the folder is missing
+    client.images("u", "j", ["selfie_image"])  # type: ignore[call-arg]  # names have a keyword
 
 
 def callbacks(credentials: Credentials, body: bytes) -> None:
@@ -249,11 +252,44 @@ def callbacks(credentials: Credentials, body: bytes) -> None:
         assert_type(callback.image_links, ImageLinks | None)
         assert_type(callback.timestamp, datetime | None)
         assert_type(callback.duplicate, bool)
-        callback.duplicate = True  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+        callback.duplicate = True  # type: ignore[misc]  # a callback is frozen
 
-    verifier.verify("{}")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    CallbackVerifier("085", "k")  # type: ignore[arg-type, call-arg]  # pyright: ignore[reportArgumentType, reportCallIssue]
-    CallbackVerifier(credentials, max_age="5")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    verifier.verify("{}")  # type: ignore[arg-type]  # a body is bytes
+    CallbackVerifier("085", "k")  # type: ignore[arg-type, call-arg]  # it takes Credentials
+    CallbackVerifier(credentials, max_age="5")  # type: ignore[arg-type]  # a duration is no text
+
+
+def hooks(event: smilejobs.Event) -> None:
+    """A hook is a function that takes an event, of whatever kind; the kinds are told apart by their classes."""
+    match event:
+        case smilejobs.PollFinished() | smilejobs.PollFailed():
+            assert_type(event.ref, JobRef)
+            assert_type(event.wait, object | None)
+            assert_type(event.seconds, float)
+            assert_type(event.late, float)
+        case smilejobs.PollScheduled():
+            assert_type(event.delay, float)
+            assert_type(event.error, SmileJobsError | None)
+        case smilejobs.WaitEnded():
+            assert_type(event.status, JobStatus | None)
+            assert_type(event.error, SmileJobsError | None)
+            assert_type(event.polls, int)
+            assert_type(event.elapsed, float)
+        case smilejobs.FleetBraked():
+            assert_type(event.pause, float)
+        case _:
+            assert_type(event, smilejobs.Notified)
+    hook: smilejobs.Hook = hooks
+    Client.from_env(hooks=(hook, smilejobs.log_event))
+    options: CallbackVerifierOptions = {"max_age": None, "max_bytes": 1024, "now": utc_now}
+    assert_type(CallbackVerifier.from_env(**options), CallbackVerifier)
+
+    Client.from_env(hooks=[print_poll])  # type: ignore[list-item]  # it takes polls only
+    Client.from_env(hooks=hook)  # type: ignore[arg-type]  # hooks are many
+
+
+def print_poll(poll: smilejobs.PollFinished) -> None:
+    """A function that takes less than every event."""
 
 
 def names(ref: JobRef, credentials: Credentials) -> None:
@@ -388,11 +424,11 @@ async def protocols(response: HTTPResponse) -> None:
 async def batches(client: Client, refs: list[JobRef]) -> None:
     """A batch is a sequence; its frame has the type of the library that was asked for."""
     batch = assert_type(await check(client, refs, timeout=timedelta(minutes=1), until="final", progress=False), Batch)
-    await check(client, [("u", "j")], patience=3)  # type: ignore[call-arg]  # an option of wait_many
+    await check(client, [("u", "j")], patience=3)  # type: ignore[call-arg]  # wait_many has no such option
     assert_type(batch[0], smilejobs.Outcome)
     assert_type(batch[:1], Batch)
     assert_type(batch.counts(), dict[str, int])
     assert_type(batch.frame("pandas"), pd.DataFrame)
     assert_type(batch.frame("polars", personal=True), pl.DataFrame)
     assert_type(batch.frame(), pd.DataFrame | pl.DataFrame)
-    batch.frame("arrow")  # type: ignore[call-overload]  # one of two
+    batch.frame("arrow")  # type: ignore[call-overload]  # there are two libraries

@@ -4,7 +4,7 @@
 
     app = web.Application()
     app.cleanup_ctx.append(cleanup_ctx())
-    app.router.add_post("/smile-callback", callback_handler(CallbackVerifier(credentials)))
+    app.router.add_post("/smile-callback", callback_handler(CallbackVerifier.from_env()))
     web.run_app(app, handler_cancellation=True)
 
 A handler finds the client by ``request.config_dict[CLIENT]``. With ``handler_cancellation=True``, here or in

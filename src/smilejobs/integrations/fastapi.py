@@ -3,7 +3,7 @@
 ::
 
     app = FastAPI(lifespan=lifespan())
-    app.include_router(callback_router(CallbackVerifier(credentials)))
+    app.include_router(callback_router(CallbackVerifier.from_env()))
 
     @app.get("/jobs/{user_id}/{job_id}")
     async def result(user_id: str, job_id: str, request: Request, client: SmileClient) -> JobStatusModel:
@@ -207,7 +207,7 @@ async def while_connected(request: Request, work: Awaitable[_T]) -> _T:
             results.append(await work)
         except anyio.get_cancelled_exc_class():
             raise
-        except BaseException as problem:  # noqa: BLE001  # likewise
+        except BaseException as problem:  # noqa: BLE001  # handed over bare: it must not come out in a group
             problems.append(problem)
         tasks.cancel_scope.cancel()
     for raised in problems:
