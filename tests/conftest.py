@@ -1,6 +1,8 @@
 """Every async test runs on asyncio and on trio, under a virtual clock."""
 
 import os
+from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -16,3 +18,33 @@ settings.load_profile("ci" if os.environ.get("CI") else "here")
 @pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, object]]:
     return virtual_clock(request.param)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Generator[str, None, None]:
+    """URL of a server where databases may be made: `SMILEJOBS_TEST_POSTGRES`, or one of our own for the session."""
+    if theirs := os.environ.get("SMILEJOBS_TEST_POSTGRES"):
+        yield theirs
+        return
+    from postgres import Postgres  # most tests need none, and do not pay for its import
+
+    with Postgres() as server:
+        yield server.url("postgres")
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str) -> Generator[str, None, None]:
+    """URL of an empty database on a real Postgres, for one test."""
+    from postgres import empty_database
+
+    with empty_database(postgres_server) as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """URL of an empty database of each kind that a watch list can live in."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'jobs.db'}"
+    url: str = request.getfixturevalue("postgres_url")
+    return url
