@@ -1,0 +1,524 @@
+"""The leases on the buckets of a watch list: on a real Postgres, in real time, with short slices and heartbeats."""
+
+import asyncio
+import importlib
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import anyio
+import psycopg
+import pytest
+from anyio.abc import SocketStream
+from attrs import define, field
+
+from postgres import Postgres, empty_database
+from smilejobs.durable.database import connection_options
+from smilejobs.durable.leases import Leases
+from smilejobs.errors import WatchListError
+
+pytestmark = pytest.mark.anyio
+
+HEARTBEAT = 1.0
+"""Short, but longer than a busy machine lets a test wait for its turn."""
+
+DEFER = """
+INSERT INTO procrastinate_jobs (queue_name, task_name, lock, queueing_lock, args)
+SELECT 'smilejobs', 'smilejobs.tend', bucket::text, bucket::text, jsonb_build_object('bucket', bucket)
+FROM (SELECT %(bucket)s::int AS bucket) AS one
+RETURNING id
+"""
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@define
+class List:
+    """A watch list of buckets alone, and who tends them."""
+
+    url: str
+    pending: set[int] = field(factory=set)
+    holders: dict[int, list[str]] = field(factory=dict)
+    begun: list[tuple[str, int]] = field(factory=list)
+    most: int = 0
+    """Of those who have held one bucket at once."""
+
+    def leases(self, name: str = "a", **options: Any) -> Leases:
+        defaults: dict[str, Any] = {"hold": lambda bucket: self.hold(name, bucket), "heartbeat": HEARTBEAT}
+        return Leases(self.url, **{"pending": self.look, **defaults, **options})
+
+    async def look(self) -> set[int]:
+        return set(self.pending)
+
+    @asynccontextmanager
+    async def hold(self, name: str, bucket: int) -> AsyncGenerator[None, None]:
+        holders = self.holders.setdefault(bucket, [])
+        holders.append(name)
+        self.begun.append((name, bucket))
+        self.most = max(self.most, len(holders))
+        try:
+            yield
+        finally:
+            holders.remove(name)
+
+    def held(self, name: str = "a") -> set[int]:
+        return {bucket for bucket, holders in self.holders.items() if name in holders}
+
+    async def execute(self, query: str, **arguments: object) -> list[tuple[Any, ...]]:
+        """Do something behind everybody's back."""
+        async with await psycopg.AsyncConnection.connect(self.url, **connection_options()) as connection:
+            cursor = await connection.execute(query.encode(), arguments)
+            return await cursor.fetchall() if cursor.description else []
+
+
+@pytest.fixture
+def buckets(postgres_url: str) -> List:
+    return List(postgres_url)
+
+
+@pytest.fixture
+def own_server() -> Generator[Postgres, None, None]:
+    with Postgres() as server:
+        yield server
+
+
+@asynccontextmanager
+async def running(*leases: Leases) -> AsyncGenerator[list[asyncio.Task[None]], None]:
+    """Workers, while the block runs."""
+    for each in leases:
+        await each.prepare()
+    tasks = [asyncio.create_task(each.run()) for each in leases]
+    try:
+        yield tasks
+    finally:
+        await cancel(*tasks)
+
+
+async def cancel(*tasks: asyncio.Task[None]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    assert all(task.cancelled() for task in tasks)
+
+
+async def until(condition: Callable[[], object], within: float = 10.0) -> None:
+    with anyio.fail_after(within):
+        while not condition():  # noqa: ASYNC110  # the database sets no events
+            await anyio.sleep(0.01)
+
+
+async def until_true(condition: Callable[[], Awaitable[object]], within: float = 10.0) -> None:
+    with anyio.fail_after(within):
+        while not await condition():  # noqa: ASYNC110  # likewise
+            await anyio.sleep(0.05)
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == "smilejobs"]
+
+
+@pytest.mark.parametrize("schema", ["there is none", "it is there"])
+async def test_the_tables_are_made_once_beside_those_of_the_list(buckets: List, schema: str) -> None:
+    """By whoever is first, and where the watch list is; nothing is touched if they are there."""
+    if schema == "it is there":
+        await buckets.execute("CREATE SCHEMA smilejobs")
+    await asyncio.gather(*(buckets.leases().prepare() for _ in range(4)))
+    await buckets.execute(DEFER, bucket=1)
+    await buckets.leases().prepare()
+    assert await buckets.execute("SELECT count(*) FROM procrastinate_jobs") == [(1,)]
+    where = "SELECT DISTINCT schemaname FROM pg_tables WHERE tablename LIKE 'procrastinate%%'"
+    assert await buckets.execute(where) == [("smilejobs",)]
+
+
+async def test_tables_of_another_version_are_made_anew_once_nobody_works_with_them(buckets: List) -> None:
+    """They hold leases alone; but two versions of Procrastinate must not work with the same tables."""
+    await buckets.leases().prepare()
+    await buckets.execute("COMMENT ON TABLE procrastinate_workers IS 'older'")
+    await buckets.execute("CREATE TABLE watch (seq int)")
+    await buckets.execute("INSERT INTO procrastinate_workers DEFAULT VALUES")
+    await buckets.execute(DEFER, bucket=1)
+    with pytest.raises(WatchListError, match="another version of procrastinate: stop them all"):
+        await buckets.leases().prepare()
+    await buckets.execute("UPDATE procrastinate_workers SET last_heartbeat = now() - interval '1 day'")
+    await buckets.leases().prepare()
+    assert await buckets.execute("SELECT count(*) FROM procrastinate_jobs") == [(0,)]
+    assert await buckets.execute("SELECT count(*) FROM watch") == [(0,)]
+    buckets.pending = {1}
+    async with running(buckets.leases()):
+        await until(buckets.held)
+
+
+async def test_what_is_pending_is_held_slice_after_slice(buckets: List) -> None:
+    """By nobody else meanwhile; what is not pending is not held, nor what is no longer."""
+    buckets.pending = {3, 200}
+    async with running(buckets.leases(slice=0.2, heartbeat=0.5)):
+        await until(lambda: len(buckets.begun) >= 6)
+        assert {bucket for _, bucket in buckets.begun} == {3, 200}
+        assert buckets.most == 1
+        buckets.pending.clear()
+        await until_true(lambda: nothing_left(buckets))
+        assert not buckets.held()
+        begun = len(buckets.begun)
+        await anyio.sleep(0.3)
+        assert len(buckets.begun) == begun
+
+
+async def nothing_left(buckets: List) -> bool:
+    """Procrastinate keeps no row of what is over."""
+    return await buckets.execute("SELECT id FROM procrastinate_jobs") == []
+
+
+async def test_many_buckets_are_held_at_once_and_many_calls_are_few_looks(buckets: List) -> None:
+    """All 256 of them; who is told of new ones a thousand times looks a few times."""
+    buckets.pending = set(range(256))
+    looks = 0
+
+    async def look() -> set[int]:
+        nonlocal looks
+        looks += 1
+        return buckets.pending
+
+    leases = buckets.leases(pending=look, heartbeat=5.0)
+    async with running(leases):
+        with anyio.fail_after(10):
+            while len(buckets.held()) < 256:
+                leases.sweep_soon()
+                await anyio.sleep(0.001)
+        assert looks < 40
+
+
+async def test_a_new_one_is_held_at_once(buckets: List) -> None:
+    """Who adds says so, and nobody waits for the next look."""
+    leases = buckets.leases(heartbeat=50.0)  # a look every 10 s
+    async with running(leases):
+        await anyio.sleep(0.3)
+        buckets.pending.add(7)
+        leases.sweep_soon()
+        await until(buckets.held, within=5)
+        assert buckets.held() == {7}
+
+
+async def test_a_second_worker_gets_its_share(buckets: List) -> None:
+    """As slices end: whoever is first has the next; nobody holds what another holds."""
+    buckets.pending = set(range(24))
+    async with running(buckets.leases("a", slice=0.4)):
+        await until(lambda: len(buckets.held("a")) == 24)
+        async with running(buckets.leases("b", slice=0.4)):
+            await until(lambda: len(buckets.held("a")) >= 4 and len(buckets.held("b")) >= 4)
+    assert buckets.most == 1
+
+
+async def test_who_is_cancelled_gives_back(buckets: List) -> None:
+    """At once, and all; the other one has them about a second later."""
+    buckets.pending = set(range(24))
+    async with running(buckets.leases("a")) as [first]:
+        await until(lambda: len(buckets.held("a")) == 24)
+        async with running(buckets.leases("b")):
+            with anyio.fail_after(3):
+                await cancel(first)
+            assert not buckets.held("a")
+            await until(lambda: len(buckets.held("b")) == 24, within=5)
+            assert len(await buckets.execute("SELECT id FROM procrastinate_workers")) == 1
+    assert buckets.most == 1
+
+
+async def test_a_cancelled_scope_is_as_good(buckets: List) -> None:
+    """It goes on cancelling while buckets are given back, where a task's own cancellation comes once."""
+    buckets.pending = set(range(24))
+    leases = buckets.leases()
+    await leases.prepare()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(leases.run)
+        await until(lambda: len(buckets.held()) == 24)
+        tasks.cancel_scope.cancel()
+    assert not buckets.held()
+    assert await nothing_left(buckets)
+    assert await buckets.execute("SELECT id FROM procrastinate_workers") == []
+
+
+async def test_who_cannot_leave_is_made_to(buckets: List) -> None:
+    """Before its worker would count as dead; the bucket is given back all the same."""
+
+    @asynccontextmanager
+    async def hold(bucket: int) -> AsyncGenerator[None, None]:
+        async with buckets.hold("a", bucket):
+            yield
+            await anyio.sleep(60)
+
+    buckets.pending = {1}
+    async with running(buckets.leases(hold=hold)) as [task]:
+        await until(buckets.held)
+        with anyio.fail_after(HEARTBEAT + 2):
+            await cancel(task)
+    assert not buckets.held()
+    assert await nothing_left(buckets)
+
+
+async def test_a_bucket_that_comes_while_leaving_is_left_at_once(buckets: List) -> None:
+    """A claim may be under way when the worker is told to stop."""
+    buckets.pending = {1}
+    async with running(buckets.leases()) as [task]:
+        await until(buckets.held)
+        async with await psycopg.AsyncConnection.connect(buckets.url, **connection_options()) as connection:
+            await connection.execute("LOCK TABLE procrastinate_jobs")
+            await connection.execute(DEFER.encode(), {"bucket": 2})
+            await anyio.sleep(HEARTBEAT / 3)
+            task.cancel()
+            await anyio.sleep(0.1)
+            assert not buckets.held()
+        with anyio.fail_after(3):
+            await asyncio.wait({task})
+    assert [bucket for _, bucket in buckets.begun] == [1, 2]
+    assert not buckets.held()
+    assert await nothing_left(buckets)
+
+
+@pytest.mark.parametrize("heard", ["now() - interval '2 s'", None])
+async def test_the_buckets_of_the_dead_are_taken_over(buckets: List, heard: str | None) -> None:
+    """Their runs are ended and begun anew, by new ids: those whose heartbeat is old, and those that are forgotten."""
+    buckets.pending = {5}
+    await buckets.leases().prepare()
+    [(job,)] = await buckets.execute(DEFER, bucket=5)
+    await buckets.execute("UPDATE procrastinate_jobs SET status = 'doing'")
+    if heard is not None:
+        await buckets.execute(f"INSERT INTO procrastinate_workers (last_heartbeat) VALUES ({heard})")
+        await buckets.execute("UPDATE procrastinate_jobs SET worker_id = (SELECT id FROM procrastinate_workers)")
+    async with running(buckets.leases()):
+        await until(buckets.held)
+        assert await buckets.execute("SELECT count(*) FROM procrastinate_jobs WHERE id <> %(job)s", job=job) == [(1,)]
+
+
+async def test_the_buckets_of_the_living_are_not(buckets: List) -> None:
+    """As long as their heart beats."""
+    buckets.pending = {5, 6}
+    await buckets.leases().prepare()
+    await buckets.execute("INSERT INTO procrastinate_workers (last_heartbeat) VALUES (now() + interval '1 h')")
+    await buckets.execute(DEFER, bucket=5)
+    await buckets.execute(
+        "UPDATE procrastinate_jobs SET status = 'doing', worker_id = (SELECT id FROM procrastinate_workers)"
+    )
+    async with running(buckets.leases()):
+        await until(buckets.held)
+        await anyio.sleep(2 * HEARTBEAT / 5)
+        assert buckets.held() == {6}
+
+
+async def test_what_was_taken_back_is_left(buckets: List, caplog: pytest.LogCaptureFixture) -> None:
+    """A worker that has slept too long finds out, keeps what it still has, and complains to nobody."""
+    buckets.pending = {1, 2}
+    async with running(buckets.leases()):
+        await until(lambda: len(buckets.held()) == 2)
+        await buckets.execute("DELETE FROM procrastinate_jobs WHERE lock = '1'")
+        await until(lambda: len(buckets.begun) == 3)
+        await until(lambda: len(buckets.held()) == 2)
+    assert buckets.begun[2] == ("a", 1)
+    assert warnings(caplog) == []
+    assert [record for record in caplog.records if record.name == "asyncio"] == []
+
+
+async def test_a_worker_that_counts_as_dead_starts_anew(buckets: List, caplog: pytest.LogCaptureFixture) -> None:
+    """Its heartbeats may fail in silence."""
+    buckets.pending = {1}
+    async with running(buckets.leases()):
+        await until(buckets.held)
+        await buckets.execute("DELETE FROM procrastinate_workers")
+        await until(lambda: len(buckets.begun) == 2)
+        await until(buckets.held)
+    assert any("TimeoutError: the database has not heard of this worker" in text for text in warnings(caplog))
+
+
+async def test_a_sweep_that_comes_too_late_is_none(buckets: List, caplog: pytest.LogCaptureFixture) -> None:
+    """Somebody else may have handed the bucket out since the look."""
+    buckets.pending = {5}
+    leases = buckets.leases(heartbeat=4.0)
+    await leases.prepare()
+    async with await psycopg.AsyncConnection.connect(buckets.url, **connection_options()) as connection:
+        await connection.execute(DEFER.encode(), {"bucket": 5})  # nobody sees it before it is committed
+        async with running(leases):
+            await anyio.sleep(0.5)
+            await connection.commit()
+            await until(buckets.held)
+            await anyio.sleep(0.2)
+    assert buckets.begun == [("a", 5)]
+    assert warnings(caplog) == []
+
+
+@pytest.mark.parametrize("when", ["entering", "leaving"])
+async def test_a_bucket_that_cannot_be_tended_costs_nobody_else(
+    buckets: List, caplog: pytest.LogCaptureFixture, when: str
+) -> None:
+    """It is tried again after a heartbeat, and logged; without the text, which might quote a row."""
+    failures = 0
+
+    @asynccontextmanager
+    async def hold(bucket: int) -> AsyncGenerator[None, None]:
+        nonlocal failures
+        fails = bucket == 1 and not failures
+        failures += fails
+        if fails and when == "entering":
+            raise LookupError("user-1")
+        async with buckets.hold("a", bucket):
+            yield
+        if fails:
+            raise LookupError("user-1")
+
+    buckets.pending = {1, 2}
+    async with running(buckets.leases(hold=hold, slice=0.5, heartbeat=0.5)):
+        await until(lambda: failures and buckets.held() == {1, 2})
+    assert warnings(caplog) == ["a bucket of the watch list could not be tended: LookupError"]
+
+
+async def test_who_leaves_does_not_wait_for_a_bucket_that_could_not_be_tended(buckets: List) -> None:
+    """Nor for the heartbeat that it is left alone."""
+
+    def hold(bucket: int) -> Any:
+        buckets.begun.append(("a", bucket))
+        raise LookupError
+
+    buckets.pending = {1}
+    async with running(buckets.leases(hold=hold, heartbeat=30.0)) as [task]:
+        await until(lambda: buckets.begun)
+        with anyio.fail_after(3):
+            await cancel(task)
+    assert await nothing_left(buckets)
+
+
+async def test_what_is_pending_may_be_unknown_for_a_while(buckets: List, caplog: pytest.LogCaptureFixture) -> None:
+    """It is asked again, and our own errors are quoted."""
+    buckets.pending = {1}
+    errors: list[Exception] = [WatchListError("the database is read-only"), psycopg.DataError("user-1")]
+
+    async def look() -> set[int]:
+        if errors:
+            raise errors.pop(0)
+        return buckets.pending
+
+    async with running(buckets.leases(pending=look)):
+        await until(buckets.held)
+    assert [text.partition(" starts anew: ")[2] for text in warnings(caplog)] == [
+        "WatchListError: the database is read-only",
+        "DataError",
+    ]
+
+
+async def test_cut_connections_are_made_again(buckets: List, caplog: pytest.LogCaptureFixture) -> None:
+    """All at once; the buckets are left, and held again soon."""
+    buckets.pending = {1, 2}
+    ours = "FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'smilejobs leases'"
+    async with running(buckets.leases()):
+        await until(lambda: len(buckets.held()) == 2)
+        assert len(await buckets.execute(f"SELECT pg_terminate_backend(pid) {ours}")) >= 3
+        await until(lambda: len(buckets.begun) == 4)
+        assert buckets.held() == {1, 2}
+    assert await buckets.execute(f"SELECT pid {ours}") == []
+    assert any("AdminShutdown: terminating connection" in text for text in warnings(caplog))
+    assert str(urlsplit(buckets.url).password) not in caplog.text
+
+
+async def test_a_database_that_is_away_is_waited_for(own_server: Postgres, caplog: pytest.LogCaptureFixture) -> None:
+    """Buckets are left meanwhile, and held again soon after it is back; nobody needs to help, and nothing is told."""
+    with empty_database(own_server.url("postgres")) as url:
+        buckets = List(url, {1, 2, 3})
+        async with running(buckets.leases("a", heartbeat=0.5), buckets.leases("b", heartbeat=0.5)):
+            await until(lambda: len(buckets.held("a") | buckets.held("b")) == 3)
+            await asyncio.to_thread(own_server.stop)
+            await until(lambda: not buckets.held("a") | buckets.held("b"), within=4)
+            await anyio.sleep(1)
+            own_server.start()
+            await until(lambda: len(buckets.held("a") | buckets.held("b")) == 3, within=5)
+            await asyncio.to_thread(own_server.restart)
+            await anyio.sleep(0.5)
+            await until(lambda: len(buckets.held("a") | buckets.held("b")) == 3, within=5)
+    assert any("OperationalError: connection" in text for text in warnings(caplog))
+    assert str(urlsplit(url).password) not in caplog.text
+
+
+@define
+class Wire:
+    """Between a worker and its database; it can be silent without being cut."""
+
+    port: int
+    silent: bool = False
+
+
+@asynccontextmanager
+async def wire(url: str) -> AsyncGenerator[Wire, None]:
+    target = urlsplit(url)
+    assert target.hostname is not None
+    assert target.port is not None
+    host, port = target.hostname, target.port
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=0)
+    between = Wire(listener.extra(anyio.abc.SocketAttribute.local_port))
+
+    async def pump(source: SocketStream, sink: SocketStream) -> None:
+        try:
+            async for data in source:
+                while between.silent:  # noqa: ASYNC110  # nobody minds a few milliseconds
+                    await anyio.sleep(0.02)
+                await sink.send(data)
+            await sink.send_eof()
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
+            pass
+
+    async def connection(near: SocketStream) -> None:
+        async with near, await anyio.connect_tcp(host, port) as far, anyio.create_task_group() as tasks:
+            tasks.start_soon(pump, near, far)
+            tasks.start_soon(pump, far, near)
+
+    async with listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, connection)
+        yield between
+        tasks.cancel_scope.cancel()
+
+
+async def test_who_hears_nothing_of_the_database_lets_go(buckets: List, caplog: pytest.LogCaptureFixture) -> None:
+    """About when others may take over: a connection need not be cut to be dead."""
+    buckets.pending = {1, 2}
+    parts = urlsplit(buckets.url)
+    async with wire(buckets.url) as between:
+        netloc = f"{parts.username}:{parts.password}@127.0.0.1:{between.port}"
+        cut_off = List(parts._replace(netloc=netloc).geturl(), buckets.pending, buckets.holders)
+        async with running(cut_off.leases("a")):
+            await until(lambda: len(buckets.held("a")) == 2)
+            async with running(buckets.leases("b", slice=0.5)):
+                between.silent = True
+                await until(lambda: not buckets.held("a"), within=2 * HEARTBEAT + 0.5)
+                await until(lambda: len(buckets.held("b")) == 2)
+                between.silent = False
+                await until(lambda: buckets.held("a"))
+    assert any("TimeoutError: the database has not answered" in text for text in warnings(caplog))
+
+
+def test_bad_arguments_are_refused_at_once() -> None:
+    """Before anything is opened; a URL is not quoted, for it may hold a password."""
+
+    async def look() -> set[int]:
+        raise AssertionError
+
+    def new(url: str = "postgresql://localhost/x", **options: Any) -> Leases:
+        return Leases(url, hold=lambda bucket: asynccontextmanager(never)(), pending=look, **options)
+
+    async def never() -> AsyncGenerator[None, None]:
+        yield
+
+    with pytest.raises(ValueError, match="no URL of a PostgreSQL database") as caught:
+        new("secret")
+    assert "secret" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    with pytest.raises(ValueError, match="slice must be more than 0"):
+        new(slice=0)
+    with pytest.raises(TypeError, match="heartbeat must be seconds"):
+        new(heartbeat="5")
+
+
+def test_without_procrastinate_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rather than naming a module that nobody has heard of."""
+    monkeypatch.setitem(sys.modules, "procrastinate", None)
+    monkeypatch.delitem(sys.modules, "smilejobs.durable.leases")
+    with pytest.raises(ImportError, match=r"pip install 'smilejobs\[durable\]'"):
+        importlib.import_module("smilejobs.durable.leases")
