@@ -33,6 +33,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from statistics import median
 
 import httpx
@@ -91,7 +92,7 @@ def memory(jobs: int = 200_000) -> bool:
         polled = transport.polls + count
         pace = smilejobs.Pace(min=3600, max=3600)
         async with client.wait_many(refs, timeout=timedelta(days=1), pace=pace, max_pending=count):
-            while transport.polls < polled:  # noqa: ASYNC110  # nothing tells when
+            while transport.polls < polled:  # noqa: ASYNC110  # the other side has no event for it
                 await asyncio.sleep(0.5)
             gc.collect()
             return resident()
@@ -113,8 +114,7 @@ def memory(jobs: int = 200_000) -> bool:
 
 def resident() -> int:
     """Bytes of resident memory."""
-    with open("/proc/self/statm") as file:  # noqa: PTH123  # one read of a file that is none
-        return int(file.read().split()[1]) * resource.getpagesize()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 # --- Scheduling
@@ -165,7 +165,7 @@ async def fleet(refs: Iterator[smilejobs.JobRef], count: int, pace: smilejobs.Pa
         history=False,
     )
     async with running.running():
-        while stub.polls < count:  # noqa: ASYNC110  # nothing tells when
+        while stub.polls < count:  # noqa: ASYNC110  # the other side has no event for it
             await asyncio.sleep(0.1)
         yield stub
 

@@ -2,6 +2,7 @@
 
 import re
 from html.parser import HTMLParser
+from typing import Protocol
 
 import attrs
 import pytest
@@ -52,14 +53,16 @@ class Reader(HTMLParser):
         self.texts[-1] += data
 
 
-def read(value: object) -> list[str]:
+class Shown(Protocol):
+    def _repr_html_(self) -> str: ...
+
+
+def read(value: Shown) -> list[str]:
     """The texts of the table of a value: caption, heading, content, heading, ..."""
-    html = value._repr_html_()  # type: ignore[attr-defined]  # IPython's name
-    assert isinstance(html, str)
-    return Reader(html).texts
+    return Reader(value._repr_html_()).texts
 
 
-def rows(value: object) -> dict[str, str]:
+def rows(value: Shown) -> dict[str, str]:
     _, *cells = read(value)
     return dict(zip(cells[::2], cells[1::2], strict=True))
 
@@ -68,7 +71,7 @@ def status(code: str | None = "0810", **fields: object) -> JobStatus:
     params = PartnerParams(user_id=REF.user_id, job_id=REF.job_id)
     result = JobResult(result_code=code, smile_job_id="0000004711", confidence_value=99.5, partner_params=params)
     answer = JobStatus(user_id=REF.user_id, job_id=REF.job_id, code="2302", job_complete=True, result=result)
-    return attrs.evolve(answer, **fields)  # type: ignore[arg-type]  # whatever a test wants
+    return attrs.evolve(answer, **fields)  # type: ignore[arg-type]  # mypy cannot see which fields these are
 
 
 def test_an_answer_is_a_table() -> None:
@@ -98,6 +101,7 @@ def test_a_pending_answer_says_so() -> None:
 def test_a_result_is_a_table() -> None:
     """What its code means, which alone is no verdict."""
     result = status("0814").result
+    assert result is not None
     assert read(result)[0] == "result"
     assert rows(result) == {
         "result code": "0814: Provisional Enroll - Under Review",
@@ -135,7 +139,7 @@ def everywhere(text: str) -> JobStatus:
     """An answer that has a text wherever the API can write one."""
     params = PartnerParams(user_id=text, job_id=text, extra={text: text})
     words = {field.name: text for field in attrs.fields(JobResult) if field.type == str | None}
-    result = JobResult(partner_params=params, actions={text: text}, raw={text: text}, **words)  # type: ignore[arg-type]  # all texts
+    result = JobResult(partner_params=params, actions={text: text}, raw={text: text}, **words)  # type: ignore[arg-type]  # mypy cannot see that words are for texts only
     links = ImageLinks(links={text: ImageLink(url=text)}, error=text)
     return JobStatus(
         user_id=REF.user_id,
@@ -171,8 +175,10 @@ def test_no_text_is_more_than_a_text(text: str) -> None:
     """An error's text, a code: no tag comes of it, and it is read back as it was."""
     assert Reader(table(text, [(text, text)])).texts == [text] * 3
     failed = Outcome(index=0, ref=REF, error=SmileJobsError(text), polls=1, elapsed=1.0)
-    for value in (everywhere(text), everywhere(text).result, failed):
-        assert Reader(value._repr_html_()).tags <= {"table", "caption", "tbody", "tr", "th", "td", "span"}  # type: ignore[union-attr]  # there is a result
+    result = everywhere(text).result
+    assert result is not None
+    for html in (everywhere(text)._repr_html_(), result._repr_html_(), failed._repr_html_()):
+        assert Reader(html).tags <= {"table", "caption", "tbody", "tr", "th", "td", "span"}
 
 
 def luminance(colour: str) -> float:

@@ -422,13 +422,13 @@ def test_the_hosts_are_a_collection() -> None:
     ("make", "error", "match"),
     [
         (partial(Delivery, attempts=0), ValueError, "attempts must be at least 1"),
-        (lambda: Delivery(attempts=1.5), TypeError, "attempts"),  # type: ignore[arg-type]  # on purpose
+        (lambda: Delivery(attempts=1.5), TypeError, "attempts"),  # type: ignore[arg-type]  # wrong on purpose
         (partial(Delivery, attempts=True), TypeError, "attempts"),
         (partial(Delivery, retry_delay=0), ValueError, "retry_delay"),
         (partial(Delivery, timeout=-1), ValueError, "timeout"),
         (partial(Delivery, delay=-1), ValueError, "delay"),
         (partial(Delivery, duplicates=1.1), ValueError, "duplicates"),
-        (lambda: Delivery(reordered="often"), TypeError, "reordered"),  # type: ignore[arg-type]  # on purpose
+        (lambda: Delivery(reordered="often"), TypeError, "reordered"),  # type: ignore[arg-type]  # wrong on purpose
         (partial(Delivery, forgeries=-0.1), ValueError, "forgeries"),
     ],
 )

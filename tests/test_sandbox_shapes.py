@@ -174,6 +174,10 @@ def timestamps(pattern: str) -> Callable[[Seen], bool]:
     return fits
 
 
+def not_found(http_status: int) -> Callable[[Seen], bool]:
+    return lambda seen: seen.http_status == http_status and str(seen.body.get("code")) == "2304"
+
+
 def signature(fits: Callable[[Any], bool]) -> Callable[[Seen], bool]:
     return lambda seen: seen.is_answer and fits(seen.body.get("signature"))
 
@@ -259,12 +263,7 @@ SHAPES: Mapping[str, Callable[[Seen], bool]] = {
     "a placeholder for links": lambda seen: _links(seen).get("selfie_image") == "image_link",
     "links without a signature": lambda seen: _links(seen).get("selfie_image", "").endswith(".png"),
     # Refusals
-    **{
-        f"2304 with HTTP {status}": lambda seen, status=status: (  # type: ignore[misc]  # mypy has no default here
-            seen.http_status == status and str(seen.body.get("code")) == "2304"
-        )
-        for status in (200, 400, 401, 403, 404)
-    },
+    **{f"2304 with HTTP {status}": not_found(status) for status in (200, 400, 401, 403, 404)},
     "a refusal, code a number": lambda seen: seen.body.get("code") == 2304,
     "a refusal, error": lambda seen: seen.body.keys() == {"error", "code"},
     "a refusal, message": lambda seen: seen.body.keys() == {"message", "code"},

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from smilejobs import Client, Credentials
-from smilejobs.settings import HOSTS, Settings, arguments_from, settings
+from smilejobs.settings import HOSTS, Settings, arguments_from, credentials_from, settings
 
 KEY = "fictional-key"
 
@@ -179,6 +179,18 @@ def test_a_missing_variable_is_named_with_its_argument(variable: str, argument: 
     ) as caught:
         arguments_from(mapping)
     assert KEY not in str(caught.value)
+
+
+def test_credentials_alone() -> None:
+    """Where nobody is asked anything, the environment is not needed; what is missing or wrong is named, not shown."""
+    assert credentials_from({**ENVIRON, "SMILE_BASE_URL": "no URL"}) == Credentials("085", KEY)
+    with pytest.raises(ValueError, match=r"^not set in the environment: SMILE_API_KEY \(the argument api_key\)$"):
+        credentials_from({**ENVIRON, "SMILE_API_KEY": ""})
+    with pytest.raises(ValueError, match=r"SMILE_PARTNER_ID \(the .*\), SMILE_API_KEY \(the argument api_key\)$"):
+        credentials_from({})
+    words = r"^api_key begins or ends with white space \(read from SMILE_PARTNER_ID, SMILE_API_KEY\)$"
+    with pytest.raises(ValueError, match=words):
+        credentials_from({**ENVIRON, "SMILE_API_KEY": f"{KEY}\n"})
 
 
 def test_all_missing_variables_are_named_at_once() -> None:

@@ -139,7 +139,7 @@ async def test_a_batch_in_bad_weather(anyio_backend: str, tmp_path: Path, monkey
         gc.collect()
     await anyio.sleep(0.1)
     # The figures of the run, shown by pytest -s.
-    print(f"\n{dict(weather.seen)}; {dict(kinds)}; {[round(each / 2**20) for each in memory]} MiB")  # noqa: T201  # as it says
+    print(f"\n{dict(weather.seen)}; {dict(kinds)}; {[round(each / 2**20) for each in memory]} MiB")  # noqa: T201  # the figures are what it is run for
     assert reported == Counter(dict.fromkeys(range(JOBS), 1))
     assert kinds == {"NoneType": JOBS}
     assert len(asyncio.all_tasks()) == tasks_before

@@ -315,7 +315,7 @@ def _paths(error: BaseException, path: str) -> Iterator[str]:
 
 def _compile(cls: type[_T]) -> Callable[[Mapping[str, object], object], _T]:
     overrides = {name: override(rename=key, struct_hook=hook) for name, (key, hook) in _KEYS[cls].items()}
-    return make_dict_structure_fn(cls, _converter, **overrides)  # type: ignore[arg-type]  # its options share the **
+    return make_dict_structure_fn(cls, _converter, **overrides)  # type: ignore[arg-type]  # mypy takes ** for its flags
 
 
 _converter = Converter()
