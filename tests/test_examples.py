@@ -5,10 +5,13 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
 import pytest
+from anyio.abc import Process
 
 from services import until
 from smilejobs.sandbox import Sandbox
@@ -51,15 +54,35 @@ def test_the_first_block_of_the_readme_is_two_commands() -> None:
     assert "pip install" in tests
 
 
+def command(example: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-W", "error", str(ROOT / "examples" / example), *arguments]
+
+
+def environment(base_url: str) -> dict[str, str]:
+    others = {name: value for name, value in os.environ.items() if not name.startswith("SMILE_")}
+    return others | {"SMILE_PARTNER_ID": "085", "SMILE_API_KEY": "sandbox-key", "SMILE_BASE_URL": base_url}
+
+
 async def run(example: str, base_url: str, *arguments: str) -> str:
     """Run an example in a process of its own and return what it prints."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("SMILE_")}
-    environment |= {"SMILE_PARTNER_ID": "085", "SMILE_API_KEY": "sandbox-key", "SMILE_BASE_URL": base_url}
-    command = [sys.executable, "-W", "error", str(ROOT / "examples" / example), *arguments]
-    done = await anyio.run_process(command, env=environment, check=False, stderr=subprocess.STDOUT)
+    done = await anyio.run_process(
+        command(example, *arguments), env=environment(base_url), check=False, stderr=subprocess.STDOUT
+    )
     printed = done.stdout.decode()
     assert done.returncode == 0, printed
     return printed
+
+
+@asynccontextmanager
+async def started(example: str, base_url: str, *arguments: str) -> AsyncGenerator[Process, None]:
+    """Run an example in a process of its own while the block runs, then kill it."""
+    async with await anyio.open_process(
+        command(example, *arguments), env=environment(base_url), stderr=None
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 @pytest.mark.anyio
@@ -141,3 +164,27 @@ async def test_telemetry_goes_to_the_console() -> None:
         assert printed.count(f'"name": "{name}"') == count
     assert "user-amber" not in printed
     assert "job-basalt" not in printed
+
+
+@pytest.mark.anyio
+async def test_a_watch_list_outlives_its_processes(tmp_path: Path) -> None:
+    """One process adds a job, another polls it, a third hears how it ended, and goes on from there the next time."""
+    sandbox = Sandbox()
+    first, second = (sandbox.submit("user-1", job_id, machine=0.0) for job_id in ("job-1", "job-2"))
+    url = f"sqlite:///{tmp_path / 'jobs.db'}"
+    notes = tmp_path / "cursor.txt"
+
+    async with sandbox.serve() as base_url:
+
+        async def until_printed(text: str) -> None:
+            before = notes.read_text() if notes.exists() else ""
+            async with started("watch_list.py", base_url, url, "follow", str(notes)) as follower:
+                assert follower.stdout is not None
+                assert (await follower.stdout.receive()).decode() == text
+                await until(lambda: notes.exists() and notes.read_text() not in ("", before))
+
+        assert "pending=1" in await run("watch_list.py", base_url, url, "add", first.user_id, first.job_id)
+        async with started("watch_list.py", base_url, url, "work"):
+            await until_printed("job-1 complete approved\n")
+            assert "pending=1" in await run("watch_list.py", base_url, url, "add", second.user_id, second.job_id)
+            await until_printed("job-2 complete approved\n")

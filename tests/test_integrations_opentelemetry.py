@@ -7,7 +7,7 @@ import subprocess
 import sys
 import weakref
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import anyio
@@ -23,7 +23,8 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 import smilejobs
 from smilejobs import JobRef, Pace
-from smilejobs.integrations.opentelemetry import OpenTelemetryHook
+from smilejobs.durable import Counts
+from smilejobs.integrations.opentelemetry import OpenTelemetryHook, WatchListGauges
 from smilejobs.testing import EPOCH, Script, complete, html, pending, rate_limited, refused, virtual_now
 
 pytestmark = pytest.mark.anyio
@@ -59,16 +60,16 @@ class Telemetry:
             for metric in scope.metrics
             if metric.name == name
         ]
-        return list(found.data.data_points)  # type: ignore[arg-type]  # no exponential histogram is made here
+        return list(found.data.data_points)  # type: ignore[arg-type]  # of the types that mypy knows, exponential histograms are not made here
 
     def counts(self, name: str) -> list[Any]:
         """The attributes of each, and how many there were."""
-        return [(dict(point.attributes or {}), point.value) for point in self.points(name)]  # type: ignore[union-attr]  # a counter
+        return [(dict(point.attributes or {}), point.value) for point in self.points(name)]  # type: ignore[union-attr]  # mypy cannot see that these are points of a counter
 
     def sums(self, name: str) -> list[Any]:
         """The attributes of each, how many there were, and their sum."""
         found = self.points(name)
-        return [(dict(point.attributes or {}), point.count, point.sum) for point in found]  # type: ignore[union-attr]  # a histogram
+        return [(dict(point.attributes or {}), point.count, point.sum) for point in found]  # type: ignore[union-attr]  # mypy cannot see that these are points of a histogram
 
 
 @pytest.fixture
@@ -348,3 +349,28 @@ def test_the_library_itself_imports_nothing_of_it() -> None:
     program = "import smilejobs, sys; print([name for name in sys.modules if 'opentelemetry' in name])"
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("oldest", "paused", "age"), [(None, None, 0.0), (EPOCH - timedelta(hours=2), "wrong key", 7200.0)]
+)
+def test_gauges_of_a_watch_list(oldest: datetime | None, paused: str | None, age: float) -> None:
+    """Counts become gauges: jobs by state, the age of the oldest pending one, and whether polling is paused."""
+    telemetry = Telemetry()
+    gauges = WatchListGauges(meter_provider=telemetry.meters, now=lambda: EPOCH)
+    gauges.record(Counts(pending=9, complete=8, failed=7, expired=0, oldest=None, paused=None))
+    gauges.record(Counts(pending=4, complete=3, failed=2, expired=1, oldest=oldest, paused=paused))
+    jobs = {
+        str(dict(point.attributes or {})["smilejobs.state"]): point
+        for point in telemetry.points("smilejobs.watch_list.jobs")
+    }
+    assert {state: getattr(point, "value", None) for state, point in jobs.items()} == {
+        "pending": 4,
+        "complete": 3,
+        "failed": 2,
+        "expired": 1,
+    }
+    assert [getattr(point, "value", None) for point in telemetry.points("smilejobs.watch_list.age")] == [age]
+    assert [getattr(point, "value", None) for point in telemetry.points("smilejobs.watch_list.paused")] == [
+        int(paused is not None)
+    ]

@@ -11,16 +11,21 @@ of a request for example; each poll is a span ``smilejobs.poll`` below it. A wai
 span too, without a verdict and without an error. Spans are made when a poll is over: those of an instrumented HTTP
 client stand beside them, not below.
 
-==============================  =========  ==========  ========================================
-metric                          kind       unit        attributes
-==============================  =========  ==========  ========================================
-``smilejobs.polls``             counter    {poll}      ``error.type`` if it failed
-``smilejobs.poll.duration``     histogram  s           ``error.type`` if it failed
-``smilejobs.poll.lateness``     histogram  s
-``smilejobs.wait.duration``     histogram  s           ``smilejobs.verdict``, or ``error.type``
-``smilejobs.fleet.brakes``      counter    {brake}
-``smilejobs.notifications``     counter    {notification}
-==============================  =========  ==========  ========================================
+===============================  =========  ==========  ========================================
+metric                           kind       unit        attributes
+===============================  =========  ==========  ========================================
+``smilejobs.polls``              counter    {poll}      ``error.type`` if it failed
+``smilejobs.poll.duration``      histogram  s           ``error.type`` if it failed
+``smilejobs.poll.lateness``      histogram  s
+``smilejobs.wait.duration``      histogram  s           ``smilejobs.verdict``, or ``error.type``
+``smilejobs.fleet.brakes``       counter    {brake}
+``smilejobs.notifications``      counter    {notification}
+``smilejobs.watch_list.jobs``    gauge      {job}       ``smilejobs.state``
+``smilejobs.watch_list.age``     gauge      s
+``smilejobs.watch_list.paused``  gauge
+===============================  =========  ==========  ========================================
+
+The last three are recorded by `WatchListGauges`.
 
 Names, units and ``error.type`` follow OpenTelemetry's semantic conventions. There are no ids in it: spans name a job by
 `JobRef.tag`, metrics do not name it at all.
@@ -32,6 +37,7 @@ the business of the SDK of your application.
 from collections import deque
 from collections.abc import Callable
 from datetime import datetime
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary, finalize
 
 try:
@@ -48,7 +54,10 @@ from smilejobs.events import Event, FleetBraked, Notified, PollFailed, PollFinis
 from smilejobs.model.jobs import JobStatus
 from smilejobs.version import __version__
 
-__all__ = ["OpenTelemetryHook"]
+if TYPE_CHECKING:
+    from smilejobs.durable import Counts
+
+__all__ = ["OpenTelemetryHook", "WatchListGauges"]
 
 _REQUEST = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0)
 """Bounds of buckets in seconds: those that the conventions have for HTTP requests, and our timeout."""
@@ -180,6 +189,34 @@ def _end(span: trace.Span, status: JobStatus | None, error: SmileJobsError | Non
         span.set_status(trace.StatusCode.ERROR, str(error))
     span.set_attributes(attributes)
     span.end(now)
+
+
+class WatchListGauges:
+    """How a watch list stands, as metrics: record `smilejobs.durable.WatchList.counts` now and then, in one process.
+
+    Args:
+        meter_provider: Makes the meter; the global one by default.
+        now: The wall clock, as a function that returns an aware datetime.
+
+    Raises:
+        TypeError: *now* is no function.
+    """
+
+    def __init__(
+        self, *, meter_provider: metrics.MeterProvider | None = None, now: Callable[[], datetime] = utcnow
+    ) -> None:
+        self._now = aware(now)
+        meter = metrics.get_meter("smilejobs", __version__, meter_provider)
+        self._jobs = meter.create_gauge("smilejobs.watch_list.jobs", "{job}", "Jobs of the watch list, by state.")
+        self._age = meter.create_gauge("smilejobs.watch_list.age", "s", "How long the oldest pending job has waited.")
+        self._paused = meter.create_gauge("smilejobs.watch_list.paused", "", "1 while polling is paused.")
+
+    def record(self, counts: "Counts") -> None:
+        """Take in how the watch list stands now."""
+        for state in ("pending", "complete", "failed", "expired"):
+            self._jobs.set(getattr(counts, state), {"smilejobs.state": state})
+        self._age.set(0.0 if counts.oldest is None else (self._now() - counts.oldest).total_seconds())
+        self._paused.set(int(counts.paused is not None))
 
 
 def _kind(error: SmileJobsError | None) -> _Attributes:

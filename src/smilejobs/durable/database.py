@@ -1,0 +1,205 @@
+"""The database of a watch list: how it is opened, and what its errors mean. SQLite or PostgreSQL."""
+
+import secrets
+import sqlite3
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from smilejobs.errors import WatchListError
+
+try:
+    import aiosqlite  # noqa: F401  # SQLAlchemy imports it by name; without it, say so here
+    import psycopg
+    from psycopg.conninfo import conninfo_to_dict
+    from sqlalchemy import URL, event, exc, func, inspect, make_url, select, text
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+except ImportError as error:
+    raise ImportError("smilejobs.durable needs a few packages more: pip install 'smilejobs[durable]'") from error
+
+from smilejobs.durable.schema import ABOUT, STEPS, TABLES, migrate
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine.interfaces import DBAPIConnection
+    from sqlalchemy.pool import ConnectionPoolEntry
+
+SCHEMA = "smilejobs"
+"""On PostgreSQL, the schema that holds all tables of a watch list."""
+
+_APPLICATION_ID = 0x534D4A42
+"""Marks a SQLite file as one of ours: the letters SMJB."""
+
+_IS_OURS_OR_NEW = "SELECT application_id = ? OR NOT EXISTS (SELECT 1 FROM sqlite_master) FROM pragma_application_id"
+
+_DRIVERS = {
+    "sqlite": "sqlite+aiosqlite",
+    "postgresql": "postgresql+psycopg",
+    "postgres": "postgresql+psycopg",
+}
+_READ_ONLY = "25006"
+_NO_PRIVILEGE = "42501"
+_UNREACHABLE = ("08", "53", "57")
+"""Classes of SQLSTATE: no connection, no room, being shut down."""
+
+
+def parse(url: str) -> URL:
+    """Return the URL of a database, with its driver.
+
+    Raises:
+        TypeError: It is not a string.
+        ValueError: No watch list can live there.
+    """
+    if not isinstance(url, str):
+        raise TypeError(f"the URL of a watch list must be a string, not {type(url).__name__}")
+    hint = "write sqlite:///jobs.db or postgresql://user@host/database"
+    try:
+        parsed = make_url(url)
+    except (exc.ArgumentError, ValueError):  # the second for a port that is none, and may be part of a password
+        raise ValueError(f"this is not the URL of a database: {hint}") from None
+    driver = _DRIVERS.get(parsed.drivername)
+    if driver is None:
+        raise ValueError(f"a watch list lives in SQLite or PostgreSQL, not in {parsed.drivername!r}: {hint}")
+    if driver == _DRIVERS["sqlite"] and parsed.database in (None, "", ":memory:"):
+        raise ValueError(f"a watch list in memory survives nothing: {hint}")
+    if driver == _DRIVERS["sqlite"] and parsed.query:
+        raise ValueError(f"a watch list in SQLite takes no options: {hint}")
+    if driver == _DRIVERS["postgresql"]:
+        try:
+            conninfo_to_dict(url)  # what listens and what leases buckets reads it so
+        except psycopg.ProgrammingError:
+            raise ValueError(f"this is not the URL of a PostgreSQL database: {hint}") from None
+    return parsed.set(drivername=driver)
+
+
+@asynccontextmanager
+async def opened(url: URL) -> AsyncGenerator[AsyncEngine, None]:
+    """Open the database, with the tables of today in it.
+
+    Raises:
+        WatchListError: It cannot be used.
+    """
+    is_sqlite = url.get_backend_name() == "sqlite"
+    engine = _sqlite(url) if is_sqlite else _postgres(url)
+    try:
+        with translated():
+            async with engine.begin() as connection:
+                await (_own_file if is_sqlite else _own_schema)(connection)
+                await migrate(connection, await _version(connection), secrets.token_hex(4))
+        yield engine
+    finally:
+        await engine.dispose()
+
+
+def _sqlite(url: URL) -> AsyncEngine:
+    folder = Path(url.database or "").absolute().parent
+    if not folder.is_dir():
+        raise WatchListError(f"there is no folder {str(folder)!r} for the watch list: make it first")
+    engine = create_async_engine(url, hide_parameters=True, connect_args={"timeout": 30})
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def connected(connection: "DBAPIConnection", _record: "ConnectionPoolEntry") -> None:
+        connection.isolation_level = None  # the driver begins no transactions: we do, below
+        cursor = connection.cursor()
+        cursor.execute(_IS_OURS_OR_NEW, (_APPLICATION_ID,))
+        if cursor.fetchone() == (1,):  # the mode is written into the file, and this may be somebody else's
+            cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def begun(connection: Any) -> None:
+        # A transaction that reads first and writes then would fail if somebody else wrote in between.
+        kind = "DEFERRED" if connection.get_execution_options().get("reads") else "IMMEDIATE"
+        connection.exec_driver_sql(f"BEGIN {kind}")
+
+    return engine
+
+
+def _postgres(url: URL) -> AsyncEngine:
+    return create_async_engine(
+        url,
+        hide_parameters=True,
+        pool_size=3,
+        max_overflow=2,
+        pool_timeout=60,
+        pool_pre_ping=True,
+        connect_args=connection_options(),
+    )
+
+
+def connection_options() -> dict[str, Any]:
+    """Options of a connection to PostgreSQL."""
+    return {"options": f"-c search_path={SCHEMA}", "connect_timeout": 10, "application_name": "smilejobs"}
+
+
+async def _own_file(connection: AsyncConnection) -> None:
+    if (await connection.exec_driver_sql("PRAGMA application_id")).scalar_one() == _APPLICATION_ID:
+        return
+    if await connection.run_sync(lambda sync: inspect(sync).get_table_names()):
+        raise WatchListError("this SQLite file belongs to another program: name a file that does not exist yet")
+    await connection.exec_driver_sql(f"PRAGMA application_id = {_APPLICATION_ID}")
+
+
+async def _own_schema(connection: AsyncConnection) -> None:
+    await connection.execute(select(func.pg_advisory_xact_lock(_APPLICATION_ID)))
+    names = await connection.run_sync(lambda sync: inspect(sync).get_schema_names())
+    if SCHEMA not in names:
+        await connection.execute(text(f"CREATE SCHEMA {SCHEMA}"))
+        return
+    tables = set(await connection.run_sync(lambda sync: inspect(sync).get_table_names(SCHEMA)))
+    if tables & set(TABLES.tables) and ABOUT.name not in tables:
+        raise WatchListError(f"the schema {SCHEMA!r} of this database belongs to another program: use another database")
+
+
+async def _version(connection: AsyncConnection) -> int:
+    """Return the version of the tables; 0 if there are none."""
+    if not await connection.run_sync(lambda sync: inspect(sync).has_table(ABOUT.name)):
+        return 0
+    columns = {column["name"] for column in await connection.run_sync(lambda sync: inspect(sync).get_columns("about"))}
+    if not {"version", "list"} <= columns:
+        raise WatchListError("the table 'about' of this database belongs to another program: use another database")
+    version: int | None = (await connection.execute(select(ABOUT.c.version))).scalar_one_or_none()
+    if version is None:
+        raise WatchListError("the table 'about' of this watch list is empty: somebody has changed it; use a backup")
+    if version > len(STEPS):
+        raise WatchListError(
+            f"this watch list is of version {version}, and this smilejobs knows no later one than {len(STEPS)}: "
+            "upgrade smilejobs here too"
+        )
+    return version
+
+
+@contextmanager
+def translated() -> Generator[None, None, None]:
+    """Turn errors of the database into ours. They name no row and no password.
+
+    Raises:
+        WatchListError: The database cannot be used.
+    """
+    try:
+        yield
+    except (exc.DBAPIError, exc.TimeoutError, psycopg.Error, OSError) as error:
+        raise _ours(error) from None
+
+
+def _ours(error: Exception) -> WatchListError:
+    cause = error.orig if isinstance(error, exc.DBAPIError) and error.orig is not None else error
+    state = getattr(cause, "sqlstate", None)
+    words = " ".join(str(cause).split())
+    if state == _READ_ONLY or "readonly" in words:
+        return WatchListError("the database of the watch list is read-only: it must be writable, also for workers")
+    if state == _NO_PRIVILEGE:
+        return WatchListError(
+            f"the database of the watch list refuses: this user may not create or use the schema {SCHEMA!r}; "
+            f"its owner can: CREATE SCHEMA {SCHEMA} AUTHORIZATION ..."
+        )
+    if "not a database" in words:
+        return WatchListError("this file is not a SQLite database: name a file that does not exist yet")
+    if state is None or state.startswith(_UNREACHABLE):
+        # No row can be named before there is a session, and SQLite names none here.
+        where = f": {words}" if isinstance(cause, (psycopg.OperationalError, sqlite3.OperationalError)) else ""
+        return WatchListError(
+            f"the database of the watch list cannot be reached or used now ({type(cause).__name__}){where}",
+            transient=True,
+        )
+    return WatchListError(f"the database of the watch list refuses ({type(cause).__name__}, SQLSTATE {state})")

@@ -1,0 +1,342 @@
+"""One stretch of a worker's polling, from its start to a pause of the list, or to its end."""
+
+import random
+import secrets
+from collections import Counter, defaultdict
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from contextlib import aclosing, asynccontextmanager
+from functools import partial
+from itertools import islice
+
+import anyio
+import anyio.lowlevel
+from attrs import fields_dict
+
+from smilejobs.batch.records import Ending as RowEnding
+from smilejobs.batch.records import record_of
+from smilejobs.client import Client
+from smilejobs.durable.calls import ADDED, LOOK, calls
+from smilejobs.durable.database import translated
+from smilejobs.durable.leases import Hold, Leases
+from smilejobs.durable.patience import until_it_works
+from smilejobs.durable.schema import BUCKETS, COMPLETE, EXPIRED, FAILED
+from smilejobs.durable.store import Ending, Pending, key_of
+from smilejobs.durable.watchlist import WatchList, WatchOutcome
+from smilejobs.errors import CredentialsError, RateLimitedError, SmileJobsError
+from smilejobs.model.jobs import JobRef
+from smilejobs.outcomes import JobRefLike, Outcome
+from smilejobs.polling.pace import Backoff, PaceFunction
+from smilejobs.polling.rules import Terms
+from smilejobs.wakeups import Signal
+
+_LINGER = 3.0
+"""Seconds for which a bucket that was let go is still polled: mostly it comes back, and nothing has to be read anew."""
+
+_GROUP = 500
+_MOST = 2000
+"""Outcomes that may wait to be stored; beyond that, polling waits too."""
+
+_PAGE = 5000
+_FAREWELL = 5.0
+"""Seconds for which a worker that is stopped tries to store what it knows."""
+
+_TICK = 0.5
+_SETTLED = 4
+"""Ticks after which nobody commits a row any more that was numbered before."""
+
+_FAST = 1000.0
+"""Polls per second at which jobs are taken over, where there is no rate."""
+
+_BACKOFF = Backoff(max=300.0)
+_NEVER = 10**9
+"""Failures after which to give up: a list that waits for days sits out an outage."""
+
+_STATES = {
+    RowEnding.COMPLETE: COMPLETE,
+    RowEnding.PENDING: EXPIRED,
+    RowEnding.REFUSED: FAILED,
+    RowEnding.FAILED: FAILED,
+}
+
+
+class Shift:
+    """Polls until the list is paused.
+
+    Args:
+        client: Asks the API.
+        watch: The watch list.
+        pace: Between polls of a pending job.
+        concurrency: As for `Client.wait_many`.
+        rate: Polls per second of all workers together; None for no limit.
+        keep_raw: Store answers as they came.
+        leases: Makes what shares the buckets, from what holds one; None if there is nobody to share them with.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        watch: WatchList,
+        *,
+        pace: PaceFunction,
+        concurrency: int | None,
+        rate: float | None,
+        keep_raw: bool,
+        leases: Callable[[Hold], Leases] | None,
+    ) -> None:
+        self._client = client
+        self._watch = watch
+        self._store = watch.store
+        self._pace = pace
+        self._rate = rate or _FAST
+        self._keep_raw = keep_raw
+        self._leases = None if leases is None else leases(self.hold)
+        self._name = secrets.token_hex(4)
+        self._held: set[int] = set()
+        self._holders: Counter[int] = Counter()
+        self._released: dict[int, float] = {}
+        self._refs: defaultdict[int, set[JobRef]] = defaultdict(set)
+        self._ended: dict[JobRef, Ending] = {}
+        self._shouts: list[str] = []
+        self._newest = self._settled = 0
+        self._news = Signal()
+        self._room = Signal()
+        self._shouted = Signal()
+        self._loading = anyio.Semaphore(2)
+        self._error: Exception | None = None
+        self._hand, self._nothing = anyio.create_memory_object_stream[JobRefLike](0)
+        self._fleet = client._fleet(  # noqa: SLF001  # workers are of this house; callers have wait_many
+            self._nothing,
+            Terms(),
+            concurrency=client._at_most(concurrency),  # noqa: SLF001  # likewise of this house
+            max_pending=1,
+            on_progress=None,
+            image_links=False,
+            history=False,
+            on_brake=None if leases is None else self._braked,
+        )
+
+    async def work(self) -> None:
+        """Poll until cancelled, or until the list is paused; then store what is known.
+
+        Raises:
+            CredentialsError: The API refuses the credentials.
+            WatchListError: The database cannot be used.
+        """
+        if self._leases is not None:
+            await until_it_works(partial(_prepare, self._leases))
+        self._newest = self._settled = await until_it_works(self._store.last)
+        with self._hand, self._nothing:
+            async with self._fleet.running():
+                try:
+                    async with anyio.create_task_group() as self._tasks:
+                        for work in (self._consume, self._keep, self._hear, self._tend, self._tick, self._shout):
+                            self._tasks.start_soon(self._guarded, work)
+                finally:
+                    with anyio.move_on_after(_FAREWELL, shield=True):
+                        await self._store_all()
+                        if self._leases is not None:  # so that the others look now for what nobody has
+                            await until_it_works(partial(self._store.ring, ADDED))
+        if self._error is not None:
+            raise self._error
+
+    async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await work()
+        except Exception as error:  # noqa: BLE001  # raised by work(), in no group
+            self._error = self._error or error
+            self._tasks.cancel_scope.cancel()
+
+    # Buckets
+
+    async def _tend(self) -> None:
+        if self._leases is not None:
+            await self._leases.run()
+        else:
+            self._held.update(range(BUCKETS))
+            for bucket in range(BUCKETS):
+                await until_it_works(partial(self._load, bucket))
+
+    @asynccontextmanager
+    async def hold(self, bucket: int) -> AsyncGenerator[None, None]:
+        """Poll the jobs of a bucket while the block runs."""
+        self._held.add(bucket)
+        self._holders[bucket] += 1
+        self._released.pop(bucket, None)
+        try:
+            await self._load(bucket)
+            yield
+        finally:
+            self._holders[bucket] -= 1  # a lease may come back before its last one has been left
+            if not self._holders[bucket]:
+                self._held.discard(bucket)
+                self._released[bucket] = anyio.current_time()
+
+    async def _load(self, bucket: int) -> None:
+        """Take in the jobs of a bucket, unless they are just those that are known."""
+        async with self._loading:
+            known = self._refs[bucket]
+            if known and len(known) == await self._store.count(bucket):
+                return
+            rows = await self._store.pending({bucket})
+        # Nobody knows when these were polled last: they are spread as if they were all of the list's.
+        await self._take_in(rows, spread=len(rows) * BUCKETS / self._rate)
+
+    async def _take_new(self) -> None:
+        """Take in what was added."""
+        full = True
+        while full:
+            newest = await self._store.last()
+            rows = await self._store.pending(self._held, after=self._newest, limit=_PAGE)
+            full = len(rows) == _PAGE
+            await self._take_in(rows)
+            self._newest = rows[-1].seq if full else newest
+
+    async def _take_named(self, key: bytes) -> None:
+        if key[0] in self._held:
+            rows = await self._store.named(key)
+            await self._take_in(rows)
+            for row in rows:
+                self._client.notify(row.ref)
+
+    async def _take_in(self, rows: Iterable[Pending], *, spread: float = 0.0) -> None:
+        now = self._watch.now().timestamp()
+        terms: dict[tuple[bool, float | None], Terms] = {}
+        for place, row in enumerate(rows, 1):
+            if place % _GROUP == 0:
+                await anyio.lowlevel.checkpoint()
+            ref, bucket = row.ref, row.bucket
+            if ref in self._ended or bucket not in self._held:
+                continue
+            end = None if row.deadline is None else row.added_at + row.deadline
+            if (row.final, end) not in terms:
+                terms[row.final, end] = self._terms(final=row.final, timeout=None if end is None else end - now)
+            self._refs[bucket].add(ref)
+            delay = min(spread, self._pace(now - row.born_at, 0)) if spread else 0.0
+            self._fleet.take_in(ref, terms[row.final, end], first_after=random.uniform(0.0, delay))
+
+    def _terms(self, *, final: bool, timeout: float | None) -> Terms:
+        return Terms(
+            until="final" if final else "complete",
+            timeout=None if timeout is None else max(timeout, 0.001),
+            pace=self._pace,
+            backoff=_BACKOFF,
+            max_failures=_NEVER,
+        )
+
+    async def _tick(self) -> None:
+        """Let go of what did not come back, and look once more for rows that were committed late."""
+        marks = [self._newest] * _SETTLED
+        while True:
+            await anyio.sleep(_TICK)
+            now = anyio.current_time()
+            for bucket in [bucket for bucket, at in self._released.items() if now - at > _LINGER]:
+                del self._released[bucket]
+                self._fleet.withdraw(self._refs.pop(bucket, ()))
+            marks.append(self._newest)
+            settled = marks.pop(0)
+            if settled > self._settled and self._leases is not None:
+                await until_it_works(partial(self._take_late, settled))
+
+    async def _take_late(self, settled: int) -> None:
+        """Take in what was added before *settled* and committed after others."""
+        while self._settled < settled:
+            rows = await self._store.pending(self._held, after=self._settled, limit=_PAGE)
+            await self._take_in(rows)
+            self._settled = rows[-1].seq if len(rows) == _PAGE else settled
+
+    # Outcomes
+
+    async def _consume(self) -> None:
+        async for outcome in self._fleet:
+            key = key_of(outcome.ref)
+            self._refs[key[0]].discard(outcome.ref)
+            if isinstance(outcome.error, CredentialsError):
+                # Not the job's fault. A second one in a row ends the shift.
+                await until_it_works(partial(self._take_named, key))
+                continue
+            self._ended[outcome.ref] = self._ending(outcome)
+            self._news.set()
+            while len(self._ended) >= _MOST:
+                await self._room.wait()
+
+    def _ending(self, outcome: Outcome) -> Ending:
+        record = record_of(outcome)
+        state = _STATES[record.outcome]
+        known = {
+            name: value
+            for name in fields_dict(WatchOutcome)
+            if (value := getattr(record, name, None)) is not None and name != "ref"
+        }
+        if state == EXPIRED:
+            known.pop("error", None)
+            known.pop("error_text", None)
+        raw = outcome.status.raw if outcome.status is not None and self._keep_raw else None
+        return Ending(outcome.ref, state, known, None if raw is None else dict(raw))
+
+    async def _keep(self) -> None:
+        while True:
+            await self._store_all()
+            await self._news.wait()
+
+    async def _store_all(self) -> None:
+        while self._ended:
+            group = list(islice(self._ended.values(), _GROUP))
+            now = self._watch.now().timestamp()
+            await until_it_works(partial(self._store.end, group, now))
+            for ending in group:
+                del self._ended[ending.ref]
+            self._room.set()
+
+    # The other workers
+
+    async def _hear(self) -> None:
+        await until_it_works(self._listen)
+
+    async def _listen(self) -> None:
+        async with aclosing(calls(self._store, self._watch.url)) as heard:
+            async for text in heard:
+                await self._heed(text)
+
+    async def _heed(self, text: str) -> None:
+        call, *rest = text.split(" ")
+        if call == "news":
+            await self._take_named(bytes.fromhex(rest[0]))
+        elif call == "brake":
+            if rest[0] != self._name:
+                trouble = RateLimitedError("another worker braked", http_status=429, retry_after=float(rest[1]))
+                self._fleet.hold_back(trouble)
+        elif call == ADDED:
+            if self._leases is not None:
+                self._leases.sweep_soon()
+            await self._take_new()
+        elif call == LOOK:
+            await self._look()
+
+    async def _look(self) -> None:
+        if await self._store.paused() is not None:
+            self._tasks.cancel_scope.cancel()
+            return
+        if self._leases is not None:
+            self._leases.sweep_soon()
+        await self._take_new()
+        for bucket in list(self._held):
+            await self._load(bucket)
+
+    def _braked(self, trouble: SmileJobsError) -> None:
+        if trouble.http_status not in {429, 503}:
+            return  # it may be this worker's own network
+        self._shouts.append(f"brake {self._name} {trouble.retry_after or 0:.3f}")
+        self._shouted.set()
+
+    async def _shout(self) -> None:
+        while True:
+            while self._shouts:
+                text = self._shouts.pop()
+                self._shouts.clear()
+                await until_it_works(partial(self._store.ring, text))
+            await self._shouted.wait()
+
+
+async def _prepare(leases: Leases) -> None:
+    with translated():
+        await leases.prepare()

@@ -1,0 +1,371 @@
+"""All that is asked of the database of a watch list, in SQLAlchemy's language, for SQLite and PostgreSQL alike."""
+
+import json
+from collections.abc import AsyncGenerator, Collection, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Any, Self
+
+from attrs import fields, frozen
+from sqlalchemy import ARRAY, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from smilejobs.durable.database import opened, parse, translated
+from smilejobs.durable.schema import (
+    ABOUT,
+    BELLS,
+    BUCKETS,
+    FAILED,
+    IS_PENDING,
+    PENDING,
+    STATES,
+    TURNS,
+    WATCH,
+)
+from smilejobs.model.jobs import JobRef
+
+_ADDED = ("key", "bucket", "state", "final", "user_id", "job_id", "submitted_at", "added_at", "deadline")
+_BELLS = 1000
+"""So many calls are kept for a worker, if there is none that hears them."""
+
+_SLACK = 0.02
+"""Seconds by which a worker may come late for more turns without losing any."""
+
+
+@frozen(kw_only=True)
+class Counts:
+    """How a watch list stands.
+
+    Attributes:
+        pending: Jobs that are waited for.
+        complete: Jobs that have a result.
+        failed: Jobs that the API refused, or whose answers must not be believed.
+        expired: Jobs whose deadline came first.
+        oldest: When the oldest of the pending jobs was added (aware); None if there is none.
+        paused: Why nothing is polled; None while polling goes on.
+    """
+
+    pending: int
+    complete: int
+    failed: int
+    expired: int
+    oldest: datetime | None
+    paused: str | None
+
+
+@frozen
+class Pending:
+    """A row of a job that is waited for. Instants are seconds since 1970."""
+
+    seq: int
+    bucket: int
+    user_id: str
+    job_id: str
+    submitted_at: float | None
+    added_at: float
+    deadline: float | None
+    final: bool
+
+    @property
+    def ref(self) -> JobRef:
+        """The job."""
+        return JobRef(self.user_id, self.job_id, instant(self.born_at))
+
+    @property
+    def born_at(self) -> float:
+        """From when its age counts."""
+        return self.added_at if self.submitted_at is None else self.submitted_at
+
+
+@frozen
+class Ended:
+    """A row of a job that has ended, as stored. Instants are seconds since 1970."""
+
+    place: int
+    state: int
+    user_id: str
+    job_id: str
+    submitted_at: float | None
+    added_at: float
+    ended_at: float
+    outcome: str
+    raw: str | None
+
+
+@frozen
+class Ending:
+    """How a job has ended, to be stored."""
+
+    ref: JobRef
+    state: int
+    outcome: dict[str, object]
+    raw: dict[str, object] | None
+
+
+def key_of(ref: JobRef) -> bytes:
+    """Return what stands for the ids of a job; its first byte is the bucket."""
+    return sha256(f"{len(ref.user_id)} {ref.user_id}{ref.job_id}".encode()).digest()[:16]
+
+
+class Store:
+    """The rows of one watch list.
+
+    All methods raise `WatchListError` where the database cannot be used.
+    """
+
+    def __init__(self, engine: AsyncEngine, name: str) -> None:
+        self._engine = engine
+        self._reading = engine.execution_options(reads=True)
+        self.name = name
+        self.is_shared = engine.dialect.name == "postgresql"
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, url: str) -> AsyncGenerator[Self, None]:
+        """Open the database that *url* names; see `parse` and `opened` for what is raised."""
+        async with opened(parse(url)) as engine:
+            with translated():
+                async with engine.connect() as connection:
+                    name = (await connection.execute(select(ABOUT.c.list))).scalar_one()
+            yield cls(engine, name)
+
+    # Adding
+
+    async def add(
+        self, refs: Collection[JobRef], *, final: bool, deadline: float | None, now: float
+    ) -> tuple[int, list[JobRef]]:
+        """Add jobs that are not there yet; the others stay as they are.
+
+        Args:
+            refs: The jobs, a few thousand.
+            final: Wait for a final answer.
+            deadline: Seconds from now.
+            now: Seconds since 1970.
+
+        Returns:
+            How many were added, and those that were there on other terms.
+        """
+        keys = {key_of(ref): ref for ref in refs}
+        values = [
+            (key, key[0], PENDING, final, ref.user_id, ref.job_id, epoch(ref.submitted_at), now, deadline)
+            for key, ref in sorted(keys.items())  # in one order, or those who add the same would lock each other out
+        ]
+        other = select(WATCH.c.key).where(
+            WATCH.c.key.in_(list(keys)),
+            or_(WATCH.c.final != final, WATCH.c.deadline.is_distinct_from(deadline)),
+        )
+        with translated():
+            async with self._engine.begin() as connection:
+                added = await (self._add_arrays if self.is_shared else self._add_rows)(connection, values)
+                differ = () if added == len(values) else (await connection.execute(other)).scalars().all()
+                if self.is_shared:
+                    await self._ring(connection, "added")
+        return added, [keys[key] for key in differ]
+
+    async def _add_arrays(self, connection: AsyncConnection, values: Sequence[tuple[object, ...]]) -> int:
+        """Add rows as a few arrays, which PostgreSQL takes in many times faster than rows."""
+        columns = [WATCH.c[name] for name in _ADDED]
+        arrays = select(*(func.unnest(bindparam(column.name, type_=ARRAY(column.type))) for column in columns))
+        statement = postgresql.insert(WATCH).from_select(columns, arrays, include_defaults=False)
+        parameters = {name: list(column) for name, column in zip(_ADDED, zip(*values, strict=True), strict=True)}
+        statement = statement.on_conflict_do_nothing().execution_options(preserve_rowcount=True)
+        return (await connection.execute(statement, parameters)).rowcount
+
+    async def _add_rows(self, connection: AsyncConnection, values: Sequence[tuple[object, ...]]) -> int:
+        statement = sqlite.insert(WATCH).on_conflict_do_nothing()
+        rows = [dict(zip(_ADDED, row, strict=True)) for row in values]
+        return (await connection.execute(statement, rows)).rowcount
+
+    async def reopen(self, now: float) -> int:
+        """Make those that have failed pending again, with their whole deadline; return how many."""
+        again = (
+            update(WATCH)
+            .where(WATCH.c.state == FAILED)
+            .values(
+                state=PENDING,
+                submitted_at=func.coalesce(WATCH.c.submitted_at, WATCH.c.added_at),
+                added_at=now,
+                ended_at=None,
+                place=None,
+                outcome=None,
+                raw=None,
+            )
+        )
+        with translated():
+            async with self._engine.begin() as connection:
+                await self._lock(connection)
+                count = (await connection.execute(again)).rowcount
+                await self._ring(connection, "look")
+        return count
+
+    async def prune(self, before: float) -> int:
+        """Delete what ended before the instant *before* (seconds since 1970); return how many."""
+        with translated():
+            async with self._engine.begin() as connection:
+                return (await connection.execute(delete(WATCH).where(WATCH.c.ended_at < before))).rowcount
+
+    # Polling
+
+    async def pending(self, buckets: Collection[int], *, after: int = 0, limit: int | None = None) -> list[Pending]:
+        """Return the pending jobs of some buckets, those added after the row *after*, oldest first."""
+        return await self._pending(WATCH.c.seq > after, _of(buckets), limit=limit)
+
+    async def named(self, key: bytes) -> list[Pending]:
+        """Return the pending job that *key* stands for, in a list; an empty one if there is none."""
+        return await self._pending(WATCH.c.key == key)
+
+    async def _pending(self, *conditions: Any, limit: int | None = None) -> list[Pending]:
+        columns = (WATCH.c[column.name] for column in fields(Pending))
+        statement = select(*columns).where(IS_PENDING, *conditions).order_by(WATCH.c.seq).limit(limit)
+        return [Pending(*row) for row in await self._read(statement)]
+
+    async def count(self, bucket: int) -> int:
+        """Return how many jobs of a bucket are pending."""
+        rows = await self._read(select(func.count()).select_from(WATCH).where(IS_PENDING, WATCH.c.bucket == bucket))
+        return int(rows[0][0])
+
+    async def last(self) -> int:
+        """Return the number of the row that was added last."""
+        return int((await self._read(select(func.coalesce(func.max(WATCH.c.seq), 0))))[0][0])
+
+    async def buckets(self) -> set[int]:
+        """Return the buckets that have pending jobs."""
+        every = select(func.generate_series(0, BUCKETS - 1).column_valued("bucket")).subquery()
+        some = select(WATCH.c.seq).where(IS_PENDING, WATCH.c.bucket == every.c.bucket).exists()
+        return {row[0] for row in await self._read(select(every.c.bucket).where(some))}
+
+    async def end(self, endings: Sequence[Ending], now: float) -> None:
+        """Store how jobs have ended, at the instant *now* (seconds since 1970), unless they had ended before."""
+        statement = (
+            update(WATCH)
+            .where(WATCH.c.key == bindparam("of"), IS_PENDING)
+            .values(
+                state=bindparam("ended"),
+                ended_at=now,
+                place=bindparam("at"),
+                outcome=bindparam("how"),
+                raw=bindparam("answer"),
+            )
+        )
+        with translated():
+            async with self._engine.begin() as connection:
+                first = await self._lock(connection, places=len(endings)) - len(endings) + 1
+                rows = [
+                    {
+                        "of": key_of(ending.ref),
+                        "ended": ending.state,
+                        "at": place,
+                        "how": json.dumps(ending.outcome),
+                        "answer": None if ending.raw is None else json.dumps(ending.raw),
+                    }
+                    for place, ending in enumerate(endings, first)
+                ]
+                await connection.execute(statement, rows)
+
+    async def _lock(self, connection: AsyncConnection, *, places: int = 0) -> int:
+        """Let nobody else change what has ended until the transaction is over; return the last place given out."""
+        statement = update(ABOUT).values(places=ABOUT.c.places + places).returning(ABOUT.c.places)
+        return int((await connection.execute(statement)).scalar_one())
+
+    async def pause(self, why: str | None) -> None:
+        """Stop all polling, and say *why*; None for going on."""
+        with translated():
+            async with self._engine.begin() as connection:
+                await connection.execute(update(ABOUT).values(paused=why))
+                await self._ring(connection, "look")
+
+    async def paused(self) -> str | None:
+        """Return why nothing is polled; None if that is not so."""
+        why = (await self._read(select(ABOUT.c.paused)))[0][0]
+        return None if why is None else str(why)
+
+    async def turns(self, count: int, interval: float) -> float:
+        """Take the next *count* turns of the rate, *interval* seconds apart; return the seconds to the first.
+
+        PostgreSQL only: on SQLite there is one worker, which needs to ask nobody.
+        """
+        clock = func.extract("epoch", func.clock_timestamp())
+        statement = (
+            update(TURNS)
+            .values(next=func.greatest(TURNS.c.next, clock - _SLACK) + count * interval)
+            .returning(TURNS.c.next - clock)
+        )
+        with translated():
+            async with self._engine.begin() as connection:
+                return float((await connection.execute(statement)).scalar_one()) - count * interval
+
+    # Bells
+
+    async def ring(self, text: str) -> None:
+        """Call something out to all workers."""
+        with translated():
+            async with self._engine.begin() as connection:
+                await self._ring(connection, text)
+
+    async def _ring(self, connection: AsyncConnection, text: str) -> None:
+        if self.is_shared:
+            await connection.execute(select(func.pg_notify(self.channel, text)))
+        else:
+            await connection.execute(insert(BELLS).values(text=text))
+            await connection.execute(delete(BELLS).where(BELLS.c.seq <= _latest_bell() - _BELLS))
+
+    @property
+    def channel(self) -> str:
+        """Where PostgreSQL calls things out."""
+        return f"smilejobs_{self.name}"
+
+    async def rung(self) -> list[str]:
+        """Return what has been called out, and forget it. SQLite only: PostgreSQL has LISTEN."""
+        if not await self._read(select(BELLS.c.seq).limit(1)):
+            return []
+        with translated():
+            async with self._engine.begin() as connection:
+                return list((await connection.execute(delete(BELLS).returning(BELLS.c.text))).scalars())
+
+    # The view from outside
+
+    async def counts(self) -> Counts:
+        """Return how the list stands."""
+        states = select(WATCH.c.state, func.count(), func.min(WATCH.c.added_at)).group_by(WATCH.c.state)
+        by_state = dict.fromkeys(STATES, 0)
+        oldest = None
+        for state, count, first in await self._read(states):
+            by_state[STATES[state]] = count
+            if state == PENDING:
+                oldest = instant(first)
+        return Counts(**by_state, oldest=oldest, paused=await self.paused())
+
+    async def ended(self, *, after: int, limit: int) -> list[Ended]:
+        """Return the jobs that ended after the place *after*, in order."""
+        columns = (WATCH.c[column.name] for column in fields(Ended))
+        statement = select(*columns).where(WATCH.c.place > after).order_by(WATCH.c.place).limit(limit)
+        return [Ended(*row) for row in await self._read(statement)]
+
+    async def places(self) -> int:
+        """Return the last place that was given out."""
+        return int((await self._read(select(ABOUT.c.places)))[0][0])
+
+    async def _read(self, statement: Any) -> Sequence[Sequence[Any]]:
+        with translated():
+            async with self._reading.connect() as connection:
+                return (await connection.execute(statement)).all()
+
+
+def _latest_bell() -> Any:
+    return select(func.max(BELLS.c.seq)).scalar_subquery()
+
+
+def _of(buckets: Collection[int]) -> Any:
+    return WATCH.c.bucket >= 0 if len(buckets) == BUCKETS else WATCH.c.bucket.in_(sorted(buckets))
+
+
+def epoch(at: datetime | None) -> float | None:
+    """Return an instant as seconds since 1970."""
+    return None if at is None else at.timestamp()
+
+
+def instant(at: float) -> datetime:
+    """Return seconds since 1970 as an instant, aware."""
+    return datetime.fromtimestamp(at, UTC)

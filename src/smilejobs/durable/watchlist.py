@@ -1,0 +1,276 @@
+"""The watch list as a service sees it: jobs go in, outcomes come out; `smilejobs.durable.Worker` does the polling."""
+
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from datetime import datetime, timedelta
+from typing import Any, Literal, Self, get_args
+
+import anyio
+from attrs import field, fields_dict, frozen
+
+from smilejobs.clock import aware, utcnow
+from smilejobs.durable.database import parse
+from smilejobs.durable.schema import COMPLETE, EXPIRED, FAILED
+from smilejobs.durable.store import Counts, Ended, Store, instant, key_of
+from smilejobs.durations import Duration, seconds
+from smilejobs.model.callback import Callback
+from smilejobs.model.codes import shown
+from smilejobs.model.jobs import JobRef
+from smilejobs.outcomes import JobRefs, each, job_ref
+from smilejobs.polling.rules import Until
+
+State = Literal["complete", "failed", "expired"]
+
+_STATES: dict[int, State] = {COMPLETE: "complete", FAILED: "failed", EXPIRED: "expired"}
+
+_CHUNK = 5000
+_PAGE = 500
+_YEARS = (2, 9998)
+"""A day from the ends of the calendar, an instant is still one in UTC."""
+
+_DIGITS = 18
+"""So many every database can hold."""
+
+_FOLLOW = 0.5
+"""Seconds between two looks for new outcomes."""
+
+
+@frozen(kw_only=True)
+class Added:
+    """What `WatchList.add` has done.
+
+    Attributes:
+        new: How many jobs it added.
+        known: How many were in the list before, or came twice.
+        different: Those of them that are in the list on other terms; these stand.
+    """
+
+    new: int
+    known: int
+    different: tuple[JobRef, ...]
+
+
+@frozen(kw_only=True)
+class WatchOutcome:
+    """How the waiting for a job of a watch list has ended. Every attribute is None where nothing is known.
+
+    Attributes:
+        cursor: Its place in the list, for `WatchList.outcomes`.
+        ref: The job.
+        state: "complete", "failed" (the API refused the job for good, or its answer must not be believed), or "expired"
+            (its deadline came first; what follows is of the last answer then).
+        code: The status code of the last answer.
+        verdict: What the result means for the person.
+        result_code: ``ResultCode``.
+        result_text: ``ResultText``.
+        confidence: ``ConfidenceValue``, 0 to 100.
+        smile_job_id: ``SmileJobID``.
+        is_final: Whether the outcome of a complete job will not change.
+        error: The class of the error.
+        error_text: Its text.
+        added_at: When the job was added (aware).
+        ended_at: When its outcome was stored (aware).
+        raw: The answer as it came, personal data included, if the worker was asked to keep it.
+    """
+
+    cursor: str
+    ref: JobRef
+    state: State
+    code: str | None = None
+    verdict: str | None = None
+    result_code: str | None = field(default=None, repr=shown)
+    result_text: str | None = field(default=None, repr=False)
+    confidence: float | None = field(default=None, repr=False)
+    smile_job_id: str | None = field(default=None, repr=shown)
+    is_final: bool | None = None
+    error: str | None = None
+    error_text: str | None = None
+    added_at: datetime
+    ended_at: datetime
+    raw: dict[str, object] | None = field(default=None, repr=False, eq=False)
+
+
+class WatchList:
+    """Jobs that are waited for in a database, by workers that may come and go; open one by `WatchList.open`.
+
+    Every method raises `WatchListError` if the database cannot be used; transient where it may be later.
+
+    Attributes:
+        store: The rows, for the workers.
+        url: Where they are.
+        now: The wall clock.
+    """
+
+    def __init__(self, store: Store, url: str, now: Callable[[], datetime]) -> None:
+        self.store = store
+        self.url = url
+        self.now = aware(now)
+
+    @classmethod
+    def open(cls, url: str, *, now: Callable[[], datetime] = utcnow) -> AbstractAsyncContextManager[Self]:
+        """Open the watch list in a database, and make its tables if they are not there.
+
+        ::
+
+            async with WatchList.open("sqlite:///jobs.db") as watch:
+                await watch.add(refs)
+
+        Args:
+            url: ``sqlite:///`` and a path, or ``postgresql://`` and so on. On PostgreSQL, all tables are in the schema
+                ``smilejobs``.
+            now: The wall clock, aware.
+
+        Raises:
+            TypeError: An argument of the wrong type.
+            ValueError: No watch list can live there.
+            WatchListError: On entering: the database cannot be reached or written, its tables are of a newer version
+                of smilejobs, or somebody else's.
+        """
+
+        @asynccontextmanager
+        async def opening() -> AsyncGenerator[Self, None]:
+            async with store as opened:
+                yield cls(opened, url, now)
+
+        store = Store.open(url)
+        return opening()
+
+    @property
+    def path(self) -> str:
+        """The file of a watch list in SQLite."""
+        return parse(self.url).database or ""
+
+    async def add(
+        self, refs: JobRefs, *, until: Until = "complete", deadline: Duration | None = timedelta(days=7)
+    ) -> Added:
+        """Add jobs. What is in the list already, pending or not, stays as it is.
+
+        The jobs are stored in groups of some thousands; after an error, add all of them again.
+
+        Args:
+            refs: `JobRef`s, or pairs of user_id and job_id, from any iterable or async iterable. The age of a job, by
+                which it is paced, counts from its ``submitted_at``, or else from now.
+            until: "complete" or "final", as for `Client.wait`.
+            deadline: Seconds from now (or a timedelta) after which a job expires; one poll at least is made before.
+                None for never.
+
+        Raises:
+            TypeError: An argument of the wrong type.
+            ValueError: An argument that can never be right; the groups before it are stored.
+            WatchListError: The database cannot be used.
+        """
+        if until not in get_args(Until):
+            raise ValueError("until must be 'complete' or 'final'")
+        within = None if deadline is None else seconds(deadline, "deadline", zero=False)
+        count = new = 0
+        different: list[JobRef] = []
+        async with aclosing(_grouped(refs)) as groups:
+            async for group in groups:
+                now = self.now().timestamp()
+                added, differ = await self.store.add(group, final=until == "final", deadline=within, now=now)
+                count += len(group)
+                new += added
+                different += differ
+        return Added(new=new, known=count - new, different=tuple(different))
+
+    async def outcomes(self, *, after: str | None = None, follow: bool = False) -> AsyncIterator[WatchOutcome]:
+        """Yield outcomes in the order of their completion.
+
+        Args:
+            after: The cursor of the last outcome that you have dealt with; None for all from the beginning. Every
+                outcome after it comes, and comes once.
+            follow: Wait for more when all have come. Otherwise the iteration ends there.
+
+        Raises:
+            ValueError: *after* is no cursor of this watch list.
+            WatchListError: The database cannot be used.
+        """
+        place = self._place(after)
+        while True:
+            rows = await self.store.ended(after=place, limit=_PAGE)
+            for row in rows:
+                place = row.place
+                yield self._outcome(row)
+            if not rows:
+                if not follow:
+                    return
+                await anyio.sleep(_FOLLOW)
+
+    async def counts(self) -> Counts:
+        """Return how many jobs are pending, complete, failed and expired, since when, and whether polling is paused."""
+        return await self.store.counts()
+
+    async def retry(self) -> int:
+        """Open the jobs that have failed again, with their whole deadline; return how many these are.
+
+        Their outcomes are withdrawn; each gets a new one, after all that there are now.
+        """
+        return await self.store.reopen(self.now().timestamp())
+
+    async def prune(self, *, older_than: Duration) -> int:
+        """Delete the jobs that ended more than *older_than* seconds (or a timedelta) ago; return how many these were.
+
+        A job that was deleted is a new one if it is added again.
+
+        Raises:
+            TypeError: It is no duration.
+            ValueError: It is negative or not finite.
+        """
+        return await self.store.prune(self.now().timestamp() - seconds(older_than, "older_than"))
+
+    async def notify(self, news: Callback | JobRef) -> None:
+        """Have a job polled at once, by whichever worker has it: there may be news of it. See `Client.notify`.
+
+        Args:
+            news: What `CallbackVerifier.verify` returned, or just the job.
+
+        Raises:
+            TypeError: *news* is something else.
+        """
+        ref = news.ref if isinstance(news, Callback) else news
+        if not isinstance(ref, JobRef):
+            raise TypeError(f"news must be a Callback or a JobRef, not {type(news).__name__}")
+        await self.store.ring(f"news {key_of(ref).hex()}")
+
+    def _place(self, cursor: str | None) -> int:
+        if cursor is None:
+            return 0
+        name, _, place = cursor.partition("-") if isinstance(cursor, str) else ("", "", "")
+        if not (place.isascii() and place.isdecimal() and len(place) <= _DIGITS):
+            raise ValueError("after must be the cursor of an outcome of this watch list")
+        if name != self.store.name:
+            raise ValueError("this cursor is of another watch list: begin without one, or open the other list")
+        return int(place)
+
+    def _outcome(self, row: Ended) -> WatchOutcome:
+        known: dict[str, Any] = json.loads(row.outcome)
+        return WatchOutcome(
+            cursor=f"{self.store.name}-{row.place}",
+            ref=JobRef(row.user_id, row.job_id, None if row.submitted_at is None else instant(row.submitted_at)),
+            state=_STATES[row.state],
+            added_at=instant(row.added_at),
+            ended_at=instant(row.ended_at),
+            raw=None if row.raw is None else json.loads(row.raw),
+            **{name: value for name, value in known.items() if name in fields_dict(WatchOutcome)},
+        )
+
+
+async def _grouped(refs: JobRefs) -> AsyncGenerator[list[JobRef], None]:
+    """Yield refs in groups."""
+    group: list[JobRef] = []
+    index = 0
+    async with aclosing(each(refs)) as items:
+        async for item in items:
+            ref = job_ref(item, index)
+            if "\0" in ref.user_id or "\0" in ref.job_id:
+                raise ValueError(f"refs[{index}]: an id with a NUL character cannot be stored")
+            if ref.submitted_at is not None and not _YEARS[0] <= ref.submitted_at.year <= _YEARS[1]:
+                raise ValueError(f"refs[{index}]: submitted_at must be in the years {_YEARS[0]} to {_YEARS[1]}")
+            group.append(ref)
+            index += 1
+            if len(group) == _CHUNK:
+                yield group
+                group = []
+    if group:
+        yield group

@@ -1,0 +1,172 @@
+"""A worker polls what a watch list holds: one fleet, fed by the buckets that it has.
+
+The table is the truth, and the pace of a job depends on its age alone: a worker that dies loses the polls in flight,
+and whoever goes on computes from the row when the next one is due.
+"""
+
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import anyio
+from filelock import FileLock, Timeout
+
+from smilejobs.client import Client
+from smilejobs.durable.leases import Hold, Leases
+from smilejobs.durable.patience import until_it_works
+from smilejobs.durable.shift import Shift
+from smilejobs.durable.turns import SharedTurns
+from smilejobs.durable.watchlist import WatchList
+from smilejobs.durations import Duration, seconds
+from smilejobs.errors import CredentialsError, SmileJobsError, WatchListError
+from smilejobs.events import logger
+from smilejobs.model.jobs import JobRef
+from smilejobs.polling.pace import Pace, PaceFunction
+from smilejobs.polling.rules import Terms
+
+_NOBODY = JobRef("smilejobs", "credentials")
+"""A job that does not exist: the API says so to those whom it knows."""
+
+
+class Worker:
+    """Polls the jobs of a watch list, alone (SQLite) or beside other workers (PostgreSQL).
+
+    ::
+
+        async with smilejobs.Client.from_env() as client, WatchList.open(url) as watch:
+            await Worker(client, watch).run()
+
+    On PostgreSQL, the client's ``rate`` is that of all workers together: give each the same.
+
+    Args:
+        client: Asks the API; it should have nothing else to do.
+        watch: The watch list.
+        pace: Between polls of a pending job, by its age; None for ``Pace(max=3600)``, by which a job is asked about
+            every second at first and every hour when it is seven hours old.
+        concurrency: How many polls may be under way at once, at most the client's ``max_connections``, which None
+            stands for.
+        keep_raw: Store the last answer of each job as it came, with personal data and links that expire.
+        slice: On PostgreSQL, for how many seconds (or a timedelta) a worker keeps a share of the jobs before others may
+            have it: after two of these, a new worker has its part.
+        heartbeat: On PostgreSQL, after how many seconds (or a timedelta) without a sign of life a worker counts as
+            dead.
+
+    Raises:
+        TypeError: An argument of the wrong type.
+        ValueError: An argument that can never be right.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        watch: WatchList,
+        *,
+        pace: PaceFunction | None = None,
+        concurrency: int | None = None,
+        keep_raw: bool = False,
+        slice: Duration = 60.0,  # noqa: A002  # the field's word
+        heartbeat: Duration = 5.0,
+    ) -> None:
+        self._client = client
+        self._exchange = client._exchange  # noqa: SLF001  # workers are of this house; callers have job_status
+        self._watch = watch
+        self._pace = Terms(pace=Pace(max=3600.0) if pace is None else pace).pace
+        self._concurrency = concurrency
+        self._keep_raw = keep_raw
+        self._slice = seconds(slice, "slice", zero=False)
+        self._heartbeat = seconds(heartbeat, "heartbeat", zero=False)
+
+    async def run(self) -> None:
+        """Poll until cancelled; then store what is known, and hand everything back.
+
+        While the database cannot be reached, nothing is polled. When the API refuses the credentials, the whole list is
+        paused: `WatchList.counts` says why, and any worker whose credentials are accepted ends that.
+
+        Raises:
+            WatchListError: The database cannot be used, or another worker has this SQLite file.
+            RuntimeError: The client is closed, or belongs to another event loop.
+        """
+        if self._watch.store.is_shared:
+            await self._run_beside_others()
+        else:
+            with _alone(self._watch.path):
+                await self._run(None)
+
+    async def _run_beside_others(self) -> None:
+        def leases(hold: Hold) -> Leases:
+            return Leases(
+                self._watch.url,
+                hold=hold,
+                pending=self._watch.store.buckets,
+                slice=self._slice,
+                heartbeat=self._heartbeat,
+            )
+
+        exchange = self._exchange
+        turns = exchange.turns
+        if exchange.rate is not None:
+            exchange.turns = SharedTurns(self._watch.store, exchange.rate)
+        try:
+            await self._run(leases)
+        finally:
+            exchange.turns = turns
+
+    async def _run(self, leases: Callable[[Hold], Leases] | None) -> None:
+        while True:
+            await self._until_accepted()
+            try:
+                await Shift(
+                    self._client,
+                    self._watch,
+                    pace=self._pace,
+                    concurrency=self._concurrency,
+                    rate=self._exchange.rate,
+                    keep_raw=self._keep_raw,
+                    leases=leases,
+                ).work()
+            except CredentialsError as error:
+                why = str(error)
+                logger.error(
+                    "the API refuses the credentials, so the whole watch list is paused: %s", why
+                )  # the traceback says nothing more
+                await until_it_works(partial(self._watch.store.pause, why))
+
+    async def _until_accepted(self) -> None:
+        """Return as soon as the list is not paused, or the API accepts our credentials."""
+        store = self._watch.store
+        while await until_it_works(store.paused) is not None:
+            if await self._is_accepted():
+                logger.info("the API accepts the credentials: the watch list goes on")
+                await until_it_works(partial(store.pause, None))
+            else:
+                await anyio.sleep(self._heartbeat)
+
+    async def _is_accepted(self) -> bool:
+        try:
+            await self._exchange.poll(_NOBODY, image_links=False, history=False)
+        except SmileJobsError as error:
+            return not (error.transient or isinstance(error, CredentialsError))
+        return True
+
+
+@contextmanager
+def _alone(path: str) -> Generator[None, None, None]:
+    """Be the only worker on a SQLite file; the operating system lets go of the lock however the process ends.
+
+    Raises:
+        WatchListError: Another worker is.
+    """
+    lock = FileLock(f"{Path(path).resolve()}-worker")  # the same by all its names
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise WatchListError(
+            "another worker polls this watch list; on SQLite there can be one, on PostgreSQL as many as you like"
+        ) from None
+    except OSError as error:
+        raise WatchListError(f"no worker can write beside this SQLite file: {error.strerror}") from None
+    try:
+        yield
+    finally:
+        lock.release()
