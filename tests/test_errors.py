@@ -31,6 +31,7 @@ from smilejobs import (
     UserDisabledError,
     UserNotFoundError,
     WaitTimeoutError,
+    WatchListError,
     WrongJobError,
 )
 
@@ -134,6 +135,7 @@ PARENTS = {
     NotApprovedError: SmileJobsError,
     CallbackError: SmileJobsError,
     ImageError: SmileJobsError,
+    WatchListError: SmileJobsError,
 }
 
 

@@ -24,6 +24,7 @@ from smilejobs.errors import (
     UserDisabledError,
     UserNotFoundError,
     WaitTimeoutError,
+    WatchListError,
     WrongJobError,
 )
 from smilejobs.events import (
@@ -120,6 +121,7 @@ __all__ = [
     "Verdict",
     "WaitEnded",
     "WaitTimeoutError",
+    "WatchListError",
     "WrongJobError",
     "__version__",
     "log_event",
