@@ -68,7 +68,9 @@ def bench(session: nox.Session) -> None:
     session.run("python", "benchmarks/notify.py")
     session.run("python", "benchmarks/batch.py")
     session.run("python", "benchmarks/batch_command.py")
+    session.run("python", "benchmarks/durable.py")
     session.run("python", "benchmarks/sandbox.py")
+    session.run("python", "benchmarks/images.py")
 
 
 @nox.session(default=False)
@@ -90,6 +92,13 @@ def crash(session: nox.Session) -> None:
     """A batch that is killed a hundred times at random moments, and resumed."""
     session.install(PACKAGE, *group("tests"))
     session.run("pytest", "tests/heavy/test_crash.py", *session.posargs)
+
+
+@nox.session(default=False)
+def crash_durable(session: nox.Session) -> None:
+    """Workers of a watch list that are killed, stopped and sent away while 5,000 jobs end."""
+    session.install(PACKAGE, *group("tests"))
+    session.run("pytest", "-s", "tests/heavy/test_crash_durable.py", *session.posargs)
 
 
 @nox.session(default=False)
