@@ -29,8 +29,9 @@ from bodies import sigv4_url
 from servers import Server, Stream, serve, serve_proxy
 from smilejobs import IMAGE_HOSTS, Client, Credentials, Image, ImageError, JobRef, JobStatus, Progress, SavedImages
 from smilejobs.errors import CredentialsError, RateLimitedError
-from smilejobs.images import Gallery, Hosts, Images
+from smilejobs.images import Gallery, Hosts
 from smilejobs.images.folder import Folder
+from smilejobs.images.one import Images
 from smilejobs.images.sinks import InFile, stem
 from smilejobs.images.values import FORMATS, shown
 from smilejobs.model.links import ImageLink, ImageLinks

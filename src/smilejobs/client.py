@@ -17,8 +17,7 @@ from smilejobs.errors import SmileJobsError
 from smilejobs.events import Hook, Hooks, Notified, log_event
 from smilejobs.exchange import Exchange
 from smilejobs.fleet import Fleet
-from smilejobs.images import IMAGE_HOSTS, Gallery, Hosts, Image, Images, SavedImages, SavingMany
-from smilejobs.images import save as save_images
+from smilejobs.images import IMAGE_HOSTS, Gallery, Hosts, Image, SavedImages
 from smilejobs.model.callback import Callback
 from smilejobs.model.jobs import JobRef, JobStatus
 from smilejobs.outcomes import JobRefs, Outcome, Progress
@@ -357,6 +356,8 @@ class Client:
             SmileJobsError: The poll failed, as `job_status` does.
             RuntimeError: The client is closed, or belongs to another event loop.
         """
+        from smilejobs.images.one import Images
+
         _check_names(names)
         return Images(self._gallery, JobRef(user_id, job_id), names)
 
@@ -385,8 +386,10 @@ class Client:
             SmileJobsError: The poll failed, as `job_status` does.
             RuntimeError: The client is closed, or belongs to another event loop.
         """
+        from smilejobs.images.one import save
+
         _check_names(names)
-        return await save_images(self._gallery, JobRef(user_id, job_id), names, Path(folder))
+        return await save(self._gallery, JobRef(user_id, job_id), names, Path(folder))
 
     def save_images_many(
         self,
@@ -435,6 +438,8 @@ class Client:
             ImageError: On entering: the folder is not there.
             RuntimeError: On entering: the client is closed, or belongs to another event loop.
         """
+        from smilejobs.images.many import SavingMany
+
         _check_flags(image_links=True, history=history)
         _check_progress(on_progress)
         concurrency = self._at_most(concurrency)

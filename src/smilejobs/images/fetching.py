@@ -1,22 +1,19 @@
 """Follows the links to the pictures of a job, asks for others when they expire, and looks at what comes."""
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Sequence
-from datetime import datetime
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TypedDict, TypeVar, Unpack
 
 import anyio
-from attrs import frozen
 
 from smilejobs.errors import ImageError, ImageReason, RequestError, SmileJobsError
-from smilejobs.images.hosts import Hosts
+from smilejobs.images.gallery import Gallery
 from smilejobs.images.sinks import Sink
 from smilejobs.images.values import CONTENT_TYPES, FORMATS, MAGIC_BYTES, Format, shown
 from smilejobs.model.jobs import JobRef, JobStatus
 from smilejobs.model.links import ImageLinks
 from smilejobs.polling.pace import Backoff
-from smilejobs.transport import Fetcher
 
 EXISTS = "there is a file of that name already; it was left as it is"
 
@@ -29,27 +26,6 @@ _T = TypeVar("_T")
 class _More(TypedDict, total=False):
     http_status: int
     transient: bool
-
-
-@frozen(kw_only=True)
-class Gallery:
-    """What it takes to fetch pictures.
-
-    Attributes:
-        ask: Asks about a job, with its links.
-        fetcher: Follows links.
-        hosts: Where links may lead.
-        max_bytes: The most bytes of a picture.
-        attempts: How often a picture is fetched, in all, when that fails for a reason that may pass.
-        now: The wall clock, aware.
-    """
-
-    ask: Callable[[JobRef], Awaitable[JobStatus]]
-    fetcher: Fetcher
-    hosts: Hosts
-    max_bytes: int
-    attempts: int
-    now: Callable[[], datetime]
 
 
 class Pictures:

@@ -10,8 +10,9 @@ import anyio
 from attrs import evolve
 
 from smilejobs.errors import ImageError
-from smilejobs.images.fetching import Gallery, Pictures
+from smilejobs.images.fetching import Pictures
 from smilejobs.images.folder import Folder
+from smilejobs.images.gallery import Gallery
 from smilejobs.images.one import save_all
 from smilejobs.images.values import SavedImages
 from smilejobs.tasks import beside

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Self
 
 from smilejobs.errors import ImageError
-from smilejobs.images.fetching import EXISTS, Gallery, Pictures
+from smilejobs.images.fetching import EXISTS, Pictures
 from smilejobs.images.folder import Folder
+from smilejobs.images.gallery import Gallery
 from smilejobs.images.sinks import InFile, InMemory, stem
 from smilejobs.images.values import Image
 from smilejobs.model.jobs import JobRef
