@@ -15,11 +15,13 @@ import ssl
 import subprocess
 import sys
 import time
+import zlib
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TextIO
 
 PARTNER_ID = "085"
 API_KEY = "a-key-that-signs-nothing-real"
@@ -100,9 +102,19 @@ class State:
         limit: Polls per second above which the answer is 429, by a bucket that holds a tenth of a second's; None for
             no limit.
         retry_after: The header of a 429, in seconds; None for none.
+        lasts: Seconds between which jobs last, counted from their first polls, each for as long as its id says; None
+            for no time.
+        log: Gets a line for each request that is answered: the instant by `time.monotonic`, the path, and the job.
     """
 
-    def __init__(self, polls: int, limit: float | None, retry_after: int | None) -> None:
+    def __init__(
+        self,
+        polls: int,
+        limit: float | None,
+        retry_after: int | None,
+        lasts: tuple[float, float] | None = None,
+        log: TextIO | None = None,
+    ) -> None:
         self.complete = template()
         pending = {"job_complete": False, "job_success": False, "code": "2302"}
         signed = {"timestamp": TIMESTAMP, "signature": signature(TIMESTAMP)}
@@ -111,11 +123,14 @@ class State:
         self.refused = response("429 Too Many Requests", '{"message": "Too Many Requests"}', header)
         self.needed = polls
         self.polls: Counter[str] = Counter()
+        self.lasts = lasts
+        self.log = log
+        self.ends: dict[str, float] = {}
         self.limit = limit
         self.tokens = 0.0 if limit is None else limit / 10
         self.at = time.monotonic()
 
-    def answer(self, body: bytes) -> bytes:
+    def answer(self, path: str, body: bytes) -> bytes:
         """Return the response to one request."""
         if self.limit is not None:
             now = time.monotonic()
@@ -125,11 +140,24 @@ class State:
                 return self.refused
             self.tokens -= 1
         asked = json.loads(body)
+        if self.log is not None:
+            self.log.write(f"{time.monotonic()} {path} {asked['job_id']}\n")
+        if self.lasts is not None and self.goes_on(asked["job_id"]):
+            return self.pending
         if self.needed > 1:
             self.polls[asked["job_id"]] += 1
             if self.polls[asked["job_id"]] < self.needed:
                 return self.pending
         return response("200 OK", self.complete % (json.dumps(asked["user_id"]), json.dumps(asked["job_id"])))
+
+    def goes_on(self, job_id: str) -> bool:
+        """Whether a job has not lasted for its time yet."""
+        assert self.lasts is not None
+        now = time.monotonic()
+        if job_id not in self.ends:
+            least, most = self.lasts
+            self.ends[job_id] = now + least + zlib.crc32(job_id.encode()) / 2**32 * (most - least)
+        return now < self.ends[job_id]
 
 
 def response(status: str, body: str, header: str = "") -> bytes:
@@ -153,13 +181,13 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self.buffer += data
         while (end := self.buffer.find(b"\r\n\r\n")) >= 0:
-            head = self.buffer[:end].lower()
-            length = int(head.partition(b"content-length:")[2].partition(b"\r\n")[0])
+            head = self.buffer[:end]
+            length = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
             start = end + 4
             if len(self.buffer) < start + length:
                 return
             body, self.buffer = self.buffer[start : start + length], self.buffer[start + length :]
-            self.transport.write(self.state.answer(body))
+            self.transport.write(self.state.answer(head.split(b" ", 2)[1].decode(), body))
 
 
 async def serve(state: State, tls: ssl.SSLContext | None) -> None:
@@ -173,7 +201,13 @@ async def serve(state: State, tls: ssl.SSLContext | None) -> None:
 
 @contextmanager
 def server(
-    *, tls: bool = False, polls: int = 1, limit: float | None = None, retry_after: int | None = None
+    *,
+    tls: bool = False,
+    polls: int = 1,
+    limit: float | None = None,
+    retry_after: int | None = None,
+    lasts: tuple[float, float] | None = None,
+    log: Path | None = None,
 ) -> Iterator[str]:
     """Run the server on the second core, stay on the first one ourselves, and yield the base URL.
 
@@ -182,6 +216,8 @@ def server(
     command = [sys.executable, __file__, "--polls", str(polls)]
     command += [] if limit is None else ["--limit", str(limit)]
     command += [] if retry_after is None else ["--retry-after", str(retry_after)]
+    command += [] if lasts is None else ["--lasts", *map(str, lasts)]
+    command += [] if log is None else ["--log", str(log)]
     with TemporaryDirectory() as folder:
         if tls:
             import trustme
@@ -237,13 +273,16 @@ def main() -> None:
     parser.add_argument("--polls", type=int, default=1)
     parser.add_argument("--limit", type=float)
     parser.add_argument("--retry-after", type=int)
+    parser.add_argument("--lasts", type=float, nargs=2)
+    parser.add_argument("--log", type=Path)
     options = parser.parse_args()
     tls = None
     if options.tls is not None:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         tls.load_cert_chain(options.tls)
     pin(1)
-    asyncio.run(serve(State(options.polls, options.limit, options.retry_after), tls))
+    with nullcontext() if options.log is None else options.log.open("w", buffering=1) as log:
+        asyncio.run(serve(State(options.polls, options.limit, options.retry_after, options.lasts, log), tls))
 
 
 if __name__ == "__main__":

@@ -276,7 +276,7 @@ def test_ctrl_c_before_the_first_poll(command: Command, monkeypatch: pytest.Monk
     def wait_for_a_header(source: str) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(batch_module, "_open", wait_for_a_header)
+    monkeypatch.setattr(batch_module, "open_input", wait_for_a_header)
     assert command("batch", "-", "--out", "out.csv") == Answer(130, "", "")
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn, cast
 import anyio
 import typer
 
-from smilejobs.cli import batch, callback, doctor, images
+from smilejobs.cli import batch, callback, doctor, images, watch, worker
 from smilejobs.cli.display import console, show
 from smilejobs.cli.exits import ExitCode, complain, exit_on, show_tracebacks
 from smilejobs.cli.options import Until, duration
@@ -92,6 +92,8 @@ def wait(
 
 app.command(epilog=batch.EPILOG)(batch.batch)
 app.command(epilog=images.EPILOG)(images.images)
+app.add_typer(watch.app, name="watch")
+app.command(epilog=worker.EPILOG)(worker.worker)
 app.command(epilog=callback.EPILOG)(callback.verify_callback)
 app.command(epilog=doctor.EPILOG)(doctor.doctor)
 

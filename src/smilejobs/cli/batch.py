@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from errno import ENOENT
 from functools import partial
-from io import TextIOWrapper
 from os import strerror
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Annotated
 
 import anyio
 import typer
@@ -20,11 +19,11 @@ from filelock import FileLock, Timeout
 from smilejobs.batch.journal import Journal, check_suffix, settles
 from smilejobs.batch.records import Ending, Record
 from smilejobs.batch.report import Report
-from smilejobs.batch.rows import ENCODING, ERRORS, Rows, count_rows
+from smilejobs.batch.rows import Rows, count_rows
 from smilejobs.batch.run import Run, extra_columns
 from smilejobs.cli.display import console
 from smilejobs.cli.exits import ExitCode, complain, exit_on
-from smilejobs.cli.options import Until, duration
+from smilejobs.cli.options import Until, duration, open_input
 from smilejobs.cli.progress import Tally, view
 from smilejobs.client import Client
 from smilejobs.clock import utcnow
@@ -103,7 +102,7 @@ def batch(
             is_settled=partial(settles, until=until.value, images=save_images is not None),
         )
         with ExitStack() as closing:
-            rows = Rows(closing.enter_context(_open(source)))
+            rows = Rows(closing.enter_context(open_input(source)))
             closing.enter_context(_alone(out))
             journal = Journal(
                 out,
@@ -233,17 +232,11 @@ def _alone(out: Path) -> AbstractContextManager[object]:
         raise ValueError(f"{out} is being written by another run: wait for its end, or choose another file") from None
 
 
-def _open(source: str) -> TextIO:
-    if source == "-":
-        return TextIOWrapper(sys.stdin.buffer, ENCODING, ERRORS, newline="")
-    return Path(source).open(encoding=ENCODING, errors=ERRORS, newline="")
-
-
 def _count(source: str) -> int | None:
     """Return how many rows the input has; None if it can be read but once."""
     if not Path(source).is_file():
         return None
-    with _open(source) as stream:
+    with open_input(source) as stream:
         return count_rows(stream)
 
 

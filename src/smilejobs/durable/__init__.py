@@ -4,7 +4,7 @@ On asyncio only. See `WatchList` and `Worker`.
 """
 
 from smilejobs.durable.store import Counts
-from smilejobs.durable.watchlist import Added, WatchList, WatchOutcome
+from smilejobs.durable.watchlist import Added, WatchedJob, WatchList, WatchOutcome
 from smilejobs.durable.worker import Worker
 
-__all__ = ["Added", "Counts", "WatchList", "WatchOutcome", "Worker"]
+__all__ = ["Added", "Counts", "WatchList", "WatchOutcome", "WatchedJob", "Worker"]

@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import anyio
+
 from smilejobs.errors import WatchListError
 
 try:
@@ -31,6 +33,9 @@ _APPLICATION_ID = 0x534D4A42
 """Marks a SQLite file as one of ours: the letters SMJB."""
 
 _IS_OURS_OR_NEW = "SELECT application_id = ? OR NOT EXISTS (SELECT 1 FROM sqlite_master) FROM pragma_application_id"
+
+_FAREWELL = 2.0
+"""Seconds for closing connections."""
 
 _DRIVERS = {
     "sqlite": "sqlite+aiosqlite",
@@ -72,6 +77,16 @@ def parse(url: str) -> URL:
     return parsed.set(drivername=driver)
 
 
+def without_secrets(url: str) -> str:
+    """Return the URL of a database as people may see it: without password and options.
+
+    Raises:
+        ValueError: As for `parse`.
+    """
+    parsed = parse(url)
+    return parsed.set(drivername=parsed.get_backend_name(), query={}).render_as_string(hide_password=True)
+
+
 @asynccontextmanager
 async def opened(url: URL) -> AsyncGenerator[AsyncEngine, None]:
     """Open the database, with the tables of today in it.
@@ -82,19 +97,22 @@ async def opened(url: URL) -> AsyncGenerator[AsyncEngine, None]:
     is_sqlite = url.get_backend_name() == "sqlite"
     engine = _sqlite(url) if is_sqlite else _postgres(url)
     try:
-        with translated():
+        with at_work(engine):
             async with engine.begin() as connection:
                 await (_own_file if is_sqlite else _own_schema)(connection)
                 await migrate(connection, await _version(connection), secrets.token_hex(4))
         yield engine
     finally:
-        await engine.dispose()
+        with anyio.move_on_after(_FAREWELL, shield=True):  # what is cancelled while it closes complains
+            await engine.dispose()
 
 
 def _sqlite(url: URL) -> AsyncEngine:
-    folder = Path(url.database or "").absolute().parent
-    if not folder.is_dir():
-        raise WatchListError(f"there is no folder {str(folder)!r} for the watch list: make it first")
+    path = Path(url.database or "").absolute()
+    if not path.parent.is_dir():
+        raise WatchListError(f"there is no folder {str(path.parent)!r} for the watch list: make it first")
+    if path.is_dir():  # the driver would leave a thread behind that complains
+        raise WatchListError(f"{str(path)!r} is a folder: name a file in it")
     engine = create_async_engine(url, hide_parameters=True, connect_args={"timeout": 30})
 
     @event.listens_for(engine.sync_engine, "connect")
@@ -167,6 +185,19 @@ async def _version(connection: AsyncConnection) -> int:
             "upgrade smilejobs here too"
         )
     return version
+
+
+@contextmanager
+def at_work(engine: AsyncEngine) -> Generator[None, None, None]:
+    """Ask the database something, with errors of ours.
+
+    What asks SQLite is not cancelled half-way: cut off twice, as a cancel scope does, its driver never ends.
+
+    Raises:
+        WatchListError: The database cannot be used.
+    """
+    with anyio.CancelScope(shield=engine.dialect.name == "sqlite"), translated():
+        yield
 
 
 @contextmanager

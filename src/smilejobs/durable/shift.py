@@ -32,6 +32,9 @@ from smilejobs.wakeups import Signal
 _LINGER = 3.0
 """Seconds for which a bucket that was let go is still polled: mostly it comes back, and nothing has to be read anew."""
 
+_GATHER = 0.05
+"""Seconds for which outcomes are gathered before they are stored: a transaction costs more than a poll."""
+
 _GROUP = 500
 _MOST = 2000
 """Outcomes that may wait to be stored; beyond that, polling waits too."""
@@ -39,6 +42,9 @@ _MOST = 2000
 _PAGE = 5000
 _FAREWELL = 5.0
 """Seconds for which a worker that is stopped tries to store what it knows."""
+
+_BREATH = 0.1
+"""Seconds between two looks for new jobs: where a thousand are added in a second, nobody looks a thousand times."""
 
 _TICK = 0.5
 _SETTLED = 4
@@ -66,7 +72,7 @@ class Shift:
         client: Asks the API.
         watch: The watch list.
         pace: Between polls of a pending job.
-        concurrency: As for `Client.wait_many`.
+        concurrency: How many polls may be under way at once.
         rate: Polls per second of all workers together; None for no limit.
         keep_raw: Store answers as they came.
         leases: Makes what shares the buckets, from what holds one; None if there is nobody to share them with.
@@ -78,7 +84,7 @@ class Shift:
         watch: WatchList,
         *,
         pace: PaceFunction,
-        concurrency: int | None,
+        concurrency: int,
         rate: float | None,
         keep_raw: bool,
         leases: Callable[[Hold], Leases] | None,
@@ -98,6 +104,8 @@ class Shift:
         self._ended: dict[JobRef, Ending] = {}
         self._shouts: list[str] = []
         self._newest = self._settled = 0
+        self._any_new = False
+        self._added = Signal()
         self._news = Signal()
         self._room = Signal()
         self._shouted = Signal()
@@ -107,7 +115,7 @@ class Shift:
         self._fleet = client._fleet(  # noqa: SLF001  # workers are of this house; callers have wait_many
             self._nothing,
             Terms(),
-            concurrency=client._at_most(concurrency),  # noqa: SLF001  # likewise of this house
+            concurrency=concurrency,
             max_pending=1,
             on_progress=None,
             image_links=False,
@@ -122,14 +130,22 @@ class Shift:
             CredentialsError: The API refuses the credentials.
             WatchListError: The database cannot be used.
         """
-        if self._leases is not None:
-            await until_it_works(partial(_prepare, self._leases))
-        self._newest = self._settled = await until_it_works(self._store.last)
         with self._hand, self._nothing:
+            if self._leases is not None:
+                await until_it_works(partial(_prepare, self._leases))
+            self._newest = self._settled = await until_it_works(self._store.last)
             async with self._fleet.running():
                 try:
                     async with anyio.create_task_group() as self._tasks:
-                        for work in (self._consume, self._keep, self._hear, self._tend, self._tick, self._shout):
+                        for work in (
+                            self._consume,
+                            self._keep,
+                            self._hear,
+                            self._tend,
+                            self._admit,
+                            self._tick,
+                            self._shout,
+                        ):
                             self._tasks.start_soon(self._guarded, work)
                 finally:
                     with anyio.move_on_after(_FAREWELL, shield=True):
@@ -181,8 +197,16 @@ class Shift:
         # Nobody knows when these were polled last: they are spread as if they were all of the list's.
         await self._take_in(rows, spread=len(rows) * BUCKETS / self._rate)
 
+    async def _admit(self) -> None:
+        """Take in what is added."""
+        while True:
+            while not self._any_new:
+                await self._added.wait()
+            self._any_new = False
+            await until_it_works(self._take_new)
+            await anyio.sleep(_BREATH)
+
     async def _take_new(self) -> None:
-        """Take in what was added."""
         full = True
         while full:
             newest = await self._store.last()
@@ -275,17 +299,22 @@ class Shift:
 
     async def _keep(self) -> None:
         while True:
-            await self._store_all()
-            await self._news.wait()
+            while not self._ended:
+                await self._news.wait()
+            await anyio.sleep(_GATHER)
+            await self._store_group()
 
     async def _store_all(self) -> None:
         while self._ended:
-            group = list(islice(self._ended.values(), _GROUP))
-            now = self._watch.now().timestamp()
-            await until_it_works(partial(self._store.end, group, now))
-            for ending in group:
-                del self._ended[ending.ref]
-            self._room.set()
+            await self._store_group()
+
+    async def _store_group(self) -> None:
+        group = list(islice(self._ended.values(), _GROUP))
+        now = self._watch.now().timestamp()
+        await until_it_works(partial(self._store.end, group, now))
+        for ending in group:
+            del self._ended[ending.ref]
+        self._room.set()
 
     # The other workers
 
@@ -308,7 +337,8 @@ class Shift:
         elif call == ADDED:
             if self._leases is not None:
                 self._leases.sweep_soon()
-            await self._take_new()
+            self._any_new = True
+            self._added.set()
         elif call == LOOK:
             await self._look()
 
@@ -318,7 +348,6 @@ class Shift:
             return
         if self._leases is not None:
             self._leases.sweep_soon()
-        await self._take_new()
         for bucket in list(self._held):
             await self._load(bucket)
 

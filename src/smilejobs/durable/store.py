@@ -12,7 +12,7 @@ from sqlalchemy import ARRAY, bindparam, delete, func, insert, or_, select, upda
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from smilejobs.durable.database import opened, parse, translated
+from smilejobs.durable.database import at_work, opened, parse
 from smilejobs.durable.schema import (
     ABOUT,
     BELLS,
@@ -126,7 +126,7 @@ class Store:
     async def open(cls, url: str) -> AsyncGenerator[Self, None]:
         """Open the database that *url* names; see `parse` and `opened` for what is raised."""
         async with opened(parse(url)) as engine:
-            with translated():
+            with at_work(engine):
                 async with engine.connect() as connection:
                     name = (await connection.execute(select(ABOUT.c.list))).scalar_one()
             yield cls(engine, name)
@@ -156,7 +156,7 @@ class Store:
             WATCH.c.key.in_(list(keys)),
             or_(WATCH.c.final != final, WATCH.c.deadline.is_distinct_from(deadline)),
         )
-        with translated():
+        with at_work(self._engine):
             async with self._engine.begin() as connection:
                 added = await (self._add_arrays if self.is_shared else self._add_rows)(connection, values)
                 differ = () if added == len(values) else (await connection.execute(other)).scalars().all()
@@ -193,7 +193,7 @@ class Store:
                 raw=None,
             )
         )
-        with translated():
+        with at_work(self._engine):
             async with self._engine.begin() as connection:
                 await self._lock(connection)
                 count = (await connection.execute(again)).rowcount
@@ -202,7 +202,7 @@ class Store:
 
     async def prune(self, before: float) -> int:
         """Delete what ended before the instant *before* (seconds since 1970); return how many."""
-        with translated():
+        with at_work(self._engine):
             async with self._engine.begin() as connection:
                 return (await connection.execute(delete(WATCH).where(WATCH.c.ended_at < before))).rowcount
 
@@ -249,7 +249,7 @@ class Store:
                 raw=bindparam("answer"),
             )
         )
-        with translated():
+        with at_work(self._engine):
             async with self._engine.begin() as connection:
                 first = await self._lock(connection, places=len(endings)) - len(endings) + 1
                 rows = [
@@ -271,7 +271,7 @@ class Store:
 
     async def pause(self, why: str | None) -> None:
         """Stop all polling, and say *why*; None for going on."""
-        with translated():
+        with at_work(self._engine):
             async with self._engine.begin() as connection:
                 await connection.execute(update(ABOUT).values(paused=why))
                 await self._ring(connection, "look")
@@ -292,7 +292,7 @@ class Store:
             .values(next=func.greatest(TURNS.c.next, clock - _SLACK) + count * interval)
             .returning(TURNS.c.next - clock)
         )
-        with translated():
+        with at_work(self._engine):
             async with self._engine.begin() as connection:
                 return float((await connection.execute(statement)).scalar_one()) - count * interval
 
@@ -300,7 +300,7 @@ class Store:
 
     async def ring(self, text: str) -> None:
         """Call something out to all workers."""
-        with translated():
+        with at_work(self._engine):
             async with self._engine.begin() as connection:
                 await self._ring(connection, text)
 
@@ -320,7 +320,7 @@ class Store:
         """Return what has been called out, and forget it. SQLite only: PostgreSQL has LISTEN."""
         if not await self._read(select(BELLS.c.seq).limit(1)):
             return []
-        with translated():
+        with at_work(self._engine):
             async with self._engine.begin() as connection:
                 return list((await connection.execute(delete(BELLS).returning(BELLS.c.text))).scalars())
 
@@ -348,7 +348,7 @@ class Store:
         return int((await self._read(select(ABOUT.c.places)))[0][0])
 
     async def _read(self, statement: Any) -> Sequence[Sequence[Any]]:
-        with translated():
+        with at_work(self._engine):
             async with self._reading.connect() as connection:
                 return (await connection.execute(statement)).all()
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Self, get_args
 
 import anyio
@@ -11,8 +11,8 @@ from attrs import field, fields_dict, frozen
 
 from smilejobs.clock import aware, utcnow
 from smilejobs.durable.database import parse
-from smilejobs.durable.schema import COMPLETE, EXPIRED, FAILED
-from smilejobs.durable.store import Counts, Ended, Store, instant, key_of
+from smilejobs.durable.schema import BUCKETS, COMPLETE, EXPIRED, FAILED
+from smilejobs.durable.store import Counts, Ended, Pending, Store, instant, key_of
 from smilejobs.durations import Duration, seconds
 from smilejobs.model.callback import Callback
 from smilejobs.model.codes import shown
@@ -28,6 +28,8 @@ _CHUNK = 5000
 _PAGE = 500
 _YEARS = (2, 9998)
 """A day from the ends of the calendar, an instant is still one in UTC."""
+
+_LAST = datetime(_YEARS[1], 12, 31, tzinfo=UTC).timestamp()
 
 _DIGITS = 18
 """So many every database can hold."""
@@ -49,6 +51,23 @@ class Added:
     new: int
     known: int
     different: tuple[JobRef, ...]
+
+
+@frozen(kw_only=True)
+class WatchedJob:
+    """A job that a watch list waits for.
+
+    Attributes:
+        ref: The job.
+        until: "complete" or "final".
+        added_at: When it was added, or opened again (aware).
+        expires_at: When its deadline is (aware); None for never.
+    """
+
+    ref: JobRef
+    until: Until
+    added_at: datetime
+    expires_at: datetime | None
 
 
 @frozen(kw_only=True)
@@ -105,7 +124,7 @@ class WatchList:
     def __init__(self, store: Store, url: str, now: Callable[[], datetime]) -> None:
         self.store = store
         self.url = url
-        self.now = aware(now)
+        self.now = now
 
     @classmethod
     def open(cls, url: str, *, now: Callable[[], datetime] = utcnow) -> AbstractAsyncContextManager[Self]:
@@ -130,10 +149,11 @@ class WatchList:
 
         @asynccontextmanager
         async def opening() -> AsyncGenerator[Self, None]:
-            async with store as opened:
-                yield cls(opened, url, now)
+            async with Store.open(url) as store:
+                yield cls(store, url, clock)
 
-        store = Store.open(url)
+        parse(url)
+        clock = aware(now)
         return opening()
 
     @property
@@ -173,6 +193,14 @@ class WatchList:
                 new += added
                 different += differ
         return Added(new=new, known=count - new, different=tuple(different))
+
+    async def pending(self) -> AsyncIterator[WatchedJob]:
+        """Yield the jobs that are waited for, those that were added first before the others."""
+        seq = 0
+        while rows := await self.store.pending(range(BUCKETS), after=seq, limit=_PAGE):
+            for row in rows:
+                seq = row.seq
+                yield _watched(row)
 
     async def outcomes(self, *, after: str | None = None, follow: bool = False) -> AsyncIterator[WatchOutcome]:
         """Yield outcomes in the order of their completion.
@@ -247,13 +275,38 @@ class WatchList:
         known: dict[str, Any] = json.loads(row.outcome)
         return WatchOutcome(
             cursor=f"{self.store.name}-{row.place}",
-            ref=JobRef(row.user_id, row.job_id, None if row.submitted_at is None else instant(row.submitted_at)),
+            ref=_ref(row),
             state=_STATES[row.state],
             added_at=instant(row.added_at),
             ended_at=instant(row.ended_at),
             raw=None if row.raw is None else json.loads(row.raw),
             **{name: value for name, value in known.items() if name in fields_dict(WatchOutcome)},
         )
+
+
+def _watched(row: Pending) -> WatchedJob:
+    return WatchedJob(
+        ref=_ref(row),
+        until="final" if row.final else "complete",
+        added_at=instant(row.added_at),
+        expires_at=None if row.deadline is None else instant(min(row.added_at + row.deadline, _LAST)),
+    )
+
+
+def _ref(row: Pending | Ended) -> JobRef:
+    return JobRef(row.user_id, row.job_id, None if row.submitted_at is None else instant(row.submitted_at))
+
+
+def check(ref: JobRef) -> None:
+    """Check that a job can be stored.
+
+    Raises:
+        ValueError: It cannot.
+    """
+    if "\0" in ref.user_id or "\0" in ref.job_id:
+        raise ValueError("an id with a NUL character cannot be stored")
+    if ref.submitted_at is not None and not _YEARS[0] <= ref.submitted_at.year <= _YEARS[1]:
+        raise ValueError(f"submitted_at must be in the years {_YEARS[0]} to {_YEARS[1]}")
 
 
 async def _grouped(refs: JobRefs) -> AsyncGenerator[list[JobRef], None]:
@@ -263,10 +316,10 @@ async def _grouped(refs: JobRefs) -> AsyncGenerator[list[JobRef], None]:
     async with aclosing(each(refs)) as items:
         async for item in items:
             ref = job_ref(item, index)
-            if "\0" in ref.user_id or "\0" in ref.job_id:
-                raise ValueError(f"refs[{index}]: an id with a NUL character cannot be stored")
-            if ref.submitted_at is not None and not _YEARS[0] <= ref.submitted_at.year <= _YEARS[1]:
-                raise ValueError(f"refs[{index}]: submitted_at must be in the years {_YEARS[0]} to {_YEARS[1]}")
+            try:
+                check(ref)
+            except ValueError as error:
+                raise ValueError(f"refs[{index}]: {error}") from None
             group.append(ref)
             index += 1
             if len(group) == _CHUNK:

@@ -72,7 +72,7 @@ class Worker:
         self._exchange = client._exchange  # noqa: SLF001  # workers are of this house; callers have job_status
         self._watch = watch
         self._pace = Terms(pace=Pace(max=3600.0) if pace is None else pace).pace
-        self._concurrency = concurrency
+        self._concurrency = client._at_most(concurrency)  # noqa: SLF001  # likewise of this house
         self._keep_raw = keep_raw
         self._slice = seconds(slice, "slice", zero=False)
         self._heartbeat = seconds(heartbeat, "heartbeat", zero=False)

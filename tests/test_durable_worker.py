@@ -1,0 +1,764 @@
+"""`Worker`: what a watch list promises, on SQLite and on PostgreSQL, in real time, against an API by script."""
+
+import asyncio
+import itertools
+import logging
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Generator, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import anyio
+import psycopg
+import pytest
+
+import smilejobs.durable.calls
+import smilejobs.durable.shift
+from postgres import Postgres, empty_database
+from smilejobs import JobRef, Pace
+from smilejobs.clock import utcnow
+from smilejobs.durable import WatchList, Worker
+from smilejobs.durable.calls import ADDED
+from smilejobs.durable.shift import Shift
+from smilejobs.durable.store import key_of
+from smilejobs.errors import WatchListError
+from smilejobs.testing import (
+    Script,
+    complete,
+    cut,
+    html,
+    no_zip,
+    not_found,
+    pending,
+    provisional,
+    rate_limited,
+    refused,
+)
+from smilejobs.testing.script import Step
+from watching import HEARTBEAT, Gate, jobs, listed, polls, scripted, until, until_ended, working
+
+pytestmark = pytest.mark.anyio
+
+ID = "ada-lovelace-1815"
+"""An id that is looked for where none may be."""
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'jobs.db'}"
+
+
+@pytest.fixture(scope="module")
+def own_server() -> Generator[Postgres, None, None]:
+    """A server that a test may stop."""
+    with Postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def own_url(own_server: Postgres) -> Generator[str, None, None]:
+    with empty_database(own_server.url("postgres")) as url:
+        yield url
+
+
+async def polled(script: Script, ref: JobRef, times: int = 1) -> None:
+    """Wait until a job has been asked about."""
+
+    async def enough() -> bool:
+        return len(script.polls[ref.job_id]) >= times
+
+    await until(enough)
+
+
+# One job, from its addition to its outcome
+
+
+async def test_every_job_gets_its_outcome(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that were there before the worker, and those that come while it runs; one each, in the order of ending."""
+    monkeypatch.setattr(smilejobs.durable.shift, "_GROUP", 7)
+    before, later = jobs(20, "before"), jobs(20, "later")
+    script = scripted([*before, *later])
+    async with WatchList.open(database_url) as watch:
+        await watch.add(before)
+        async with working(script, database_url):
+            await until_ended(watch)
+            await watch.add(later)
+            await until_ended(watch)
+        outcomes = await listed(watch)
+        assert (await watch.counts()).complete == 40
+    assert Counter(outcome.ref for outcome in outcomes) == Counter([*before, *later])
+    assert {outcome.ref for outcome in outcomes[:20]} == set(before)
+    assert {outcome.state for outcome in outcomes} == {"complete"}
+
+
+async def test_an_outcome_says_what_the_result_was(sqlite_url: str) -> None:
+    """Rejected is complete; what the API refuses for good has failed, with the class of the error and its text."""
+    steps: dict[str, list[Step]] = {
+        "approved": [pending(), complete("0810", ConfidenceValue="99.5")],
+        "rejected": [complete("0811")],
+        "disabled": [refused("2307")],
+        "forged": [complete("0810", PartnerParams={"user_id": "user-1", "job_id": "another"})],
+        "weather": [cut(), html(), no_zip(), not_found(), complete()],
+    }
+    script = Script(steps, now=utcnow)
+    async with WatchList.open(sqlite_url) as watch:
+        await watch.add(("user-1", job_id) for job_id in steps)
+        async with working(script, sqlite_url):
+            await until_ended(watch, within=20)
+        by_job = {outcome.ref.job_id: outcome for outcome in await listed(watch)}
+        counts = await watch.counts()
+    assert (counts.complete, counts.failed, counts.expired) == (3, 2, 0)
+    assert {job_id: outcome.state for job_id, outcome in by_job.items()} == {
+        "approved": "complete",
+        "rejected": "complete",
+        "disabled": "failed",
+        "forged": "failed",
+        "weather": "complete",
+    }
+    approved = by_job["approved"]
+    assert (approved.verdict, approved.result_code, approved.confidence) == ("approved", "0810", 99.5)
+    assert (approved.is_final, approved.code, approved.smile_job_id) == (True, "2302", "0000000001")
+    assert (approved.error, approved.error_text, approved.raw) == (None, None, None)
+    assert by_job["rejected"].verdict == "rejected"
+    assert (by_job["disabled"].error, by_job["disabled"].code) == ("UserDisabledError", "2307")
+    assert by_job["disabled"].error_text
+    assert (by_job["forged"].error, by_job["forged"].verdict) == ("WrongJobError", None)
+
+
+async def test_a_ref_that_is_added_later_is_polled_within_a_second(database_url: str) -> None:
+    """In the middle of a slice, not at the next."""
+    (first,) = jobs(1, "first")
+    later = jobs(5, "later")
+    script = scripted([first, *later])
+    delays = []
+    async with WatchList.open(database_url) as watch:
+        await watch.add([first])
+        async with working(script, database_url, slice=60.0):
+            await until_ended(watch)
+            for ref in later:
+                added = anyio.current_time()
+                await watch.add([ref])
+                await polled(script, ref)
+                delays.append(script.polls[ref.job_id][0].at - added)
+    assert statistics.median(delays) < 1.0
+
+
+async def test_news_brings_a_job_to_the_front(database_url: str) -> None:
+    """Whoever gets the callback, and whoever has the job; news of other jobs are no matter."""
+    refs = jobs(5)
+    gate = Gate(open=False)
+    script = scripted(refs, gate)
+    async with WatchList.open(database_url) as watch:
+        await watch.add(refs)
+        async with working(script, database_url, pace=Pace(min=3600, max=3600)):
+            for ref in refs:
+                await polled(script, ref)
+            gate.open = True
+            rung = anyio.current_time()
+            await watch.notify(JobRef("user-1", "unknown"))
+            await watch.notify(refs[3])
+
+            async def ended() -> bool:
+                return bool(await listed(watch))
+
+            await until(ended)
+            assert anyio.current_time() - rung < 1.0
+            assert [outcome.ref for outcome in await listed(watch)] == [refs[3]]
+            assert [len(script.polls[ref.job_id]) for ref in refs] == [1, 1, 1, 2, 1]
+
+
+async def test_a_deadline_ends_the_wait_with_the_last_answer(sqlite_url: str) -> None:
+    """The job has expired, which is no error; nothing is asked about it any more."""
+    script = scripted(jobs(1), Gate(open=False), refused_0=itertools.repeat(cut()))
+    async with WatchList.open(sqlite_url) as watch:
+        await watch.add([*jobs(1), ("user-1", "refused-0")], deadline=0.5)
+        async with working(script, sqlite_url, keep_raw=True):
+            await until_ended(watch)
+            count = len(polls(script))
+            await anyio.sleep(0.2)
+            assert len(polls(script)) == count
+        by_job = {outcome.ref.job_id: outcome for outcome in await listed(watch)}
+        counts = await watch.counts()
+    assert (counts.expired, counts.failed) == (2, 0)
+    last = by_job["job-0"]
+    assert (last.state, last.code, last.is_final, last.error, last.error_text) == ("expired", "2302", None, None, None)
+    assert last.ended_at - last.added_at < timedelta(seconds=2)
+    assert (by_job["refused-0"].state, by_job["refused-0"].code) == ("expired", None)
+
+
+async def test_a_deadline_that_passed_while_nobody_worked(database_url: str) -> None:
+    """There is one poll all the same: what has ended meanwhile is complete, the rest has expired."""
+    done, running = jobs(2)
+    script = scripted([done], job_1=itertools.repeat(pending(delay=0.1)))
+    async with WatchList.open(database_url, now=lambda: utcnow() - timedelta(days=1)) as yesterday:
+        await yesterday.add([done, running], deadline=60)
+    async with WatchList.open(database_url) as watch, working(script, database_url):
+        await until_ended(watch)
+        states = {outcome.ref: outcome.state for outcome in await listed(watch)}
+    assert states == {done: "complete", running: "expired"}
+    assert [len(script.polls[ref.job_id]) for ref in (done, running)] == [1, 1]
+
+
+async def test_until_final_waits_for_the_review(sqlite_url: str) -> None:
+    """By default a provisional result is one; a deadline keeps it as the last answer."""
+    script = Script(
+        {
+            "soon": [provisional()],
+            "final": [provisional(), provisional(), complete("0811")],
+            "never": itertools.repeat(provisional()),
+        },
+        now=utcnow,
+    )
+    async with WatchList.open(sqlite_url) as watch:
+        await watch.add([("user-1", "soon")])
+        await watch.add([("user-1", "final")], until="final")
+        await watch.add([("user-1", "never")], until="final", deadline=1.0)
+        async with working(script, sqlite_url):
+            await until_ended(watch)
+        by_job = {outcome.ref.job_id: outcome for outcome in await listed(watch)}
+    assert (by_job["soon"].state, by_job["soon"].verdict, by_job["soon"].is_final) == ("complete", "provisional", False)
+    assert (by_job["final"].state, by_job["final"].verdict, by_job["final"].is_final) == ("complete", "rejected", True)
+    assert (by_job["never"].state, by_job["never"].verdict) == ("expired", "provisional")
+
+
+async def test_raw_answers_are_kept_if_asked(database_url: str) -> None:
+    """As they came, whatever is in them; the class, the verdict and the rest are there as well."""
+    nested: object = "leaf"
+    for _ in range(150):
+        nested = [nested]
+    odd = {"FullName": "Ada \ud800", "Extra": {"deep": nested, "null": None, "big": 10**30, "nul": "\0"}}
+    script = Script({"job-0": [complete(**odd)]}, now=utcnow)
+    async with WatchList.open(database_url) as watch:
+        await watch.add(jobs(1))
+        async with working(script, database_url, keep_raw=True):
+            await until_ended(watch)
+        (outcome,) = await listed(watch)
+    assert outcome.raw is not None
+    assert outcome.raw["code"] == "2302"
+    assert isinstance(outcome.raw["result"], dict)
+    assert odd.items() <= outcome.raw["result"].items()
+    assert outcome.verdict == "approved"
+
+
+async def test_retry_is_noticed(database_url: str) -> None:
+    """Jobs that are opened again are polled at once, and get a new outcome."""
+    script = Script({"job-0": [refused("2307"), complete()]}, now=utcnow)
+    async with WatchList.open(database_url) as watch:
+        await watch.add(jobs(1))
+        async with working(script, database_url):
+            await until_ended(watch)
+            assert await watch.retry() == 1
+            await until_ended(watch, within=3)
+        assert [outcome.state for outcome in await listed(watch)] == ["complete"]
+
+
+# Credentials
+
+
+async def test_wrong_credentials_pause_the_list(database_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing fails, and it says why; when they are right, everything goes on by itself."""
+    caplog.set_level(logging.INFO)
+    refs = [JobRef(f"user-{ID}", ref.job_id) for ref in jobs(30)]
+    gate = Gate(wrong=True)
+    script = scripted(refs, gate)
+    async with WatchList.open(database_url) as watch:
+        await watch.add(refs)
+
+        async def paused() -> bool:
+            return (await watch.counts()).paused is not None
+
+        async with working(script, database_url, heartbeat=0.5):
+            await until(paused)
+            counts = await watch.counts()
+            assert (counts.pending, counts.failed) == (30, 0)
+            assert counts.paused is not None
+            assert "partner" in counts.paused
+            await anyio.sleep(0.3)
+            asked = len(polls(script))
+            await anyio.sleep(0.5)
+            assert len(polls(script)) == asked
+            gate.wrong = False
+            await until_ended(watch)
+            assert (await watch.counts()).complete == 30
+            assert not await paused()
+    assert "whole watch list is paused" in caplog.text
+    assert "the watch list goes on" in caplog.text
+    assert not any(secret in f"{caplog.text} {counts!r}" for secret in (ID, "sandbox-key"))
+
+
+async def test_one_refusal_of_the_credentials_is_none(sqlite_url: str) -> None:
+    """The job is not to blame: it is asked about again, and does not fail."""
+    script = scripted(jobs(1, "other"), job_0=[refused("2205"), complete()])
+    async with WatchList.open(sqlite_url) as watch:
+        await watch.add(jobs(1))
+        async with working(script, sqlite_url):
+            await until_ended(watch)
+        assert [outcome.state for outcome in await listed(watch)] == ["complete"]
+
+
+@pytest.mark.parametrize("trouble", [cut(), html(), rate_limited()])
+async def test_a_pause_outlasts_an_outage(sqlite_url: str, trouble: Step) -> None:
+    """An API that cannot be reached has accepted nothing."""
+    steps: list[Step] = [trouble, trouble, refused("2205")]
+    script = scripted(jobs(1), credentials=itertools.chain(steps, itertools.repeat(not_found())))
+    async with WatchList.open(sqlite_url) as watch:
+        await watch.add(jobs(1))
+        await watch.store.pause("the key is wrong")
+        async with working(script, sqlite_url, heartbeat=0.02):
+            await until_ended(watch)
+    assert len(script.polls["credentials"]) == 4
+
+
+async def test_any_answer_accepts_the_credentials(sqlite_url: str) -> None:
+    """Also one about the job that should not exist."""
+    script = scripted(jobs(1), credentials=[pending()])
+    async with WatchList.open(sqlite_url) as watch:
+        await watch.add(jobs(1))
+        await watch.store.pause("the key is wrong")
+        async with working(script, sqlite_url):
+            await until_ended(watch)
+
+
+async def test_a_pause_by_another_worker_is_noticed(postgres_url: str) -> None:
+    """Within a second nobody polls, until somebody's credentials are accepted."""
+    refs = jobs(10)
+    gate = Gate(open=False)
+    script = scripted(refs, gate)
+    async with WatchList.open(postgres_url) as watch:
+        await watch.add(refs)
+        async with working(script, postgres_url, heartbeat=0.5):
+            for ref in refs:
+                await polled(script, ref)
+            gate.wrong = True  # so that the pause is not ended at once
+            await watch.store.pause("the key was withdrawn")
+            await anyio.sleep(1.0)
+            count = len(polls(script))
+            await anyio.sleep(0.3)
+            assert len(polls(script)) == count
+            gate.wrong, gate.open = False, True
+            await until_ended(watch)
+
+
+# More than one
+
+
+async def test_two_workers_share_the_jobs(postgres_url: str) -> None:
+    """Each job is mostly asked about by one of them, and has one outcome."""
+    refs = jobs(150)
+    gate = Gate(open=False)
+    scripts = [scripted(refs, gate) for _ in range(2)]
+    async with WatchList.open(postgres_url) as watch:
+        async with working(scripts[0], postgres_url), working(scripts[1], postgres_url):
+            await anyio.sleep(0.5)
+            await watch.add(refs)
+            await anyio.sleep(1.5)
+            gate.open = True
+            await until_ended(watch)
+        outcomes = await listed(watch)
+    assert Counter(outcome.ref for outcome in outcomes) == Counter(refs)
+    asked = [
+        {job_id for job_id, each in script.polls.items() if each and job_id != "credentials"} for script in scripts
+    ]
+    assert asked[0] | asked[1] == {ref.job_id for ref in refs}
+    assert min(map(len, asked)) >= 15
+    assert len(asked[0] & asked[1]) <= 60
+
+
+async def test_a_new_worker_gets_its_share(postgres_url: str) -> None:
+    """Within two slices."""
+    refs = jobs(150)
+    gate = Gate(open=False)
+    scripts = [scripted(refs, gate) for _ in range(2)]
+    async with WatchList.open(postgres_url) as watch:
+        await watch.add(refs)
+        async with working(scripts[0], postgres_url, slice=1.0):
+            await polled(scripts[0], refs[0])
+            async with working(scripts[1], postgres_url, slice=1.0):
+                await anyio.sleep(2.5)
+                began = anyio.current_time()
+                await anyio.sleep(0.5)
+                shares = [sum(poll.at > began for poll in polls(script)) for script in scripts]
+                gate.open = True
+                await until_ended(watch)
+        assert len({outcome.ref for outcome in await listed(watch)}) == 150
+    assert min(shares) > 0.15 * sum(shares)
+
+
+OTHER_PROCESS = """
+import asyncio, sys, smilejobs
+from smilejobs.durable import WatchList, Worker
+async def main():
+    async with smilejobs.Client(partner_id="085", api_key="key", environment="sandbox") as client:
+        async with WatchList.open(sys.argv[1]) as watch:
+            await Worker(client, watch).run()
+asyncio.run(main())
+"""
+
+
+async def test_a_second_worker_on_a_file_is_refused(sqlite_url: str, tmp_path: Path) -> None:
+    """In this process or another, by whatever name of the file; the first goes on; after it there may be another."""
+    script = scripted(jobs(1))
+    (tmp_path / "link.db").symlink_to(tmp_path / "jobs.db")
+    async with WatchList.open(sqlite_url) as watch:
+        async with working(script, sqlite_url):
+            await anyio.sleep(0.05)
+            for url in (
+                sqlite_url,
+                f"sqlite:///{tmp_path / 'link.db'}",
+                f"sqlite:///{tmp_path}/../{tmp_path.name}/jobs.db",
+            ):
+                async with script.client() as client, WatchList.open(url) as other:
+                    with pytest.raises(WatchListError, match="another worker polls this watch list.*PostgreSQL"):
+                        await Worker(client, other).run()
+            command = [sys.executable, "-c", OTHER_PROCESS, sqlite_url]
+            ended = await anyio.run_process(command, check=False, stderr=subprocess.PIPE)
+            assert ended.returncode == 1
+            assert b"WatchListError: another worker polls this watch list" in ended.stderr
+            await watch.add(jobs(1))
+            await until_ended(watch)
+        async with working(script, sqlite_url):
+            await watch.add(jobs(1))
+
+
+async def test_another_worker_goes_on(database_url: str) -> None:
+    """What one that was stopped half-way knew is stored; the next does the rest; no outcome is lost or doubled."""
+    refs = jobs(60)
+    gates = {ref: Gate(open=index < 30) for index, ref in enumerate(refs)}
+    script = Script({ref.job_id: gates[ref].steps() for ref in refs}, now=utcnow)
+    async with WatchList.open(database_url) as watch:
+        await watch.add(refs)
+        async with working(script, database_url):
+
+            async def some() -> bool:
+                return bool((await watch.counts()).complete)
+
+            await until(some)
+        counts = await watch.counts()
+        assert 0 < counts.complete <= 30
+        assert counts.pending + counts.complete == 60
+        for gate in gates.values():
+            gate.open = True
+        async with working(script, database_url):
+            await until_ended(watch)
+        assert Counter(outcome.ref for outcome in await listed(watch)) == Counter(refs)
+
+
+async def test_a_worker_that_is_stopped_stores_what_it_knows(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers that have come are not asked for again; and it is quick."""
+    refs = jobs(20)
+    script = scripted(refs)
+    async with WatchList.open(database_url) as watch:
+        await watch.add(refs)
+        async with working(script, database_url) as work:
+
+            async def keeps_nothing(*_: object) -> None:
+                await anyio.sleep_forever()
+
+            monkeypatch.setattr(work.watch.store, "end", keeps_nothing)
+            for ref in refs:
+                await polled(script, ref)
+            await anyio.sleep(0.1)
+            assert (await watch.counts()).pending == 20
+            monkeypatch.undo()
+            stopped = time.monotonic()
+        assert time.monotonic() - stopped < 5
+        assert (await watch.counts()).complete == 20
+
+
+async def test_a_worker_that_is_stopped_leaves_nothing_behind(database_url: str) -> None:
+    """Whenever that is: a task of the database's driver that was left would keep the process from ending."""
+    refs = jobs(30)
+    before = asyncio.all_tasks()
+    for moment in (0.0, 0.01, 0.03, 0.05, 0.1, 0.15):
+        async with WatchList.open(database_url) as watch:
+            await watch.add(refs)
+            async with working(scripted(refs, Gate(open=False)), database_url):
+                await anyio.sleep(moment)
+        assert asyncio.all_tasks() == before
+
+
+class Trouble:
+    """An API that refuses everybody for a while."""
+
+    def __init__(self) -> None:
+        self.is_on = False
+        self.began = 0.0
+
+    def steps(self) -> Iterator[Step]:
+        while True:
+            if self.is_on:
+                self.began = self.began or anyio.current_time()
+                yield rate_limited(2)
+            else:
+                yield pending()
+
+
+async def test_one_429_brakes_all_workers(postgres_url: str) -> None:
+    """The other one stops within a second, for as long as the API asks."""
+    refs = jobs(100)
+    trouble = Trouble()
+    troubled = Script({ref.job_id: trouble.steps() for ref in refs}, now=utcnow)
+    fine = scripted(refs, Gate(open=False))
+    async with WatchList.open(postgres_url) as watch, working(troubled, postgres_url), working(fine, postgres_url):
+        await anyio.sleep(0.5)
+        await watch.add(refs)
+        await anyio.sleep(1.0)
+        trouble.is_on = True
+        await anyio.sleep(2.5)
+    began = trouble.began
+    assert began
+    at = [poll.at for poll in polls(fine)]
+    assert sum(began - 0.5 < each < began for each in at) > 10
+    assert not [each for each in at if began + 1.0 < each < began + 1.9]
+
+
+@pytest.mark.parametrize("trouble", [cut(), html(502)])
+async def test_trouble_of_ones_own_brakes_nobody_else(postgres_url: str, trouble: Step) -> None:
+    """It may be this worker's network, or its way there."""
+    refs = jobs(60)
+    troubled = Script({ref.job_id: itertools.repeat(trouble) for ref in refs}, now=utcnow)
+    fine = scripted(refs, Gate(open=False))
+    async with WatchList.open(postgres_url) as watch, working(troubled, postgres_url), working(fine, postgres_url):
+        await anyio.sleep(0.5)
+        await watch.add(refs)
+        await polled(fine, refs[0]) if fine.polls["job-0"] else await anyio.sleep(0.5)
+        began = anyio.current_time()
+        await anyio.sleep(1.0)
+        at = [poll.at - began for poll in polls(fine)]
+    assert all(any(begin < each < begin + 0.25 for each in at) for begin in (0, 0.25, 0.5, 0.75))
+
+
+async def test_one_rate_for_all_workers(postgres_url: str) -> None:
+    """In no second more than a tenth above it, and on average hardly less; nothing is wasted on one that is idle."""
+    refs = jobs(200)
+    gate = Gate(open=False)
+    scripts = [scripted(refs, gate) for _ in range(2)]
+    options: dict[str, Any] = {"rate": 50.0, "slice": 1.0}
+    async with WatchList.open(postgres_url) as watch:
+        await watch.add(refs)
+        async with working(scripts[0], postgres_url, **options), working(scripts[1], postgres_url, **options):
+            await anyio.sleep(1.0)
+            began = anyio.current_time()
+            await anyio.sleep(3.0)
+            ended = anyio.current_time()
+    at = sorted(poll.at for script in scripts for poll in polls(script))
+    most = max(sum(first <= each < first + 1 for each in at) for first in at)
+    assert most <= 55
+    assert 45 <= sum(began <= each < ended for each in at) / (ended - began) <= 52
+    assert all(polls(script) for script in scripts)
+
+
+# The database goes away
+
+
+async def test_the_database_is_restarted(own_server: Postgres, own_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """In the middle: all goes on by itself, and nothing is lost. The logs tell of it, and tell no secrets."""
+    caplog.set_level(logging.INFO)
+    refs = [JobRef(f"user-{ID}", ref.job_id) for ref in jobs(40)]
+    gate = Gate(open=False)
+    script = scripted(refs, gate)
+    async with working(script, own_url, rate=500.0) as work:
+        await work.watch.add(refs)
+        for ref in refs:
+            await polled(script, ref)
+        await anyio.to_thread.run_sync(own_server.restart)
+        gate.open = True
+        async with WatchList.open(own_url) as watch:
+            await until_ended(watch, within=20)
+            assert Counter(outcome.ref for outcome in await listed(watch)) == Counter(refs)
+    assert "cannot be reached or used now" in caplog.text
+    password = urlsplit(own_url).password
+    assert password
+    for secret in (password, ID, "sandbox-key", *(ref.job_id for ref in refs)):
+        assert secret not in caplog.text
+
+
+async def test_outcomes_wait_for_the_database(own_server: Postgres, own_url: str) -> None:
+    """What was answered while it was away is stored when it is back."""
+    refs = jobs(20)
+    gate = Gate(open=False)
+    script = scripted(refs, gate)
+    async with working(script, own_url, heartbeat=10.0) as work:
+        await work.watch.add(refs)
+        for ref in refs:
+            await polled(script, ref)
+        await anyio.to_thread.run_sync(own_server.stop)
+        gate.open = True
+        await anyio.sleep(0.5)
+        asked = len(polls(script))
+        gate.open = False
+        await anyio.to_thread.run_sync(own_server.start)
+        await until_ended(work.watch, within=20)
+        assert len(await listed(work.watch)) == 20
+    assert len(polls(script)) - asked <= 20
+
+
+async def test_a_worker_waits_for_its_database(own_server: Postgres, own_url: str) -> None:
+    """If it is away when the worker begins."""
+    script = scripted(jobs(1))
+    async with WatchList.open(own_url) as watch:
+        await watch.add(jobs(1))
+    async with script.client() as client, WatchList.open(own_url) as watch:
+        await anyio.to_thread.run_sync(own_server.stop)
+        task = asyncio.create_task(Worker(client, watch, heartbeat=HEARTBEAT).run())
+        await anyio.sleep(0.3)
+        await anyio.to_thread.run_sync(own_server.start)
+        await until_ended(watch, within=20)
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def test_connections_that_are_cut(postgres_url: str) -> None:
+    """All of them, again and again: what was called out meanwhile is not missed."""
+    refs = jobs(30)
+    gate = Gate(open=False)
+    script = scripted(refs, gate)
+    name = urlsplit(postgres_url).path[1:]
+    async with working(script, postgres_url) as work:
+        for begin in range(0, 30, 10):
+            with psycopg.connect(postgres_url) as connection:
+                connection.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
+                    " AND pid <> pg_backend_pid()", [name])  # fmt: skip
+            async with WatchList.open(postgres_url) as watch:
+                await watch.add(refs[begin : begin + 10])
+            await anyio.sleep(0.2)
+        gate.open = True
+        await until_ended(work.watch, within=20)
+
+
+async def test_a_database_that_can_no_longer_be_used(postgres_url: str) -> None:
+    """Waiting would not help: the worker ends with the error."""
+    script = scripted(jobs(1))
+    async with script.client() as client, WatchList.open(postgres_url) as watch:
+        task = asyncio.create_task(Worker(client, watch, heartbeat=HEARTBEAT).run())
+        await anyio.sleep(0.5)
+        with psycopg.connect(postgres_url) as connection:
+            connection.execute("DROP TABLE smilejobs.watch")
+        await watch.store.ring(ADDED)
+        with pytest.raises(WatchListError, match="SQLSTATE 42P01"):
+            await asyncio.wait_for(task, 10)
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "text"),
+    [
+        ({"pace": 5}, TypeError, "pace must be"),
+        ({"concurrency": 0}, ValueError, "concurrency must"),
+        ({"concurrency": 101}, ValueError, "concurrency must not be more than the client's max_connections"),
+        ({"concurrency": "many"}, TypeError, "concurrency must"),
+        ({"slice": 0}, ValueError, "slice must be more than 0"),
+        ({"heartbeat": -1}, ValueError, "heartbeat must be more than 0"),
+        ({"heartbeat": "5s"}, TypeError, "heartbeat must be seconds"),
+    ],
+)
+async def test_arguments_that_can_never_be_right(
+    sqlite_url: str, options: dict[str, Any], kind: type[Exception], text: str
+) -> None:
+    """They are refused at once."""
+    async with Script({}).client() as client, WatchList.open(sqlite_url) as watch:
+        with pytest.raises(kind, match=text):
+            Worker(client, watch, **options)
+
+
+async def test_a_client_that_is_closed(database_url: str) -> None:
+    """That is a mistake of the caller's, and leaves no lock behind."""
+    async with WatchList.open(database_url) as watch:
+        async with Script({}).client() as client:
+            pass
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="this smilejobs client is closed"):
+                await asyncio.wait_for(Worker(client, watch).run(), 10)
+
+
+# Inside
+
+
+async def test_a_connection_that_says_nothing_is_asked(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether it is still there; it goes on listening."""
+    monkeypatch.setattr(smilejobs.durable.calls, "_ALIVE", 0.02)
+    script = scripted(jobs(1))
+    async with WatchList.open(postgres_url) as watch, working(script, postgres_url):
+        await anyio.sleep(0.3)
+        await watch.add(jobs(1))
+        await until_ended(watch, within=2)
+
+
+async def test_a_bucket_may_come_back_before_it_was_left(sqlite_url: str) -> None:
+    """Whoever holds it last decides."""
+    script = scripted([])
+    options: dict[str, Any] = {"concurrency": 1, "rate": None, "keep_raw": False, "leases": None}
+    async with script.client() as client, WatchList.open(sqlite_url) as watch:
+        await watch.add(jobs(200))
+        shift = Shift(client, watch, pace=Pace(), **options)
+        with shift._hand, shift._nothing:  # noqa: SLF001  # what its work() would close
+            one, again = shift.hold(7), shift.hold(7)
+            await one.__aenter__()
+            await again.__aenter__()
+            held = set(shift._refs[7])  # noqa: SLF001  # what the fleet has been given
+            assert held == {ref for ref in jobs(200) if key_of(ref)[0] == 7}
+            await one.__aexit__(None, None, None)
+            assert shift._held == {7}  # noqa: SLF001  # whose rows are taken in
+            await again.__aexit__(None, None, None)
+            assert shift._held == set()  # noqa: SLF001  # likewise
+            assert shift._refs[7] == held  # noqa: SLF001  # it lingers
+
+
+async def test_a_row_that_is_committed_late(postgres_url: str) -> None:
+    """One that was numbered before others and seen after them is polled all the same, and soon."""
+    late, early = jobs(2)
+    same_bucket = [next(ref for ref in jobs(5000, "same") if key_of(ref)[0] == key_of(late)[0])]
+    script = scripted([late, early, *same_bucket])
+    async with WatchList.open(postgres_url) as watch, working(script, postgres_url, slice=60.0):
+        await watch.add(same_bucket)  # so that the worker has the bucket
+        await until_ended(watch)
+        async with await psycopg.AsyncConnection.connect(postgres_url) as slow:
+            await slow.execute(
+                "INSERT INTO smilejobs.watch (key, bucket, state, final, user_id, job_id, added_at)"
+                " VALUES (%s, %s, 0, false, 'user-1', %s, %s)",
+                [key_of(late), key_of(late)[0], late.job_id, utcnow().timestamp()],
+            )
+            await watch.add([early])
+            await until_ended(watch)
+        await watch.store.ring("nothing that anybody understands")
+        await until_ended(watch, within=4)
+    assert [len(each) for each in script.polls.values()] == [0, 1, 1, 1]
+
+
+async def test_polling_waits_for_a_database_that_is_slow(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outcomes do not pile up in memory."""
+    monkeypatch.setattr(smilejobs.durable.shift, "_MOST", 5)
+    refs = jobs(100)
+    script = scripted(refs)
+    async with WatchList.open(sqlite_url) as watch:
+        await watch.add(refs)
+        async with working(script, sqlite_url, concurrency=2) as work:
+            store, end = asyncio.Event(), work.watch.store.end
+
+            async def slow(*arguments: Any) -> None:
+                await store.wait()
+                await end(*arguments)
+
+            monkeypatch.setattr(work.watch.store, "end", slow)
+            await anyio.sleep(0.5)
+            asked = len(polls(script))
+            assert asked < 20
+            store.set()
+            await until_ended(watch)
+        assert Counter(outcome.ref for outcome in await listed(watch)) == Counter(refs)

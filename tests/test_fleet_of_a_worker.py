@@ -1,0 +1,233 @@
+"""What a worker of a watch list asks of a fleet beside `Client.wait_many`: jobs that come and go, and brakes of others.
+
+By script, under the virtual clock.
+"""
+
+import itertools
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+
+from smilejobs import Client, JobRef, Outcome, Pace, RateLimitedError, SmileJobsError, WaitTimeoutError
+from smilejobs.fleet import Fleet
+from smilejobs.outcomes import JobRefLike
+from smilejobs.polling.rules import Terms
+from smilejobs.testing import Script, complete, cut, pending, provisional, rate_limited, refused
+
+pytestmark = pytest.mark.anyio
+
+STEADY = Pace(min=1, max=1, jitter=0)
+FOREVER = Terms(timeout=None, pace=STEADY)
+ONE, OTHER = JobRef("user-1", "one"), JobRef("user-1", "other")
+
+
+@asynccontextmanager
+async def running(
+    client: Client, concurrency: int = 10, on_brake: Callable[[SmileJobsError], None] | None = None
+) -> AsyncGenerator[Fleet, None]:
+    """A fleet whose input never ends and brings nothing."""
+    hand, nothing = anyio.create_memory_object_stream[JobRefLike](0)
+    fleet = client._fleet(  # noqa: SLF001  # as a worker does it
+        nothing,
+        Terms(),
+        concurrency=concurrency,
+        max_pending=1,
+        on_progress=None,
+        image_links=False,
+        history=False,
+        on_brake=on_brake,
+    )
+    with hand, nothing:
+        async with fleet.running():
+            yield fleet
+
+
+async def take(fleet: Fleet, count: int) -> list[Outcome]:
+    with anyio.fail_after(10_000):
+        return [await anext(fleet) for _ in range(count)]
+
+
+def instants(script: Script, ref: JobRef, since: float) -> list[float]:
+    return [round(poll.at - since, 3) for poll in script.polls[ref.job_id]]
+
+
+async def test_a_job_may_come_at_any_time() -> None:
+    """Each on its own terms, and polled when it is said to be."""
+    script = Script({"one": [provisional()], "other": [provisional(), pending(), complete()]})
+    async with script.client() as client, running(client) as fleet:
+        began = anyio.current_time()
+        await anyio.sleep(7)
+        fleet.take_in(OTHER, Terms(until="final", timeout=None, pace=STEADY), first_after=0)
+        fleet.take_in(ONE, FOREVER, first_after=2.5)
+        one, other = await take(fleet, 2)
+    assert instants(script, OTHER, began) == [7, 8, 9]
+    assert instants(script, ONE, began) == [9.5]
+    assert (one.ref, one.polls, other.ref, other.polls) == (OTHER, 3, ONE, 1)
+    assert {one.index, other.index} == {0, 1}
+
+
+async def test_there_is_always_room() -> None:
+    """However many are pending: whoever takes them in knows how many there are."""
+    refs = [JobRef("user-1", f"job-{index}") for index in range(50)]
+    script = Script({ref.job_id: [pending(), complete()] for ref in refs})
+    async with script.client(rate=None) as client, running(client, concurrency=5) as fleet:
+        for ref in refs:
+            fleet.take_in(ref, FOREVER, first_after=0)
+        assert {outcome.ref for outcome in await take(fleet, 50)} == set(refs)
+
+
+async def test_a_job_that_is_pending_is_not_taken_in_again() -> None:
+    """It goes on as it did, and has one outcome; once that is there, it is a new job."""
+    script = Script({"one": [pending(), pending(), complete(), complete()]})
+    async with script.client() as client, running(client) as fleet:
+        began = anyio.current_time()
+        fleet.take_in(ONE, FOREVER, first_after=0)
+        await anyio.sleep(0.5)
+        fleet.take_in(ONE, Terms(timeout=0.1), first_after=0)
+        (outcome,) = await take(fleet, 1)
+        assert outcome.polls == 3
+        fleet.take_in(ONE, FOREVER, first_after=3)
+        await take(fleet, 1)
+    assert instants(script, ONE, began) == [0, 1, 2, 5]
+
+
+async def test_its_timeout_runs_from_then() -> None:
+    """Not from the first poll: it is what is left of a deadline."""
+    script = Script({"one": itertools.repeat(pending())})
+    async with script.client() as client, running(client) as fleet:
+        fleet.take_in(ONE, Terms(timeout=10, pace=Pace(min=3, max=3, jitter=0)), first_after=4)
+        began = anyio.current_time()
+        (outcome,) = await take(fleet, 1)
+        assert anyio.current_time() - began == pytest.approx(10)
+    assert isinstance(outcome.error, WaitTimeoutError)
+    assert outcome.error.last is not None
+
+
+async def test_one_whole_poll_for_a_job_whose_time_is_over() -> None:
+    """It may be complete; if it is not, its wait is over."""
+    script = Script({"one": [complete(delay=5)], "other": [pending(delay=5)]})
+    async with script.client() as client, running(client) as fleet:
+        for ref in (ONE, OTHER):
+            fleet.take_in(ref, Terms(timeout=0.001, pace=STEADY), first_after=3)
+        ended = {outcome.ref: outcome for outcome in await take(fleet, 2)}
+    assert ended[ONE].status is not None
+    error = ended[OTHER].error
+    assert isinstance(error, WaitTimeoutError)
+    assert error.last is not None
+
+
+async def test_what_was_withdrawn_is_not_polled() -> None:
+    """Neither before its first poll nor after; what is not there cannot be withdrawn."""
+    script = Script({"one": [pending()], "other": [], "last": [complete()]})
+    last = JobRef("user-1", "last")
+    async with script.client() as client, running(client) as fleet:
+        fleet.take_in(ONE, FOREVER, first_after=0)
+        fleet.take_in(OTHER, FOREVER, first_after=1.2)
+        await anyio.sleep(0.5)
+        fleet.withdraw([ONE, OTHER, last, ONE])
+        client.notify(ONE)
+        fleet.take_in(last, FOREVER, first_after=100)
+        (outcome,) = await take(fleet, 1)
+    assert outcome.ref == last
+
+
+async def test_what_is_withdrawn_while_it_is_polled_has_no_outcome() -> None:
+    """Also if it comes back meanwhile: the new one has its own polls."""
+    script = Script({"one": [complete(delay=5), complete()], "other": [complete(delay=5)]})
+    async with script.client() as client, running(client) as fleet:
+        began = anyio.current_time()
+        fleet.take_in(ONE, FOREVER, first_after=0)
+        fleet.take_in(OTHER, FOREVER, first_after=0)
+        await anyio.sleep(1)
+        fleet.withdraw([ONE, OTHER])
+        fleet.take_in(ONE, FOREVER, first_after=1)
+        (outcome,) = await take(fleet, 1)
+        assert anyio.current_time() - began == pytest.approx(2)
+        assert (outcome.ref, outcome.polls, outcome.index) == (ONE, 1, 2)
+        with anyio.move_on_after(60) as scope:
+            await anext(fleet)
+        assert scope.cancelled_caught
+
+
+async def test_what_comes_and_goes_leaves_nothing() -> None:
+    """The places of what was withdrawn are given up long before they are due."""
+    script = Script({"last": [complete()]})
+    refs = [JobRef("user-1", f"job-{index}") for index in range(200)]
+    async with script.client() as client, running(client) as fleet:
+        for _ in range(20):
+            for ref in refs:
+                fleet.take_in(ref, FOREVER, first_after=3600)
+            fleet.withdraw(refs)
+        assert len(fleet._heap) <= 2 * len(refs)  # noqa: SLF001  # the one place where they could pile up
+        assert fleet._pending == fleet._unstarted == 0  # noqa: SLF001  # what the fleet would wait for
+        fleet.take_in(JobRef("user-1", "last"), FOREVER, first_after=0)
+        await take(fleet, 1)
+
+
+async def test_news_of_a_job_that_was_taken_in() -> None:
+    """Bring it to the front."""
+    script = Script({"one": [pending(), complete()]})
+    async with script.client() as client, running(client) as fleet:
+        began = anyio.current_time()
+        fleet.take_in(ONE, Terms(timeout=None, pace=Pace(min=3600, max=3600)), first_after=0)
+        await anyio.sleep(10)
+        client.notify(ONE)
+        await take(fleet, 1)
+    assert instants(script, ONE, began) == [0, 10]
+
+
+async def test_a_brake_of_another_fleet_holds_this_one_back() -> None:
+    """For as long as the API asked; then it starts again with care, and nobody is told of it in turn."""
+    told: list[SmileJobsError] = []
+    script = Script({"one": itertools.repeat(pending()), "other": itertools.repeat(pending())})
+    async with script.client() as client, running(client, on_brake=told.append) as fleet:
+        began = anyio.current_time()
+        fleet.take_in(ONE, FOREVER, first_after=0)
+        await anyio.sleep(3.5)
+        fleet.hold_back(RateLimitedError("another worker braked", http_status=429, retry_after=5))
+        fleet.take_in(OTHER, FOREVER, first_after=0)
+        await anyio.sleep(10)
+    polls = instants(script, ONE, began) + instants(script, OTHER, began)
+    assert not [at for at in polls if 3.5 < at < 8.5]
+    assert [at for at in polls if 8.5 <= at < 10]
+    assert told == []
+
+
+async def test_a_brake_without_a_hint_is_short() -> None:
+    """Some polls are late, none is lost."""
+    script = Script({"one": itertools.repeat(pending())})
+    async with script.client() as client, running(client) as fleet:
+        began = anyio.current_time()
+        fleet.take_in(ONE, FOREVER, first_after=0.1)
+        fleet.hold_back(RateLimitedError("another worker braked", http_status=429, retry_after=0.0))
+        await anyio.sleep(2)
+    assert 0.1 < instants(script, ONE, began)[0] <= 0.5
+
+
+async def test_others_are_told_of_a_brake_of_ones_own() -> None:
+    """Once per brake, of the answer that braked; not of failures that are a job's own."""
+    told: list[SmileJobsError] = []
+    script = Script({"one": [pending(), rate_limited(2), cut(), complete()], "other": [refused("2307")]})
+    async with script.client() as client, running(client, on_brake=told.append) as fleet:
+        fleet.take_in(ONE, FOREVER, first_after=0)
+        fleet.take_in(OTHER, FOREVER, first_after=0)
+        await take(fleet, 2)
+    assert [(type(error).__name__, error.http_status, error.retry_after) for error in told] == [
+        ("RateLimitedError", 429, 2)
+    ]
+
+
+async def test_an_answer_about_a_job_that_is_gone_brakes_as_well() -> None:
+    """It says something about the API."""
+    told: list[SmileJobsError] = []
+    script = Script({"one": [rate_limited(2)]})
+    async with script.client() as client, running(client, on_brake=told.append) as fleet:
+        fleet.take_in(ONE, FOREVER, first_after=0)
+        await anyio.lowlevel.checkpoint()
+        while not script.polls["one"]:  # noqa: ASYNC110  # it has just begun
+            await anyio.lowlevel.checkpoint()
+        fleet.withdraw([ONE])
+        await anyio.sleep(1)
+    assert len(told) == 1
