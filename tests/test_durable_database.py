@@ -49,9 +49,9 @@ def execute(url: str, *statements: str) -> None:
                 connection.execute(statement)
         connection.close()
     else:
-        with psycopg.connect(url, options="-c search_path=smilejobs") as connection:
+        with psycopg.connect(url, options="-c search_path=smilejobs") as session:
             for statement in statements:
-                connection.execute(statement.encode())
+                session.execute(statement.encode())
 
 
 def content(url: str) -> object:
@@ -132,7 +132,7 @@ async def test_a_folder_that_is_missing(tmp_path: Path) -> None:
     """It is named, and not made."""
     with pytest.raises(WatchListError, match="there is no folder '.*nowhere' for the watch list: make it first"):
         await open_and_add(f"sqlite:///{tmp_path}/nowhere/jobs.db")
-    assert not (tmp_path / "nowhere").exists()  # noqa: ASYNC240  # a moment
+    assert not (tmp_path / "nowhere").exists()  # a moment
 
 
 async def test_a_path_that_is_no_file(tmp_path: Path) -> None:

@@ -226,7 +226,7 @@ async def test_an_answer_about_a_job_that_is_gone_brakes_as_well() -> None:
     async with script.client() as client, running(client, on_brake=told.append) as fleet:
         fleet.take_in(ONE, FOREVER, first_after=0)
         await anyio.lowlevel.checkpoint()
-        while not script.polls["one"]:  # noqa: ASYNC110  # it has just begun
+        while not script.polls["one"]:  # it has just begun
             await anyio.lowlevel.checkpoint()
         fleet.withdraw([ONE])
         await anyio.sleep(1)

@@ -5,6 +5,7 @@ from contextlib import aclosing
 
 import anyio
 import psycopg
+from psycopg.sql import SQL, Identifier
 
 from smilejobs.durable.database import connection_options, translated
 from smilejobs.durable.store import Store
@@ -36,7 +37,7 @@ async def calls(store: Store, url: str) -> AsyncGenerator[str, None]:
 async def _listen(store: Store, url: str) -> AsyncGenerator[str, None]:
     with translated():
         async with await psycopg.AsyncConnection.connect(url, autocommit=True, **connection_options()) as connection:
-            await connection.execute(f"LISTEN {store.channel}")
+            await connection.execute(SQL("LISTEN {}").format(Identifier(store.channel)))
             yield LOOK
             while True:
                 async for notify in connection.notifies(timeout=_ALIVE):

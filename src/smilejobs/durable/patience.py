@@ -1,5 +1,6 @@
 """A database that cannot be reached is waited for."""
 
+import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -34,4 +35,5 @@ async def until_it_works(work: Callable[[], Awaitable[Result]]) -> Result:
 
 def _say(state: RetryCallState) -> None:
     error = state.outcome and state.outcome.exception()
-    logger.warning("trying again: %s", error)
+    # An outage is worth one line.
+    logger.log(logging.WARNING if state.attempt_number == 1 else logging.DEBUG, "trying again: %s", error)

@@ -26,7 +26,17 @@ from smilejobs.durable.schema import (
 )
 from smilejobs.model.jobs import JobRef
 
-_ADDED = ("key", "bucket", "state", "final", "user_id", "job_id", "submitted_at", "added_at", "deadline")
+_ADDED = tuple[str, ...](
+    "key",
+    "bucket",
+    "state",
+    "final",
+    "user_id",
+    "job_id",
+    "submitted_at",
+    "added_at",
+    "deadline",
+)
 _BELLS = 1000
 """So many calls are kept for a worker, if there is none that hears them."""
 
