@@ -51,7 +51,6 @@ class SharedTurns:
 
     async def _take_more(self) -> None:
         self._chunk = min(2 * self._chunk, self._most) if self._used == self._chunk else max(1, self._used)
-        delay = await until_it_works(lambda: self._store.turns(self._chunk, self._interval))
-        self._next = anyio.current_time() + delay
+        self._next = await until_it_works(lambda: self._store.turns(self._chunk, self._interval))
         self._left = self._chunk
         self._used = 0
