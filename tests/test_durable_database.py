@@ -351,3 +351,15 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
             with suppress(KeyError):
                 del sys.modules[name]
         sys.modules |= saved
+
+
+async def test_a_file_that_has_lost_its_tables_is_no_outage(tmp_path: Path) -> None:
+    """Waiting would not bring them back."""
+    path = tmp_path / "jobs.db"
+    async with WatchList.open(f"sqlite:///{path}") as watch:
+        with sqlite3.connect(path) as connection:
+            connection.execute("DROP TABLE watch")
+        connection.close()
+        with pytest.raises(WatchListError, match="no such table") as caught:
+            await watch.counts()
+    assert not caught.value.transient

@@ -38,7 +38,7 @@ class Clerk:
         first = max(self.next, now - 0.02)
         self.next = first + count * interval
         self.chunks.append(count)
-        return first - now
+        return first
 
     def shared(self, rate: float) -> SharedTurns:
         return SharedTurns(self, rate)  # type: ignore[arg-type]  # all that it asks of a store is turns

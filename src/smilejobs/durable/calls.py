@@ -24,7 +24,7 @@ ADDED = "added"
 
 
 async def calls(store: Store, url: str) -> AsyncGenerator[str, None]:
-    """Yield what is called out; `LOOK` first, and whenever something may have been missed.
+    """Yield what is called out; `LOOK` whenever something may have been missed.
 
     Raises:
         WatchListError: The database cannot be reached; begin anew.
@@ -46,12 +46,12 @@ async def _listen(store: Store, url: str) -> AsyncGenerator[str, None]:
 
 
 async def _look(store: Store) -> AsyncGenerator[str, None]:
-    last = None
+    last = 0
     while True:
         for text in await store.rung():
             yield text
         newest = await store.last()
         if newest != last:
-            yield ADDED if last is not None else LOOK
+            yield ADDED
             last = newest
         await anyio.sleep(_LOOK)

@@ -1,5 +1,6 @@
 """The database of a watch list: how it is opened, and what its errors mean. SQLite or PostgreSQL."""
 
+import math
 import secrets
 import sqlite3
 from collections.abc import AsyncGenerator, Generator
@@ -34,6 +35,9 @@ _APPLICATION_ID = 0x534D4A42
 
 _IS_OURS_OR_NEW = "SELECT application_id = ? OR NOT EXISTS (SELECT 1 FROM sqlite_master) FROM pragma_application_id"
 
+_LONGEST = 60.0
+"""Seconds for one transaction of PostgreSQL."""
+
 _FAREWELL = 2.0
 """Seconds for closing connections."""
 
@@ -44,6 +48,9 @@ _DRIVERS = {
 }
 _READ_ONLY = "25006"
 _NO_PRIVILEGE = "42501"
+_PASSING = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_IOERR")
+"""What a SQLite file may recover from."""
+
 _UNREACHABLE = ("08", "53", "57")
 """Classes of SQLSTATE: no connection, no room, being shut down."""
 
@@ -191,12 +198,14 @@ async def _version(connection: AsyncConnection) -> int:
 def at_work(engine: AsyncEngine) -> Generator[None, None, None]:
     """Ask the database something, with errors of ours.
 
-    What asks SQLite is not cancelled half-way: cut off twice, as a cancel scope does, its driver never ends.
+    It is not cancelled half-way: cut off twice, as a cancel scope does, the driver of SQLite never ends, and that of
+    PostgreSQL leaves its connection behind. So a server that hangs is given up after a while.
 
     Raises:
         WatchListError: The database cannot be used.
     """
-    with anyio.CancelScope(shield=engine.dialect.name == "sqlite"), translated():
+    limit = math.inf if engine.dialect.name == "sqlite" else _LONGEST
+    with translated(), anyio.fail_after(limit, shield=True):
         yield
 
 
@@ -226,6 +235,9 @@ def _ours(error: Exception) -> WatchListError:
         )
     if "not a database" in words:
         return WatchListError("this file is not a SQLite database: name a file that does not exist yet")
+    name = getattr(cause, "sqlite_errorname", None)
+    if name is not None and not name.startswith(_PASSING):
+        return WatchListError(f"the database of the watch list cannot be used ({type(cause).__name__}): {words}")
     if state is None or state.startswith(_UNREACHABLE):
         # No row can be named before there is a session, and SQLite names none here.
         where = f": {words}" if isinstance(cause, (psycopg.OperationalError, sqlite3.OperationalError)) else ""

@@ -13,7 +13,7 @@ import anyio.lowlevel
 from attrs import fields_dict
 
 from smilejobs.batch.records import Ending as RowEnding
-from smilejobs.batch.records import record_of
+from smilejobs.batch.records import Record, record_of
 from smilejobs.client import Client
 from smilejobs.durable.calls import ADDED, LOOK, calls
 from smilejobs.durable.database import translated
@@ -56,6 +56,8 @@ _FAST = 1000.0
 _BACKOFF = Backoff(max=300.0)
 _NEVER = 10**9
 """Failures after which to give up: a list that waits for days sits out an outage."""
+
+_TOLD = fields_dict(WatchOutcome).keys() & fields_dict(Record).keys()
 
 _STATES = {
     RowEnding.COMPLETE: COMPLETE,
@@ -100,7 +102,7 @@ class Shift:
         self._held: set[int] = set()
         self._holders: Counter[int] = Counter()
         self._released: dict[int, float] = {}
-        self._refs: defaultdict[int, set[JobRef]] = defaultdict(set)
+        self._refs: defaultdict[int, dict[JobRef, int]] = defaultdict(dict)
         self._ended: dict[JobRef, Ending] = {}
         self._shouts: list[str] = []
         self._newest = self._settled = 0
@@ -169,8 +171,7 @@ class Shift:
             await self._leases.run()
         else:
             self._held.update(range(BUCKETS))
-            for bucket in range(BUCKETS):
-                await until_it_works(partial(self._load, bucket))
+            await until_it_works(self._load_all)
 
     @asynccontextmanager
     async def hold(self, bucket: int) -> AsyncGenerator[None, None]:
@@ -187,11 +188,19 @@ class Shift:
                 self._held.discard(bucket)
                 self._released[bucket] = anyio.current_time()
 
+    async def _load_all(self) -> None:
+        """Take in everything: nobody else is there."""
+        total, _ = await self._store.sums(self._held)
+        after = 0
+        while rows := await self._store.pending(self._held, after=after, limit=_PAGE):
+            await self._take_in(rows, spread=total / self._rate)
+            after = rows[-1].seq
+
     async def _load(self, bucket: int) -> None:
         """Take in the jobs of a bucket, unless they are just those that are known."""
         async with self._loading:
-            known = self._refs[bucket]
-            if known and len(known) == await self._store.count(bucket):
+            known = self._refs[bucket].values()
+            if known and (len(known), sum(known)) == await self._store.sums({bucket}):
                 return
             rows = await self._store.pending({bucket})
         # Nobody knows when these were polled last: they are spread as if they were all of the list's.
@@ -234,8 +243,10 @@ class Shift:
             end = None if row.deadline is None else row.added_at + row.deadline
             if (row.final, end) not in terms:
                 terms[row.final, end] = self._terms(final=row.final, timeout=None if end is None else end - now)
-            self._refs[bucket].add(ref)
+            self._refs[bucket][ref] = row.seq
             delay = min(spread, self._pace(now - row.born_at, 0)) if spread else 0.0
+            if end is not None:
+                delay = max(0.0, min(delay, end - now))
             self._fleet.take_in(ref, terms[row.final, end], first_after=random.uniform(0.0, delay))
 
     def _terms(self, *, final: bool, timeout: float | None) -> Terms:
@@ -273,7 +284,7 @@ class Shift:
     async def _consume(self) -> None:
         async for outcome in self._fleet:
             key = key_of(outcome.ref)
-            self._refs[key[0]].discard(outcome.ref)
+            self._refs[key[0]].pop(outcome.ref, None)
             if isinstance(outcome.error, CredentialsError):
                 # Not the job's fault. A second one in a row ends the shift.
                 await until_it_works(partial(self._take_named, key))
@@ -286,14 +297,8 @@ class Shift:
     def _ending(self, outcome: Outcome) -> Ending:
         record = record_of(outcome)
         state = _STATES[record.outcome]
-        known = {
-            name: value
-            for name in fields_dict(WatchOutcome)
-            if (value := getattr(record, name, None)) is not None and name != "ref"
-        }
-        if state == EXPIRED:
-            known.pop("error", None)
-            known.pop("error_text", None)
+        names = _TOLD if state != EXPIRED else _TOLD - {"error", "error_text"}
+        known = {name: value for name in names if (value := getattr(record, name)) is not None}
         raw = outcome.status.raw if outcome.status is not None and self._keep_raw else None
         return Ending(outcome.ref, state, known, None if raw is None else dict(raw))
 

@@ -41,6 +41,9 @@ _ADDED: tuple[str, ...] = (
 _BELLS = 1000
 """So many calls are kept for a worker, if there is none that hears them."""
 
+_PRUNED = 10_000
+"""Rows that are deleted in one transaction."""
+
 _SLACK = 0.02
 """Seconds by which a worker may come late for more turns without losing any."""
 
@@ -213,9 +216,16 @@ class Store:
 
     async def prune(self, before: float) -> int:
         """Delete what ended before the instant *before* (seconds since 1970); return how many."""
-        with at_work(self._engine):
-            async with self._engine.begin() as connection:
-                return (await connection.execute(delete(WATCH).where(WATCH.c.ended_at < before))).rowcount
+        old = select(WATCH.c.seq).where(WATCH.c.place.is_not(None), WATCH.c.ended_at < before)
+        some = delete(WATCH).where(WATCH.c.seq.in_(old.order_by(WATCH.c.place).limit(_PRUNED)))
+        total = 0
+        while True:
+            with at_work(self._engine):
+                async with self._engine.begin() as connection:
+                    count = (await connection.execute(some)).rowcount
+            total += count
+            if count < _PRUNED:
+                return total
 
     # Polling
 
@@ -232,10 +242,11 @@ class Store:
         statement = select(*columns).where(IS_PENDING, *conditions).order_by(WATCH.c.seq).limit(limit)
         return [Pending(*row) for row in await self._read(statement)]
 
-    async def count(self, bucket: int) -> int:
-        """Return how many jobs of a bucket are pending."""
-        rows = await self._read(select(func.count()).select_from(WATCH).where(IS_PENDING, WATCH.c.bucket == bucket))
-        return int(rows[0][0])
+    async def sums(self, buckets: Collection[int]) -> tuple[int, int]:
+        """Return how many jobs of some buckets are pending, and the sum of the numbers of their rows."""
+        both = select(func.count(), func.coalesce(func.sum(WATCH.c.seq), 0)).where(IS_PENDING, _of(buckets))
+        ((count, numbers),) = await self._read(both)
+        return int(count), int(numbers)
 
     async def last(self) -> int:
         """Return the number of the row that was added last."""

@@ -113,8 +113,9 @@ class Worker:
             exchange.turns = turns
 
     async def _run(self, leases: Callable[[Hold], Leases] | None) -> None:
+        refused = False
         while True:
-            await self._until_accepted()
+            await self._until_accepted(refused=refused)
             try:
                 await Shift(
                     self._client,
@@ -126,21 +127,23 @@ class Worker:
                     leases=leases,
                 ).work()
             except CredentialsError as error:
+                refused = True
                 why = str(error)
                 logger.error(
                     "the API refuses the credentials, so the whole watch list is paused: %s", why
                 )  # the traceback says nothing more
                 await until_it_works(partial(self._watch.store.pause, why))
 
-    async def _until_accepted(self) -> None:
-        """Return as soon as the list is not paused, or the API accepts our credentials."""
+    async def _until_accepted(self, *, refused: bool) -> None:
+        """Return as soon as nothing is paused, and the API accepts the credentials if it has *refused* them before."""
         store = self._watch.store
-        while await until_it_works(store.paused) is not None:
+        while (paused := await until_it_works(store.paused) is not None) or refused:
             if await self._is_accepted():
                 logger.info("the API accepts the credentials: the watch list goes on")
-                await until_it_works(partial(store.pause, None))
-            else:
-                await anyio.sleep(self._heartbeat)
+                if paused:
+                    await until_it_works(partial(store.pause, None))
+                return
+            await anyio.sleep(self._heartbeat)
 
     async def _is_accepted(self) -> bool:
         try:
