@@ -20,7 +20,13 @@ REF = JobRef("user-amber-17", "job-basalt-42")
 NOW = datetime(2026, 3, 4, 5, 6, 7, 890_000, tzinfo=UTC)
 TIMESTAMP = "2026-03-04T05:06:07.890Z"
 
-ABSENT = object()
+
+class _Absent:
+    def __repr__(self) -> str:
+        return "ABSENT"
+
+
+ABSENT = _Absent()
 """As a value: the key is left out."""
 
 PERSONAL: Mapping[str, str] = MappingProxyType(
