@@ -230,7 +230,7 @@ async def test_who_is_cancelled_gives_back(buckets: List) -> None:
 async def test_a_cancelled_scope_is_as_good(buckets: List) -> None:
     """It goes on cancelling while buckets are given back, where a task's own cancellation comes once."""
     buckets.pending = set(range(24))
-    leases = buckets.leases()
+    leases = buckets.leases(heartbeat=5.0)  # so much time it has to take its leave
     await leases.prepare()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(leases.run)

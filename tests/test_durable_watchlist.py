@@ -320,8 +320,12 @@ async def test_retry_opens_what_failed(watch: WatchList, clock: Clock) -> None:
     assert [outcome.ref for outcome in await listed(watch, after=last.cursor)] == [refs[0]]
 
 
-async def test_prune_deletes_what_ended_long_ago(watch: WatchList, clock: Clock) -> None:
+@pytest.mark.parametrize("at_once", [1, 100])
+async def test_prune_deletes_what_ended_long_ago(
+    watch: WatchList, clock: Clock, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Never what is pending; cursors of what was deleted are still good, and its places are not given out again."""
+    monkeypatch.setattr("smilejobs.durable.store._PRUNED", at_once)
     refs = jobs(4)
     await watch.add(refs)
     await end(watch, refs[0])

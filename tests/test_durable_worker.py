@@ -333,6 +333,46 @@ async def test_a_pause_by_another_worker_is_noticed(postgres_url: str) -> None:
             await until_ended(watch)
 
 
+async def test_a_pause_by_somebody_who_was_mistaken(database_url: str) -> None:
+    """A worker stops, finds its credentials accepted, and goes on."""
+    gate = Gate(open=False)
+    script = scripted(jobs(1), gate)
+    async with WatchList.open(database_url) as watch:
+        await watch.add(jobs(1))
+
+        async def goes_on() -> bool:
+            return await watch.store.paused() is None
+
+        async with working(script, database_url, heartbeat=0.5):
+            await polled(script, *jobs(1))
+            await watch.store.pause("the key of another worker is wrong")
+            await until(goes_on)
+            gate.open = True
+            await until_ended(watch)
+    assert len(script.polls["credentials"]) == 1
+
+
+async def test_who_was_refused_must_be_accepted_first(sqlite_url: str) -> None:
+    """Whoever else ends the pause: or two workers with different keys would pause and go on in turns."""
+    gate = Gate(wrong=True)
+    script = scripted(jobs(1), gate)
+    async with WatchList.open(sqlite_url) as watch:
+        await watch.add(jobs(1))
+
+        async def paused() -> bool:
+            return await watch.store.paused() is not None
+
+        async with working(script, sqlite_url, heartbeat=0.05):
+            await until(paused)
+            count = len(polls(script))
+            await watch.store.pause(None)
+            await anyio.sleep(0.3)
+            assert not await paused()
+            assert len(polls(script)) == count
+            gate.wrong = False
+            await until_ended(watch)
+
+
 # Bad input
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import anyio
 import pytest
 from anyio.abc import Process
+from anyio.streams.buffered import BufferedByteReceiveStream
 
 from services import until
 from smilejobs.sandbox import Sandbox
@@ -180,11 +181,12 @@ async def test_a_watch_list_outlives_its_processes(tmp_path: Path) -> None:
             before = notes.read_text() if notes.exists() else ""
             async with started("watch_list.py", base_url, url, "follow", str(notes)) as follower:
                 assert follower.stdout is not None
-                assert (await follower.stdout.receive()).decode() == text
+                printed = BufferedByteReceiveStream(follower.stdout)
+                assert (await printed.receive_until(b"\n", 100)).decode() == text
                 await until(lambda: notes.exists() and notes.read_text() not in ("", before))
 
         assert "pending=1" in await run("watch_list.py", base_url, url, "add", first.user_id, first.job_id)
         async with started("watch_list.py", base_url, url, "work"):
-            await until_printed("job-1 complete approved\n")
+            await until_printed("job-1 complete approved")
             assert "pending=1" in await run("watch_list.py", base_url, url, "add", second.user_id, second.job_id)
-            await until_printed("job-2 complete approved\n")
+            await until_printed("job-2 complete approved")
