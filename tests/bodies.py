@@ -26,7 +26,7 @@ class _Absent:
         return "ABSENT"
 
 
-ABSENT = _Absent()
+ABSENT: object = _Absent()
 """As a value: the key is left out."""
 
 PERSONAL: Mapping[str, str] = MappingProxyType(

@@ -344,7 +344,7 @@ async def test_a_pause_by_somebody_who_was_mistaken(database_url: str) -> None:
             return await watch.store.paused() is None
 
         async with working(script, database_url, heartbeat=0.5):
-            await polled(script, *jobs(1))
+            await polled(script, jobs(1)[0])
             await watch.store.pause("the key of another worker is wrong")
             await until(goes_on)
             gate.open = True

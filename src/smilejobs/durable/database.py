@@ -145,8 +145,8 @@ def _postgres(url: URL) -> AsyncEngine:
         url,
         hide_parameters=True,
         pool_size=3,
-        max_overflow=2,
-        pool_timeout=60,
+        max_overflow=7,  # as many as the tasks of a worker: none has to wait for another at the end
+        pool_timeout=10,
         pool_pre_ping=True,
         connect_args=connection_options(),
     )
