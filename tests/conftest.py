@@ -1,6 +1,7 @@
 """Every async test runs on asyncio and on trio, under a virtual clock."""
 
 import os
+import signal
 from collections.abc import Generator
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from smilejobs.testing import virtual_clock
 # On a machine of one's own, properties look for new examples; in CI they are the same in every run.
 settings.register_profile("here", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
+# A shell that runs the tests in the background has Ctrl-C ignored, and so by everybody below it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 
