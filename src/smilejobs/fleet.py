@@ -44,6 +44,9 @@ from smilejobs.tasks import beside
 from smilejobs.wakeups import Signal, Wakeups
 
 _NOTHING: Mapping[str, object] = MappingProxyType({})
+_TOGETHER = 1.0
+"""Seconds within which the brakes of several fleets are one: they have met the same trouble."""
+
 _TICK = 0.2
 """Seconds between two reports of progress."""
 
@@ -330,7 +333,7 @@ class Fleet:
     def hold_back(self, trouble: SmileJobsError) -> None:
         """Brake as if a poll of this fleet had met *trouble* now: another fleet did."""
         now = anyio.current_time()
-        self._brakes(trouble, now, now)
+        self._brakes(trouble, now - _TOGETHER, now)
 
     def _delay(self, real_now: float) -> float:
         """Seconds until something is due and may be polled."""

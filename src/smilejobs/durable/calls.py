@@ -42,7 +42,8 @@ async def _listen(store: Store, url: str) -> AsyncGenerator[str, None]:
             while True:
                 async for notify in connection.notifies(timeout=_ALIVE):
                     yield notify.payload
-                await connection.execute("SELECT 1")
+                with anyio.fail_after(2 * _ALIVE):
+                    await connection.execute("SELECT 1")
 
 
 async def _look(store: Store) -> AsyncGenerator[str, None]:

@@ -154,7 +154,12 @@ def _postgres(url: URL) -> AsyncEngine:
 
 def connection_options() -> dict[str, Any]:
     """Options of a connection to PostgreSQL."""
-    return {"options": f"-c search_path={SCHEMA}", "connect_timeout": 10, "application_name": "smilejobs"}
+    return {
+        "options": f"-c search_path={SCHEMA}",
+        "connect_timeout": 10,
+        "tcp_user_timeout": 10_000,
+        "application_name": "smilejobs",
+    }
 
 
 async def _own_file(connection: AsyncConnection) -> None:

@@ -106,7 +106,7 @@ class Shift:
         self._ended: dict[JobRef, Ending] = {}
         self._shouts: list[str] = []
         self._newest = self._settled = 0
-        self._any_new = False
+        self._any_new = self._listened = False
         self._added = Signal()
         self._news = Signal()
         self._room = Signal()
@@ -225,7 +225,7 @@ class Shift:
             self._newest = rows[-1].seq if full else newest
 
     async def _take_named(self, key: bytes) -> None:
-        if key[0] in self._held:
+        if key[0] in self._held or key[0] in self._released:  # who lets go of it still polls it
             rows = await self._store.named(key)
             await self._take_in(rows)
             for row in rows:
@@ -327,6 +327,9 @@ class Shift:
         await until_it_works(self._listen)
 
     async def _listen(self) -> None:
+        if self._listened:
+            await self._look()  # what was called out before an error may not have been heeded
+        self._listened = True
         async with aclosing(calls(self._store, self._watch.url)) as heard:
             async for text in heard:
                 await self._heed(text)

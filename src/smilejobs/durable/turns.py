@@ -51,6 +51,7 @@ class SharedTurns:
 
     async def _take_more(self) -> None:
         self._chunk = min(2 * self._chunk, self._most) if self._used == self._chunk else max(1, self._used)
-        self._next = await until_it_works(lambda: self._store.turns(self._chunk, self._interval))
+        first = await until_it_works(lambda: self._store.turns(self._chunk, self._interval))
+        self._next = max(first, anyio.current_time())  # the way here may have taken longer than a turn is good for
         self._left = self._chunk
         self._used = 0
