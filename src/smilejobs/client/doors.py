@@ -1,52 +1,25 @@
-"""The client: its life, and the doors to everything that it can do."""
+"""The doors to everything that a client can do."""
 
-import os
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterable, Sized
+from collections.abc import AsyncIterator, Callable, Collection, Sized
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
-from functools import partial
 from os import PathLike
 from pathlib import Path
-from types import TracebackType
-from typing import Self, TypedDict, Unpack
-from urllib.parse import urlsplit
 
-from smilejobs.clock import aware, utcnow
-from smilejobs.durations import Duration, positive, seconds
-from smilejobs.errors import SmileJobsError
-from smilejobs.events import Hook, Hooks, Notified, log_event
-from smilejobs.exchange import Exchange
-from smilejobs.fleet import Fleet
-from smilejobs.images import IMAGE_HOSTS, Gallery, Hosts, Image, SavedImages
+from smilejobs.client.arguments import check_flags, check_names, check_progress
+from smilejobs.client.base import BaseClient
+from smilejobs.durations import Duration
+from smilejobs.events import Notified
+from smilejobs.images import Image, SavedImages
 from smilejobs.model.callback import Callback
 from smilejobs.model.jobs import JobRef, JobStatus
 from smilejobs.outcomes import JobRefs, Outcome, Progress
 from smilejobs.polling.pace import PaceFunction
 from smilejobs.polling.rules import Terms, Until
-from smilejobs.settings import Environment, arguments_from, is_loopback, settings
-from smilejobs.transport import Fetcher, HTTPClient, Transport, TransportName
-from smilejobs.waiting import Wait, ask
-from smilejobs.wakeups import Wakeups
-from smilejobs.wire.protocol import HEADERS, PATH
+from smilejobs.waiting import ask
 
 
-class ClientOptions(TypedDict, total=False):
-    """The arguments of `Client` that `Client.from_env` takes: all that do not come from the environment."""
-
-    http_client: HTTPClient | None
-    transport: TransportName | None
-    max_connections: int
-    rate: float | None
-    request_timeout: Duration
-    attempts: int
-    max_response_bytes: int
-    insecure_http: bool
-    now: Callable[[], datetime]
-    hooks: Iterable[Hook]
-    image_hosts: Iterable[str]
-
-
-class Client:
+class Client(BaseClient):
     """Asks the Job Status API, and waits for its answers.
 
     One client per event loop serves any number of concurrent calls; it may be used with and without ``async with``.
@@ -82,79 +55,6 @@ class Client:
         ValueError: An argument can never be right; the text names it.
     """
 
-    def __init__(
-        self,
-        *,
-        partner_id: str,
-        api_key: str,
-        environment: Environment | None = None,
-        base_url: str | None = None,
-        http_client: HTTPClient | None = None,
-        transport: TransportName | None = None,
-        max_connections: int = 100,
-        rate: float | None = 100.0,
-        request_timeout: Duration = 30.0,
-        attempts: int = 3,
-        max_response_bytes: int = 16 * 1024 * 1024,
-        insecure_http: bool = False,
-        now: Callable[[], datetime] = utcnow,
-        hooks: Iterable[Hook] = (log_event,),
-        image_hosts: Iterable[str] = IMAGE_HOSTS,
-    ) -> None:
-        checked = settings(
-            partner_id=partner_id,
-            api_key=api_key,
-            environment=environment,
-            base_url=base_url,
-            insecure_http=insecure_http,
-        )
-        self._base_url = checked.base_url
-        self._wakeups = Wakeups()
-        self._attempts = _count(attempts, "attempts")
-        self._now = aware(now)
-        self._max_connections = max_connections = _count(max_connections, "max_connections")
-        over = Transport(
-            checked.base_url + PATH,
-            HEADERS,
-            http_client=http_client,
-            max_connections=max_connections,
-            request_timeout=seconds(request_timeout, "request_timeout", zero=False),
-            max_response_bytes=_count(max_response_bytes, "max_response_bytes"),
-            transport=transport,
-        )
-        self._fetcher = Fetcher(max_connections=max_connections, timeout=over.request_timeout, transport=transport)
-        self._exchange = Exchange(
-            over,
-            checked.credentials,
-            emit=Hooks(hooks),
-            now=self._now,
-            max_connections=max_connections,
-            rate=None if rate is None else positive(rate, "rate"),
-        )
-        self._gallery = Gallery(
-            ask=partial(ask, self._exchange, attempts=self._attempts, image_links=True, history=False),
-            fetcher=self._fetcher,
-            hosts=Hosts(image_hosts, loopback=is_loopback(str(urlsplit(checked.base_url).hostname))),
-            max_bytes=max_response_bytes,
-            attempts=self._attempts,
-            now=self._now,
-        )
-
-    @classmethod
-    def from_env(cls, **options: Unpack[ClientOptions]) -> Self:
-        """Return a client for the partner that the environment variables name.
-
-        ``SMILE_PARTNER_ID`` and ``SMILE_API_KEY``, and one of ``SMILE_ENVIRONMENT`` and ``SMILE_BASE_URL``.
-
-        Args:
-            options: The other arguments of `Client`.
-
-        Raises:
-            ValueError: A variable is missing or can never be right; the text names it and its argument.
-        """
-        insecure_http = options.get("insecure_http", False)
-        return cls(**arguments_from(os.environ, insecure_http=insecure_http), **options)
-
     async def job_status(
         self, user_id: str, job_id: str, *, image_links: bool = False, history: bool = False
     ) -> JobStatus:
@@ -185,7 +85,7 @@ class Client:
             RuntimeError: The client is closed, or belongs to another event loop.
         """
         ref = JobRef(user_id, job_id)
-        _check_flags(image_links, history)
+        check_flags(image_links, history)
         return await ask(self._exchange, ref, attempts=self._attempts, image_links=image_links, history=history)
 
     async def wait(
@@ -315,8 +215,8 @@ class Client:
             ValueError: An argument that can never be right.
             RuntimeError: On entering: the client is closed, or belongs to another event loop.
         """
-        _check_flags(image_links, history)
-        _check_progress(on_progress)
+        check_flags(image_links, history)
+        check_progress(on_progress)
         fleet = self._fleet(
             refs,
             Terms(timeout=timeout, until=until, pace=pace),
@@ -358,7 +258,7 @@ class Client:
         """
         from smilejobs.images.one import Images
 
-        _check_names(names)
+        check_names(names)
         return Images(self._gallery, JobRef(user_id, job_id), names)
 
     async def save_images(
@@ -388,7 +288,7 @@ class Client:
         """
         from smilejobs.images.one import save
 
-        _check_names(names)
+        check_names(names)
         return await save(self._gallery, JobRef(user_id, job_id), names, Path(folder))
 
     def save_images_many(
@@ -440,8 +340,8 @@ class Client:
         """
         from smilejobs.images.many import SavingMany
 
-        _check_flags(image_links=True, history=history)
-        _check_progress(on_progress)
+        check_flags(image_links=True, history=history)
+        check_progress(on_progress)
         concurrency = self._at_most(concurrency)
         saving = SavingMany(
             self._gallery,
@@ -484,86 +384,3 @@ class Client:
         self._exchange.check_thread()
         self._exchange.emit(Notified(ref=ref))
         self._wakeups.notify(ref)
-
-    async def aclose(self) -> None:
-        """Close the connections. Twice is fine; a client of yours that was given as ``http_client`` stays open.
-
-        Raises:
-            RuntimeError: The client was used in another event loop, which alone can close its connections.
-        """
-        await self._exchange.aclose()
-        await self._fetcher.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.aclose()
-
-    def __repr__(self) -> str:
-        return f"<smilejobs.Client for {self._base_url}>"
-
-    def _wait(self, ref: JobRef, terms: Terms, *, image_links: bool, history: bool) -> Wait:
-        _check_flags(image_links, history)
-        bell = self._wakeups.bell(ref)
-        return Wait(self._exchange, ref, terms, bell=bell, now=self._now, image_links=image_links, history=history)
-
-    def _fleet(
-        self,
-        refs: JobRefs,
-        terms: Terms,
-        *,
-        concurrency: int,
-        max_pending: int,
-        on_progress: Callable[[Progress], None] | None,
-        image_links: bool,
-        history: bool,
-        on_brake: Callable[[SmileJobsError], None] | None = None,
-    ) -> Fleet:
-        if not isinstance(refs, (Iterable, AsyncIterable)) or isinstance(refs, (str, bytes)):
-            raise TypeError(f"refs must be an iterable of JobRefs or pairs, not {type(refs).__name__}")
-        return Fleet(
-            self._exchange,
-            refs,
-            terms,
-            wakeups=self._wakeups,
-            now=self._now,
-            concurrency=concurrency,
-            max_pending=_count(max_pending, "max_pending"),
-            on_progress=on_progress,
-            image_links=image_links,
-            history=history,
-            on_brake=on_brake,
-        )
-
-    def _at_most(self, concurrency: int | None) -> int:
-        concurrency = self._max_connections if concurrency is None else _count(concurrency, "concurrency")
-        if concurrency > self._max_connections:
-            raise ValueError("concurrency must not be more than the client's max_connections")
-        return concurrency
-
-
-def _check_flags(image_links: object, history: object) -> None:
-    for name, value in (("image_links", image_links), ("history", history)):
-        if not isinstance(value, bool):
-            raise TypeError(f"{name} must be True or False, not {type(value).__name__}")
-
-
-def _check_names(names: object) -> None:
-    if isinstance(names, str) or not isinstance(names, (Collection, type(None))):
-        raise TypeError('names must be names of pictures, in a list or the like, such as ["selfie_image"]')
-
-
-def _check_progress(on_progress: object) -> None:
-    if on_progress is not None and not callable(on_progress):
-        raise TypeError("on_progress must be a function that takes a Progress")
-
-
-def _count(value: int, name: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name} must be a whole number, not {type(value).__name__}")
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1")
-    return value

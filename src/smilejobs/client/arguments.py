@@ -1,0 +1,64 @@
+"""What callers may give a client, and what can never be right."""
+
+from collections.abc import AsyncIterable, Callable, Collection, Iterable
+from datetime import datetime
+from typing import TypedDict
+
+from smilejobs.durations import Duration
+from smilejobs.events import Hook
+from smilejobs.transport import HTTPClient, TransportName
+
+
+class ClientOptions(TypedDict, total=False):
+    """The arguments of `Client` that `Client.from_env` takes: all that do not come from the environment."""
+
+    http_client: HTTPClient | None
+    transport: TransportName | None
+    max_connections: int
+    rate: float | None
+    request_timeout: Duration
+    attempts: int
+    max_response_bytes: int
+    insecure_http: bool
+    now: Callable[[], datetime]
+    hooks: Iterable[Hook]
+    image_hosts: Iterable[str]
+
+
+def check_flags(image_links: object, history: object) -> None:
+    """Refuse what is no bool: the word "false" would be true."""
+    for name, value in (("image_links", image_links), ("history", history)):
+        if not isinstance(value, bool):
+            raise TypeError(f"{name} must be True or False, not {type(value).__name__}")
+
+
+def check_names(names: object) -> None:
+    """Refuse what is not names of pictures; one text would be taken for its letters."""
+    if isinstance(names, str) or not isinstance(names, (Collection, type(None))):
+        raise TypeError('names must be names of pictures, in a list or the like, such as ["selfie_image"]')
+
+
+def check_progress(on_progress: object) -> None:
+    """Refuse what cannot be called, before anything is polled."""
+    if on_progress is not None and not callable(on_progress):
+        raise TypeError("on_progress must be a function that takes a Progress")
+
+
+def check_refs(refs: object) -> None:
+    """Refuse what cannot be iterated over; one text would be taken for its letters."""
+    if not isinstance(refs, (Iterable, AsyncIterable)) or isinstance(refs, (str, bytes)):
+        raise TypeError(f"refs must be an iterable of JobRefs or pairs, not {type(refs).__name__}")
+
+
+def count(value: int, name: str) -> int:
+    """Return a whole number of at least 1.
+
+    Raises:
+        TypeError: It is no whole number.
+        ValueError: It is less than 1.
+    """
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a whole number, not {type(value).__name__}")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1")
+    return value

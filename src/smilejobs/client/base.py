@@ -1,0 +1,161 @@
+"""The life of a client, what it is made of, and what its doors share."""
+
+import os
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from functools import partial
+from types import TracebackType
+from typing import Self, Unpack
+from urllib.parse import urlsplit
+
+from smilejobs.client.arguments import ClientOptions, check_flags, check_refs, count
+from smilejobs.clock import aware, utcnow
+from smilejobs.durations import Duration, positive, seconds
+from smilejobs.errors import SmileJobsError
+from smilejobs.events import Hook, Hooks, log_event
+from smilejobs.exchange import Exchange
+from smilejobs.fleet import Fleet
+from smilejobs.images import IMAGE_HOSTS, Gallery, Hosts
+from smilejobs.model.jobs import JobRef
+from smilejobs.outcomes import JobRefs, Progress
+from smilejobs.polling.rules import Terms
+from smilejobs.settings import Environment, arguments_from, is_loopback, settings
+from smilejobs.transport import Fetcher, HTTPClient, Transport, TransportName
+from smilejobs.waiting import Wait, ask
+from smilejobs.wakeups import Wakeups
+from smilejobs.wire.protocol import HEADERS, PATH
+
+
+class BaseClient:
+    """What `Client` is before it has any doors; its arguments are described there."""
+
+    def __init__(
+        self,
+        *,
+        partner_id: str,
+        api_key: str,
+        environment: Environment | None = None,
+        base_url: str | None = None,
+        http_client: HTTPClient | None = None,
+        transport: TransportName | None = None,
+        max_connections: int = 100,
+        rate: float | None = 100.0,
+        request_timeout: Duration = 30.0,
+        attempts: int = 3,
+        max_response_bytes: int = 16 * 1024 * 1024,
+        insecure_http: bool = False,
+        now: Callable[[], datetime] = utcnow,
+        hooks: Iterable[Hook] = (log_event,),
+        image_hosts: Iterable[str] = IMAGE_HOSTS,
+    ) -> None:
+        checked = settings(
+            partner_id=partner_id,
+            api_key=api_key,
+            environment=environment,
+            base_url=base_url,
+            insecure_http=insecure_http,
+        )
+        self._base_url = checked.base_url
+        self._wakeups = Wakeups()
+        self._attempts = count(attempts, "attempts")
+        self._now = aware(now)
+        self._max_connections = max_connections = count(max_connections, "max_connections")
+        over = Transport(
+            checked.base_url + PATH,
+            HEADERS,
+            http_client=http_client,
+            max_connections=max_connections,
+            request_timeout=seconds(request_timeout, "request_timeout", zero=False),
+            max_response_bytes=count(max_response_bytes, "max_response_bytes"),
+            transport=transport,
+        )
+        self._fetcher = Fetcher(max_connections=max_connections, timeout=over.request_timeout, transport=transport)
+        self._exchange = Exchange(
+            over,
+            checked.credentials,
+            emit=Hooks(hooks),
+            now=self._now,
+            max_connections=max_connections,
+            rate=None if rate is None else positive(rate, "rate"),
+        )
+        self._gallery = Gallery(
+            ask=partial(ask, self._exchange, attempts=self._attempts, image_links=True, history=False),
+            fetcher=self._fetcher,
+            hosts=Hosts(image_hosts, loopback=is_loopback(str(urlsplit(checked.base_url).hostname))),
+            max_bytes=max_response_bytes,
+            attempts=self._attempts,
+            now=self._now,
+        )
+
+    @classmethod
+    def from_env(cls, **options: Unpack[ClientOptions]) -> Self:
+        """Return a client for the partner that the environment variables name.
+
+        ``SMILE_PARTNER_ID`` and ``SMILE_API_KEY``, and one of ``SMILE_ENVIRONMENT`` and ``SMILE_BASE_URL``.
+
+        Args:
+            options: The other arguments of `Client`.
+
+        Raises:
+            ValueError: A variable is missing or can never be right; the text names it and its argument.
+        """
+        insecure_http = options.get("insecure_http", False)
+        return cls(**arguments_from(os.environ, insecure_http=insecure_http), **options)
+
+    async def aclose(self) -> None:
+        """Close the connections. Twice is fine; a client of yours that was given as ``http_client`` stays open.
+
+        Raises:
+            RuntimeError: The client was used in another event loop, which alone can close its connections.
+        """
+        await self._exchange.aclose()
+        await self._fetcher.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        return f"<smilejobs.Client for {self._base_url}>"
+
+    def _wait(self, ref: JobRef, terms: Terms, *, image_links: bool, history: bool) -> Wait:
+        check_flags(image_links, history)
+        bell = self._wakeups.bell(ref)
+        return Wait(self._exchange, ref, terms, bell=bell, now=self._now, image_links=image_links, history=history)
+
+    def _fleet(
+        self,
+        refs: JobRefs,
+        terms: Terms,
+        *,
+        concurrency: int,
+        max_pending: int,
+        on_progress: Callable[[Progress], None] | None,
+        image_links: bool,
+        history: bool,
+        on_brake: Callable[[SmileJobsError], None] | None = None,
+    ) -> Fleet:
+        check_refs(refs)
+        return Fleet(
+            self._exchange,
+            refs,
+            terms,
+            wakeups=self._wakeups,
+            now=self._now,
+            concurrency=concurrency,
+            max_pending=count(max_pending, "max_pending"),
+            on_progress=on_progress,
+            image_links=image_links,
+            history=history,
+            on_brake=on_brake,
+        )
+
+    def _at_most(self, concurrency: int | None) -> int:
+        concurrency = self._max_connections if concurrency is None else count(concurrency, "concurrency")
+        if concurrency > self._max_connections:
+            raise ValueError("concurrency must not be more than the client's max_connections")
+        return concurrency
