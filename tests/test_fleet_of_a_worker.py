@@ -160,7 +160,7 @@ async def test_what_comes_and_goes_leaves_nothing() -> None:
             for ref in refs:
                 fleet.take_in(ref, FOREVER, first_after=3600)
             fleet.withdraw(refs)
-        assert len(fleet._heap) <= 2 * len(refs)  # noqa: SLF001  # the one place where they could pile up
+        assert len(fleet._agenda._heap) <= 2 * len(refs)  # noqa: SLF001  # the one place where they could pile up
         assert fleet._pending == fleet._unstarted == 0  # noqa: SLF001  # what the fleet would wait for
         fleet.take_in(JobRef("user-1", "last"), FOREVER, first_after=0)
         await take(fleet, 1)

@@ -15,6 +15,10 @@ JobRefs = Iterable[JobRefLike] | AsyncIterable[JobRefLike]
 """What collections are made of: refs, or pairs of ``user_id`` and ``job_id``; from an iterable of either kind."""
 
 
+TICK = 0.2
+"""Seconds between two reports of progress."""
+
+
 @frozen(kw_only=True)
 class Outcome:
     """How the waiting for one job of many has ended: either *status* or *error* is given.
@@ -71,6 +75,11 @@ class Progress:
     braked: bool
     polls_per_second: float
     eta: float | None
+
+
+def time_left(total: int | None, ended: int, elapsed: float) -> float | None:
+    """Return the seconds to the end of *total* jobs, if *ended* took *elapsed* seconds; None if that says nothing."""
+    return None if total is None or not ended else (total - ended) / ended * elapsed
 
 
 async def each(refs: JobRefs) -> AsyncGenerator[JobRefLike, None]:

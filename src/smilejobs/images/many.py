@@ -15,14 +15,12 @@ from smilejobs.images.folder import Folder
 from smilejobs.images.gallery import Gallery
 from smilejobs.images.one import save_all
 from smilejobs.images.values import SavedImages
+from smilejobs.outcomes import TICK, time_left
 from smilejobs.tasks import beside
 
 if TYPE_CHECKING:
     from smilejobs.fleet import Fleet
     from smilejobs.outcomes import Outcome, Progress
-
-_TICK = 0.2
-"""Seconds between two reports of progress."""
 
 
 class SavingMany:
@@ -107,7 +105,7 @@ class SavingMany:
         """Let an error end the batch; the iteration raises it, bare, after the outcomes that are known."""
         try:
             await work()
-        except Exception as error:  # noqa: BLE001  # see above
+        except Exception as error:  # noqa: BLE001  # the caller's own code runs here, which may raise anything
             self._error = self._error or error
             self._scope.cancel()
 
@@ -135,19 +133,18 @@ class SavingMany:
 
     async def _tell(self, on_progress: "Callable[[Progress], None]") -> None:
         while True:
-            await anyio.sleep(_TICK)
+            await anyio.sleep(TICK)
             await self._tell_once(on_progress)
 
     async def _tell_once(self, on_progress: "Callable[[Progress], None]") -> None:
         polling = self._polling
         ended = self._done + self._failed
-        elapsed = anyio.current_time() - self._started
         on_progress(
             evolve(
                 polling,
                 pending=polling.pending + polling.done + polling.failed - ended,
                 done=self._done,
                 failed=self._failed,
-                eta=None if self._total is None or not ended else (self._total - ended) / ended * elapsed,
+                eta=time_left(self._total, ended, anyio.current_time() - self._started),
             )
         )

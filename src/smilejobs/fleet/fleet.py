@@ -1,36 +1,27 @@
-"""Many jobs: one heap, few workers, the same rules as for one job.
-
-A pending job is an entry in a heap, ordered by the instant at which it is due; no task waits for it. One worker at a
-time stands at the head of the heap until something is due and it may be sent, then takes it, and the next one stands
-there. The fleet's clock stands still while the consumer has more outcomes than it takes: nothing is polled then, and no
-job's timeout runs.
-"""
+"""Polls the jobs of an agenda, and hands out their outcomes."""
 
 import math
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sized
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sized
 from contextlib import aclosing, asynccontextmanager
 from datetime import datetime
 from functools import partial
-from heapq import heapify, heappop, heappush
-from sys import intern
-from types import MappingProxyType
 from typing import Self
 
 import anyio
-from attrs import define, evolve
 
 from smilejobs.errors import CredentialsError, SmileJobsError
 from smilejobs.events import FleetBraked, PollScheduled, WaitEnded
 from smilejobs.exchange import Exchange
+from smilejobs.fleet.agenda import Agenda, Entry, kept
+from smilejobs.fleet.clock import Clock
 from smilejobs.model.jobs import JobRef, JobStatus
-from smilejobs.outcomes import JobRefLike, JobRefs, Outcome, Progress, each, job_ref
+from smilejobs.outcomes import TICK, JobRefLike, JobRefs, Outcome, Progress, each, job_ref, time_left
 from smilejobs.polling.brake import Brake
 from smilejobs.polling.rules import (
     SAME_INSTANT,
     Done,
     GiveUp,
-    PollState,
     Sleep,
     Terms,
     begin,
@@ -43,20 +34,8 @@ from smilejobs.polling.rules import (
 from smilejobs.tasks import beside
 from smilejobs.wakeups import Signal, Wakeups
 
-_NOTHING: Mapping[str, object] = MappingProxyType({})
 _TOGETHER = 1.0
 """Seconds within which the brakes of several fleets are one: they have met the same trouble."""
-
-_TICK = 0.2
-"""Seconds between two reports of progress."""
-
-
-@define(kw_only=True, eq=False, repr=False)
-class _Entry(PollState):
-    index: int
-    is_started: bool = False
-    others: list[tuple[int, JobRef]] | None = None
-    due: float | None = None
 
 
 class Fleet:
@@ -102,16 +81,13 @@ class Fleet:
         self._image_links = image_links
         self._history = history
         self._on_brake = on_brake
-        self._heap: list[tuple[float, int, _Entry]] = []
-        self._entries: dict[JobRef, _Entry] = {}
+        self._agenda = Agenda(concurrency)
+        self._clock = Clock()
         self._notified: set[JobRef] = set()
-        self._cuts: dict[anyio.CancelScope, float] = {}
         self._total = len(refs) if isinstance(refs, Sized) else None
         self._brake = Brake(max_hint=terms.max_hint)
         self._outcomes: deque[Outcome] = deque()
         self._started = 0.0
-        self._stood_still = 0.0
-        self._still_since: float | None = None
         self._read = 0
         self._pending = 0
         self._unstarted = 0
@@ -153,7 +129,9 @@ class Fleet:
                 raise StopAsyncIteration
             await self._news.wait()
         outcome = self._outcomes.popleft()
-        self._go_on()
+        if len(self._outcomes) < self._concurrency:
+            self._clock.go_on()
+            self._taken.set()
         return outcome
 
     async def _run(self) -> None:
@@ -175,7 +153,7 @@ class Fleet:
                 self._error = self._error or RuntimeError("something that the batch waited for was cancelled by itself")
                 self._end()
             raise
-        except Exception as error:  # noqa: BLE001  # see above
+        except Exception as error:  # noqa: BLE001  # the caller's own code runs here, which may raise anything
             self._error = self._error or error
             self._end()
 
@@ -197,7 +175,7 @@ class Fleet:
             async for item in items:
                 await self._admit(item)
         self._input_ended = True
-        if not self._entries:
+        if not self._agenda:
             self._complete()
 
     async def _admit(self, item: JobRefLike) -> None:
@@ -209,11 +187,12 @@ class Fleet:
         ref = job_ref(item, index)
         self._read += 1
         self._pending += 1
-        pending = self._entries.get(ref)
+        pending = self._agenda.get(ref)
         if pending is None:
-            entry = self._entries[ref] = _Entry(index=index, ref=ref, terms=self._terms)
+            entry = Entry(index=index, ref=ref, terms=self._terms)
+            self._agenda.add(entry)
             self._unstarted += 1
-            self._push(entry, self._instant(anyio.current_time()))
+            self._put(entry, self._clock.at(anyio.current_time()))
         elif pending.others is None:
             pending.others = [(index, ref)]
         else:
@@ -229,27 +208,27 @@ class Fleet:
             terms: What is wanted for it.
             first_after: Seconds before its first poll.
         """
-        if ref in self._entries:
+        if self._agenda.get(ref) is not None:
             return
-        now = self._instant(anyio.current_time())
-        entry = self._entries[ref] = _Entry(index=self._read, ref=ref, terms=terms)
+        now = self._clock.at(anyio.current_time())
+        entry = Entry(index=self._read, ref=ref, terms=terms)
+        self._agenda.add(entry)
         self._start(entry, now)
         self._read += 1
         self._pending += 1
         self._unstarted += 1
-        self._push(entry, now + first_after)
+        self._put(entry, now + first_after)
 
     def withdraw(self, refs: Iterable[JobRef]) -> None:
         """Forget jobs, those that are being polled too: there will be no outcome."""
         for ref in refs:
-            entry = self._entries.pop(ref, None)
+            entry = self._agenda.remove(ref)
             if entry is not None:
                 self._pending -= 1
                 self._unstarted -= not entry.polls
-                entry.due = entry.last = entry.last_error = None
-        self._tidy()
+        self._agenda.tidy()
 
-    def _start(self, entry: _Entry, now: float) -> None:
+    def _start(self, entry: Entry, now: float) -> None:
         start(entry, now, self._wall_clock())
         entry.is_started = True
 
@@ -264,14 +243,14 @@ class Fleet:
             finally:
                 self._exchange.end_turn()
 
-    async def _next(self) -> tuple[_Entry, float, float]:
+    async def _next(self) -> tuple[Entry, float, float]:
         """Return the job that is due first, as soon as it may be polled, that instant, and how late it is."""
         while True:
             await self._until_due()
             await self._exchange.take_turn()
             began = anyio.current_time()
             try:
-                taken = self._pop(began)
+                taken = self._take(began)
             except BaseException:
                 self._exchange.end_turn()
                 raise
@@ -282,11 +261,11 @@ class Fleet:
 
     async def _until_due(self) -> None:
         while True:
-            while self._still_since is not None:
+            while self._clock.stands_still:
                 await self._taken.wait()
             real_now = anyio.current_time()
             while self._notified:
-                self._bring_forward(self._notified.pop(), self._instant(real_now))
+                self._bring_forward(self._notified.pop(), self._clock.at(real_now))
             delay = self._delay(real_now)
             if delay < SAME_INSTANT:
                 return
@@ -295,40 +274,23 @@ class Fleet:
 
     def _stand_still(self) -> None:
         """Stop the clock when the consumer has more than it takes; what is under way may take as long as it likes."""
-        if self._still_since is None and len(self._outcomes) >= self._concurrency:
-            self._still_since = anyio.current_time()
-            for scope in self._cuts:
-                scope.deadline = math.inf
+        if len(self._outcomes) >= self._concurrency:
+            self._clock.stop()
             self._changed.set()
 
-    def _go_on(self) -> None:
-        if self._still_since is not None and len(self._outcomes) < self._concurrency:
-            real_now = anyio.current_time()
-            self._stood_still += real_now - self._still_since
-            self._still_since = None
-            for scope, deadline in self._cuts.items():
-                scope.deadline = deadline + self._stood_still
-            self._taken.set()
-
     def _wake(self, ref: JobRef) -> None:
-        if ref in self._entries:
+        if self._agenda.get(ref) is not None:
             self._notified.add(ref)
             self._changed.set()
 
     def _bring_forward(self, ref: JobRef, now: float) -> None:
-        entry = self._entries.get(ref)
+        entry = self._agenda.get(ref)
         if entry is None:
             return
         due = wake(entry, now)
         if entry.due is not None and due < entry.due:
-            self._push(entry, due)
-            self._tidy()
-
-    def _tidy(self) -> None:
-        """Drop the places of what was brought forward or withdrawn, once they are the most."""
-        if len(self._heap) > 2 * len(self._entries) + self._concurrency:
-            self._heap = [place for place in self._heap if place[0] == place[2].due]
-            heapify(self._heap)
+            self._agenda.put(entry, due)
+            self._agenda.tidy()
 
     def hold_back(self, trouble: SmileJobsError) -> None:
         """Brake as if a poll of this fleet had met *trouble* now: another fleet did."""
@@ -337,27 +299,27 @@ class Fleet:
 
     def _delay(self, real_now: float) -> float:
         """Seconds until something is due and may be polled."""
-        first = self._first()
+        first = self._agenda.first()
         if first is None or first.due is None:
             return math.inf
-        return max(first.due - self._instant(real_now), self._brake.ready_at() - real_now)
+        return max(first.due - self._clock.at(real_now), self._brake.ready_at() - real_now)
 
     def _until_deadline(self, real_now: float) -> float:
         """End the jobs whose time is over although they were not polled when due; return the seconds to the next."""
-        now = self._instant(real_now)
-        while (entry := self._first()) is not None:
+        now = self._clock.at(real_now)
+        while (entry := self._agenda.first()) is not None:
             over = end(entry, now)
             if over is None:
                 return math.inf if entry.deadline is None or not entry.polls else entry.deadline - now
-            self._take_first()
+            self._agenda.take_first()
             self._finish(entry, over, now)
         return math.inf
 
-    def _pop(self, real_now: float) -> tuple[_Entry, float] | None:
+    def _take(self, real_now: float) -> tuple[Entry, float] | None:
         """Take the job that is due first, if there still is one; those whose time is over end here."""
-        now = self._instant(real_now)
+        now = self._clock.at(real_now)
         while self._delay(real_now) < SAME_INSTANT:
-            entry, due = self._take_first()
+            entry, due = self._agenda.take_first()
             if not entry.is_started:
                 self._start(entry, now)
             if not entry.polls:
@@ -372,27 +334,14 @@ class Fleet:
             self._finish(entry, over, now)
         return None
 
-    def _first(self) -> _Entry | None:
-        """The job that is due first; what was brought forward is still in the heap at its old place."""
-        while self._heap and self._heap[0][0] != self._heap[0][2].due:
-            heappop(self._heap)
-        return self._heap[0][2] if self._heap else None
-
-    def _take_first(self) -> tuple[_Entry, float]:
-        due, _, entry = heappop(self._heap)
-        entry.due = None
-        return entry, due
-
-    def _push(self, entry: _Entry, due: float) -> None:
-        entry.due = due
-        heappush(self._heap, (due, entry.index, entry))
-        if self._heap[0][2] is entry:
+    def _put(self, entry: Entry, due: float) -> None:
+        if self._agenda.put(entry, due):
             self._changed.set()
 
-    async def _poll(self, entry: _Entry, began: float, late: float) -> None:
+    async def _poll(self, entry: Entry, began: float, late: float) -> None:
         observation: JobStatus | SmileJobsError | None = None
         try:
-            now = self._instant(began)
+            now = self._clock.at(began)
             left = math.inf if entry.deadline is None else entry.deadline - now
             # A job that was taken in when its time was almost over gets one whole poll all the same.
             if left > self._exchange.longest_poll or (entry.polls == 1 and entry.started < now):
@@ -403,36 +352,31 @@ class Fleet:
             # Its traceback would keep the frames of the poll, and with them the whole answer.
             observation = error.with_traceback(None)
         real_now = anyio.current_time()
-        now = self._instant(real_now)
+        now = self._clock.at(real_now)
         if observation is not None:
             self._heed(observation, began, real_now)
-        if self._entries.get(entry.ref) is not entry:
+        if self._agenda.get(entry.ref) is not entry:
             return
         if observation is None:
             self._finish(entry, GiveUp(timed_out(entry, now)), now)
             return
         decision = step(entry, observation, now)
         if isinstance(decision, Sleep):
-            entry.last = _kept(entry.last)
-            self._push(entry, now + decision.delay)
+            entry.last = kept(entry.last)
+            self._put(entry, now + decision.delay)
             self._exchange.emit(PollScheduled.of(entry, decision.delay))
         else:
             self._finish(entry, decision, now)
 
-    async def _ask(self, entry: _Entry, began: float, late: float) -> JobStatus:
+    async def _ask(self, entry: Entry, began: float, late: float) -> JobStatus:
         return await self._exchange.poll_in_turn(
             entry.ref, image_links=self._image_links, history=self._history, wait=entry, began=began, late=late
         )
 
-    async def _ask_until(self, real_deadline: float, entry: _Entry, began: float, late: float) -> JobStatus | None:
+    async def _ask_until(self, real_deadline: float, entry: Entry, began: float, late: float) -> JobStatus | None:
         """Ask, up to a deadline that is put off while the clock stands still."""
-        deadline = math.inf if self._still_since is not None else real_deadline
-        with anyio.CancelScope(deadline=deadline) as scope:
-            self._cuts[scope] = real_deadline - self._stood_still
-            try:
-                return await self._ask(entry, began, late)
-            finally:
-                del self._cuts[scope]
+        with anyio.CancelScope() as scope, self._clock.cutting(scope, real_deadline):
+            return await self._ask(entry, began, late)
         return None
 
     def _heed(self, observation: JobStatus | SmileJobsError, began: float, now: float) -> None:
@@ -450,7 +394,7 @@ class Fleet:
             self._exchange.emit(FleetBraked(pause=pause, polls_per_second=self._brake.limit(now)))
         return brakes
 
-    def _finish(self, entry: _Entry, decision: Done | GiveUp, now: float) -> None:
+    def _finish(self, entry: Entry, decision: Done | GiveUp, now: float) -> None:
         """Report the job for every time that the input named it.
 
         Raises:
@@ -469,30 +413,23 @@ class Fleet:
             self._pending -= 1
             self._done += end.error is None
             self._failed += end.error is not None
-        del self._entries[entry.ref]
-        entry.last = entry.last_error = None  # its place in the heap may outlive it
+        self._agenda.remove(entry.ref)
         self._stand_still()
         self._news.set()
         self._room.set()
-        if self._input_ended and not self._entries:
+        if self._input_ended and not self._agenda:
             self._complete()
 
-    # The clock, and the view from outside
-
-    def _instant(self, real_now: float) -> float:
-        """The instant by the fleet's clock; by the event loop's it is *real_now*."""
-        return (real_now if self._still_since is None else self._still_since) - self._stood_still
+    # The view from outside
 
     async def _tell(self, on_progress: Callable[[Progress], None]) -> None:
         while True:
-            await anyio.sleep(_TICK)
+            await anyio.sleep(TICK)
             on_progress(self._progress())
 
     def _progress(self) -> Progress:
         now = anyio.current_time()
         total = self._read if self._input_ended else self._total
-        ended = self._done + self._failed
-        left = None if total is None or not ended else (total - ended) / ended * (self._instant(now) - self._started)
         return Progress(
             pending=self._pending,
             done=self._done,
@@ -500,18 +437,5 @@ class Fleet:
             polls=self._polls,
             braked=self._brake.is_on(now),
             polls_per_second=self._brake.speed(now),
-            eta=left,
+            eta=time_left(total, self._done + self._failed, self._clock.at(now) - self._started),
         )
-
-
-def _kept(status: JobStatus | None) -> JobStatus | None:
-    """What is kept of an answer while its job is pending: all but the raw bodies. There are few different codes."""
-    if status is None or not status.raw:
-        return status
-    return evolve(
-        status,
-        code=None if status.code is None else intern(status.code),
-        result=None if status.result is None else evolve(status.result, raw=_NOTHING),
-        history=tuple(evolve(entry, raw=_NOTHING) for entry in status.history),
-        raw=_NOTHING,
-    )
