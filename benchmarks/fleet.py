@@ -24,7 +24,6 @@ import gc
 import json
 import logging
 import random
-import resource
 import subprocess
 import sys
 import time
@@ -33,13 +32,12 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import Path
 from statistics import median
 
 import httpx
 
 import smilejobs
-from server import API_KEY, PARTNER_ID, TIMESTAMP, pin, server, signature
+from server import API_KEY, PARTNER_ID, TIMESTAMP, pin, resident, server, signature
 from smilejobs.events import Hooks, log_event
 from smilejobs.exchange import Exchange
 from smilejobs.fleet import Fleet
@@ -110,11 +108,6 @@ def memory(jobs: int = 200_000) -> bool:
 
     each = asyncio.run(measure())
     return line(f"memory per pending job, {jobs:,} jobs", f"{each:,.0f} bytes", "<= 1,024", met=each <= 1024)
-
-
-def resident() -> int:
-    """Bytes of resident memory."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 # --- Scheduling

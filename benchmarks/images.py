@@ -26,8 +26,6 @@ import argparse
 import asyncio
 import json
 import os
-import resource
-import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
@@ -40,7 +38,7 @@ from tempfile import TemporaryDirectory
 import aiohttp
 
 import smilejobs
-from server import API_KEY, PARTNER_ID, pin, signature
+from server import API_KEY, PARTNER_ID, child, pin, resident, signature
 from smilejobs.sandbox import Sandbox
 
 SIZE = 200_000
@@ -166,12 +164,6 @@ async def saved(root: str, pictures: int, folder: Path, memory: list[int]) -> No
         memory.append(resident())
 
 
-def resident() -> int:
-    """Bytes of resident memory."""
-    with open("/proc/self/statm") as file:  # noqa: PTH123  # one read of a file that is none
-        return int(file.read().split()[1]) * resource.getpagesize()
-
-
 class Connection(asyncio.Protocol):
     """Answers polls with links, and links with a picture."""
 
@@ -238,15 +230,8 @@ async def serve_sandbox(pictures: int) -> None:
 def server(arguments: Sequence[str] = ()) -> Iterator[str]:
     """Run the server on the second core, stay on the first one ourselves, and yield the root of its URLs."""
     command = [sys.executable, __file__, "--serve", *arguments]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        port = int(process.stdout.readline())
-        pin(0)
-        try:
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.stdin.close()
+    with child(command) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 if __name__ == "__main__":

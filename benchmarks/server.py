@@ -10,6 +10,7 @@ import base64
 import hmac
 import json
 import os
+import resource
 import socket
 import ssl
 import subprocess
@@ -17,7 +18,7 @@ import sys
 import time
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -33,6 +34,11 @@ def pin(index: int) -> None:
     if hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cores[index % len(cores)]})
+
+
+def resident() -> int:
+    """Bytes of resident memory."""
+    return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * resource.getpagesize()
 
 
 def signature(timestamp: str) -> str:
@@ -229,15 +235,22 @@ def server(
             authority.cert_pem.write_to_path(str(trusted))
             os.environ["SSL_CERT_FILE"] = os.environ["REQUESTS_CA_BUNDLE"] = str(trusted)
             command += ["--tls", str(certificate)]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-            assert process.stdin is not None
-            assert process.stdout is not None
-            port = int(process.stdout.readline())
-            pin(0)
-            try:
-                yield f"{'https' if tls else 'http'}://localhost:{port}/v1"
-            finally:
-                process.stdin.close()
+        with child(command) as port:
+            yield f"{'https' if tls else 'http'}://localhost:{port}/v1"
+
+
+@contextmanager
+def child(command: Sequence[str]) -> Iterator[int]:
+    """Run a server that prints its port and ends with its input, stay on the first core ourselves; yield the port."""
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        pin(0)
+        try:
+            yield port
+        finally:
+            process.stdin.close()
 
 
 def server_limit(base_url: str, connections: int = 100, requests: int = 20_000) -> float:
