@@ -33,4 +33,4 @@ def test_a_clock_without_a_zone_is_refused_when_it_is_read(at: Any) -> None:
 def test_a_clock_is_a_function() -> None:
     """An instant in its place is a TypeError at once."""
     with pytest.raises(TypeError, match="^now must be a function"):
-        aware(datetime(2026, 3, 4, tzinfo=UTC))  # type: ignore[arg-type]  # wrong on purpose
+        aware(datetime(2026, 3, 4, tzinfo=UTC))  # type: ignore[arg-type]  # an instant is what it must refuse

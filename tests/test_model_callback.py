@@ -48,7 +48,7 @@ def test_callbacks_are_values() -> None:
     assert attrs.evolve(CALLBACK, duplicate=True) != CALLBACK
     assert not hasattr(CALLBACK, "__dict__")
     with pytest.raises(AttributeError):
-        CALLBACK.duplicate = True  # type: ignore[misc]  # it is frozen
+        CALLBACK.duplicate = True  # type: ignore[misc]  # a callback is frozen: that is what is tested
     with pytest.raises(TypeError, match="positional argument"):
         Callback(REF, JobResult())  # type: ignore[call-arg]  # made with keywords
 

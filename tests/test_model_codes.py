@@ -54,11 +54,11 @@ def test_the_tables_cannot_be_changed() -> None:
     """The tables are read-only, and so are their rows."""
     for table, row in ((STATUS_CODES, STATUS_CODES["2302"]), (RESULT_CODES, RESULT_CODES["0810"]), (JOB_TYPES, "x")):
         with pytest.raises(TypeError, match="does not support item assignment"):
-            table["0840"] = row  # type: ignore[index]  # it is frozen
+            table["0840"] = row  # type: ignore[index]  # the tables are frozen: that is what is tested
     with pytest.raises(AttributeError):
-        STATUS_CODES["2304"].kind = CodeClass.SUCCESS  # type: ignore[misc]  # it is frozen
+        STATUS_CODES["2304"].kind = CodeClass.SUCCESS  # type: ignore[misc]  # the tables are frozen: that is what is tested
     with pytest.raises(AttributeError):
-        RESULT_CODES["0811"].verdict = Verdict.APPROVED  # type: ignore[misc]  # it is frozen
+        RESULT_CODES["0811"].verdict = Verdict.APPROVED  # type: ignore[misc]  # the tables are frozen: that is what is tested
 
 
 def test_rows_explain_themselves() -> None:

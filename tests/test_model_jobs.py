@@ -95,7 +95,7 @@ def test_the_time_of_submission_is_aware() -> None:
         JobRef("u", "j", datetime(2026, 1, 1))
     for value in (date(2026, 1, 1), "2026-01-01", 1_700_000_000):
         with pytest.raises(TypeError, match="^submitted_at must be a datetime"):
-            JobRef("u", "j", value)  # type: ignore[arg-type]  # wrong on purpose
+            JobRef("u", "j", value)  # type: ignore[arg-type]  # only a datetime will do
 
 
 # The verdict

@@ -147,6 +147,6 @@ def test_links_are_values() -> None:
     assert pickle.loads(pickle.dumps(links)) == links
     assert links != ImageLinks(links=dict(links))
     with pytest.raises(AttributeError):
-        links.error = None  # type: ignore[misc]  # it is frozen
+        links.error = None  # type: ignore[misc]  # links are frozen: that is what is tested
     with pytest.raises(AttributeError):
-        links["selfie_image"].url = ""  # type: ignore[misc]  # it is frozen
+        links["selfie_image"].url = ""  # type: ignore[misc]  # links are frozen: that is what is tested

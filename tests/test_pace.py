@@ -102,9 +102,9 @@ def test_a_pace_is_a_value() -> None:
     assert Pace() == Pace(min=1.0, max=60.0, fraction=0.15, jitter=0.1)
     assert repr(Pace()) == "Pace(min=1.0, max=60.0, fraction=0.15, jitter=0.1)"
     with pytest.raises(AttributeError):
-        Pace().min = 5.0  # type: ignore[misc]  # it is frozen
+        Pace().min = 5.0  # type: ignore[misc]  # a pace is frozen: that is what is tested
     with pytest.raises(TypeError):
-        Pace(1.0)  # type: ignore[call-arg]  # wrong on purpose
+        Pace(1.0)  # type: ignore[call-arg]  # it takes keywords only
 
 
 @pytest.mark.parametrize("curve", [Backoff(), Backoff(min=2, max=5), Backoff(min=3, max=3)])

@@ -23,7 +23,7 @@ def test_credentials_are_kept_as_they_are_and_never_shown() -> None:
     assert "0850" not in shown
     assert "kB7" not in shown
     with pytest.raises(AttributeError):
-        credentials.api_key = "x"  # type: ignore[misc]  # it is frozen
+        credentials.api_key = "x"  # type: ignore[misc]  # credentials are frozen: that is what is tested
 
 
 @pytest.mark.parametrize("value", [85, None, b"085", True, ["085"]])

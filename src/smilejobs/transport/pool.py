@@ -43,7 +43,7 @@ class Pool:
             if socks:
                 raise ValueError("aiohttp cannot use the SOCKS proxy of the environment; transport='httpx' can")
             try:
-                import httpx_aiohttp  # noqa: F401  only to see whether it is there
+                import httpx_aiohttp  # noqa: F401  # only whether it is there
             except ModuleNotFoundError as error:
                 raise ImportError("transport='aiohttp' needs httpx-aiohttp: pip install 'smilejobs[fast]'") from error
         elif name == "httpx" or socks or find_spec("httpx_aiohttp") is None:
@@ -105,7 +105,7 @@ class _NoCookies(httpx.Cookies):
 
 class _Client(httpx.AsyncClient):
     @property  # type: ignore[misc]  # nobody sets it
-    def cookies(self) -> httpx.Cookies:  # pyright: ignore[reportIncompatibleMethodOverride]  # ditto
+    def cookies(self) -> httpx.Cookies:  # pyright: ignore[reportIncompatibleMethodOverride]  # nobody sets it
         return _NO_COOKIES
 
 
