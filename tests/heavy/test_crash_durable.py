@@ -102,6 +102,23 @@ def workers(url: str, base_url: str, *, heartbeat: float = 5.0, pace: float | No
     return Workers(url, base_url, partner_id=partner_id, api_key=api_key, heartbeat=heartbeat, pace=pace)
 
 
+@asynccontextmanager
+async def at_work(
+    url: str, api: Api, count: int, *, size: int, heartbeat: float
+) -> AsyncGenerator[tuple[WatchList, Workers], None]:
+    """Run *count* workers that have polled each of *size* jobs at least once."""
+    with anyio.fail_after(120):
+        async with api.serving() as base_url, WatchList.open(url) as watch:
+            with workers(url, base_url, heartbeat=heartbeat, pace=1.0) as them:
+                them.start(count)
+                await anyio.sleep(2 * count)
+                await watch.add(jobs("early", size))
+                while len(api.ends) < size:  # noqa: ASYNC110  # the workers are other processes
+                    await anyio.sleep(0.1)
+                await anyio.sleep(2)
+                yield watch, them
+
+
 async def follow(watch: WatchList, count: int) -> list[str]:
     """Return the cursors of so many outcomes, of as many jobs, as they come."""
     read: Counter[str] = Counter()
@@ -167,28 +184,20 @@ async def test_workers_are_killed(postgres_url: str) -> None:
 async def test_a_worker_sleeps_longer_than_its_heartbeat(postgres_url: str) -> None:
     """It is taken for dead, its jobs are polled by others; then it wakes up, and does no harm."""
     api, count, heartbeat = Api(15, 25), 600, 2.0
-    with anyio.fail_after(120):
-        async with api.serving() as base_url, WatchList.open(postgres_url) as watch:
-            with workers(postgres_url, base_url, heartbeat=heartbeat, pace=1.0) as them:
-                them.start(3)
-                await anyio.sleep(2)
-                await watch.add(jobs("asleep", count))
-                while len(api.ends) < count:  # noqa: ASYNC110  # the workers are other processes
-                    await anyio.sleep(0.1)
-                await anyio.sleep(2)
-                pollers = api.pollers()
-                sleeper, held = Counter(pollers.values()).most_common(1)[0]
-                them.processes[sleeper].send_signal(signal.SIGSTOP)
-                taken = await api.polled_by_others({job for job in pollers if pollers[job] == sleeper}, sleeper)
-                await anyio.sleep(2)
-                them.processes[sleeper].send_signal(signal.SIGCONT)
-                woken = time.monotonic()
-                cursors = await follow(watch, count)
-                await check(watch, count, cursors)
-                assert sleeper in them.running()
-                # Its buckets are others' now; what is added goes to whoever is there, and it is one of them.
-                await watch.add(jobs("later", 100))
-                await follow(watch, count + 100)
+    async with at_work(postgres_url, api, 3, size=count, heartbeat=heartbeat) as (watch, them):
+        pollers = api.pollers()
+        sleeper, held = Counter(pollers.values()).most_common(1)[0]
+        them.processes[sleeper].send_signal(signal.SIGSTOP)
+        taken = await api.polled_by_others({job for job in pollers if pollers[job] == sleeper}, sleeper)
+        await anyio.sleep(2)
+        them.processes[sleeper].send_signal(signal.SIGCONT)
+        woken = time.monotonic()
+        cursors = await follow(watch, count)
+        await check(watch, count, cursors)
+        assert sleeper in them.running()
+        # Its buckets are others' now; what is added goes to whoever is there, and it is one of them.
+        await watch.add(jobs("later", 100))
+        await follow(watch, count + 100)
     polls = Counter(worker for at, worker, _ in api.polls if at > woken)
     say(f"asleep with {held} jobs: polled by others after {taken:.1f} s; polls since it woke: {dict(polls)}")
     assert taken <= heartbeat + 5
@@ -197,24 +206,16 @@ async def test_a_worker_sleeps_longer_than_its_heartbeat(postgres_url: str) -> N
 async def test_a_worker_is_sent_away(postgres_url: str) -> None:
     """A SIGTERM ends it within 10 s, and its jobs are polled by another at once: nobody waits for a heartbeat."""
     api, count, heartbeat = Api(20, 30), 600, 10.0
-    with anyio.fail_after(120):
-        async with api.serving() as base_url, WatchList.open(postgres_url) as watch:
-            with workers(postgres_url, base_url, heartbeat=heartbeat, pace=1.0) as them:
-                them.start(2)
-                await anyio.sleep(4)
-                await watch.add(jobs("away", count))
-                while len(api.ends) < count:  # noqa: ASYNC110  # the workers are other processes
-                    await anyio.sleep(0.1)
-                await anyio.sleep(2)
-                pollers = api.pollers()
-                assert len(set(pollers.values())) == 2
-                start = time.monotonic()
-                them.processes[0].terminate()
-                taken = await api.polled_by_others({job for job in pollers if pollers[job] == 0}, 0)
-                code = await anyio.to_thread.run_sync(them.processes[0].wait)
-                gone = time.monotonic() - start
-                cursors = await follow(watch, count)
-                await check(watch, count, cursors)
+    async with at_work(postgres_url, api, 2, size=count, heartbeat=heartbeat) as (watch, them):
+        pollers = api.pollers()
+        assert len(set(pollers.values())) == 2
+        start = time.monotonic()
+        them.processes[0].terminate()
+        taken = await api.polled_by_others({job for job in pollers if pollers[job] == 0}, 0)
+        code = await anyio.to_thread.run_sync(them.processes[0].wait)
+        gone = time.monotonic() - start
+        cursors = await follow(watch, count)
+        await check(watch, count, cursors)
     say(f"sent away: jobs polled by the other after {taken:.1f} s, gone within {gone:.1f} s")
     assert code == 0
     assert gone <= 10
