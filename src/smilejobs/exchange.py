@@ -104,7 +104,6 @@ class Exchange:
             SmileJobsError: One of its kinds, see `smilejobs.errors`.
             RuntimeError: The client is closed, or belongs to another event loop.
         """
-        self.check_usable()
         due = anyio.current_time()
         await self.take_turn()
         try:

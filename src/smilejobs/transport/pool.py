@@ -47,13 +47,13 @@ class Pool:
             except ModuleNotFoundError as error:
                 raise ImportError("transport='aiohttp' needs httpx-aiohttp: pip install 'smilejobs[fast]'") from error
         elif name == "httpx" or socks or find_spec("httpx_aiohttp") is None:
-            self._client = _Client(transport=self._over_httpcore())
+            self._client = _Client(self._over_httpcore())
 
     @asynccontextmanager
     async def send(self, body: bytes) -> AsyncIterator[httpx.Response]:
         """Send one request; its response is closed at the end of the block."""
         if self._client is None:
-            self._client = _Client(transport=self._for_this_event_loop())
+            self._client = _Client(self._for_this_event_loop())
         request = httpx.Request("POST", self._url, headers=self._headers_of(len(body)), stream=_Body(body))
         response = await self._client.send(request, stream=True, auth=None, follow_redirects=False)
         try:
@@ -104,6 +104,9 @@ class _NoCookies(httpx.Cookies):
 
 
 class _Client(httpx.AsyncClient):
+    def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
+        super().__init__(transport=transport, timeout=None)  # the whole exchange has one; by default each read has 5 s
+
     @property  # type: ignore[misc]  # nobody sets it
     def cookies(self) -> httpx.Cookies:  # pyright: ignore[reportIncompatibleMethodOverride]  # nobody sets it
         return _NO_COOKIES
