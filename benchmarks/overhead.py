@@ -52,6 +52,8 @@ USER_ID = "user-1"
 JOB_ID = "job-1"
 
 MODULES = "httpx, attrs, cattrs, tenacity, anyio"
+ANYIO = "anyio.create_task_group, anyio.CancelScope, anyio.Event, anyio.Lock, anyio.sleep"
+"""Since 4.15 anyio imports its parts when they are first named; whoever uses it names these."""
 
 
 def main() -> int:
@@ -177,7 +179,7 @@ async def cpu_time(poll: Callable[[], Awaitable[None]], requests: int, width: in
 
 def compare_imports(rounds: int) -> bool:
     """Print the time of the import of each side, and return whether the bar holds."""
-    programs = {"nothing": "pass", MODULES: f"import {MODULES}", "smilejobs": "import smilejobs"}
+    programs = {"nothing": "pass", MODULES: f"import {MODULES}; {ANYIO}", "smilejobs": "import smilejobs"}
     best = dict.fromkeys(programs, (inf, inf))
     with TemporaryDirectory() as cache:
         for index in range(rounds + 1):  # the first one only fills the bytecode cache
