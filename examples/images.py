@@ -1,4 +1,4 @@
-"""Save the pictures of jobs before their links expire."""
+"""Save the pictures of jobs before their links expire: ``python images.py FOLDER USER_ID JOB_ID [JOB_ID ...]``."""
 
 import asyncio
 import sys
@@ -23,6 +23,8 @@ async def save(pairs: list[tuple[str, str]], folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 4:
+        sys.exit("usage: python images.py FOLDER USER_ID JOB_ID [JOB_ID ...]")
     target = Path(sys.argv[1])
     target.mkdir(exist_ok=True)
     ids = [(sys.argv[2], job_id) for job_id in sys.argv[3:]]

@@ -6,7 +6,7 @@ import anyio
 import httpx
 import pytest
 
-from smilejobs.transport import Connections
+from smilejobs.transport.connections import Connections
 
 pytestmark = pytest.mark.anyio
 

@@ -85,7 +85,7 @@ def _revive(cls: type[SmileJobsError], args: tuple[object, ...]) -> SmileJobsErr
 
 
 class RequestError(SmileJobsError):
-    """There was no answer. Transient, unless the server's certificate is not trusted."""
+    """There was no answer. Transient, unless the server's certificate is not trusted, or nothing could be asked."""
 
     transient = True
 

@@ -34,7 +34,9 @@ def check_flags(image_links: object, history: object) -> None:
 
 def check_names(names: object) -> None:
     """Refuse what is not names of pictures; one text would be taken for its letters."""
-    if isinstance(names, str) or not isinstance(names, (Collection, type(None))):
+    if names is None:
+        return
+    if not isinstance(names, Collection) or isinstance(names, str) or not all(isinstance(name, str) for name in names):
         raise TypeError('names must be names of pictures, in a list or the like, such as ["selfie_image"]')
 
 

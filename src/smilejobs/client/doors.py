@@ -348,7 +348,6 @@ class Client(BaseClient):
             Path(folder),
             total=len(refs) if isinstance(refs, Sized) else None,
             concurrency=concurrency,
-            polling=Progress(pending=0, done=0, failed=0, polls=0, braked=False, polls_per_second=0.0, eta=None),
             on_progress=on_progress,
         )
         fleet = self._fleet(

@@ -61,7 +61,7 @@ class Pictures:
         elif not links:
             words = "the job is not complete, and there are no links to its pictures yet; wait for it first"
             raise ImageError(words, reason="pending", ref=ref)
-        self.failures += [self._without_link(name) for name in names or () if name not in links]
+        self.failures += [self._without_link(name) for name in dict.fromkeys(names or ()) if name not in links]
 
     def raise_failures(self, saved: Sequence[Path] = ()) -> None:
         """Raise the first failure, if there is one, with all the others; once.

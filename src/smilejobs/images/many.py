@@ -15,12 +15,11 @@ from smilejobs.images.folder import Folder
 from smilejobs.images.gallery import Gallery
 from smilejobs.images.one import save_all
 from smilejobs.images.values import SavedImages
-from smilejobs.outcomes import TICK, time_left
+from smilejobs.outcomes import TICK, Outcome, Progress, time_left
 from smilejobs.tasks import beside
 
 if TYPE_CHECKING:
     from smilejobs.fleet import Fleet
-    from smilejobs.outcomes import Outcome, Progress
 
 
 class SavingMany:
@@ -33,7 +32,6 @@ class SavingMany:
         folder: Where to.
         total: How many jobs there are, if that is known.
         concurrency: For how many jobs pictures are fetched at once.
-        polling: How far the fleet is at the beginning.
         on_progress: Told every 0.2 s, and at the end.
     """
 
@@ -44,21 +42,20 @@ class SavingMany:
         *,
         total: int | None,
         concurrency: int,
-        polling: "Progress",
-        on_progress: "Callable[[Progress], None] | None",
+        on_progress: Callable[[Progress], None] | None,
     ) -> None:
         self._gallery = gallery
         self._folder = Folder(folder)
         self._total = total
         self._concurrency = concurrency
         self._on_progress = on_progress
-        self._polling = polling
+        self._polling = Progress(pending=0, done=0, failed=0, polls=0, braked=False, polls_per_second=0.0, eta=None)
         self._done = 0
         self._failed = 0
         self._error: Exception | None = None
         self._scope = anyio.CancelScope()
 
-    def heard(self, progress: "Progress") -> None:
+    def heard(self, progress: Progress) -> None:
         """Take note of how far the fleet is."""
         self._polling = progress
 
@@ -89,7 +86,7 @@ class SavingMany:
             raise error
         raise StopAsyncIteration
 
-    async def _run(self, answers: "AsyncIterator[Outcome]") -> None:
+    async def _run(self, answers: AsyncIterator[Outcome]) -> None:
         with self._ended, self._scope:
             async with anyio.create_task_group() as telling:
                 if self._on_progress is not None:
@@ -109,7 +106,7 @@ class SavingMany:
             self._error = self._error or error
             self._scope.cancel()
 
-    async def _work(self, answers: "AsyncIterator[Outcome]") -> None:
+    async def _work(self, answers: AsyncIterator[Outcome]) -> None:
         while True:
             async with self._turn:
                 try:
@@ -131,12 +128,12 @@ class SavingMany:
             self._failed += failure is not None
             await self._ended.send(SavedImages(outcome=answer, paths=tuple(paths), error=failure))
 
-    async def _tell(self, on_progress: "Callable[[Progress], None]") -> None:
+    async def _tell(self, on_progress: Callable[[Progress], None]) -> None:
         while True:
             await anyio.sleep(TICK)
             await self._tell_once(on_progress)
 
-    async def _tell_once(self, on_progress: "Callable[[Progress], None]") -> None:
+    async def _tell_once(self, on_progress: Callable[[Progress], None]) -> None:
         polling = self._polling
         ended = self._done + self._failed
         on_progress(

@@ -24,7 +24,7 @@ from smilejobs.model.codes import RESULT_CODES
 from smilejobs.model.jobs import JobRef
 from smilejobs.sandbox.dice import Lognormal, dice, lasting
 from smilejobs.sandbox.jobs import Job, has_succeeded, result_code_for
-from smilejobs.sandbox.requests import logger
+from smilejobs.sandbox.state import logger
 from smilejobs.sandbox.weather import WeatherName, share
 from smilejobs.settings import Credentials, is_loopback, split_url
 from smilejobs.tasks import beside
@@ -172,10 +172,11 @@ class Callbacks:
                 "callback_url must be on this machine, at localhost or 127.0.0.1: the sandbox posts to no other host, "
                 "unless allow_callbacks_to= names it"
             )
-        try:
-            self._opened(url)
-        except ValueError:
-            raise ValueError("callback_url is not a URL") from None
+        if url not in self._pools:
+            try:
+                self._pools[url] = (self._opened(url), 0)
+            except ValueError:
+                raise ValueError("callback_url is not a URL") from None
 
     def schedule(self, ref: JobRef, *, since: datetime | None = None) -> None:
         """Plan the callbacks of a job that is new, or whose timetable has changed.

@@ -13,7 +13,8 @@ from smilejobs.sandbox.dice import dice
 from smilejobs.sandbox.jobs import Job
 from smilejobs.sandbox.links import LinkRefusedError, check, presign
 from smilejobs.sandbox.picture import picture
-from smilejobs.sandbox.requests import NotKeptError, host_of, keeping, storage_error, storage_unavailable
+from smilejobs.sandbox.requests import host_of, storage_error, storage_unavailable
+from smilejobs.sandbox.state import NotKeptError, keeping
 from smilejobs.sandbox.weather import CALM, Weather
 from smilejobs.settings import Credentials
 

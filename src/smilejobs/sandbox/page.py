@@ -17,7 +17,8 @@ from starlette.routing import Route
 from smilejobs.model.codes import JOB_TYPES, RESULT_CODES
 from smilejobs.model.jobs import JobRef
 from smilejobs.sandbox.jobs import Job, Stage
-from smilejobs.sandbox.requests import CutOffError, NotKeptError, TooLargeError, keeping, read, root_of
+from smilejobs.sandbox.requests import CutOffError, TooLargeError, read, root_of
+from smilejobs.sandbox.state import NotKeptError, keeping
 from smilejobs.settings import is_loopback, split_url
 
 _MOST_ROWS = 200

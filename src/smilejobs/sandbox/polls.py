@@ -19,11 +19,9 @@ from smilejobs.sandbox.images import Images
 from smilejobs.sandbox.jobs import Job, Stage, has_succeeded
 from smilejobs.sandbox.requests import (
     Family,
-    NotKeptError,
     RefusalError,
     check_fresh,
     check_partner,
-    keeping,
     parameter,
     read_object,
     root_of,
@@ -39,6 +37,7 @@ from smilejobs.sandbox.spelling import (
     refusal_status,
     respell,
 )
+from smilejobs.sandbox.state import NotKeptError, keeping
 from smilejobs.sandbox.weather import CALM, Plan, Weather, plan
 from smilejobs.settings import Credentials
 from smilejobs.wire.codec import JSONObject, is_true

@@ -1,8 +1,6 @@
 """What every route does with a request: read it, decode it, refuse it in the vendor's words."""
 
-import logging
-from collections.abc import Generator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing
 from datetime import datetime, timedelta
 
 from attrs import frozen
@@ -18,8 +16,6 @@ MAX_BODY = 1024 * 1024
 """The most bytes of a request's JSON."""
 
 _STALE = "2405"
-
-logger = logging.getLogger("smilejobs.sandbox")
 
 
 @frozen
@@ -58,24 +54,6 @@ class TooLargeError(Exception):
 
 class CutOffError(Exception):
     """The client has left before the end of its body."""
-
-
-class NotKeptError(Exception):
-    """The state cannot be written: what was asked for has not happened, and may be asked for again."""
-
-
-@contextmanager
-def keeping() -> Generator[None, None, None]:
-    """Write to the state in this block; say in the log if that cannot be done.
-
-    Raises:
-        NotKeptError: It cannot.
-    """
-    try:
-        yield
-    except OSError as error:
-        logger.error("%s", error)  # noqa: TRY400  # the text says it all: which file, and what is wrong
-        raise NotKeptError from None
 
 
 async def read(request: Request, most: int) -> bytes:

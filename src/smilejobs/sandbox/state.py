@@ -1,5 +1,6 @@
 """The jobs of a sandbox in a file, and how often they were asked about, so that a restart goes on with them."""
 
+import logging
 import sqlite3
 from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager
@@ -35,6 +36,26 @@ _converter = make_converter()
 _converter.register_unstructure_hook(timedelta, timedelta.total_seconds)
 _converter.register_structure_hook(timedelta, lambda value, _: timedelta(seconds=value))
 _converter.register_structure_hook_func(lambda kind: kind is object, lambda value, _: value)
+
+logger = logging.getLogger("smilejobs.sandbox")
+
+
+class NotKeptError(Exception):
+    """The state cannot be written: what was asked for has not happened, and may be asked for again."""
+
+
+@contextmanager
+def keeping() -> Generator[None, None, None]:
+    """Write to the state in this block; say in the log if that cannot be done.
+
+    Raises:
+        NotKeptError: It cannot.
+    """
+    try:
+        yield
+    except OSError as error:
+        logger.error("%s", error)  # noqa: TRY400  # the text says it all: which file, and what is wrong
+        raise NotKeptError from None
 
 
 class State:

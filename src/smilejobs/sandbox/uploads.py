@@ -22,13 +22,11 @@ from smilejobs.sandbox.links import LinkRefusedError, check, presign
 from smilejobs.sandbox.requests import (
     CutOffError,
     Family,
-    NotKeptError,
     RefusalError,
     TooLargeError,
     check_fresh,
     check_partner,
     host_of,
-    keeping,
     parameter,
     read,
     read_object,
@@ -36,6 +34,7 @@ from smilejobs.sandbox.requests import (
     storage_error,
     storage_unavailable,
 )
+from smilejobs.sandbox.state import NotKeptError, keeping
 from smilejobs.sandbox.zips import Finding, can_be_sent, examine
 from smilejobs.settings import Credentials
 from smilejobs.wire.codec import JSONObject, UnreadableError, decode_text, is_true

@@ -132,7 +132,7 @@ def unpack(body: bytes, most: int = MAX_UNPACKED) -> tuple[JSONObject, frozenset
         raise UnusableZipError(_ZIP_CORRUPT, f"its {_INFO} cannot be read: {error}") from None
 
 
-def examine(job: Job, body: bytes, *, use_enrolled_image: bool = False, most: int = MAX_UNPACKED) -> Finding:
+def examine(job: Job, body: bytes, *, use_enrolled_image: bool = False) -> Finding:
     """Return what a zip makes of the job that it belongs to.
 
     The partner's ``sandbox_result`` decides, a word or a number: 0 approved, 1 rejected, 2 provisional, and approved
@@ -143,10 +143,9 @@ def examine(job: Job, body: bytes, *, use_enrolled_image: bool = False, most: in
         job: The job.
         body: The zip.
         use_enrolled_image: Whether the selfie on file is used, so that none need be in the zip.
-        most: How many bytes may be in it, once it is unpacked.
     """
     try:
-        info, names = unpack(body, most)
+        info, names = unpack(body)
         _check_info(job, info, names, use_enrolled_image=use_enrolled_image)
     except UnusableZipError as error:
         return Finding(outcome=error.result_code)

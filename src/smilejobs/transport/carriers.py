@@ -33,6 +33,11 @@ def proxy_for(url: httpx.URL, trust: ssl.SSLContext) -> httpx.Proxy | None:
     return proxy
 
 
+def is_socks(proxy: httpx.Proxy | None) -> bool:
+    """Whether a proxy speaks SOCKS, which httpx knows with an extra of its own, and aiohttp does not."""
+    return proxy is not None and proxy.url.scheme.startswith("socks")
+
+
 def for_aiohttp(proxy: httpx.Proxy) -> httpx.Proxy:
     """Credentials as a header: the way in which httpx-aiohttp hands them over is deprecated by aiohttp."""
     if proxy.raw_auth is None:

@@ -1,5 +1,6 @@
 """Connections of httpcore, many of them."""
 
+import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 
@@ -7,6 +8,16 @@ import anyio
 import httpx
 
 from smilejobs.transport.carriers import KEEPALIVE
+
+
+def over_httpcore(max_connections: int, trust: ssl.SSLContext, proxy: httpx.Proxy | None) -> "Connections":
+    """Return connections of httpcore.
+
+    Raises:
+        ImportError: The proxy speaks SOCKS, and what httpx needs for that is not installed.
+    """
+    limits = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=KEEPALIVE)
+    return Connections(lambda: httpx.AsyncHTTPTransport(verify=trust, limits=limits, proxy=proxy), max_connections)
 
 
 class Connections(httpx.AsyncBaseTransport):

@@ -13,14 +13,14 @@ import httpx
 
 from smilejobs.errors import RequestError
 from smilejobs.transport.carriers import (
-    KEEPALIVE,
     TransportName,
     aiohttp_session,
     for_aiohttp,
     is_asyncio,
+    is_socks,
     proxy_for,
 )
-from smilejobs.transport.connections import Connections
+from smilejobs.transport.connections import Connections, over_httpcore
 from smilejobs.transport.failures import broke_off, errors, no_answer
 
 if TYPE_CHECKING:
@@ -74,8 +74,7 @@ class Fetcher:
         """Send one request; what has not been read at the end of the block is dropped, with its connection.
 
         Raises:
-            RequestError: There was no answer.
-            ValueError: The proxy of the environment is not a URL.
+            RequestError: There was no answer, or no way to ask: the proxy of the environment cannot be used.
         """
         download = await self._open(url)
         try:
@@ -123,23 +122,36 @@ class Fetcher:
     async def _over_httpx(self, url: httpx.URL, proxy: httpx.Proxy | None) -> "_OverHttpx":
         connections = self._connections.get(proxy is None)
         if connections is None:
-            limits = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=KEEPALIVE)
-            connections = self._connections[proxy is None] = Connections(
-                lambda: httpx.AsyncHTTPTransport(verify=self._trust, limits=limits, proxy=proxy), self._max_connections
-            )
+            try:
+                connections = over_httpcore(self._max_connections, self._trust, proxy)
+            except ImportError as error:
+                raise _no_way(error) from None
+            self._connections[proxy is None] = connections
         # Not by a client of httpx, which would log the URL.
         return _OverHttpx(await connections.handle_async_request(httpx.Request("GET", url, headers=_BARE)))
 
     def _can_aiohttp(self, proxy: httpx.Proxy | None) -> bool:
-        socks = proxy is not None and proxy.url.scheme.startswith("socks")
-        return self._name != "httpx" and not socks and find_spec("aiohttp") is not None and is_asyncio()
+        return self._name != "httpx" and not is_socks(proxy) and self._aiohttp_is_there and is_asyncio()
 
     def _find_proxy(self, scheme: str, netloc: str) -> httpx.Proxy | None:
-        return proxy_for(httpx.URL(f"{scheme}://{netloc}"), self._trust) if scheme == "https" else None
+        if scheme != "https":
+            return None
+        try:
+            return proxy_for(httpx.URL(f"{scheme}://{netloc}"), self._trust)
+        except ValueError as error:
+            raise _no_way(error) from None
+
+    @cached_property
+    def _aiohttp_is_there(self) -> bool:
+        return find_spec("aiohttp") is not None
 
     @cached_property
     def _trust(self) -> ssl.SSLContext:
         return httpx.create_ssl_context()
+
+
+def _no_way(error: Exception) -> RequestError:
+    return RequestError(f"nothing was asked: {error}", transient=False)
 
 
 _BARE = {"Accept-Encoding": "identity"}

@@ -10,14 +10,14 @@ from importlib.util import find_spec
 import httpx
 
 from smilejobs.transport.carriers import (
-    KEEPALIVE,
     TransportName,
     aiohttp_session,
     for_aiohttp,
     is_asyncio,
+    is_socks,
     proxy_for,
 )
-from smilejobs.transport.connections import Connections
+from smilejobs.transport.connections import over_httpcore
 
 logger = logging.getLogger("smilejobs")
 
@@ -38,7 +38,7 @@ class Pool:
         self._trust = httpx.create_ssl_context() if is_secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self._proxy = proxy_for(url, self._trust) if is_secure else None
         self._client: _Client | None = None
-        socks = self._proxy is not None and self._proxy.url.scheme.startswith("socks")
+        socks = is_socks(self._proxy)
         if name == "aiohttp":
             if socks:
                 raise ValueError("aiohttp cannot use the SOCKS proxy of the environment; transport='httpx' can")
@@ -80,12 +80,7 @@ class Pool:
         return self._over_httpcore()
 
     def _over_httpcore(self) -> httpx.AsyncBaseTransport:
-        limits = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=KEEPALIVE)
-
-        def connect() -> httpx.AsyncBaseTransport:
-            return httpx.AsyncHTTPTransport(verify=self._trust, limits=limits, proxy=self._proxy)
-
-        return Connections(connect, self._max_connections)
+        return over_httpcore(self._max_connections, self._trust, self._proxy)
 
     def _over_aiohttp(self) -> httpx.AsyncBaseTransport:
         from httpx_aiohttp import AiohttpTransport
