@@ -6,16 +6,18 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from smilejobs.testing import virtual_clock
 
-# On a machine of one's own, properties look for new examples; in CI they are the same in every run.
-settings.register_profile("here", deadline=None)
-settings.register_profile("ci", deadline=None, derandomize=True)
+# How long an example takes says something about the machine. On one of one's own, properties look for new examples; in
+# CI they are the same in every run.
+settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", settings.get_profile("here"), derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "here")
+
 # A shell that runs the tests in the background has Ctrl-C ignored, and so by everybody below it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 
 @pytest.fixture(params=["asyncio", "trio"])

@@ -8,12 +8,11 @@ import os
 import pwd
 import secrets
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +24,8 @@ import psycopg
 from attrs import define, field
 from psycopg.sql import SQL, Identifier
 
+from patience import free_port
+
 ROOT = os.geteuid() == 0
 """Postgres refuses to run as root: then it runs as nobody, who may not be able to read the package."""
 
@@ -32,14 +33,19 @@ SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
     "max_connections": "200",
+    "authentication_timeout": "10s",  # DROP DATABASE waits for whoever began to connect and says nothing more
     "fsync": "off",
     "synchronous_commit": "off",
     "full_page_writes": "off",
     "log_min_messages": "fatal",
 }
 
-GUARD = '"$@" & server=$!; read -r _; kill -INT $server; wait $server'
-"""Ends the server when this process ends, however it does: then nobody holds the other end of the shell's input."""
+GUARD = 'exec 3<&0; "$@" 3<&- & server=$!; { read -r _ <&3; kill -INT $server; } & wait $server'
+"""Ends the server at a line, or when this process ends, however it does: then nobody holds the other end of the shell's
+input. The shell ends with the server."""
+
+PATIENCE = 120.0
+"""Seconds for a start or a stop, on a machine that has much else to do."""
 
 
 def programs(folder: Path) -> Path:
@@ -57,12 +63,6 @@ def programs(folder: Path) -> Path:
     return folder / package.name / install.name / "bin"
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
 @define
 class Postgres:
     """A server of one's own, on a port of loopback, while a ``with`` block runs.
@@ -72,7 +72,7 @@ class Postgres:
     """
 
     settings: dict[str, str] = field(factory=dict)
-    port: int = field(init=False, factory=free_port)
+    port: int = field(init=False)
     _password: str = field(init=False, repr=False, factory=lambda: secrets.token_hex(16))
     _folder: Path = field(init=False)
     _bin: Path = field(init=False)
@@ -94,7 +94,9 @@ class Postgres:
             made = self._popen([str(part) for part in command])
             made.communicate()
             assert made.returncode == 0, (self._folder / "log").read_text()
-            self.start()
+            self.port = free_port()
+            while not self._runs():  # somebody else was quicker
+                self.port = free_port()
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -103,8 +105,10 @@ class Postgres:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.stop()
-        shutil.rmtree(self._folder)
+        try:
+            self.stop()
+        finally:
+            shutil.rmtree(self._folder)
 
     def _popen(self, command: list[str]) -> subprocess.Popen[bytes]:
         with (self._folder / "log").open("ab") as log:
@@ -121,35 +125,65 @@ class Postgres:
             )
 
     def start(self) -> None:
-        """Start the server, and return when it answers.
+        """Start the server on the port that it had, and return when it answers.
 
         Raises:
-            RuntimeError: It does not within 30 s; with the end of its log.
+            RuntimeError: It does not; with the end of its log.
         """
+        if not self._runs():
+            raise self._broken()
+
+    def _runs(self) -> bool:
+        """Start the server; return True when it answers, False when it cannot have its port."""
         assert self._process is None, "it runs already"
         settings = [f"-c{name}={value}" for name, value in (SETTINGS | self.settings).items()]
         server = [str(self._bin / "postgres"), "-D", str(self._folder / "data"), f"-p{self.port}", *settings]
         self._process = self._popen(["sh", "-c", GUARD, "sh", *server])
-        for _ in range(600):
+        give_up = time.monotonic() + PATIENCE
+        while self._process.poll() is None and time.monotonic() < give_up:
             try:
-                psycopg.connect(self.url("postgres")).close()
+                psycopg.connect(self.url("postgres"), connect_timeout=10).close()
             except psycopg.OperationalError:
                 time.sleep(0.05)
             else:
-                return
+                return True
+        has_ended = self._process.poll() is not None
         self.stop()
-        raise RuntimeError(f"Postgres does not start: {(self._folder / 'log').read_text()[-2000:]}")
+        if has_ended and "could not create any TCP/IP sockets" in self._log():
+            return False
+        raise self._broken()
+
+    def _log(self) -> str:
+        return (self._folder / "log").read_text()[-2000:]
+
+    def _broken(self) -> RuntimeError:
+        return RuntimeError(f"Postgres does not start: {self._log()}")
 
     def stop(self) -> None:
         """Stop the server as an administrator does: connections are cut, nothing is lost. Twice is once."""
         if self._process is not None:
-            self._process.communicate(timeout=60)
+            self._process.communicate(b"\n", timeout=PATIENCE)  # its end alone is not enough: a fork may hold it open
             self._process = None
 
     def restart(self) -> None:
         """Stop and start, on the same port, with the same data."""
         self.stop()
         self.start()
+
+    @contextmanager
+    def asleep(self) -> Generator[None, None, None]:
+        """Let the server hang while the block runs: it answers nobody, and closes no connection."""
+        assert self._process is not None, "it does not run"
+        processes = psutil.Process(self._process.pid).children(recursive=True)
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.suspend()
+        try:
+            yield
+        finally:
+            for process in processes:
+                with suppress(psutil.NoSuchProcess):
+                    process.resume()
 
     def url(self, database: str) -> str:
         """Return the URL of a database, as the user who may do everything."""

@@ -13,6 +13,7 @@ import uvicorn
 from aiohttp import web
 from attrs import field, frozen
 
+from patience import until
 from smilejobs import Credentials, JobRef
 from smilejobs.wire.signature import format_timestamp, sign
 
@@ -71,22 +72,6 @@ def pieces(body: bytes, cuts: Iterable[int]) -> list[bytes]:
     """A body, cut at these places."""
     places = [0, *sorted(cut for cut in cuts if cut < len(body)), len(body)]
     return [body[start:end] for start, end in pairwise(places)]
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait, in real time, for something that must come about."""
-    for _ in range(2000):
-        if condition():
-            return
-        await asyncio.sleep(0.005)
-    raise AssertionError("it has not come about")
-
-
-def free_port() -> int:
-    """A port of loopback that nobody listens at."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @frozen

@@ -96,9 +96,9 @@ async def test_options_are_those_of_wait_many() -> None:
         with pytest.raises(ValueError, match="timeout"):
             await check(client, REFS, timeout=-1)
         with pytest.raises(TypeError, match="refs must be an iterable"):
-            await check(client, "job-1")  # type: ignore[arg-type]  # wrong on purpose
+            await check(client, "job-1")  # type: ignore[arg-type]  # what mypy refuses, users without it pass
         with pytest.raises(TypeError, match="unexpected keyword"):
-            await check(client, REFS, patience=3)  # type: ignore[call-arg]  # wrong on purpose
+            await check(client, REFS, patience=3)  # type: ignore[call-arg]  # what mypy refuses, users without it pass
 
 
 @pytest.mark.anyio
@@ -263,7 +263,7 @@ def test_without_a_library_the_error_says_what_to_install(monkeypatch: pytest.Mo
 def test_there_is_no_other_library() -> None:
     """A name that is misspelled is refused, with those that are not."""
     with pytest.raises(ValueError, match="'pandas' or 'polars'"):
-        Batch([]).frame("arrow")  # type: ignore[call-overload]  # wrong on purpose
+        Batch([]).frame("arrow")  # type: ignore[call-overload]  # what mypy refuses, users without it pass
 
 
 @pytest.mark.anyio

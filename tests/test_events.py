@@ -262,7 +262,7 @@ async def test_hooks_are_called_in_their_order() -> None:
 def test_what_cannot_be_called_is_no_hook() -> None:
     """It is refused at once."""
     with pytest.raises(TypeError, match="hooks must be functions that take an event, not str"):
-        smilejobs.Client(partner_id="085", api_key="key", environment="sandbox", hooks=["log"])  # type: ignore[list-item]  # wrong on purpose
+        smilejobs.Client(partner_id="085", api_key="key", environment="sandbox", hooks=["log"])  # type: ignore[list-item]  # a type checker would say so, too
 
 
 async def test_a_hook_that_raises_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:

@@ -29,7 +29,7 @@ async def running(
 ) -> AsyncGenerator[Fleet, None]:
     """A fleet whose input never ends and brings nothing."""
     hand, nothing = anyio.create_memory_object_stream[JobRefLike](0)
-    fleet = client._fleet(  # noqa: SLF001  # as a worker does it
+    fleet = client._fleet(  # noqa: SLF001  # only workers of a watch list have a fleet without an input
         nothing,
         Terms(),
         concurrency=concurrency,

@@ -16,7 +16,8 @@ import httpx
 import pytest
 from aiohttp import web
 
-from services import CREDENTIALS, MAX_BYTES, REF, REFUSALS, SECRETS, Refusal, by_aiohttp, callback, until
+from patience import until
+from services import CREDENTIALS, MAX_BYTES, REF, REFUSALS, SECRETS, Refusal, by_aiohttp, callback
 from smilejobs import Callback, CallbackVerifier, Client, Verdict
 from smilejobs.integrations.aiohttp import CLIENT, callback_handler, cleanup_ctx
 from smilejobs.testing import Script, complete, pending
@@ -62,7 +63,7 @@ async def waiting(client: Client, script: Script) -> AsyncGenerator[None, None]:
         status = await client.wait(REF.user_id, REF.job_id, pace=lambda age, polls: 250.0)
         assert status.verdict is Verdict.APPROVED
 
-    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
         tasks.create_task(wait())
         await until(lambda: bool(script.polls[REF.job_id]))
         yield
@@ -73,7 +74,7 @@ async def raw(http: httpx.AsyncClient, request: bytes) -> bytes:
     stream = await anyio.connect_tcp("127.0.0.1", int(http.base_url.port or 0))
     async with stream:
         await stream.send(request)
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             return await stream.receive()
 
 
@@ -202,7 +203,7 @@ async def test_of_what_is_too_large_no_more_is_kept() -> None:
             await stream.send(b"POST /callback HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
             for _ in range(MAX_BYTES // 100 + 1):
                 await stream.send(b"64\r\n" + b"x" * 100 + b"\r\n")
-            with anyio.fail_after(5):
+            with anyio.fail_after(60):
                 assert (await stream.receive()).startswith(b"HTTP/1.1 413 ")
 
 
@@ -277,4 +278,4 @@ async def test_a_wait_ends_when_its_http_client_goes() -> None:
         asking = asyncio.create_task(http.get("/result"))
         await until(lambda: bool(script.polls[REF.job_id]))
         asking.cancel()
-        await asyncio.wait_for(ended.wait(), 5)
+        await asyncio.wait_for(ended.wait(), 60)

@@ -333,7 +333,7 @@ async def test_without_an_sdk_nothing_happens(caplog: pytest.LogCaptureFixture) 
 def test_a_clock_that_is_none_is_refused() -> None:
     """At once."""
     with pytest.raises(TypeError, match="now must be a function"):
-        OpenTelemetryHook(now=datetime(2026, 1, 1))  # type: ignore[arg-type]  # wrong on purpose
+        OpenTelemetryHook(now=datetime(2026, 1, 1))  # type: ignore[arg-type]  # what mypy refuses, users without it pass
 
 
 async def test_without_the_extra_the_import_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, Router
 
+from patience import free_port, until
 from servers import Server, http, serve
 from smilejobs import CallbackError, CallbackVerifier, Credentials, JobRef, Verdict
 from smilejobs.sandbox import Sandbox
@@ -422,13 +423,13 @@ def test_the_hosts_are_a_collection() -> None:
     ("make", "error", "match"),
     [
         (partial(Delivery, attempts=0), ValueError, "attempts must be at least 1"),
-        (lambda: Delivery(attempts=1.5), TypeError, "attempts"),  # type: ignore[arg-type]  # wrong on purpose
+        (lambda: Delivery(attempts=1.5), TypeError, "attempts"),  # type: ignore[arg-type]  # what mypy refuses, users without it pass
         (partial(Delivery, attempts=True), TypeError, "attempts"),
         (partial(Delivery, retry_delay=0), ValueError, "retry_delay"),
         (partial(Delivery, timeout=-1), ValueError, "timeout"),
         (partial(Delivery, delay=-1), ValueError, "delay"),
         (partial(Delivery, duplicates=1.1), ValueError, "duplicates"),
-        (lambda: Delivery(reordered="often"), TypeError, "reordered"),  # type: ignore[arg-type]  # wrong on purpose
+        (lambda: Delivery(reordered="often"), TypeError, "reordered"),  # type: ignore[arg-type]  # what mypy refuses, users without it pass
         (partial(Delivery, forgeries=-0.1), ValueError, "forgeries"),
     ],
 )
@@ -494,8 +495,8 @@ class TestOverSockets:
         return str(request.param)
 
     @staticmethod
-    async def deliver(*urls: str, until: Callable[[], bool], **delivery: Any) -> Callbacks:
-        """Deliver one callback to each URL."""
+    async def deliver(*urls: str, condition: Callable[[], bool], **delivery: Any) -> Callbacks:
+        """Deliver one callback to each URL, until the condition holds."""
         now = datetime.now(EPOCH.tzinfo)
         jobs = {}
         for number, url in enumerate(urls):
@@ -513,9 +514,7 @@ class TestOverSockets:
         for ref in jobs:
             callbacks.schedule(ref)
         async with callbacks.running():
-            with anyio.fail_after(10):
-                while not until():  # noqa: ASYNC110  # what is waited for knows no events
-                    await anyio.sleep(0.005)
+            await until(condition)
         return callbacks
 
     async def test_many_urls(self) -> None:
@@ -528,14 +527,12 @@ class TestOverSockets:
 
         async with serve(take) as server:
             urls = [f"http://127.0.0.1:{server.port}/{number}" for number in range(_IDLE_POOLS + 3)]
-            await self.deliver(*urls, *urls, until=lambda: len(seen) == 2 * len(urls))
+            await self.deliver(*urls, *urls, condition=lambda: len(seen) == 2 * len(urls))
         assert len(set(seen)) == 2 * len(urls)
 
     async def test_nobody_is_there(self, caplog: pytest.LogCaptureFixture) -> None:
         """A connection that is refused is tried again, and given up."""
-        async with serve(_never) as server:
-            port = server.port
-        await self.deliver(f"http://127.0.0.1:{port}/", until=lambda: bool(caplog.records), attempts=2)
+        await self.deliver(f"http://127.0.0.1:{free_port()}/", condition=lambda: bool(caplog.records), attempts=2)
         assert "2 times and never taken: no answer" in caplog.text
 
     async def test_a_certificate_that_is_not_trusted(self, caplog: pytest.LogCaptureFixture) -> None:
@@ -544,7 +541,7 @@ class TestOverSockets:
         trustme.CA().issue_cert("localhost").configure_cert(tls)
         server: Server
         async with serve(_never, tls) as server:
-            await self.deliver(server.url("https"), until=lambda: bool(caplog.records), attempts=1)
+            await self.deliver(server.url("https"), condition=lambda: bool(caplog.records), attempts=1)
             assert not server.requests
         assert "certificate is not trusted" in caplog.text
 

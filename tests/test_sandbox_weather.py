@@ -41,7 +41,7 @@ async def ask(sandbox: Sandbox, job_id: str = "job-1", **changes: Any) -> tuple[
 
 
 def with_job(weather: Weather | str, **options: Any) -> Sandbox:
-    sandbox = Sandbox(weather=weather, now=virtual_now, **options)  # type: ignore[arg-type]  # the names of some weathers are wrong on purpose
+    sandbox = Sandbox(weather=weather, now=virtual_now, **options)  # type: ignore[arg-type]  # some tests pass names that are no weathers
     sandbox.submit("user-1", "job-1", machine=0)
     return sandbox
 
@@ -84,7 +84,7 @@ def test_shares_are_kept() -> None:
 def test_a_share_is_from_0_to_1(name: str, value: object, error: type[Exception]) -> None:
     """The text names the knob."""
     with pytest.raises(error, match=name):
-        Weather(**{name: value})  # type: ignore[arg-type]  # wrong on purpose
+        Weather(**{name: value})  # type: ignore[arg-type]  # what mypy refuses, users without it pass
 
 
 @pytest.mark.parametrize(
@@ -115,9 +115,9 @@ def test_a_weather_has_a_name_or_is_one() -> None:
     assert weather_from("storm") is WEATHERS["storm"]
     assert weather_from(CALM) is CALM
     with pytest.raises(ValueError, match="weather must be one of calm, rainy, storm"):
-        Sandbox(weather="sunny")  # type: ignore[arg-type]  # wrong on purpose
+        Sandbox(weather="sunny")  # type: ignore[arg-type]  # what mypy refuses, users without it pass
     with pytest.raises(TypeError, match="weather"):
-        Sandbox().submit("user-1", "job-1", weather=3)  # type: ignore[arg-type]  # wrong on purpose
+        Sandbox().submit("user-1", "job-1", weather=3)  # type: ignore[arg-type]  # what mypy refuses, users without it pass
 
 
 def test_knobs_are_turned_by_texts() -> None:

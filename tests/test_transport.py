@@ -17,8 +17,8 @@ import pytest
 import trustme
 
 import smilejobs
+from patience import let_pass, stepped_clock
 from servers import Handler, Stream, http, serve
-from services import let_pass, stepped_clock
 from smilejobs import Client
 from smilejobs.settings import Credentials
 from smilejobs.wire.signature import format_timestamp, sign

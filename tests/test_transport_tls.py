@@ -19,6 +19,7 @@ import trustme
 from anyio.abc import SocketAttribute, SocketStream
 
 import smilejobs
+from patience import settled, until
 from servers import Server, Stream, http, serve, serve_proxy
 from smilejobs import Client, TransportName
 from smilejobs.transport import Transport
@@ -79,18 +80,18 @@ def environment(monkeypatch: pytest.MonkeyPatch, authority: trustme.CA, tmp_path
 
 
 def client_of(url: str, **options: Any) -> Client:
-    options = {"max_connections": 1, "rate": None, "attempts": 1, "request_timeout": 10, **options}
+    options = {"max_connections": 1, "rate": None, "attempts": 1, "request_timeout": 60, **options}
     return Client(partner_id="085", api_key="sandbox-key", base_url=url, **options)
 
 
 async def ask(client: Client) -> None:
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         assert not (await client.job_status("user-1", "job-1")).job_complete
 
 
 async def failure(client: Client) -> tuple[str, bool]:
     """Why a poll failed, in words, and whether that is transient."""
-    with anyio.fail_after(10), pytest.raises(smilejobs.RequestError) as caught:
+    with anyio.fail_after(60), pytest.raises(smilejobs.RequestError) as caught:
         await client.job_status("user-1", "job-1")
     return str(caught.value).partition(" [")[0], caught.value.transient
 
@@ -259,7 +260,7 @@ async def test_there_are_never_more_connections_than_allowed(transport: Transpor
             {},
             http_client=None,
             max_connections=3,
-            request_timeout=10,
+            request_timeout=60,
             max_response_bytes=100_000,
             transport=transport,
         )
@@ -280,7 +281,8 @@ async def test_a_connection_that_was_closed_while_idle_is_replaced(transport: Tr
     async with serve(once) as server, client_of(server.url(), transport=transport) as client:
         for _ in range(5):
             await ask(client)
-            await anyio.sleep(0.01)
+            await until(lambda: not server.open)
+            await settled()
     assert server.connections == 5
 
 
@@ -375,9 +377,7 @@ async def in_pieces(stream: Stream, body: bytes) -> None:
 
 async def gone(server: Server) -> None:
     """All connections are closed, and nobody forgot one."""
-    with anyio.fail_after(10):
-        while server.open:  # noqa: ASYNC110  the server has no event for it
-            await anyio.sleep(0.01)
+    await until(lambda: not server.open)
     gc.collect()
 
 

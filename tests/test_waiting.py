@@ -515,9 +515,9 @@ async def test_arguments_that_can_never_be_right(
     given = {"user_id": "user-1", "job_id": "job-1", **arguments}
     async with Script({}).client() as client:
         with pytest.raises(error, match=named):
-            await client.wait(**given)  # type: ignore[arg-type]  # wrong on purpose
+            await client.wait(**given)  # type: ignore[arg-type]  # what must be refused is of any type
         with pytest.raises(error, match=named):
-            client.watch(**given)  # type: ignore[arg-type]  # wrong on purpose
+            client.watch(**given)  # type: ignore[arg-type]  # what must be refused is of any type
 
 
 async def test_logs_are_quiet_and_name_the_job_by_its_tag(caplog: pytest.LogCaptureFixture) -> None:
