@@ -4,6 +4,7 @@ import asyncio
 import importlib
 import os
 import shutil
+import socket
 import sqlite3
 import sys
 import tempfile
@@ -18,7 +19,6 @@ import pytest
 from psycopg.sql import SQL, Identifier
 from sqlalchemy import exc
 
-from postgres import free_port
 from smilejobs.durable import WatchList
 from smilejobs.durable.database import translated, without_secrets
 from smilejobs.durable.schema import STEPS
@@ -96,13 +96,13 @@ def test_a_url_that_names_no_place(url: str, problem: str) -> None:
 def test_a_url_is_a_string(url: object) -> None:
     """Anything else is a mistake, and so is a clock that is none."""
     with pytest.raises(TypeError, match="the URL of a watch list must be a string"):
-        WatchList.open(url)  # type: ignore[arg-type]  # bad input on purpose
+        WatchList.open(url)  # type: ignore[arg-type]  # what is refused here is no string
 
 
 def test_a_clock_is_a_function() -> None:
     """That is said at once, too."""
     with pytest.raises(TypeError, match="now must be a function"):
-        WatchList.open("sqlite:///jobs.db", now=5)  # type: ignore[arg-type]  # bad input on purpose
+        WatchList.open("sqlite:///jobs.db", now=5)  # type: ignore[arg-type]  # what is refused here is no function
 
 
 async def test_a_list_is_made_once_and_found_again(database_url: str) -> None:
@@ -265,8 +265,10 @@ async def test_a_user_without_rights(postgres_url: str) -> None:
 
 async def test_a_database_that_is_down() -> None:
     """It may be up later; nothing of the password is told, in no form."""
-    with pytest.raises(WatchListError, match="cannot be reached.*refused") as caught:
-        await open_and_add(f"postgresql://user:{SECRET}@127.0.0.1:{free_port()}/jobs")
+    with socket.socket() as taken:  # nobody else can have the port, and nobody listens at it
+        taken.bind(("127.0.0.1", 0))
+        with pytest.raises(WatchListError, match="cannot be reached.*refused") as caught:
+            await open_and_add(f"postgresql://user:{SECRET}@127.0.0.1:{taken.getsockname()[1]}/jobs")
     assert caught.value.transient
     assert SECRET not in f"{caught.value!r} {caught.value}"
     assert "\n" not in str(caught.value)

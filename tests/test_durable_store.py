@@ -15,8 +15,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 import smilejobs.durable.store
 from smilejobs import JobRef
+from smilejobs.durable.rows import Counts, instant, key_of
 from smilejobs.durable.schema import BUCKETS, COMPLETE, EXPIRED, FAILED, PENDING, STATES
-from smilejobs.durable.store import Counts, Store, instant, key_of
+from smilejobs.durable.store import Store
 from watching import ending, jobs
 
 pytestmark = pytest.mark.anyio

@@ -4,12 +4,12 @@ import logging
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from shutil import copyfile
 from typing import Any
 
 import anyio
 import psycopg
 import pytest
-from attrs import evolve
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -17,16 +17,15 @@ import smilejobs.durable.watchlist
 from smilejobs import JobRef
 from smilejobs.clock import utcnow
 from smilejobs.durable import Added, Counts, WatchList, WatchOutcome
+from smilejobs.durable.rows import key_of
 from smilejobs.durable.schema import COMPLETE, EXPIRED, FAILED
-from smilejobs.durable.store import key_of
 from smilejobs.errors import WatchListError
 from smilejobs.model.callback import Callback
 from smilejobs.model.jobs import JobResult
-from watching import ending, jobs, listed
+from watching import START, Clock, ending, jobs, listed
 
 pytestmark = pytest.mark.anyio
 
-START = datetime(2026, 11, 23, 12, tzinfo=UTC)
 ID = "ada-lovelace-1815"
 """An id that is looked for where none may be."""
 
@@ -34,16 +33,6 @@ ID = "ada-lovelace-1815"
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
-
-
-class Clock:
-    """A wall clock that is put forward by hand."""
-
-    def __init__(self) -> None:
-        self.at = START
-
-    def __call__(self) -> datetime:
-        return self.at
 
 
 @pytest.fixture
@@ -239,6 +228,46 @@ async def test_a_cursor_of_another_list(watch: WatchList, tmp_path: Path) -> Non
         await listed(watch, after=outcome.cursor)
 
 
+async def test_a_cursor_of_a_list_that_was_set_back(tmp_path: Path) -> None:
+    """A backup of it was restored: waiting for outcomes beyond the cursor would skip those that come before."""
+    url, backup = f"sqlite:///{tmp_path / 'jobs.db'}", tmp_path / "backup.db"
+    refs = jobs(3)
+    async with WatchList.open(url) as watch:
+        await watch.add(refs)
+        await end(watch, refs[0])
+    copyfile(tmp_path / "jobs.db", backup)
+    async with WatchList.open(url) as watch:
+        await end(watch, *refs[1:])
+        cursors = [outcome.cursor for outcome in await listed(watch)]
+        assert await listed(watch, after=cursors[-1]) == []
+    copyfile(backup, tmp_path / "jobs.db")
+    async with WatchList.open(url) as watch:
+        for cursor in cursors[1:]:
+            with (
+                pytest.raises(ValueError, match="ahead of the watch list.*begin with an older cursor, or without one"),
+                anyio.fail_after(10),
+            ):
+                await listed(watch, after=cursor, follow=True)
+        assert await listed(watch, after=cursors[0]) == []
+        await end(watch, *refs[1:])
+        assert [outcome.ref for outcome in await listed(watch, after=cursors[0])] == refs[1:]
+
+
+@pytest.mark.parametrize("by", ["retry", "prune"])
+async def test_a_cursor_of_an_outcome_that_is_gone(watch: WatchList, by: str) -> None:
+    """It is behind the list all the same, also if it was the last: what comes later comes."""
+    refs = jobs(3)
+    await watch.add(refs)
+    await end(watch, *refs[:2], state=FAILED)
+    *_, last = await listed(watch)
+    await (watch.retry() if by == "retry" else watch.store.prune(watch.now().timestamp() + 1))
+    assert await listed(watch, after=last.cursor) == []
+    await end(watch, refs[2])
+    assert [outcome.ref for outcome in await listed(watch, after=last.cursor)] == refs[2:]
+    with pytest.raises(ValueError, match="ahead of the watch list"):
+        await listed(watch, after=f"{watch.store.name}-{await watch.store.places() + 1}")
+
+
 @pytest.mark.parametrize(
     "cursor",
     ["", "1", "{}", "{}-", "{}--1", "{}-1.5", "{}-x", "{}-\u0663", "{}- 1", "{}-1e3", f"{{}}-{10**18}", "-" * 9000, 5],
@@ -295,66 +324,6 @@ async def test_what_is_pending_can_be_listed(watch: WatchList, monkeypatch: pyte
         ("final", START, START + timedelta(seconds=60)),
     }
     assert not any(ref.job_id in repr(listing) for ref in (*early, *late))
-
-
-async def test_retry_opens_what_failed(watch: WatchList, clock: Clock) -> None:
-    """With its whole deadline and its old age; the new outcome comes after all others, the old one is gone."""
-    refs = [evolve(ref, submitted_at=START - timedelta(days=1)) for ref in jobs(3)]
-    await watch.add(refs, deadline=100)
-    await watch.add(jobs(1, "new"), deadline=100)
-    await end(watch, refs[0], *jobs(1, "new"), state=FAILED)
-    await end(watch, refs[1], state=EXPIRED)
-    await end(watch, refs[2])
-    *_, last = await listed(watch)
-    clock.at += timedelta(days=2)
-    assert await watch.retry() == 2
-    assert await watch.retry() == 0
-    rows = {row.job_id: row for row in await watch.store.pending(range(256))}
-    assert set(rows) == {"job-0", "new-0"}
-    assert {row.added_at for row in rows.values()} == {clock.at.timestamp()}
-    assert {row.deadline for row in rows.values()} == {100}
-    assert rows["job-0"].ref.submitted_at == START - timedelta(days=1)
-    assert rows["new-0"].ref.submitted_at == START
-    assert [outcome.state for outcome in await listed(watch)] == ["expired", "complete"]
-    await end(watch, refs[0])
-    assert [outcome.ref for outcome in await listed(watch, after=last.cursor)] == [refs[0]]
-
-
-@pytest.mark.parametrize("at_once", [1, 100])
-async def test_prune_deletes_what_ended_long_ago(
-    watch: WatchList, clock: Clock, at_once: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Never what is pending; cursors of what was deleted are still good, and its places are not given out again."""
-    monkeypatch.setattr("smilejobs.durable.store._PRUNED", at_once)
-    refs = jobs(4)
-    await watch.add(refs)
-    await end(watch, refs[0])
-    await end(watch, refs[1], state=FAILED)
-    first, second = await listed(watch)
-    clock.at += timedelta(days=30)
-    await end(watch, refs[2])
-    assert await watch.prune(older_than=timedelta(days=31)) == 0
-    assert await watch.prune(older_than=timedelta(days=30)) == 0
-    assert await watch.prune(older_than=timedelta(days=29)) == 2
-    (third,) = await listed(watch)
-    assert await listed(watch, after=first.cursor) == [third]
-    assert await listed(watch, after=second.cursor) == [third]
-    clock.at += timedelta(seconds=1)
-    assert await watch.prune(older_than=0) == 1
-    assert (await watch.counts()).pending == 1
-    assert await watch.add(refs[:1]) == Added(new=1, known=0, different=())
-    await end(watch, refs[0])
-    assert [outcome.ref for outcome in await listed(watch, after=third.cursor)] == [refs[0]]
-
-
-@pytest.mark.parametrize(("age", "kind"), [(-1, ValueError), (float("nan"), ValueError), ("30d", TypeError)])
-async def test_prune_takes_a_duration(small: WatchList, age: Any, kind: type[Exception]) -> None:
-    """Nothing else, and nothing is deleted."""
-    await small.add(jobs(1))
-    await end(small, *jobs(1))
-    with pytest.raises(kind, match="older_than"):
-        await small.prune(older_than=age)
-    assert (await small.counts()).complete == 1
 
 
 @pytest.mark.parametrize("news", [("user-1", "job-0"), "job-0", None])

@@ -2,8 +2,6 @@
 
 import asyncio
 import itertools
-import logging
-import statistics
 from collections import Counter
 from datetime import timedelta
 from pathlib import Path
@@ -15,11 +13,12 @@ import pytest
 
 import smilejobs.durable.calls
 import smilejobs.durable.shift
+from patience import until
 from smilejobs import JobRef, Pace
 from smilejobs.clock import utcnow
 from smilejobs.durable import WatchList, Worker
+from smilejobs.durable.rows import key_of
 from smilejobs.durable.shift import Shift
-from smilejobs.durable.store import key_of
 from smilejobs.errors import WatchListError
 from smilejobs.testing import (
     Script,
@@ -30,16 +29,15 @@ from smilejobs.testing import (
     not_found,
     pending,
     provisional,
-    rate_limited,
     refused,
 )
 from smilejobs.testing.script import Step
-from watching import Gate, jobs, listed, polls, scripted, until, until_ended, working
+from watching import Gate, execute, jobs, listed, polled, polls, scripted, until_ended, working
 
 pytestmark = pytest.mark.anyio
 
-ID = "ada-lovelace-1815"
-"""An id that is looked for where none may be."""
+FOR_EVER = 3600.0
+"""A slice that no test sees the end of: what a worker notices, it was told."""
 
 
 @pytest.fixture
@@ -52,13 +50,11 @@ def sqlite_url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'jobs.db'}"
 
 
-async def polled(script: Script, ref: JobRef, times: int = 1) -> None:
-    """Wait until a job has been asked about."""
-
-    async def enough() -> bool:
-        return len(script.polls[ref.job_id]) >= times
-
-    await until(enough)
+def same_bucket(count: int, ref: JobRef | None = None) -> list[JobRef]:
+    """Jobs that whoever holds the bucket of *ref* holds."""
+    bucket = 7 if ref is None else key_of(ref)[0]
+    refs = (JobRef("user-1", f"same-{number}") for number in itertools.count())
+    return list(itertools.islice((each for each in refs if key_of(each)[0] == bucket), count))
 
 
 # One job, from its addition to its outcome
@@ -95,7 +91,7 @@ async def test_an_outcome_says_what_the_result_was(sqlite_url: str) -> None:
     async with WatchList.open(sqlite_url) as watch:
         await watch.add(("user-1", job_id) for job_id in steps)
         async with working(script, sqlite_url):
-            await until_ended(watch, within=20)
+            await until_ended(watch)
         by_job = {outcome.ref.job_id: outcome for outcome in await listed(watch)}
         counts = await watch.counts()
     assert (counts.complete, counts.failed, counts.expired) == (3, 2, 0)
@@ -116,22 +112,17 @@ async def test_an_outcome_says_what_the_result_was(sqlite_url: str) -> None:
     assert (by_job["forged"].error, by_job["forged"].verdict) == ("WrongJobError", None)
 
 
-async def test_a_ref_that_is_added_later_is_polled_within_a_second(database_url: str) -> None:
+async def test_a_ref_that_is_added_later_is_polled_at_once(database_url: str) -> None:
     """In the middle of a slice, not at the next."""
-    (first,) = jobs(1, "first")
-    later = jobs(5, "later")
+    first, *later = same_bucket(4)
     script = scripted([first, *later])
-    delays = []
     async with WatchList.open(database_url) as watch:
         await watch.add([first])
-        async with working(script, database_url, slice=60.0):
+        async with working(script, database_url, slice=FOR_EVER):
             await until_ended(watch)
             for ref in later:
-                added = anyio.current_time()
                 await watch.add([ref])
-                await polled(script, ref)
-                delays.append(script.polls[ref.job_id][0].at - added)
-    assert statistics.median(delays) < 1.0
+                await until_ended(watch)
 
 
 async def test_news_brings_a_job_to_the_front(database_url: str) -> None:
@@ -145,7 +136,6 @@ async def test_news_brings_a_job_to_the_front(database_url: str) -> None:
             for ref in refs:
                 await polled(script, ref)
             gate.open = True
-            rung = anyio.current_time()
             await watch.notify(JobRef("user-1", "unknown"))
             await watch.notify(refs[3])
 
@@ -153,7 +143,6 @@ async def test_news_brings_a_job_to_the_front(database_url: str) -> None:
                 return bool(await listed(watch))
 
             await until(ended)
-            assert anyio.current_time() - rung < 1.0
             assert [outcome.ref for outcome in await listed(watch)] == [refs[3]]
             assert [len(script.polls[ref.job_id]) for ref in refs] == [1, 1, 1, 2, 1]
 
@@ -173,7 +162,7 @@ async def test_a_deadline_ends_the_wait_with_the_last_answer(sqlite_url: str) ->
     assert (counts.expired, counts.failed) == (2, 0)
     last = by_job["job-0"]
     assert (last.state, last.code, last.is_final, last.error, last.error_text) == ("expired", "2302", None, None, None)
-    assert last.ended_at - last.added_at < timedelta(seconds=2)
+    assert last.ended_at - last.added_at >= timedelta(seconds=0.5)
     assert (by_job["refused-0"].state, by_job["refused-0"].code) == ("expired", None)
 
 
@@ -239,138 +228,11 @@ async def test_retry_is_noticed(database_url: str) -> None:
     script = Script({"job-0": [refused("2307"), complete()]}, now=utcnow)
     async with WatchList.open(database_url) as watch:
         await watch.add(jobs(1))
-        async with working(script, database_url):
+        async with working(script, database_url, slice=FOR_EVER):
             await until_ended(watch)
             assert await watch.retry() == 1
-            await until_ended(watch, within=3)
-        assert [outcome.state for outcome in await listed(watch)] == ["complete"]
-
-
-# Credentials
-
-
-async def test_wrong_credentials_pause_the_list(database_url: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Nothing fails, and it says why; when they are right, everything goes on by itself."""
-    caplog.set_level(logging.INFO)
-    refs = [JobRef(f"user-{ID}", ref.job_id) for ref in jobs(30)]
-    gate = Gate(wrong=True)
-    script = scripted(refs, gate)
-    async with WatchList.open(database_url) as watch:
-        await watch.add(refs)
-
-        async def paused() -> bool:
-            return (await watch.counts()).paused is not None
-
-        async with working(script, database_url, heartbeat=0.5):
-            await until(paused)
-            counts = await watch.counts()
-            assert (counts.pending, counts.failed) == (30, 0)
-            assert counts.paused is not None
-            assert "partner" in counts.paused
-            await anyio.sleep(0.3)
-            asked = len(polls(script))
-            await anyio.sleep(0.5)
-            assert len(polls(script)) == asked
-            gate.wrong = False
-            await until_ended(watch)
-            assert (await watch.counts()).complete == 30
-            assert not await paused()
-    assert "whole watch list is paused" in caplog.text
-    assert "the watch list goes on" in caplog.text
-    assert not any(secret in f"{caplog.text} {counts!r}" for secret in (ID, "sandbox-key"))
-
-
-async def test_one_refusal_of_the_credentials_is_none(sqlite_url: str) -> None:
-    """The job is not to blame: it is asked about again, and does not fail."""
-    script = scripted(jobs(1, "other"), job_0=[refused("2205"), complete()])
-    async with WatchList.open(sqlite_url) as watch:
-        await watch.add(jobs(1))
-        async with working(script, sqlite_url):
             await until_ended(watch)
         assert [outcome.state for outcome in await listed(watch)] == ["complete"]
-
-
-@pytest.mark.parametrize("trouble", [cut(), html(), rate_limited()])
-async def test_a_pause_outlasts_an_outage(sqlite_url: str, trouble: Step) -> None:
-    """An API that cannot be reached has accepted nothing."""
-    steps: list[Step] = [trouble, trouble, refused("2205")]
-    script = scripted(jobs(1), credentials=itertools.chain(steps, itertools.repeat(not_found())))
-    async with WatchList.open(sqlite_url) as watch:
-        await watch.add(jobs(1))
-        await watch.store.pause("the key is wrong")
-        async with working(script, sqlite_url, heartbeat=0.02):
-            await until_ended(watch)
-    assert len(script.polls["credentials"]) == 4
-
-
-async def test_any_answer_accepts_the_credentials(sqlite_url: str) -> None:
-    """Also one about the job that should not exist."""
-    script = scripted(jobs(1), credentials=[pending()])
-    async with WatchList.open(sqlite_url) as watch:
-        await watch.add(jobs(1))
-        await watch.store.pause("the key is wrong")
-        async with working(script, sqlite_url):
-            await until_ended(watch)
-
-
-async def test_a_pause_by_another_worker_is_noticed(postgres_url: str) -> None:
-    """Within a second nobody polls, until somebody's credentials are accepted."""
-    refs = jobs(10)
-    gate = Gate(open=False)
-    script = scripted(refs, gate)
-    async with WatchList.open(postgres_url) as watch:
-        await watch.add(refs)
-        async with working(script, postgres_url, heartbeat=0.5):
-            for ref in refs:
-                await polled(script, ref)
-            gate.wrong = True  # so that the pause is not ended at once
-            await watch.store.pause("the key was withdrawn")
-            await anyio.sleep(1.0)
-            count = len(polls(script))
-            await anyio.sleep(0.3)
-            assert len(polls(script)) == count
-            gate.wrong, gate.open = False, True
-            await until_ended(watch)
-
-
-async def test_a_pause_by_somebody_who_was_mistaken(database_url: str) -> None:
-    """A worker stops, finds its credentials accepted, and goes on."""
-    gate = Gate(open=False)
-    script = scripted(jobs(1), gate)
-    async with WatchList.open(database_url) as watch:
-        await watch.add(jobs(1))
-
-        async def goes_on() -> bool:
-            return await watch.store.paused() is None
-
-        async with working(script, database_url, heartbeat=0.5):
-            await polled(script, jobs(1)[0])
-            await watch.store.pause("the key of another worker is wrong")
-            await until(goes_on)
-            gate.open = True
-            await until_ended(watch)
-    assert len(script.polls["credentials"]) == 1
-
-
-async def test_who_was_refused_must_be_accepted_first(sqlite_url: str) -> None:
-    """Whoever else ends the pause: or two workers with different keys would pause and go on in turns."""
-    gate = Gate(wrong=True)
-    script = scripted(jobs(1), gate)
-    async with WatchList.open(sqlite_url) as watch:
-        await watch.add(jobs(1))
-
-        async def paused() -> bool:
-            return await watch.store.paused() is not None
-
-        async with working(script, sqlite_url, heartbeat=0.05):
-            await until(paused)
-            count = len(polls(script))
-            await watch.store.pause(None)
-            await anyio.sleep(0.3)
-            assert not await paused()
-            assert len(polls(script)) == count
-            gate.wrong = False
-            await until_ended(watch)
 
 
 # Bad input
@@ -420,12 +282,19 @@ async def test_a_lock_that_cannot_be_had(sqlite_url: str, tmp_path: Path) -> Non
 
 async def test_a_connection_that_says_nothing_is_asked(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether it is still there; it goes on listening."""
-    monkeypatch.setattr(smilejobs.durable.calls, "_ALIVE", 0.02)
-    script = scripted(jobs(1))
-    async with WatchList.open(postgres_url) as watch, working(script, postgres_url):
-        await anyio.sleep(0.3)
-        await watch.add(jobs(1))
-        await until_ended(watch, within=2)
+    monkeypatch.setattr(smilejobs.durable.calls, "_ALIVE", 0.1)
+    first, later = same_bucket(2)
+    script = scripted([first, later])
+
+    async def asked() -> bool:
+        return bool(await execute(postgres_url, "SELECT 1 FROM pg_stat_activity WHERE query = 'SELECT 1'"))
+
+    async with WatchList.open(postgres_url) as watch, working(script, postgres_url, slice=FOR_EVER):
+        await watch.add([first])
+        await until_ended(watch)
+        await until(asked)
+        await watch.add([later])
+        await until_ended(watch)
 
 
 async def test_a_bucket_may_come_back_before_it_was_left(sqlite_url: str) -> None:
@@ -445,17 +314,35 @@ async def test_a_bucket_may_come_back_before_it_was_left(sqlite_url: str) -> Non
             await one.__aexit__(None, None, None)
             assert shift._held == {bucket}  # noqa: SLF001  # whose rows are taken in
             await again.__aexit__(None, None, None)
-            assert shift._held == set()  # noqa: SLF001  # likewise
+            assert shift._held == set()  # noqa: SLF001  # nobody's any more
             assert set(shift._refs[bucket]) == held  # noqa: SLF001  # it lingers
+
+
+async def test_a_bucket_that_does_not_come_back_is_forgotten(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another worker has it: its jobs are no longer polled here."""
+    monkeypatch.setattr(smilejobs.durable.shift, "_LINGER", 0.05)
+    monkeypatch.setattr(smilejobs.durable.shift, "_TICK", 0.01)
+    options: dict[str, Any] = {"concurrency": 1, "rate": None, "keep_raw": False, "leases": None}
+    async with scripted([]).client() as client, WatchList.open(sqlite_url) as watch:
+        await watch.add(jobs(1))
+        shift = Shift(client, watch, pace=Pace(), **options)
+        bucket = key_of(jobs(1)[0])[0]
+        with shift._hand, shift._nothing:  # noqa: SLF001  # what its work() would close
+            async with shift.hold(bucket):
+                assert set(shift._refs[bucket]) == {*jobs(1)}  # noqa: SLF001  # what the fleet has been given
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(shift._tick)  # noqa: SLF001  # what its work() would start
+                await until(lambda: not shift._refs[bucket])  # noqa: SLF001  # what the fleet still has
+                tasks.cancel_scope.cancel()
 
 
 async def test_a_row_that_is_committed_late(postgres_url: str) -> None:
     """One that was numbered before others and seen after them is polled all the same, and soon."""
     late, early = jobs(2)
-    same_bucket = [next(ref for ref in jobs(5000, "same") if key_of(ref)[0] == key_of(late)[0])]
-    script = scripted([late, early, *same_bucket])
-    async with WatchList.open(postgres_url) as watch, working(script, postgres_url, slice=60.0):
-        await watch.add(same_bucket)  # so that the worker has the bucket
+    (same,) = same_bucket(1, late)
+    script = scripted([late, early, same])
+    async with WatchList.open(postgres_url) as watch, working(script, postgres_url, slice=FOR_EVER):
+        await watch.add([same])  # so that the worker has the bucket
         await until_ended(watch)
         async with await psycopg.AsyncConnection.connect(postgres_url) as slow:
             await slow.execute(
@@ -466,7 +353,7 @@ async def test_a_row_that_is_committed_late(postgres_url: str) -> None:
             await watch.add([early])
             await until_ended(watch)
         await watch.store.ring("nothing that anybody understands")
-        await until_ended(watch, within=4)
+        await until_ended(watch)
     assert [len(each) for each in script.polls.values()] == [0, 1, 1, 1]
 
 

@@ -475,12 +475,22 @@ async def test_wrong_credentials_end_the_batch() -> None:
     assert sum(len(polls) for polls in script.polls.values()) < 150
 
 
-async def test_a_success_between_clears_the_credentials() -> None:
-    """Two refusals with a good answer between them are two outcomes."""
-    script = Script({"job-0": [refused("2405")], "job-1": [complete()], "job-2": [refused("2405")]})
+@pytest.mark.parametrize("between", [complete(), refused("2307"), complete(PartnerParams={"user_id": "other"})])
+async def test_what_was_accepted_between_clears_the_credentials(between: Reply) -> None:
+    """Two refusals with an answer about a job between them, a good one or not, are two outcomes."""
+    script = Script({"job-0": [refused("2405")], "job-1": [between], "job-2": [refused("2405")]})
     async with script.client() as client, client.wait_many(refs(3), concurrency=1) as outcomes:
         ended = await everything(outcomes)
-    assert [type(outcome.error).__name__ for outcome in ended] == ["CredentialsError", "NoneType", "CredentialsError"]
+    assert [isinstance(outcome.error, smilejobs.CredentialsError) for outcome in ended] == [True, False, True]
+
+
+async def test_what_says_nothing_of_the_credentials_clears_nothing() -> None:
+    """A refusal of the request as such may come before anybody looks at them."""
+    script = Script({"job-0": [refused("2405")], "job-1": [refused("2204")], "job-2": [refused("2405")]})
+    async with script.client() as client:
+        with pytest.raises(smilejobs.CredentialsError):
+            async with client.wait_many(refs(3), concurrency=1) as outcomes:
+                await everything(outcomes)
 
 
 async def test_retry_after_stops_everybody() -> None:

@@ -55,7 +55,7 @@ from smilejobs import (
     __version__,
 )
 from smilejobs.polling.rules import Done, GiveUp, PollState, Terms, step
-from smilejobs.wire.protocol import HEADERS, PATH, encode_request, read_answer
+from smilejobs.wire.protocol import HEADERS, PATH, accepts_credentials, encode_request, read_answer
 from smilejobs.wire.signature import sign, verify
 from strategies import answers, json_values, retry_after_values, unhurried
 
@@ -709,3 +709,32 @@ def test_any_json_anywhere_in_an_answer_gives_a_status_or_an_error(
 def test_any_bytes_give_a_status_or_an_error(body: bytes, http_status: int, given_headers: dict[str, str]) -> None:
     """Nothing else comes out, whatever the HTTP status and the headers say."""
     check(body, http_status, given_headers)
+
+
+# What an answer says of the credentials
+
+
+@pytest.mark.parametrize(
+    ("observation", "accepts"),
+    [
+        (JobStatus(user_id="user-1", job_id="job-1"), True),
+        (WrongJobError("another"), True),
+        (JobNotFoundError("none", code="2304"), True),
+        (UserDisabledError("disabled", code="2307"), True),
+        (UserNotFoundError("none", code="2310"), True),
+        (ApiError("blocked", code="2222"), True),
+        (CredentialsError("refused", code="2205"), False),
+        (CredentialsError("refused"), False),
+        (BadRequestError("the timestamp, perhaps", code="2204"), False),
+        (BadRequestError("a parameter", code="2313"), False),
+        (ServerError("trouble", code="2301"), False),
+        (RateLimitedError("too often"), False),
+        (ApiError("unknown", code="9999"), False),
+        (ApiError("wrong URL", http_status=404), False),
+        (SignatureError("signed by others", code="2302"), False),
+        (BadResponseError("HTML"), False),
+    ],
+)
+def test_which_answers_accept_the_credentials(observation: JobStatus | SmileJobsError, accepts: bool) -> None:
+    """Those that speak of the job or its user."""
+    assert accepts_credentials(observation) is accepts

@@ -2,25 +2,41 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime
 from typing import Any
 
-import anyio
+import psycopg
 from attrs import define
 
-from smilejobs import Client, JobRef, Pace
+from patience import until
+from smilejobs import Client, Hook, JobRef, Pace, log_event
 from smilejobs.clock import utcnow
 from smilejobs.durable import WatchList, WatchOutcome, Worker
+from smilejobs.durable.database import connection_options
+from smilejobs.durable.rows import Ending
 from smilejobs.durable.schema import COMPLETE
-from smilejobs.durable.store import Ending
 from smilejobs.testing import Poll, Script, complete, not_found, pending, refused
 from smilejobs.testing.script import Step
 
 QUICK = Pace(min=0.05, max=0.05, jitter=0)
-HEARTBEAT = 1.0
+HEARTBEAT = 10.0
+"""Seconds without a sign of life: a busy machine may let nobody do anything for a few of them."""
+
 SLICE = 2.0
+
+START = datetime(2026, 11, 23, 12, tzinfo=UTC)
+
+
+class Clock:
+    """A wall clock that is put forward by hand."""
+
+    def __init__(self) -> None:
+        self.at = START
+
+    def __call__(self) -> datetime:
+        return self.at
 
 
 def jobs(count: int, prefix: str = "job") -> list[JobRef]:
@@ -29,6 +45,13 @@ def jobs(count: int, prefix: str = "job") -> list[JobRef]:
 
 def ending(ref: JobRef, state: int = COMPLETE, raw: dict[str, object] | None = None, **known: object) -> Ending:
     return Ending(ref, state, known, raw)
+
+
+async def execute(url: str, query: str, **arguments: object) -> list[tuple[Any, ...]]:
+    """Do something in a database on PostgreSQL behind everybody's back; return the rows."""
+    async with await psycopg.AsyncConnection.connect(url, **connection_options()) as connection:
+        cursor = await connection.execute(query.encode(), arguments)
+        return await cursor.fetchall() if cursor.description else []
 
 
 async def listed(watch: WatchList, **options: Any) -> list[WatchOutcome]:
@@ -75,9 +98,11 @@ class Work:
 
 
 @asynccontextmanager
-async def working(script: Script, url: str, rate: float | None = None, **options: Any) -> AsyncGenerator[Work, None]:
+async def working(
+    script: Script, url: str, rate: float | None = None, hooks: Iterable[Hook] = (log_event,), **options: Any
+) -> AsyncGenerator[Work, None]:
     """A worker of its own, with a connection to the watch list of its own, while the block runs."""
-    async with script.client(rate=rate) as client, WatchList.open(url) as watch:
+    async with script.client(rate=rate, hooks=hooks) as client, WatchList.open(url) as watch:
         task = asyncio.create_task(worker(client, watch, **options).run())
         try:
             yield Work(watch, client, task)
@@ -91,17 +116,13 @@ def worker(client: Client, watch: WatchList, **options: Any) -> Worker:
     return Worker(client, watch, **{"pace": QUICK, "slice": SLICE, "heartbeat": HEARTBEAT, **options})
 
 
-async def until(condition: Callable[[], Awaitable[object]], within: float = 10.0) -> None:
-    with anyio.fail_after(within):
-        while not await condition():  # noqa: ASYNC110  # a database sets no events
-            await anyio.sleep(0.01)
+async def polled(script: Script, ref: JobRef, times: int = 1) -> None:
+    """Wait until a job has been asked about."""
+    await until(lambda: len(script.polls[ref.job_id]) >= times)
 
 
-async def until_ended(watch: WatchList, within: float = 10.0) -> None:
+async def until_ended(watch: WatchList, within: float = 60.0) -> None:
     async def nothing_is_pending() -> bool:
         return (await watch.counts()).pending == 0
 
     await until(nothing_is_pending, within)
-
-
-DAY = timedelta(days=1).total_seconds()

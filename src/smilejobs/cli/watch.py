@@ -180,9 +180,25 @@ def outcomes(
 
 
 @app.command(
+    epilog="Example: smilejobs watch paused sqlite:///jobs.db\n\n"
+    "It serves as a health check, and reads one row. Exit codes: 0 the database can be used and polling is not paused "
+    "(whether a worker runs is not known here), 2 usage, 4 paused, or the database cannot be used, 130 interrupted."
+)
+def paused(url: ListURL) -> None:
+    """Print whether polling is paused, and why."""
+
+    async def work(watch: "WatchList") -> ExitCode:
+        why = await watch.store.paused()
+        typer.echo("polling is not paused" if why is None else f"polling is paused: {why}")
+        return ExitCode.COMPLETE if why is None else ExitCode.ERROR
+
+    _run(url, work)
+
+
+@app.command(
     epilog="Example: smilejobs watch counts sqlite:///jobs.db --json\n\n"
-    "It serves as a health check. Exit codes: 0 the database can be used and polling is not paused (whether a worker "
-    "runs is not known here), 2 usage, 4 paused, or the database cannot be used, 130 interrupted."
+    "It reads the whole list. Exit codes: 0 the database can be used and polling is not paused, 2 usage, 4 paused, or "
+    "the database cannot be used, 130 interrupted."
 )
 def counts(url: ListURL, *, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Print how many jobs are pending and how many have ended how, and whether polling is paused."""

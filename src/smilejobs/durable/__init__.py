@@ -3,7 +3,7 @@
 On asyncio only. See `WatchList` and `Worker`.
 """
 
-from smilejobs.durable.store import Counts
+from smilejobs.durable.rows import Counts
 from smilejobs.durable.watchlist import Added, WatchedJob, WatchList, WatchOutcome
 from smilejobs.durable.worker import Worker
 

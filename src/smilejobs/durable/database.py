@@ -1,14 +1,15 @@
 """The database of a watch list: how it is opened, and what its errors mean. SQLite or PostgreSQL."""
 
-import math
 import secrets
 import sqlite3
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.lowlevel
 
 from smilejobs.errors import WatchListError
 
@@ -22,6 +23,7 @@ except ImportError as error:
     raise ImportError("smilejobs.durable needs a few packages more: pip install 'smilejobs[durable]'") from error
 
 from smilejobs.durable.schema import ABOUT, STEPS, TABLES, migrate
+from smilejobs.tasks import beside
 
 if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -37,6 +39,9 @@ _IS_OURS_OR_NEW = "SELECT application_id = ? OR NOT EXISTS (SELECT 1 FROM sqlite
 
 _LONGEST = 60.0
 """Seconds for one transaction of PostgreSQL."""
+
+_GRACE = 2.0
+"""Seconds that a transaction of PostgreSQL still has when whoever waits for it is cancelled."""
 
 _FAREWELL = 2.0
 """Seconds for closing connections."""
@@ -104,10 +109,9 @@ async def opened(url: URL) -> AsyncGenerator[AsyncEngine, None]:
     is_sqlite = url.get_backend_name() == "sqlite"
     engine = _sqlite(url) if is_sqlite else _postgres(url)
     try:
-        with at_work(engine):
-            async with engine.begin() as connection:
-                await (_own_file if is_sqlite else _own_schema)(connection)
-                await migrate(connection, await _version(connection), secrets.token_hex(4))
+        async with at_work(engine), engine.begin() as connection:
+            await (_own_file if is_sqlite else _own_schema)(connection)
+            await migrate(connection, await _version(connection), secrets.token_hex(4))
         yield engine
     finally:
         with anyio.move_on_after(_FAREWELL, shield=True):  # what is cancelled while it closes complains
@@ -199,19 +203,39 @@ async def _version(connection: AsyncConnection) -> int:
     return version
 
 
-@contextmanager
-def at_work(engine: AsyncEngine) -> Generator[None, None, None]:
+@asynccontextmanager
+async def at_work(engine: AsyncEngine) -> AsyncGenerator[None, None]:
     """Ask the database something, with errors of ours.
 
     It is not cancelled half-way: cut off twice, as a cancel scope does, the driver of SQLite never ends, and that of
-    PostgreSQL leaves its connection behind. So a server that hangs is given up after a while.
+    PostgreSQL leaves its connection behind. So a server that hangs is given up after a while, and soon by whoever is
+    cancelled.
 
     Raises:
         WatchListError: The database cannot be used.
     """
-    limit = math.inf if engine.dialect.name == "sqlite" else _LONGEST
-    with translated(), anyio.fail_after(limit, shield=True):
-        yield
+    await anyio.lowlevel.checkpoint_if_cancelled()  # between two transactions, there may be no other place for it
+    if engine.dialect.name == "sqlite":
+        with translated(), anyio.CancelScope(shield=True):
+            yield
+        return
+    asking = anyio.CancelScope(shield=True, deadline=anyio.current_time() + _LONGEST)
+    watching = anyio.CancelScope()
+    with translated():
+        async with beside(partial(_hasten, asking, watching), watching.cancel):
+            with asking:
+                yield
+        if asking.cancelled_caught:
+            raise TimeoutError
+
+
+async def _hasten(asking: anyio.CancelScope, watching: anyio.CancelScope) -> None:
+    """Leave little time for *asking* once this is cancelled."""
+    with watching:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            asking.deadline = min(asking.deadline, anyio.current_time() + _GRACE)
 
 
 @contextmanager

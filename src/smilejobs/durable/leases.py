@@ -55,6 +55,10 @@ _TABLES_LOCK, _SWEEPER_LOCK = 0x534D4A54, 0x534D4A53
 _BEATS = 5
 """Signs of life per heartbeat, so that one that is late costs nobody a bucket."""
 
+_LEAVING, _CLOSING = 4.0, 1.0
+"""Seconds for giving the buckets back, and then for closing connections, which a database that hangs would make longer;
+what was not given back is taken back a heartbeat later."""
+
 _PAUSE = Backoff(min=0.2, max=2.0)
 """After a failure, in seconds."""
 
@@ -227,7 +231,7 @@ class _Round:
             name=_NAME,
             concurrency=BUCKETS,  # with less, buckets would queue behind others for a slice
             fetch_job_polling_interval=min(1.0, self.beat),  # what was handed out before it could listen
-            shutdown_graceful_timeout=self.heartbeat / 2,  # heartbeats stop when it begins
+            shutdown_graceful_timeout=self.leaving / 2,  # heartbeats stop when it begins
             delete_jobs="always",
             install_signal_handlers=False,
             update_heartbeat_interval=self.beat,
@@ -237,6 +241,10 @@ class _Round:
     @property
     def beat(self) -> float:
         return self.heartbeat / _BEATS
+
+    @property
+    def leaving(self) -> float:
+        return min(self.heartbeat, _LEAVING)
 
     async def run(self) -> None:
         """Tend buckets until something fails, or this is cancelled; then leave them.
@@ -259,7 +267,7 @@ class _Round:
         finally:
             self._leave(self._held)
             self._leaving = True
-            with anyio.move_on_after(self.heartbeat, shield=True):
+            with anyio.move_on_after(self.leaving, shield=True):
                 for task in (working, watching):
                     task.cancel()
                     task.add_done_callback(_seen)
@@ -361,7 +369,7 @@ async def _app(url: str, heartbeat: float) -> AsyncGenerator[App, None]:
         await app.open_async()
         yield app
     finally:
-        with anyio.move_on_after(heartbeat, shield=True):
+        with anyio.move_on_after(_CLOSING, shield=True):
             await app.close_async()
 
 

@@ -97,11 +97,15 @@ STEPS: tuple[Callable[[AsyncConnection, str], Awaitable[None]], ...] = (_version
 async def migrate(connection: AsyncConnection, version: int, name: str) -> None:
     """Bring the tables from *version* (0: there are none) to today's, within the transaction of *connection*.
 
+    Where they are today's, nothing is written: who only looks waits for nobody who stores outcomes.
+
     Args:
         connection: Nobody else may be doing the same.
         version: That of the tables now.
         name: For a new list.
     """
+    if version == len(STEPS):
+        return
     for step in STEPS[version:]:
         await step(connection, name)
     await connection.execute(update(ABOUT).values(version=len(STEPS)))

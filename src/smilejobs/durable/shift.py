@@ -19,8 +19,8 @@ from smilejobs.durable.calls import ADDED, LOOK, calls
 from smilejobs.durable.database import translated
 from smilejobs.durable.leases import Hold, Leases
 from smilejobs.durable.patience import until_it_works
+from smilejobs.durable.rows import Ending, Pending, key_of
 from smilejobs.durable.schema import BUCKETS, COMPLETE, EXPIRED, FAILED
-from smilejobs.durable.store import Ending, Pending, key_of
 from smilejobs.durable.watchlist import WatchList, WatchOutcome
 from smilejobs.errors import CredentialsError, RateLimitedError, SmileJobsError
 from smilejobs.model.jobs import JobRef
@@ -40,8 +40,8 @@ _MOST = 2000
 """Outcomes that may wait to be stored; beyond that, polling waits too."""
 
 _PAGE = 5000
-_FAREWELL = 5.0
-"""Seconds for which a worker that is stopped tries to store what it knows."""
+_FAREWELL = 8.0
+"""Seconds from its stop in which a worker hands back what it has, and stores what it knows."""
 
 _BREATH = 0.1
 """Seconds between two looks for new jobs: where a thousand are added in a second, nobody looks a thousand times."""
@@ -113,6 +113,7 @@ class Shift:
         self._shouted = Signal()
         self._loading = anyio.Semaphore(2)
         self._error: Exception | None = None
+        self._farewell = anyio.CancelScope(shield=True)
         self._hand, self._nothing = anyio.create_memory_object_stream[JobRefLike](0)
         self._fleet = client._fleet(  # noqa: SLF001  # workers are of this house; callers have wait_many
             self._nothing,
@@ -147,10 +148,11 @@ class Shift:
                             self._admit,
                             self._tick,
                             self._shout,
+                            self._until_stopped,
                         ):
                             self._tasks.start_soon(self._guarded, work)
                 finally:
-                    with anyio.move_on_after(_FAREWELL, shield=True):
+                    with self._farewell:
                         await self._store_all()
                         if self._leases is not None:  # so that the others look now for what nobody has
                             await until_it_works(partial(self._store.ring, ADDED))
@@ -163,6 +165,12 @@ class Shift:
         except Exception as error:  # noqa: BLE001  # raised by work(), in no group
             self._error = self._error or error
             self._tasks.cancel_scope.cancel()
+
+    async def _until_stopped(self) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            self._farewell.deadline = anyio.current_time() + _FAREWELL
 
     # Buckets
 

@@ -3,17 +3,16 @@
 import json
 from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
-from hashlib import sha256
 from typing import Any, Self
 
 import anyio
-from attrs import fields, frozen
+from attrs import fields
 from sqlalchemy import ARRAY, bindparam, delete, func, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from smilejobs.durable.database import at_work, opened, parse
+from smilejobs.durable.rows import Counts, Ended, Ending, Pending, epoch, instant, key_of
 from smilejobs.durable.schema import (
     ABOUT,
     BELLS,
@@ -41,86 +40,11 @@ _ADDED: tuple[str, ...] = (
 _BELLS = 1000
 """So many calls are kept for a worker, if there is none that hears them."""
 
-_PRUNED = 10_000
-"""Rows that are deleted in one transaction."""
+_WINDOW = 10_000
+"""Rows that are deleted, or opened again, in one transaction: who stores outcomes waits meanwhile."""
 
 _SLACK = 0.02
 """Seconds by which a worker may come late for more turns without losing any."""
-
-
-@frozen(kw_only=True)
-class Counts:
-    """How a watch list stands.
-
-    Attributes:
-        pending: Jobs that are waited for.
-        complete: Jobs that have a result.
-        failed: Jobs that the API refused, or whose answers must not be believed.
-        expired: Jobs whose deadline came first.
-        oldest: When the oldest of the pending jobs was added (aware); None if there is none.
-        paused: Why nothing is polled; None while polling goes on.
-    """
-
-    pending: int
-    complete: int
-    failed: int
-    expired: int
-    oldest: datetime | None
-    paused: str | None
-
-
-@frozen
-class Pending:
-    """A row of a job that is waited for. Instants are seconds since 1970."""
-
-    seq: int
-    bucket: int
-    user_id: str
-    job_id: str
-    submitted_at: float | None
-    added_at: float
-    deadline: float | None
-    final: bool
-
-    @property
-    def ref(self) -> JobRef:
-        """The job."""
-        return JobRef(self.user_id, self.job_id, instant(self.born_at))
-
-    @property
-    def born_at(self) -> float:
-        """From when its age counts."""
-        return self.added_at if self.submitted_at is None else self.submitted_at
-
-
-@frozen
-class Ended:
-    """A row of a job that has ended, as stored. Instants are seconds since 1970."""
-
-    place: int
-    state: int
-    user_id: str
-    job_id: str
-    submitted_at: float | None
-    added_at: float
-    ended_at: float
-    outcome: str
-    raw: str | None
-
-
-@frozen
-class Ending:
-    """How a job has ended, to be stored."""
-
-    ref: JobRef
-    state: int
-    outcome: dict[str, object]
-    raw: dict[str, object] | None
-
-
-def key_of(ref: JobRef) -> bytes:
-    """Return what stands for the ids of a job; its first byte is the bucket."""
-    return sha256(f"{len(ref.user_id)} {ref.user_id}{ref.job_id}".encode()).digest()[:16]
 
 
 class Store:
@@ -140,9 +64,8 @@ class Store:
     async def open(cls, url: str) -> AsyncGenerator[Self, None]:
         """Open the database that *url* names; see `parse` and `opened` for what is raised."""
         async with opened(parse(url)) as engine:
-            with at_work(engine):
-                async with engine.connect() as connection:
-                    name = (await connection.execute(select(ABOUT.c.list))).scalar_one()
+            async with at_work(engine), engine.connect() as connection:
+                name = (await connection.execute(select(ABOUT.c.list))).scalar_one()
             yield cls(engine, name)
 
     # Adding
@@ -170,12 +93,11 @@ class Store:
             WATCH.c.key.in_(list(keys)),
             or_(WATCH.c.final != final, WATCH.c.deadline.is_distinct_from(deadline)),
         )
-        with at_work(self._engine):
-            async with self._engine.begin() as connection:
-                added = await (self._add_arrays if self.is_shared else self._add_rows)(connection, values)
-                differ = () if added == len(values) else (await connection.execute(other)).scalars().all()
-                if self.is_shared:
-                    await self._ring(connection, "added")
+        async with at_work(self._engine), self._engine.begin() as connection:
+            added = await (self._add_arrays if self.is_shared else self._add_rows)(connection, values)
+            differ = () if added == len(values) else (await connection.execute(other)).scalars().all()
+            if self.is_shared:
+                await self._ring(connection, "added")
         return added, [keys[key] for key in differ]
 
     async def _add_arrays(self, connection: AsyncConnection, values: Sequence[tuple[object, ...]]) -> int:
@@ -193,39 +115,42 @@ class Store:
         return (await connection.execute(statement, rows)).rowcount
 
     async def reopen(self, now: float) -> int:
-        """Make those that have failed pending again, with their whole deadline; return how many."""
-        again = (
-            update(WATCH)
-            .where(WATCH.c.state == FAILED)
-            .values(
-                state=PENDING,
-                submitted_at=func.coalesce(WATCH.c.submitted_at, WATCH.c.added_at),
-                added_at=now,
-                ended_at=None,
-                place=None,
-                outcome=None,
-                raw=None,
-            )
+        """Make those that have failed by now pending again, with their whole deadline; return how many.
+
+        Windows that are done stay done. The workers are told at the end: each looks through all its jobs then.
+        """
+        last = await self.places()  # what is opened may have failed again before all is
+        again = update(WATCH).values(
+            state=PENDING,
+            submitted_at=func.coalesce(WATCH.c.submitted_at, WATCH.c.added_at),
+            added_at=now,
+            ended_at=None,
+            place=None,
+            outcome=None,
+            raw=None,
         )
-        with at_work(self._engine):
-            async with self._engine.begin() as connection:
-                await self._lock(connection)
-                count = (await connection.execute(again)).rowcount
-                await self._ring(connection, "look")
-        return count
+        total = await self._in_windows(again, WATCH.c.state == FAILED, WATCH.c.place <= last)
+        await self.ring("look")
+        return total
 
     async def prune(self, before: float) -> int:
         """Delete what ended before the instant *before* (seconds since 1970); return how many."""
-        old = select(WATCH.c.seq).where(WATCH.c.place.is_not(None), WATCH.c.ended_at < before)
-        some = delete(WATCH).where(WATCH.c.seq.in_(old.order_by(WATCH.c.place).limit(_PRUNED)))
-        total = 0
+        return await self._in_windows(delete(WATCH), WATCH.c.ended_at < before)
+
+    async def _in_windows(self, change: Any, *conditions: Any) -> int:
+        """Change those of the rows that have ended, in the order of their places, which meet some conditions."""
+        place = total = 0
         while True:
-            with at_work(self._engine):
-                async with self._engine.begin() as connection:
-                    count = (await connection.execute(some)).rowcount
-            total += count
-            if count < _PRUNED:
+            left = select(WATCH.c.place).where(WATCH.c.place > place, *conditions).order_by(WATCH.c.place)
+            window = left.limit(_WINDOW).subquery()
+            ((last,),) = await self._read(select(func.max(window.c.place)))
+            if last is None:
                 return total
+            some = change.where(WATCH.c.place > place, WATCH.c.place <= last, *conditions)
+            async with at_work(self._engine), self._engine.begin() as connection:
+                await self._lock(connection)
+                total += (await connection.execute(some)).rowcount
+            place = last
 
     # Polling
 
@@ -271,20 +196,19 @@ class Store:
                 raw=bindparam("answer"),
             )
         )
-        with at_work(self._engine):
-            async with self._engine.begin() as connection:
-                first = await self._lock(connection, places=len(endings)) - len(endings) + 1
-                rows = [
-                    {
-                        "of": key_of(ending.ref),
-                        "ended": ending.state,
-                        "at": place,
-                        "how": json.dumps(ending.outcome),
-                        "answer": None if ending.raw is None else json.dumps(ending.raw),
-                    }
-                    for place, ending in enumerate(endings, first)
-                ]
-                await connection.execute(statement, rows)
+        async with at_work(self._engine), self._engine.begin() as connection:
+            first = await self._lock(connection, places=len(endings)) - len(endings) + 1
+            rows = [
+                {
+                    "of": key_of(ending.ref),
+                    "ended": ending.state,
+                    "at": place,
+                    "how": json.dumps(ending.outcome),
+                    "answer": None if ending.raw is None else json.dumps(ending.raw),
+                }
+                for place, ending in enumerate(endings, first)
+            ]
+            await connection.execute(statement, rows)
 
     async def _lock(self, connection: AsyncConnection, *, places: int = 0) -> int:
         """Let nobody else change what has ended until the transaction is over; return the last place given out."""
@@ -293,10 +217,9 @@ class Store:
 
     async def pause(self, why: str | None) -> None:
         """Stop all polling, and say *why*; None for going on."""
-        with at_work(self._engine):
-            async with self._engine.begin() as connection:
-                await connection.execute(update(ABOUT).values(paused=why))
-                await self._ring(connection, "look")
+        async with at_work(self._engine), self._engine.begin() as connection:
+            await connection.execute(update(ABOUT).values(paused=why))
+            await self._ring(connection, "look")
 
     async def paused(self) -> str | None:
         """Return why nothing is polled; None if that is not so."""
@@ -314,20 +237,18 @@ class Store:
             .values(next=func.greatest(TURNS.c.next, clock - _SLACK) + count * interval)
             .returning(TURNS.c.next - clock)
         )
-        with at_work(self._engine):
-            async with self._engine.begin() as connection:
-                # Turns that are lost with the database are no loss: nobody has to wait for the disk.
-                await connection.execute(select(func.set_config("synchronous_commit", "off", True)))  # noqa: FBT003  # PostgreSQL's signature
-                delay: float = (await connection.execute(statement)).scalar_one()
-                return anyio.current_time() + delay - count * interval
+        async with at_work(self._engine), self._engine.begin() as connection:
+            # Turns that are lost with the database are no loss: nobody has to wait for the disk.
+            await connection.execute(select(func.set_config("synchronous_commit", "off", True)))  # noqa: FBT003  # PostgreSQL's signature
+            delay: float = (await connection.execute(statement)).scalar_one()
+            return anyio.current_time() + delay - count * interval
 
     # Bells
 
     async def ring(self, text: str) -> None:
         """Call something out to all workers."""
-        with at_work(self._engine):
-            async with self._engine.begin() as connection:
-                await self._ring(connection, text)
+        async with at_work(self._engine), self._engine.begin() as connection:
+            await self._ring(connection, text)
 
     async def _ring(self, connection: AsyncConnection, text: str) -> None:
         if self.is_shared:
@@ -345,9 +266,8 @@ class Store:
         """Return what has been called out, and forget it. SQLite only: PostgreSQL has LISTEN."""
         if not await self._read(select(BELLS.c.seq).limit(1)):
             return []
-        with at_work(self._engine):
-            async with self._engine.begin() as connection:
-                return list((await connection.execute(delete(BELLS).returning(BELLS.c.text))).scalars())
+        async with at_work(self._engine), self._engine.begin() as connection:
+            return list((await connection.execute(delete(BELLS).returning(BELLS.c.text))).scalars())
 
     # The view from outside
 
@@ -373,9 +293,8 @@ class Store:
         return int((await self._read(select(ABOUT.c.places)))[0][0])
 
     async def _read(self, statement: Any) -> Sequence[Sequence[Any]]:
-        with at_work(self._engine):
-            async with self._reading.connect() as connection:
-                return (await connection.execute(statement)).all()
+        async with at_work(self._engine), self._reading.connect() as connection:
+            return (await connection.execute(statement)).all()
 
 
 def _latest_bell() -> Any:
@@ -384,13 +303,3 @@ def _latest_bell() -> Any:
 
 def _of(buckets: Collection[int]) -> Any:
     return WATCH.c.bucket >= 0 if len(buckets) == BUCKETS else WATCH.c.bucket.in_(sorted(buckets))
-
-
-def epoch(at: datetime | None) -> float | None:
-    """Return an instant as seconds since 1970."""
-    return None if at is None else at.timestamp()
-
-
-def instant(at: float) -> datetime:
-    """Return seconds since 1970 as an instant, aware."""
-    return datetime.fromtimestamp(at, UTC)

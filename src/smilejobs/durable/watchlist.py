@@ -11,8 +11,9 @@ from attrs import field, fields_dict, frozen
 
 from smilejobs.clock import aware, utcnow
 from smilejobs.durable.database import parse
+from smilejobs.durable.rows import Counts, Ended, Pending, instant, key_of
 from smilejobs.durable.schema import BUCKETS, COMPLETE, EXPIRED, FAILED
-from smilejobs.durable.store import Counts, Ended, Pending, Store, instant, key_of
+from smilejobs.durable.store import Store
 from smilejobs.durations import Duration, seconds
 from smilejobs.model.callback import Callback
 from smilejobs.model.codes import shown
@@ -211,10 +212,16 @@ class WatchList:
             follow: Wait for more when all have come. Otherwise the iteration ends there.
 
         Raises:
-            ValueError: *after* is no cursor of this watch list.
+            ValueError: *after* is no cursor of this watch list, or of an outcome that it has not had yet, which happens
+                where a backup of its database was restored.
             WatchListError: The database cannot be used.
         """
         place = self._place(after)
+        if place and place > await self.store.places():
+            raise ValueError(
+                "this cursor is ahead of the watch list, whose database is an older one, perhaps a backup: begin with "
+                "an older cursor, or without one"
+            )
         while True:
             rows = await self.store.ended(after=place, limit=_PAGE)
             for row in rows:
@@ -232,14 +239,15 @@ class WatchList:
     async def retry(self) -> int:
         """Open the jobs that have failed again, with their whole deadline; return how many these are.
 
-        Their outcomes are withdrawn; each gets a new one, after all that there are now.
+        Their outcomes are withdrawn; each gets a new one, after all that there are now. That is done in groups of some
+        thousands; after an error, or a kill, call it again.
         """
         return await self.store.reopen(self.now().timestamp())
 
     async def prune(self, *, older_than: Duration) -> int:
         """Delete the jobs that ended more than *older_than* seconds (or a timedelta) ago; return how many these were.
 
-        A job that was deleted is a new one if it is added again.
+        A job that was deleted is a new one if it is added again. Jobs are deleted in groups of some thousands.
 
         Raises:
             TypeError: It is no duration.

@@ -24,9 +24,13 @@ from smilejobs.events import logger
 from smilejobs.model.jobs import JobRef
 from smilejobs.polling.pace import Pace, PaceFunction
 from smilejobs.polling.rules import Terms
+from smilejobs.wire.protocol import accepts_credentials
 
 _NOBODY = JobRef("smilejobs", "credentials")
 """A job that does not exist: the API says so to those whom it knows."""
+
+_ASKED = 3
+"""So often, within a heartbeat, are credentials tried before they count as refused: one server of many may be wrong."""
 
 
 class Worker:
@@ -72,16 +76,17 @@ class Worker:
         self._exchange = client._exchange  # noqa: SLF001  # workers are of this house; callers have job_status
         self._watch = watch
         self._pace = Terms(pace=Pace(max=3600.0) if pace is None else pace).pace
-        self._concurrency = client._at_most(concurrency)  # noqa: SLF001  # likewise of this house
+        self._concurrency = client._at_most(concurrency)  # noqa: SLF001  # workers take the client's limit, too
         self._keep_raw = keep_raw
         self._slice = seconds(slice, "slice", zero=False)
         self._heartbeat = seconds(heartbeat, "heartbeat", zero=False)
 
     async def run(self) -> None:
-        """Poll until cancelled; then store what is known, and hand everything back.
+        """Poll until cancelled; then store what is known, and hand everything back, within 10 s if PostgreSQL hangs.
 
         While the database cannot be reached, nothing is polled. When the API refuses the credentials, the whole list is
-        paused: `WatchList.counts` says why, and any worker whose credentials are accepted ends that.
+        paused: `WatchList.counts` says why, and any worker whose credentials are accepted ends that. If it refuses them
+        only now and then, this worker rests for a part of a heartbeat each time.
 
         Raises:
             WatchListError: The database cannot be used, or another worker has this SQLite file.
@@ -127,12 +132,23 @@ class Worker:
                     leases=leases,
                 ).work()
             except CredentialsError as error:
-                refused = True
                 why = str(error)
+                refused = await self._is_refused()
+                if not refused:
+                    logger.warning("the API accepts the credentials, and refused them a moment ago: %s", why)
+                    continue
                 logger.error(
                     "the API refuses the credentials, so the whole watch list is paused: %s", why
                 )  # the traceback says nothing more
                 await until_it_works(partial(self._watch.store.pause, why))
+
+    async def _is_refused(self) -> bool:
+        """Whether credentials that were refused are not accepted either when they are tried again."""
+        for _ in range(_ASKED):
+            await anyio.sleep(self._heartbeat / _ASKED)
+            if await self._is_accepted():
+                return False
+        return True
 
     async def _until_accepted(self, *, refused: bool) -> None:
         """Return as soon as nothing is paused, and the API accepts the credentials if it has *refused* them before."""
@@ -149,7 +165,7 @@ class Worker:
         try:
             await self._exchange.poll(_NOBODY, image_links=False, history=False)
         except SmileJobsError as error:
-            return not (error.transient or isinstance(error, CredentialsError))
+            return accepts_credentials(error)
         return True
 
 

@@ -33,6 +33,7 @@ from smilejobs.polling.rules import (
 )
 from smilejobs.tasks import beside
 from smilejobs.wakeups import Signal, Wakeups
+from smilejobs.wire.protocol import accepts_credentials
 
 _TOGETHER = 1.0
 """Seconds within which the brakes of several fleets are one: they have met the same trouble."""
@@ -382,9 +383,9 @@ class Fleet:
     def _heed(self, observation: JobStatus | SmileJobsError, began: float, now: float) -> None:
         """Take in what a poll says of the API as a whole."""
         brakes = self._brakes(observation, began, now)
-        if isinstance(observation, JobStatus):
+        if accepts_credentials(observation):
             self._distrusted = False
-        elif brakes and self._on_brake is not None:
+        if brakes and self._on_brake is not None and not isinstance(observation, JobStatus):
             self._on_brake(observation)
 
     def _brakes(self, observation: JobStatus | SmileJobsError, began: float, now: float) -> bool:

@@ -162,6 +162,19 @@ def read_answer(
     )
 
 
+def accepts_credentials(observation: JobStatus | SmileJobsError) -> bool:
+    """Whether what a poll brought shows that the API knows who asks: it speaks of the job, or of its user.
+
+    The vendor does not say what is checked first. A code about the request as such (`BadRequestError`), trouble of the
+    API's own and an answer of somebody else show nothing.
+    """
+    if isinstance(observation, (JobStatus, WrongJobError)):
+        return True
+    row = STATUS_CODES.get(observation.code or "")
+    about_the_job = row is not None and row.kind in (CodeClass.PENDING, CodeClass.PERMANENT)
+    return about_the_job and not isinstance(observation, BadRequestError)
+
+
 def _api_error(
     code: str | None, *, http_status: int, text: str | None, ref: JobRef, retry_after: float | None
 ) -> ApiError:

@@ -1,0 +1,93 @@
+"""What a watch list knows of its jobs, as values: rows as they are stored, and what they add up to."""
+
+from datetime import UTC, datetime
+from hashlib import sha256
+
+from attrs import frozen
+
+from smilejobs.model.jobs import JobRef
+
+
+@frozen(kw_only=True)
+class Counts:
+    """How a watch list stands.
+
+    Attributes:
+        pending: Jobs that are waited for.
+        complete: Jobs that have a result.
+        failed: Jobs that the API refused, or whose answers must not be believed.
+        expired: Jobs whose deadline came first.
+        oldest: When the oldest of the pending jobs was added (aware); None if there is none.
+        paused: Why nothing is polled; None while polling goes on.
+    """
+
+    pending: int
+    complete: int
+    failed: int
+    expired: int
+    oldest: datetime | None
+    paused: str | None
+
+
+@frozen
+class Pending:
+    """A row of a job that is waited for. Instants are seconds since 1970."""
+
+    seq: int
+    bucket: int
+    user_id: str
+    job_id: str
+    submitted_at: float | None
+    added_at: float
+    deadline: float | None
+    final: bool
+
+    @property
+    def ref(self) -> JobRef:
+        """The job."""
+        return JobRef(self.user_id, self.job_id, instant(self.born_at))
+
+    @property
+    def born_at(self) -> float:
+        """From when its age counts."""
+        return self.added_at if self.submitted_at is None else self.submitted_at
+
+
+@frozen
+class Ended:
+    """A row of a job that has ended, as stored. Instants are seconds since 1970."""
+
+    place: int
+    state: int
+    user_id: str
+    job_id: str
+    submitted_at: float | None
+    added_at: float
+    ended_at: float
+    outcome: str
+    raw: str | None
+
+
+@frozen
+class Ending:
+    """How a job has ended, to be stored."""
+
+    ref: JobRef
+    state: int
+    outcome: dict[str, object]
+    raw: dict[str, object] | None
+
+
+def key_of(ref: JobRef) -> bytes:
+    """Return what stands for the ids of a job; its first byte is the bucket."""
+    return sha256(f"{len(ref.user_id)} {ref.user_id}{ref.job_id}".encode()).digest()[:16]
+
+
+def epoch(at: datetime | None) -> float | None:
+    """Return an instant as seconds since 1970."""
+    return None if at is None else at.timestamp()
+
+
+def instant(at: float) -> datetime:
+    """Return seconds since 1970 as an instant, aware."""
+    return datetime.fromtimestamp(at, UTC)
