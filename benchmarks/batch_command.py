@@ -140,7 +140,14 @@ async def peak(count: int) -> int:
         report = Report()
         with source.open(encoding=ENCODING, errors=ERRORS, newline="") as stream:  # noqa: ASYNC230  # the command reads so, too
             rows = Rows(stream)
-            with Journal(Path(folder, "out.csv"), columns=rows.columns) as journal:
+            with Journal(
+                Path(folder, "out.csv"),
+                columns=rows.columns,
+                extra=(),
+                resume=False,
+                is_settled=lambda record: True,
+                on_record=report.add_record,
+            ) as journal:
                 async with smilejobs.Client(
                     partner_id=PARTNER_ID, api_key=API_KEY, environment="sandbox", http_client=FromMemory(), rate=None
                 ) as client:

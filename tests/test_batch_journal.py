@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +48,17 @@ def row(index: int, job_id: str | None = None) -> Row:
     return Row(index=index, line=index + 2, ref=JobRef("user-1", job_id or f"job-{index}"), carried={})
 
 
+def opened(path: Path, *, until: Until = "complete", images: bool = False, **options: Any) -> Journal:
+    """A journal of which only what matters is said."""
+    is_settled = partial(settles, until=until, images=images)
+    others = {"columns": ("note",), "extra": (), "resume": False, "on_record": lambda record: None}
+    return Journal(path, is_settled=is_settled, **{**others, **options})
+
+
 def write(path: Path, *records: Record, note: object = "a note", **options: Any) -> list[Record]:
     """Write rows; return those that had been there."""
     kept: list[Record] = []
-    with Journal(path, columns=("note",), on_record=kept.append, **options) as journal:
+    with opened(path, on_record=kept.append, **options) as journal:
         for each in records:
             journal.write(each, carried={"note": note})
     return kept
@@ -69,7 +77,7 @@ def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 def test_a_row_is_in_the_file_when_write_returns(path: Path) -> None:
     """Nothing waits in a buffer for the end of the process."""
-    with Journal(path, columns=()) as journal:
+    with opened(path, columns=()) as journal:
         journal.write(record(0))
         assert len(rows(path)) == 1
         journal.write(record(1))
@@ -79,7 +87,7 @@ def test_a_row_is_in_the_file_when_write_returns(path: Path) -> None:
 def test_the_columns(path: Path) -> None:
     """Those of the record, then further ones, then those of the input; one of ours replaces one of the input's."""
     carried = {"note": "a", "verdict": "b", "history": "c"}
-    with Journal(path, columns=tuple(carried), extra=("history", "personal_dob")) as journal:
+    with opened(path, columns=tuple(carried), extra=("history", "personal_dob")) as journal:
         journal.write(record(0), extra={"history": [{"x": 1}]}, carried=carried)
     (found,) = rows(path)
     history = found["history"] if isinstance(found["history"], list) else json.loads(found["history"])
@@ -91,13 +99,13 @@ def test_the_columns(path: Path) -> None:
 def test_json_lines_in_and_csv_out(tmp_path: Path) -> None:
     """Rows without common columns are carried in one, as JSON."""
     path = tmp_path / "results.csv"
-    with Journal(path, columns=None) as journal:
+    with opened(path, columns=None) as journal:
         journal.write(record(0), carried={"note": [1, "é"], "verdict": "b"})
         journal.write(record(1))
     first, second = rows(path)
     assert json.loads(first["carried"]) == {"note": [1, "é"], "verdict": "b"}
     assert second["carried"] == ""
-    with Journal(tmp_path / "results.jsonl", columns=None) as journal:
+    with opened(tmp_path / "results.jsonl", columns=None) as journal:
         journal.write(record(0), carried={"note": [1, "é"], "verdict": "b"})
     (only,) = rows(tmp_path / "results.jsonl")
     assert (only["note"], only["verdict"]) == ([1, "é"], "approved")
@@ -130,7 +138,7 @@ def test_what_is_final(path: Path, until: Until, final: set[int]) -> None:
     kept = write(path, resume=True, until=until)
     assert kept == [each for each in ALL if each.index in final]
     assert [int(each["index"]) for each in rows(path)] == sorted(final)
-    with Journal(path, columns=("note",), resume=True, until=until) as journal:
+    with opened(path, resume=True, until=until) as journal:
         assert {index for index in range(10) if journal.holds(row(index))} == final
 
 
@@ -193,7 +201,7 @@ def test_a_row_that_is_there_twice(path: Path) -> None:
 def test_the_input_has_changed(path: Path) -> None:
     """A row that is now another job is not taken for one that has been asked for."""
     write(path, record(2))
-    with Journal(path, columns=("note",), resume=True) as journal:
+    with opened(path, resume=True) as journal:
         assert journal.holds(row(2))
         assert not journal.holds(row(1, "another"))
         with pytest.raises(ValueError, match="line 4 of the input is another job than row 2") as raised:
@@ -205,18 +213,18 @@ def test_the_input_has_changed(path: Path) -> None:
 def test_files_that_are_not_ours(tmp_path: Path) -> None:
     """They are refused and left alone."""
     with pytest.raises(ValueError, match=r"must end in one of \.jsonl, \.ndjson, \.csv"):
-        Journal(tmp_path / "results.xlsx", columns=())
+        opened(tmp_path / "results.xlsx", columns=())
     path = tmp_path / "results.csv"
     path.write_text("user_id,job_id\r\nu,j\r\n")
     with pytest.raises(ValueError, match="exists: go on with it by --resume"):
-        Journal(path, columns=())
+        opened(path, columns=())
     with pytest.raises(ValueError, match="is no results file with the columns of this run"):
-        Journal(path, columns=(), resume=True)
+        opened(path, columns=(), resume=True)
     assert path.read_bytes() == b"user_id,job_id\r\nu,j\r\n"
     path = tmp_path / "results.jsonl"
     path.write_text('[{"index": 0')
     with pytest.raises(ValueError, match="is no results file"):
-        Journal(path, columns=(), resume=True)
+        opened(path, columns=(), resume=True)
     assert path.read_text() == '[{"index": 0'
 
 
@@ -252,12 +260,12 @@ def test_rows_that_are_not_ours(tmp_path: Path, bad: str | dict[str, object]) ->
     line = bad.encode("latin-1") if isinstance(bad, str) else json.dumps({**good, **bad}).encode()
     path.write_bytes(json.dumps(good).encode() + b"\n" + line + b"\n")
     with pytest.raises(ValueError, match="row 2 of .* is not that of a results file"):
-        Journal(path, columns=None, resume=True)
+        opened(path, columns=None, resume=True)
     assert path.read_bytes().endswith(line + b"\n")
 
 
 def rows_of_a_record(path: Path) -> list[str]:
-    with Journal(path, columns=None) as journal:
+    with opened(path, columns=None) as journal:
         journal.write(COMPLETE)
     (found,) = rows(path)
     return [*found]

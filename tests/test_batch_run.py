@@ -3,6 +3,7 @@
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,11 @@ from smilejobs import (
     SignatureError,
     SmileJobsError,
 )
-from smilejobs.batch.journal import Journal
+from smilejobs.batch.extra import extra_columns
+from smilejobs.batch.journal import Journal, settles
 from smilejobs.batch.records import Ending, Record, ending_of, record_of, with_images
 from smilejobs.batch.rows import BadRow, Row
-from smilejobs.batch.run import Run, extra_columns
+from smilejobs.batch.run import Run
 from smilejobs.testing import Reply, Script, complete, pending, provisional, refused
 
 pytestmark = pytest.mark.anyio
@@ -53,7 +55,12 @@ async def run(
     bad = [] if bad is None else bad
     extra = extra_columns(history=history, personal=personal)
     journal = Journal(
-        path, columns=("note",), extra=extra, resume=resume, images=save_images is not None, on_record=told.append
+        path,
+        columns=("note",),
+        extra=extra,
+        resume=resume,
+        is_settled=partial(settles, until="complete", images=save_images is not None),
+        on_record=told.append,
     )
     async with script.client() as client:
         with journal:
@@ -132,6 +139,18 @@ async def test_every_row_is_written_once(path: Path) -> None:
     assert rows[1]["error_text"] == "user_id must not be empty"
     assert (rows[2]["error"], rows[2]["code"]) == ("UserDisabledError", "2307")
     assert (rows[3]["error"], rows[3]["seconds"], rows[3]["note"]) == ("WaitTimeoutError", 60.0, "b")
+
+
+async def test_a_bad_row_is_written_with_what_could_be_read(path: Path) -> None:
+    """Its ids and the columns that it has brought along; when it has been mended, it is asked for."""
+    carried = {"note": "a"}
+    bad = BadRow(index=0, line=2, reason="job_id must not be empty", user_id="user-1", job_id="", carried=carried)
+    await run(path, Script({}), [bad])
+    found = written(path)[0]
+    assert [found[name] for name in ("outcome", "user_id", "job_id", "note")] == ["invalid", "user-1", "", "a"]
+    await run(path, Script({"job-0": [complete()]}), [row(0, note="b")], resume=True)
+    found = written(path)[0]
+    assert [found[name] for name in ("outcome", "user_id", "job_id", "note")] == ["complete", "user-1", "job-0", "b"]
 
 
 async def test_the_index_is_that_of_the_input(path: Path) -> None:

@@ -5,11 +5,8 @@ import io
 import json
 import os
 import shlex
-import signal
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable, Generator, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,12 +15,13 @@ import anyio
 import pytest
 from anyio.from_thread import start_blocking_portal
 from rich.console import Console
-from test_cli import ENVIRONMENT, Answer, Command
+from test_cli import ENVIRONMENT, TIMEOUTS, Answer, Command, interrupt_when, wait_until
 
 import smilejobs.cli
 from smilejobs import JobRef, Progress
 from smilejobs.batch.journal import Journal
 from smilejobs.batch.records import Ending, Record
+from smilejobs.batch.report import Report
 from smilejobs.batch.rows import BadRow
 from smilejobs.cli import batch as batch_module
 from smilejobs.cli.options import duration
@@ -80,6 +78,15 @@ def outcomes(name: str) -> dict[str, str]:
     return {row["note"]: row["verdict"] or row["outcome"] for row in rows(name) if row.get("note")}
 
 
+def timed_out(batch: Callable[[str], Answer], out: str) -> tuple[Answer, str]:
+    """Wait so long that of all rows one alone is pending; return the timeout as well."""
+    for timeout in TIMEOUTS:
+        answer = batch(timeout)
+        if [row["outcome"] for row in rows(out)].count("pending") == 1:
+            break
+    return answer, timeout
+
+
 @pytest.mark.parametrize("out", ["out.csv", "out.jsonl"])
 def test_all_complete(command: Command, out: str) -> None:
     """One row for each row of the input, a summary, and the exit code 0: a rejection is a result."""
@@ -93,17 +100,21 @@ def test_all_complete(command: Command, out: str) -> None:
 def test_a_mixed_batch_and_its_resumption(command: Command) -> None:
     """Bad rows are reported with file and line, the exit code tells of errors, and what is final is not asked again."""
     Path("in.csv").write_text(MIXED)
-    arguments = ("batch", "in.csv", "--out", "out.jsonl", "--timeout", "0.3s", "--report", "out.html")
-    answer = command(*arguments)
+
+    def begin(timeout: str) -> Answer:
+        Path("out.jsonl").unlink(missing_ok=True)
+        return command("batch", "in.csv", "--out", "out.jsonl", "--timeout", timeout, "--report", "out.html")
+
+    answer, timeout = timed_out(begin, "out.jsonl")
     summary = "5 rows in out.jsonl: 1 approved, 1 rejected, 1 pending, 1 refused, 1 invalid\nthe report: out.html\n"
     assert (answer.code, answer.out) == (4, summary)
     assert "in.csv:4: user_id must not be empty\n" in answer.err
-    go_on = "smilejobs batch in.csv --out out.jsonl --timeout 0.3s --report out.html --resume"
-    assert f"to go on: {go_on}\n" in answer.err
+    go_on = "smilejobs batch in.csv --out out.jsonl --timeout {} --report out.html --resume"
+    assert f"to go on: {go_on.format(timeout)}\n" in answer.err
     first = {row["index"]: row for row in rows("out.jsonl")}
     assert [first[index]["line"] for index in range(5)] == [2, 3, 4, 5, 6]
     Path("in.csv").write_text(MIXED.replace(",x,c", "user-1,approved,c"))
-    again = command(*shlex.split(go_on)[1:], "--quiet")
+    again, _ = timed_out(lambda timeout: command(*shlex.split(go_on.format(timeout))[1:], "--quiet"), "out.jsonl")
     assert (again.code, again.out, again.err) == (4, "", "")
     second = {row["index"]: row for row in rows("out.jsonl")}
     assert len(rows("out.jsonl")) == 5
@@ -115,7 +126,12 @@ def test_a_mixed_batch_and_its_resumption(command: Command) -> None:
 def test_only_pending(command: Command) -> None:
     """It has an exit code of its own."""
     Path("in.csv").write_text("user_id,job_id\nuser-1,running\nuser-1,approved\n")
-    answer = command("batch", "in.csv", "--out", "out.csv", "--timeout", "0.3", "--until", "complete")
+
+    def begin(timeout: str) -> Answer:
+        Path("out.csv").unlink(missing_ok=True)
+        return command("batch", "in.csv", "--out", "out.csv", "--timeout", timeout, "--until", "complete")
+
+    answer, _ = timed_out(begin, "out.csv")
     assert (answer.code, answer.out) == (3, "2 rows in out.csv: 1 approved, 1 pending\n")
 
 
@@ -226,42 +242,38 @@ def test_a_disk_that_is_full(command: Command, monkeypatch: pytest.MonkeyPatch) 
     assert "stopped; to go on: " in answer.err
 
 
-def test_a_report_that_cannot_be_written(command: Command) -> None:
-    """The results are there all the same."""
+def test_a_report_that_cannot_be_written(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The results are there all the same, and to go on writes it."""
+
+    def write(self: Report, path: Path) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
     Path("in.csv").write_text(JOBS)
-    answer = command("batch", "in.csv", "--out", "out.csv", "--report", "nowhere/out.html")
-    assert answer.code == 4
-    assert "nowhere/out.html" in answer.err
+    options = ("batch", "in.csv", "--out", "out.csv", "--report", "out.html")
+    with monkeypatch.context() as full:
+        full.setattr(Report, "write", write)
+        answer = command(*options)
+    assert (answer.code, answer.out) == (4, "2 rows in out.csv: 1 approved, 1 rejected\n")
+    assert "No space left on device: 'out.html'" in answer.err
+    assert f"smilejobs batch {shlex.join(options[1:])} --resume\n" in answer.err
+    assert "stopped" not in answer.err
     assert len(rows("out.csv")) == 2
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Return as soon as the condition holds, or after 30 s."""
-    give_up = time.monotonic() + 30
-    while not condition() and time.monotonic() < give_up:
-        time.sleep(0.02)
-
-
-def interrupt_when(condition: Callable[[], bool]) -> threading.Thread:
-    """Press Ctrl-C as soon as the condition holds."""
-
-    def watch() -> None:
-        wait_until(condition)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    return thread
+    assert command(*options, "--resume").code == 0
+    assert "2 rows, 2 complete." in Path("out.html").read_text()
 
 
 @pytest.mark.parametrize("quiet", [(), ("--quiet",)])
-def test_ctrl_c(command: Command, quiet: tuple[str, ...]) -> None:
+def test_ctrl_c(command: Command, sandbox: Sandbox, quiet: tuple[str, ...]) -> None:
     """What is known is written, what is pending too, and it is said how to go on, however quiet."""
     Path("in.csv").write_text(f"{JOBS}user-1,running,c\n")
-    out = Path("out.csv").absolute()
-    thread = interrupt_when(
-        lambda: out.exists() and b"approved" in out.read_bytes() and b"rejected" in out.read_bytes()
-    )
+    out, running = Path("out.csv").absolute(), JobRef("user-1", "running")
+    polls = sandbox.polls(running)
+
+    def all_were_asked_for() -> bool:
+        written = out.read_bytes() if out.exists() else b""
+        return b"approved" in written and b"rejected" in written and sandbox.polls(running) > polls
+
+    thread = interrupt_when(all_were_asked_for)
     answer = command("batch", "in.csv", "--out", "out.csv", *quiet)
     thread.join()
     assert answer.code == 130
@@ -308,9 +320,16 @@ def pictures(tmp_path: Path) -> Path:
 def test_pictures_are_saved(command: Command, sandbox: Sandbox, pictures: Path, out: str) -> None:
     """Those of complete jobs, with the poll that found the job complete; the row and the summary count them."""
     Path("in.csv").write_text(f"{JOBS}user-1,running,c\n")
-    polls = sandbox.polls(JobRef("user-1", "approved"))
-    options = ("--timeout", "0.3s", "--history", "--report", "out.html", "--save-images", "pictures")
-    answer = command("batch", "in.csv", "--out", out, *options)
+    polls = 0
+    options = ("--history", "--report", "out.html", "--save-images", "pictures")
+
+    def begin(timeout: str) -> Answer:
+        nonlocal polls
+        polls = sandbox.polls(JobRef("user-1", "approved"))
+        Path(out).unlink(missing_ok=True)
+        return command("batch", "in.csv", "--out", out, "--timeout", timeout, *options)
+
+    answer, _ = timed_out(begin, out)
     found = {row["note"]: row for row in rows(out)}
     counts = {note: str(row["images"]) for note, row in found.items()}
     total = int(counts["a"]) + int(counts["b"])

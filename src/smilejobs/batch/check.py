@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Literal, TypedDict, Unpack, get_args, get_type
 
 from attrs import field, frozen
 
+from smilejobs.batch.extra import extra_columns, extra_of
 from smilejobs.batch.records import Record, record_of
-from smilejobs.batch.run import extra_columns
 from smilejobs.client import Client
+from smilejobs.client.arguments import check_progress
 from smilejobs.durations import Duration
 from smilejobs.model.codes import Verdict
-from smilejobs.model.jobs import JobResult
 from smilejobs.model.tables import table, word
 from smilejobs.outcomes import JobRefs, Outcome, Progress
 from smilejobs.polling.pace import PaceFunction
@@ -54,8 +54,12 @@ class CheckOptions(TypedDict, total=False):
     history: bool
 
 
-def _tuple(outcomes: Iterable[Outcome]) -> tuple[Outcome, ...]:
-    return tuple(outcomes)
+def _checked(outcomes: Iterable[Outcome]) -> tuple[Outcome, ...]:
+    found = tuple(outcomes)
+    for each in found:
+        if not isinstance(each, Outcome):
+            raise TypeError(f"a Batch is made of Outcomes, not of {type(each).__name__}")
+    return found
 
 
 @frozen(repr=False)
@@ -64,9 +68,12 @@ class Batch(Sequence[Outcome]):
 
     Args:
         outcomes: One for each job. `check` gives them in the order of the input.
+
+    Raises:
+        TypeError: They are not outcomes.
     """
 
-    _outcomes: tuple[Outcome, ...] = field(converter=_tuple)
+    _outcomes: tuple[Outcome, ...] = field(converter=_checked)
 
     @overload
     def __getitem__(self, place: int) -> Outcome: ...
@@ -115,17 +122,17 @@ class Batch(Sequence[Outcome]):
         more = extra_columns(history=False, personal=personal)
         own = _columns()
         types = {**own, **dict.fromkeys(more, str)}
-        rows = [_row(outcome, own, more) for outcome in self]
-        columns = {name: [row[name] for row in rows] for name in types}
+        rows = [_row(outcome, own, personal=personal) for outcome in self]
+        columns = {name: [row.get(name) for row in rows] for name in types}
         match library or _installed():
             case "pandas":
-                import pandas as pd
-
+                with _told_how_to_install("pandas"):
+                    import pandas as pd
                 dtypes = {name: _DTYPES[kind] for name, kind in types.items()}
                 return pd.DataFrame({name: pd.Series(values, dtype=dtypes[name]) for name, values in columns.items()})
             case "polars":
-                import polars as pl
-
+                with _told_how_to_install("polars"):
+                    import polars as pl
                 return pl.DataFrame(columns, schema=types)
             case _:
                 raise ValueError("library must be 'pandas' or 'polars'")
@@ -189,7 +196,9 @@ async def check(
         CredentialsError: Two in a row: partner id, API key, clock and environment do not fit each other.
         RuntimeError: The client is closed, or belongs to another event loop.
     """
-    with _bar(refs, progress, options.get("on_progress")) as on_progress:
+    also = options.get("on_progress")
+    check_progress(also)
+    with _bar(refs, progress, also) as on_progress:
         async with client.wait_many(refs, **(options | CheckOptions(on_progress=on_progress))) as outcomes:
             ended = [outcome async for outcome in outcomes]
     return Batch(sorted(ended, key=lambda outcome: outcome.index))
@@ -228,16 +237,24 @@ def _ending(outcome: Outcome) -> str:
     return word(outcome.status.verdict) if outcome.status is not None else type(outcome.error).__name__
 
 
-def _row(outcome: Outcome, own: Iterable[str], more: Iterable[str]) -> dict[str, object]:
+def _row(outcome: Outcome, own: Iterable[str], *, personal: bool) -> dict[str, object]:
     record = record_of(outcome)
-    result = (outcome.status and outcome.status.result) or JobResult()
     row: dict[str, object] = {name: getattr(record, name) for name in own}
-    row.update((name, getattr(result, name.removeprefix("personal_"))) for name in more)
+    row.update(extra_of(outcome.status, history=False, personal=personal))
     # JSON may hold halves of surrogate pairs, and columns of UTF-8 cannot.
     return {
         name: value.encode(errors="replace").decode() if isinstance(value, str) else value
         for name, value in row.items()
     }
+
+
+@contextmanager
+def _told_how_to_install(library: Library) -> Iterator[None]:
+    """Say what mends a missing library; no extra of ours brings it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ImportError(f"a data frame of {library} needs {library}: pip install {library}") from error
 
 
 def _installed() -> Library:

@@ -9,18 +9,18 @@ import csv
 import io
 import json
 import os
+import shutil
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from functools import partial
 from pathlib import Path
-from typing import Protocol, Self, cast
+from typing import BinaryIO, Protocol, Self, cast
 from zlib import crc32
 
 from attrs import fields
 
 from smilejobs.batch.records import Ending, Record
-from smilejobs.batch.rows import Row
+from smilejobs.batch.rows import Row, lift_field_limit
 from smilejobs.polling.rules import Until
 
 SUFFIXES = (".jsonl", ".ndjson", ".csv")
@@ -63,6 +63,7 @@ class _CSV:
     """With ends of lines as in RFC 4180; a bare one of either kind is thus always quoted."""
 
     def __init__(self, names: Sequence[str]) -> None:
+        lift_field_limit()
         self._names = names
         self._text = io.StringIO(newline="")
         self._writer = csv.writer(self._text)
@@ -101,10 +102,8 @@ class Journal:
         path: Where to.
         columns: The names of the input's other columns; None if each row has its own.
         extra: The names of further columns.
-        resume: Go on with a file that exists: rows with a final outcome stay, all others are taken out. Which those
-            are, `settles` says.
-        until: What the jobs are waited for.
-        images: Whether their pictures are wanted.
+        resume: Go on with a file that exists. It stays where it is, behind a link, too, and who may read it stays.
+        is_settled: Says whether a row has a final outcome; to resume, all others are taken out. See `settles`.
         on_record: Told of every row that stays.
 
     Raises:
@@ -118,11 +117,10 @@ class Journal:
         path: Path,
         *,
         columns: Sequence[str] | None,
-        extra: Sequence[str] = (),
-        resume: bool = False,
-        until: Until = "complete",
-        images: bool = False,
-        on_record: Callable[[Record], None] | None = None,
+        extra: Sequence[str],
+        resume: bool,
+        is_settled: Callable[[Record], bool],
+        on_record: Callable[[Record], None],
     ) -> None:
         check_suffix(path)
         self._path = path
@@ -135,7 +133,7 @@ class Journal:
         if path.exists():
             if not resume:
                 raise ValueError(f"{path} exists: go on with it by --resume, or choose another file")
-            self._keep(partial(settles, until=until, images=images), on_record)
+            self._keep(is_settled, on_record)
         self._file = path.open("ab")
         if not self._file.tell():
             self._append(self._format.header)
@@ -193,27 +191,38 @@ class Journal:
         self._file.write(line)
         self._file.flush()
 
-    def _keep(self, stays: Callable[[Record], bool], on_record: Callable[[Record], None] | None) -> None:
+    def _keep(self, is_settled: Callable[[Record], bool], on_record: Callable[[Record], None]) -> None:
         """Write the file anew, with nothing but what is final."""
-        new = self._path.with_name(f"{self._path.name}.new")
-        with self._path.open("rb") as old, new.open("wb") as kept:
-            opening = old.read(len(self._format.opening))
-            if not self._format.opening.startswith(opening):
-                raise ValueError(f"{self._path} is no results file with the columns of this run: choose another file")
-            old.seek(0)
-            lines = self._whole_lines(old)
-            kept.write(self._format.header)
-            if self._format.header:
-                next(lines, None)
-            for number, line in enumerate(lines, 1):
-                record = self._record(line, number)
-                if stays(record) and self._settle(record):
-                    kept.write(line)
-                    if on_record is not None:
-                        on_record(record)
-            kept.flush()
-            os.fsync(kept.fileno())
-        new.replace(self._path)
+        path = self._path.resolve()
+        new = path.with_name(f"{path.name}.new")
+        try:
+            with path.open("rb") as old, open(new, "wb", opener=_open_privately) as kept:
+                shutil.copymode(path, new)
+                kept.writelines(self._settled(old, is_settled, on_record))
+                kept.flush()
+                os.fsync(kept.fileno())
+            new.replace(path)
+        except BaseException:
+            new.unlink(missing_ok=True)
+            raise
+
+    def _settled(
+        self, old: BinaryIO, is_settled: Callable[[Record], bool], on_record: Callable[[Record], None]
+    ) -> Iterator[bytes]:
+        """Yield the header, and the rows that stay."""
+        opening = old.read(len(self._format.opening))
+        if not self._format.opening.startswith(opening):
+            raise ValueError(f"{self._path} is no results file with the columns of this run: choose another file")
+        old.seek(0)
+        lines = self._whole_lines(old)
+        yield self._format.header
+        if self._format.header:
+            next(lines, None)
+        for number, line in enumerate(lines, 1):
+            record = self._record(line, number)
+            if is_settled(record) and self._settle(record):
+                yield line
+                on_record(record)
 
     def _whole_lines(self, file: Iterable[bytes]) -> Iterator[bytes]:
         line = b""
@@ -268,6 +277,10 @@ def check_suffix(path: Path) -> None:
     """
     if path.suffix not in SUFFIXES:
         raise ValueError(f"the results file must end in one of {', '.join(SUFFIXES)}: {path}")
+
+
+def _open_privately(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _checksum(user_id: str | None, job_id: str | None) -> int:

@@ -7,7 +7,7 @@ from attrs import evolve, field, frozen
 
 from smilejobs.errors import ApiError, CredentialsError, ImageError, SmileJobsError, WaitTimeoutError
 from smilejobs.images import SavedImages
-from smilejobs.model.codes import shown
+from smilejobs.model.codes import Verdict, shown
 from smilejobs.model.jobs import JobResult, JobStatus
 from smilejobs.outcomes import Outcome
 
@@ -30,6 +30,10 @@ class Ending(enum.StrEnum):
     """There was no answer that can be read and believed; asking again may help."""
     INVALID = "invalid"
     """The row names no job that could be asked for."""
+
+
+WORDS = (*(verdict.value for verdict in Verdict), *(ending.value for ending in Ending if ending != Ending.COMPLETE))
+"""All that `Record.word` may be, best first."""
 
 
 @frozen(kw_only=True)
@@ -81,6 +85,11 @@ class Record:
     images: int | None = None
     images_error: str | None = None
     images_error_text: str | None = None
+
+    @property
+    def word(self) -> str:
+        """How the row counts: by its verdict if the job is complete, else by its outcome."""
+        return self.verdict or Verdict.UNKNOWN.value if self.outcome is Ending.COMPLETE else self.outcome.value
 
     @property
     def lacks_images(self) -> bool:

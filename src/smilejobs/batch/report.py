@@ -13,7 +13,7 @@ from typing import TypeVar
 from attrs import define, field
 
 from smilejobs.batch.charts import Bar, bars, check_library
-from smilejobs.batch.records import Ending, Record, record_of
+from smilejobs.batch.records import WORDS, Ending, Record, record_of
 from smilejobs.model.codes import RESULT_CODES, Verdict, describe, shown
 from smilejobs.model.jobs import JobRef
 from smilejobs.outcomes import Outcome
@@ -28,8 +28,6 @@ _OTHER = "other"
 _SECONDS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21_600, 86_400)
 _POLLS = (2, 3, 4, 5, 6, 9, 13, 21, 51, 101)
 """Where the bars of the histograms begin, after the first."""
-
-_ORDER = (*(verdict.value for verdict in Verdict), *(ending.value for ending in Ending if ending != Ending.COMPLETE))
 
 
 @define
@@ -68,7 +66,7 @@ class Report:
     def __init__(self, settings: Mapping[str, object] | None = None) -> None:
         check_library()
         self._settings = dict(settings or {})
-        self._verdicts: Counter[str] = Counter()
+        self._words: Counter[str] = Counter()
         self._result_codes: Counter[str] = Counter()
         self._errors: Counter[tuple[str, str, str]] = Counter()
         self._times = _Histogram(_SECONDS)
@@ -92,7 +90,7 @@ class Report:
             record: What is told of one job.
         """
         complete = record.outcome is Ending.COMPLETE
-        self._verdicts[(record.verdict or Verdict.UNKNOWN.value) if complete else record.outcome.value] += 1
+        self._words[record.word] += 1
         if complete:
             _count(self._result_codes, "none" if record.result_code is None else shown(record.result_code), _OTHER)
         else:
@@ -129,16 +127,16 @@ class Report:
         Path(path).write_text(self.html(), "utf-8")
 
     def _body(self) -> Iterator[str]:
-        total = self._verdicts.total()
+        total = self._words.total()
         complete = self._complete()
         yield "<h1>Smile ID jobs</h1>"
         yield f'<p class="lead">{_number(total, "row")}, {complete:,} complete.</p>'
         if total:
             yield '<div class="tiles">'
             yield from (
-                f'<div class="tile {name}"><b>{self._verdicts[name]:,}</b><span>{name}</span></div>'
-                for name in _ORDER
-                if self._verdicts[name]
+                f'<div class="tile {word}"><b>{self._words[word]:,}</b><span>{word}</span></div>'
+                for word in WORDS
+                if self._words[word]
             )
             yield "</div>"
         yield "<main>"
@@ -146,11 +144,11 @@ class Report:
         yield "</main>"
 
     def _complete(self) -> int:
-        return sum(self._verdicts[verdict.value] for verdict in Verdict)
+        return sum(self._words[verdict.value] for verdict in Verdict)
 
     def _sections(self) -> Iterator[str]:
-        verdicts = [Bar(name, self._verdicts[name], f"var(--{name})") for name in _ORDER if self._verdicts[name]]
-        yield _section("Outcomes", _chart("outcomes", "Rows by outcome", verdicts))
+        outcomes = [Bar(word, self._words[word], f"var(--{word})") for word in WORDS if self._words[word]]
+        yield _section("Outcomes", _chart("outcomes", "Rows by outcome", outcomes))
         yield _section("Result codes", self._code_chart() if self._result_codes else _NONE)
         yield _section(
             "Time to completion",
@@ -182,7 +180,7 @@ class Report:
                 f"{record.index:,}",
                 _span(seconds).replace(" ", "\u00a0"),
                 "" if record.polls is None else f"{record.polls:,}",
-                record.verdict or record.outcome.value,
+                record.word,
                 "" if record.smile_job_id is None else shown(record.smile_job_id),
                 JobRef(record.user_id, record.job_id).tag if record.user_id and record.job_id else "",
             )
@@ -286,4 +284,4 @@ table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nu
 th, td { padding: .3rem .6rem .3rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
 th { color: var(--soft); font-weight: 500; }
 tr:last-child td { border-bottom: 0; }
-""" + "".join(f".tile.{name} {{ border-color: var(--{name}); }}\n" for name in _ORDER)
+""" + "".join(f".tile.{name} {{ border-color: var(--{name}); }}\n" for name in WORDS)

@@ -7,7 +7,7 @@ from datetime import datetime
 from itertools import chain
 from typing import NoReturn, TextIO, cast
 
-from attrs import frozen
+from attrs import field, frozen
 
 from smilejobs.model.jobs import JobRef
 
@@ -17,6 +17,11 @@ ERRORS = "surrogateescape"
 """What is not UTF-8 makes its row a bad one, and leaves the others alone."""
 
 _REF = ("user_id", "job_id", "submitted_at")
+_LARGEST = 2**31 - 1
+"""What a C long holds on Windows, too."""
+_MOST_FURTHER = 131_072
+"""Characters of a row beyond its first line, in lines that are not its last: a quote that is never closed would take
+the rest of the file. What is large in our own files is JSON, which has no line ends."""
 
 
 @frozen(kw_only=True)
@@ -33,7 +38,7 @@ class Row:
     index: int
     line: int
     ref: JobRef
-    carried: Mapping[str, object]
+    carried: Mapping[str, object] = field(repr=False)
 
 
 @frozen(kw_only=True)
@@ -44,11 +49,17 @@ class BadRow:
         index: Its position in the input, from 0.
         line: The line at which it begins, from 1.
         reason: What is wrong with it; nothing of the row is repeated.
+        user_id: What is there in its place, if that can be read.
+        job_id: What is there in its place, if that can be read.
+        carried: Those of its other columns that can be read.
     """
 
     index: int
     line: int
     reason: str
+    user_id: str | None = field(default=None, repr=False)
+    job_id: str | None = field(default=None, repr=False)
+    carried: Mapping[str, object] = field(factory=dict[str, object], repr=False)
 
 
 class Rows:
@@ -79,13 +90,19 @@ class Rows:
     def __iter__(self) -> Iterator[Row | BadRow]:
         found = self._json_rows() if self._records is None else self._csv_rows(self._records)
         for index, (line, row) in enumerate(found):
+            if isinstance(row, ValueError):
+                yield BadRow(index=index, line=line, reason=str(row))
+                continue
+            named = [row.pop(name, None) for name in _REF]
             try:
-                if isinstance(row, ValueError):
-                    raise row
-                _check_text(row)
-                yield Row(index=index, line=line, ref=_ref(row), carried=row)
+                _check_text(named, row)
+                ref = _ref(*named)
             except (TypeError, ValueError) as error:
-                yield BadRow(index=index, line=line, reason=str(error))
+                ids = [value if isinstance(value, str) and _is_text(value) else None for value in named[:2]]
+                carried = {name: value for name, value in row.items() if _is_text(name, value)}
+                yield BadRow(index=index, line=line, reason=str(error), user_id=ids[0], job_id=ids[1], carried=carried)
+            else:
+                yield Row(index=index, line=line, ref=ref, carried=row)
 
     def _json_rows(self) -> Iterator[tuple[int, dict[str, object] | ValueError]]:
         for line, text in enumerate(self._lines, self._line):
@@ -103,6 +120,15 @@ class Rows:
             else:
                 row = dict(zip(self._header, record, strict=True))
             yield self._line - 1 + line, row
+
+
+def lift_field_limit() -> None:
+    """Let the module `csv` read fields of any size: the history of a user is one, and can have megabytes.
+
+    Its limit, of 131,072 characters, is the process's. So it is lifted by who begins to read, not by an import; and not
+    put back, for a reader in another thread would then meet it in the middle of its file.
+    """
+    csv.field_size_limit(max(csv.field_size_limit(), _LARGEST))
 
 
 def count_rows(stream: TextIO) -> int:
@@ -127,9 +153,12 @@ def _begin(stream: TextIO) -> tuple[Iterator[str], int, bool]:
 
 def _records(lines: Iterable[str]) -> Iterator[tuple[int, list[str] | ValueError]]:
     """Return what CSV calls records, with the line at which each begins; those without a field are left out."""
-    reader = csv.reader(lines, strict=True)
+    lift_field_limit()
+    pieces = _Pieces(lines)
+    reader = csv.reader(pieces, strict=True)
     while True:
         line = reader.line_num + 1
+        pieces.begin()
         try:
             record = next(reader)
         except StopIteration:
@@ -139,6 +168,31 @@ def _records(lines: Iterable[str]) -> Iterator[tuple[int, list[str] | ValueError
         else:
             if record:
                 yield line, record
+
+
+class _Pieces:
+    """Lines for a CSV reader. A row of several lines, which only quotes can make, has no more of them than it may."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self._lines = iter(lines)
+        self.begin()
+
+    def begin(self) -> None:
+        """Say that the next line begins a row."""
+        self._is_first = True
+        self._further = 0
+
+    def __iter__(self) -> "_Pieces":
+        return self
+
+    def __next__(self) -> str:
+        if self._further > _MOST_FURTHER:
+            raise csv.Error(f"a quote that opens there is not closed within {_MOST_FURTHER:,} characters")
+        line = next(self._lines)
+        if not self._is_first:
+            self._further += len(line)
+        self._is_first = False
+        return line
 
 
 def _header(records: Iterator[tuple[int, list[str] | ValueError]]) -> list[str]:
@@ -151,7 +205,7 @@ def _header(records: Iterator[tuple[int, list[str] | ValueError]]) -> list[str]:
             "the input must begin with a CSV header that names user_id and job_id, separated by commas, "
             'or be JSON Lines: {"user_id": "...", "job_id": "..."}'
         )
-    _check_text(dict.fromkeys(names))
+    _check_text(names)
     if len(set(names)) < len(names):
         raise ValueError("the header of the input names a column twice")
     return names
@@ -171,16 +225,21 @@ def _refuse(constant: str) -> NoReturn:
     raise ValueError(constant)
 
 
-def _check_text(row: Mapping[str, object]) -> None:
+def _check_text(*values: object) -> None:
+    if not _is_text(*values):
+        raise ValueError("it is not UTF-8, or holds half a surrogate pair")
+
+
+def _is_text(*values: object) -> bool:
+    """Say whether values of JSON can be written as UTF-8."""
     try:
-        json.dumps(row, ensure_ascii=False).encode()
+        json.dumps(values, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        raise ValueError("it is not UTF-8, or holds half a surrogate pair") from None
+        return False
+    return True
 
 
-def _ref(row: dict[str, object]) -> JobRef:
-    """Take the ref out of a row, which keeps what is carried."""
-    user_id, job_id, submitted_at = (row.pop(name, None) for name in _REF)
+def _ref(user_id: object, job_id: object, submitted_at: object) -> JobRef:
     for name, value in (("user_id", user_id), ("job_id", job_id)):
         if value is None:
             raise ValueError(f"{name} is missing")

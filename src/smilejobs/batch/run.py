@@ -6,34 +6,18 @@ from pathlib import Path
 from typing import TypedDict
 
 from anyio import to_thread
-from attrs import define, evolve, field, fields
+from attrs import define, field
 
+from smilejobs.batch.extra import extra_of
 from smilejobs.batch.journal import Journal
 from smilejobs.batch.records import Ending, Record, record_of, with_images
 from smilejobs.batch.rows import BadRow, Row
 from smilejobs.client import Client
 from smilejobs.durations import Duration
 from smilejobs.images import SavedImages
-from smilejobs.model.jobs import JobRef, JobResult
+from smilejobs.model.jobs import JobRef
 from smilejobs.outcomes import JobRefs, Outcome, Progress
 from smilejobs.polling.rules import Until
-
-_PICTURES = ("photo", "document")
-_PERSONAL = tuple(
-    attribute.name
-    for attribute in fields(JobResult)
-    if attribute.metadata.get("personal") and attribute.name not in _PICTURES
-)
-
-
-def extra_columns(*, history: bool, personal: bool) -> tuple[str, ...]:
-    """Return the names of the columns that a results file has on request.
-
-    Args:
-        history: The history of each user, in one column.
-        personal: What the ID authority has about the person, without pictures; each name begins with ``personal_``.
-    """
-    return (*(("history",) if history else ()), *(f"personal_{name}" for name in _PERSONAL if personal))
 
 
 class _Options(TypedDict):
@@ -70,7 +54,7 @@ class Run:
     on_record: Callable[[Record], None]
     on_bad_row: Callable[[BadRow], None]
     on_progress: Callable[[Progress], None]
-    _pending: dict[int, Row] = field(init=False, factory=dict[int, Row])
+    _pending: dict[int, Row] = field(init=False, repr=False, factory=dict[int, Row])
     """By the index of the fleet, which knows nothing of rows that are bad or have been asked for."""
     _asked: int = field(init=False, default=0)
 
@@ -122,8 +106,7 @@ class Run:
     def _admit(self, row: Row | BadRow) -> tuple[JobRef, ...]:
         """Return the job of a row, if it is to be asked for."""
         if isinstance(row, BadRow):
-            known = Record(index=row.index, line=row.line, outcome=Ending.INVALID)
-            self._write(evolve(known, error="ValueError", error_text=row.reason))
+            self._write(_invalid(row), carried=row.carried)
             self.on_bad_row(row)
             return ()
         if self.journal.holds(row):
@@ -137,26 +120,16 @@ class Run:
         record = record_of(outcome, index=row.index, line=row.line)
         if saved is not None:
             record = with_images(record, saved)
-        self._write(record, extra=self._extra(outcome), carried=row.carried)
+        extra = extra_of(outcome.status, history=self.history, personal=self.personal)
+        self._write(record, extra=extra, carried=row.carried)
         del self._pending[outcome.index]
-
-    def _extra(self, outcome: Outcome) -> Mapping[str, object]:
-        status = outcome.status
-        if status is None:
-            return {}
-        extra: dict[str, object] = {}
-        if self.history:
-            extra["history"] = [entry.as_dict(personal=self.personal) for entry in status.history]
-        if self.personal and status.result is not None:
-            extra.update((f"personal_{name}", getattr(status.result, name)) for name in _PERSONAL)
-        return extra
 
     def _write(
         self,
         record: Record,
         *,
         extra: Mapping[str, object] | None = None,
-        carried: Mapping[str, object] | None = None,
+        carried: Mapping[str, object],
     ) -> None:
         self.journal.write(record, extra=extra, carried=carried)
         self.on_record(record)
@@ -170,4 +143,16 @@ def _unanswered(row: Row) -> Record:
         job_id=row.ref.job_id,
         submitted_at=row.ref.submitted_at,
         outcome=Ending.PENDING,
+    )
+
+
+def _invalid(row: BadRow) -> Record:
+    return Record(
+        index=row.index,
+        line=row.line,
+        user_id=row.user_id,
+        job_id=row.job_id,
+        outcome=Ending.INVALID,
+        error="ValueError",
+        error_text=row.reason,
     )

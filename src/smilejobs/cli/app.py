@@ -12,17 +12,15 @@ import typer
 from smilejobs.cli import batch, callback, doctor, images, watch, worker
 from smilejobs.cli.display import console, show
 from smilejobs.cli.exits import ExitCode, complain, exit_on, show_tracebacks
-from smilejobs.cli.options import Until, duration
+from smilejobs.cli.options import CANNOT_ASK, WHO_ASKS, JobID, Until, UserID, client_and_ref, duration
 from smilejobs.client import Client
 from smilejobs.errors import SmileJobsError, WaitTimeoutError
 from smilejobs.model.codes import Verdict
-from smilejobs.model.jobs import JobRef, JobStatus
+from smilejobs.model.jobs import JobStatus
 from smilejobs.version import __version__
 
-_ENVIRONMENT = "Who asks is read from SMILE_PARTNER_ID, SMILE_API_KEY and SMILE_ENVIRONMENT (or SMILE_BASE_URL)."
-_EXIT_CODES = "Exit codes: 0 approved, 1 complete but not approved, 2 usage, 3 pending, 4 error."
+_EPILOG = f"{WHO_ASKS} Exit codes: 0 approved, 1 complete but not approved, 2 usage, 3 pending, 4 error."
 _SHOWN_JOBS = 8
-_EPILOG = f"{_ENVIRONMENT} {_EXIT_CODES}"
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -49,38 +47,37 @@ def options(
     show_tracebacks(wanted=debug)
 
 
-_User = Annotated[str, typer.Argument(metavar="USER", help="The user_id of the job.")]
-_Job = Annotated[str, typer.Argument(metavar="JOB", help="The job_id of the job.")]
 _JSON = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 
 
 @app.command(epilog=f"Example: smilejobs status user-1 job-1 --json\n\n{_EPILOG}")
 def status(
-    user_id: _User,
-    job_id: _Job,
+    user_id: UserID,
+    job_id: JobID,
     *,
     as_json: _JSON = False,
     image_links: Annotated[bool, typer.Option("--image-links", help="Print links to the pictures: secrets!")] = False,
     history: Annotated[bool, typer.Option("--history", help="Print all results of this user.")] = False,
 ) -> None:
     """Ask once how a job is doing."""
-    client, ref = _client_and_ref(user_id, job_id)
+    with exit_on(CANNOT_ASK, ExitCode.USAGE):
+        client, ref = client_and_ref(user_id, job_id)
     ask = partial(client.job_status, ref.user_id, ref.job_id, image_links=image_links, history=history)
     _run(client, ask, as_json=as_json, links=image_links)
 
 
 @app.command(epilog=f"Example: smilejobs wait user-1 job-1 --timeout 10m --until final\n\n{_EPILOG}")
 def wait(
-    user_id: _User,
-    job_id: _Job,
+    user_id: UserID,
+    job_id: JobID,
     *,
     timeout: Annotated[str, typer.Option(metavar="DURATION", help="For the whole wait: 90s, 10m, 2h, 1d.")] = "5m",
     until: Annotated[Until, typer.Option(help="Whether a provisional result ends the wait.")] = Until.COMPLETE,
     as_json: _JSON = False,
 ) -> None:
     """Wait until a job is complete, or final."""
-    client, ref = _client_and_ref(user_id, job_id)
-    with exit_on(ValueError, ExitCode.USAGE):
+    with exit_on(CANNOT_ASK, ExitCode.USAGE):
+        client, ref = client_and_ref(user_id, job_id)
         patience = duration(timeout, "--timeout")
 
     async def ask() -> JobStatus:
@@ -188,11 +185,6 @@ def demo() -> None:
         from smilejobs.cli.demo import run
     with exit_on(KeyboardInterrupt, ExitCode.INTERRUPTED):
         raise typer.Exit(0 if anyio.run(run, console()) else 1)
-
-
-def _client_and_ref(user_id: str, job_id: str) -> tuple[Client, JobRef]:
-    with exit_on(ValueError, ExitCode.USAGE):
-        return Client.from_env(), JobRef(user_id, job_id)
 
 
 def _run(client: Client, ask: Callable[[], Awaitable[JobStatus]], *, as_json: bool, links: bool) -> NoReturn:

@@ -1,6 +1,7 @@
 """``smilejobs batch``: a file of jobs in, a file of outcomes out."""
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -16,14 +17,15 @@ import typer
 from attrs import define, field
 from filelock import FileLock, Timeout
 
+from smilejobs.batch.extra import extra_columns
 from smilejobs.batch.journal import Journal, check_suffix, settles
 from smilejobs.batch.records import Ending, Record
 from smilejobs.batch.report import Report
 from smilejobs.batch.rows import Rows, count_rows
-from smilejobs.batch.run import Run, extra_columns
+from smilejobs.batch.run import Run
 from smilejobs.cli.display import console
 from smilejobs.cli.exits import ExitCode, complain, exit_on
-from smilejobs.cli.options import Until, duration, open_input
+from smilejobs.cli.options import CANNOT_ASK, WHO_ASKS, Until, duration, open_input
 from smilejobs.cli.progress import Tally, view
 from smilejobs.client import Client
 from smilejobs.clock import utcnow
@@ -31,12 +33,11 @@ from smilejobs.errors import SmileJobsError
 from smilejobs.version import __version__
 
 EPILOG = (
-    "Example: smilejobs batch pending.csv --out results.csv --report report.html\n\n"
-    "Who asks is read from SMILE_PARTNER_ID, SMILE_API_KEY and SMILE_ENVIRONMENT (or SMILE_BASE_URL). "
+    f"Example: smilejobs batch pending.csv --out results.csv --report report.html\n\n{WHO_ASKS} "
     "Exit codes: 0 all complete, 2 usage, 3 some pending, 4 some errors, 130 interrupted."
 )
 
-_WRONG = (ImportError, OSError, TypeError, ValueError)
+_WRONG = (*CANNOT_ASK, OSError, TypeError)
 """What can be wrong before the first poll."""
 
 
@@ -68,7 +69,10 @@ def batch(
             help="Save the pictures of each job in this folder, as soon as the job is complete.",
         ),
     ] = None,
-    report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page of HTML about the batch.")] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", dir_okay=False, writable=True, help="Write a page of HTML about the batch."),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but what went wrong.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
@@ -79,6 +83,8 @@ def batch(
     """
     with exit_on(KeyboardInterrupt, ExitCode.INTERRUPTED), exit_on(_WRONG, ExitCode.USAGE):
         check_suffix(out)
+        _check_files(source, out, report)
+        is_settled = partial(settles, until=until.value, images=save_images is not None)
         patience = duration(timeout, "--timeout")
         client = Client.from_env(max_connections=concurrency, rate=rate)
         settings = {
@@ -99,7 +105,7 @@ def batch(
         books = _Books(
             tally=Tally(name=source, total=_count(source)),
             report=None if report is None else Report(settings),
-            is_settled=partial(settles, until=until.value, images=save_images is not None),
+            is_settled=is_settled,
         )
         with ExitStack() as closing:
             rows = Rows(closing.enter_context(open_input(source)))
@@ -109,8 +115,7 @@ def batch(
                 columns=rows.columns,
                 extra=extra_columns(history=history, personal=personal),
                 resume=resume,
-                until=until.value,
-                images=save_images is not None,
+                is_settled=is_settled,
                 on_record=books.add,
             )
             files = closing.pop_all()
@@ -141,17 +146,18 @@ def batch(
     except (SmileJobsError, OSError, ValueError) as error:
         complain(error)
         code = ExitCode.ERROR
-    if report is not None and books.report is not None:
-        with exit_on(OSError, ExitCode.ERROR):
-            books.report.write(report)
-    again = _again() if books.unsettled or code is not None else None
+    written = _written(books.report, report)
+    is_missing = written is not report
+    again = _again() if books.unsettled or is_missing or code is not None else None
     if as_json:
-        typer.echo(json.dumps(books.summary(out, save_images, report, again), indent=2))
+        typer.echo(json.dumps(books.summary(out, save_images, written, again), indent=2))
     elif not quiet:
-        typer.echo("\n".join(books.lines(out, save_images, report)))
+        typer.echo("\n".join(books.lines(out, save_images, written)))
     if again is not None and (not quiet or code is ExitCode.INTERRUPTED):
         typer.echo(f"{'' if code is None else 'stopped; '}to go on: {again}", err=True)
-    raise typer.Exit(books.exit_code() if code is None else code)
+    if code is None:
+        code = ExitCode.ERROR if is_missing else books.exit_code()
+    raise typer.Exit(code)
 
 
 @define(kw_only=True)
@@ -215,6 +221,33 @@ class _Books:
             yield f"the report: {report}"
 
 
+def _check_files(source: str, out: Path, report: Path | None) -> None:
+    """Do nothing if the input, the results and the report each have a place of their own.
+
+    Raises:
+        ValueError: One would replace another, or the folder of the report is not there, or not to be written to.
+    """
+    places = [path.resolve() for path in (Path(source), out, report) if path is not None]
+    if len(set(places)) < len(places):
+        raise ValueError("the input, --out and --report must be different files: one would replace another")
+    if report is None or report.exists():
+        return
+    if not (report.parent.is_dir() and os.access(report.parent, os.W_OK)):
+        raise ValueError(f"--report: there is no folder {report.parent}, or nothing can be written there")
+
+
+def _written(report: Report | None, path: Path | None) -> Path | None:
+    """Write the report; return where it is, if it is."""
+    if report is None or path is None:
+        return None
+    try:
+        report.write(path)
+    except OSError as error:
+        complain(error)
+        return None
+    return path
+
+
 def _alone(out: Path) -> AbstractContextManager[object]:
     """Return what keeps other runs away from a results file until it is left, or this process is killed.
 
@@ -224,17 +257,18 @@ def _alone(out: Path) -> AbstractContextManager[object]:
         OSError: There is no such folder, or nothing can be written there.
         ValueError: Another run has it.
     """
-    if not out.parent.is_dir():
+    path = out.resolve()
+    if not path.parent.is_dir():
         raise FileNotFoundError(ENOENT, strerror(ENOENT), str(out))
     try:
-        return FileLock(out.with_name(f".{out.name}.lock")).acquire(blocking=False)
+        return FileLock(path.with_name(f".{path.name}.lock")).acquire(blocking=False)
     except Timeout:
         raise ValueError(f"{out} is being written by another run: wait for its end, or choose another file") from None
 
 
 def _count(source: str) -> int | None:
     """Return how many rows the input has; None if it can be read but once."""
-    if not Path(source).is_file():
+    if source == "-" or not Path(source).is_file():
         return None
     with open_input(source) as stream:
         return count_rows(stream)

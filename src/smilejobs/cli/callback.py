@@ -40,7 +40,7 @@ def verify_callback(
         "not verified  all the rest: the signature covers neither job nor result, and whoever has seen one such pair",
         "              can write any callback with it",
         f"  made        {'at an instant that cannot be read' if made is None else made.isoformat()}{age}",
-        "              (its age was not judged; a service refuses what is older than 15 min)",
+        "              (its age was not judged; a service refuses what is older than its max_age)",
         f"  job         {callback.ref.tag} (SmileJobID {callback.result.smile_job_id or 'none'})",
         f"  says        {callback.result.result_code or 'no code'} {callback.result.result_text or ''}".rstrip(),
         "To know the result, ask the API: smilejobs status USER JOB",

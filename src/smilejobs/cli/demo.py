@@ -17,7 +17,7 @@ from smilejobs.clock import utcnow
 from smilejobs.errors import JobNotFoundError, SmileJobsError, WaitTimeoutError
 from smilejobs.model.codes import NO_ZIP
 from smilejobs.model.jobs import JobRef
-from smilejobs.polling.pace import Pace
+from smilejobs.model.tables import word
 from smilejobs.sandbox import Sandbox
 
 _USER = "demo-user"
@@ -107,13 +107,12 @@ class _Row:
     late: float | None = None
 
 
-async def run(console: Console, plans: Sequence[Plan] = PLANS, *, scale: float = 1.0) -> bool:
+async def run(console: Console, plans: Sequence[Plan] = PLANS) -> bool:
     """Submit the jobs, wait for all of them, and report.
 
     Args:
         console: Where to: a live table if it is a terminal, else a line for each job.
         plans: What is to become of the jobs; an even number of them, for the table has two halves.
-        scale: All durations are multiplied by it.
 
     Returns:
         Whether every job ended as it was meant to.
@@ -125,11 +124,11 @@ async def run(console: Console, plans: Sequence[Plan] = PLANS, *, scale: float =
     ):
         console.print(f"Waiting for {len(plans)} jobs at once, on a sandbox at {base_url}\n")
         started = anyio.current_time()
-        rows = [_Row(plan=plan, ref=_submit(sandbox, plan, scale)) for plan in plans]
+        rows = [_Row(plan=plan, ref=_submit(sandbox, plan)) for plan in plans]
         if console.is_terminal:
-            await _wait_in_table(console, client, sandbox, rows, scale)
+            await _wait_in_table(console, client, sandbox, rows)
         else:
-            await _wait_in_lines(console, client, sandbox, rows, scale)
+            await _wait_in_lines(console, client, sandbox, rows)
         elapsed = anyio.current_time() - started
         selfies, folder = await _save_selfies(client, [row.ref for row in rows if row.outcome == "approved"])
     console.print()
@@ -139,7 +138,7 @@ async def run(console: Console, plans: Sequence[Plan] = PLANS, *, scale: float =
     return all(row.outcome == row.plan.meant for row in rows)
 
 
-def _submit(sandbox: Sandbox, plan: Plan, scale: float) -> JobRef:
+def _submit(sandbox: Sandbox, plan: Plan) -> JobRef:
     if not plan.is_submitted:
         return JobRef(_USER, plan.job_id)
     return sandbox.submit(
@@ -148,26 +147,26 @@ def _submit(sandbox: Sandbox, plan: Plan, scale: float) -> JobRef:
         outcome=plan.outcome,
         job_type=plan.job_type,
         upload=0.0 if plan.has_zip else None,
-        machine=plan.machine * scale,
-        review=None if plan.review is None else plan.review * scale,
+        machine=plan.machine,
+        review=plan.review,
         refusal=plan.refusal,
     )
 
 
-async def _wait_in_table(console: Console, client: Client, sandbox: Sandbox, rows: list[_Row], scale: float) -> None:
+async def _wait_in_table(console: Console, client: Client, sandbox: Sandbox, rows: list[_Row]) -> None:
     with Live(console=console, auto_refresh=False) as live:
         async with anyio.create_task_group() as tasks:
             for row in rows:
-                tasks.start_soon(_wait, client, sandbox, row, scale)
+                tasks.start_soon(_wait, client, sandbox, row)
             while any(row.outcome is None for row in rows):
                 live.update(_table(sandbox, rows), refresh=True)
                 await anyio.sleep(_REFRESH)
         live.update(_table(sandbox, rows), refresh=True)
 
 
-async def _wait_in_lines(console: Console, client: Client, sandbox: Sandbox, rows: list[_Row], scale: float) -> None:
+async def _wait_in_lines(console: Console, client: Client, sandbox: Sandbox, rows: list[_Row]) -> None:
     async def report(row: _Row) -> None:
-        await _wait(client, sandbox, row, scale)
+        await _wait(client, sandbox, row)
         console.print(f"{row.plan.job_id}: {row.outcome}, polls: {sandbox.polls(row.ref)}, late: {_late(row)}")
 
     async with anyio.create_task_group() as tasks:
@@ -175,16 +174,15 @@ async def _wait_in_lines(console: Console, client: Client, sandbox: Sandbox, row
             tasks.start_soon(report, row)
 
 
-async def _wait(client: Client, sandbox: Sandbox, row: _Row, scale: float) -> None:
+async def _wait(client: Client, sandbox: Sandbox, row: _Row) -> None:
     """Wait as a service would, which knows no more than the ids; only the lateness is told by the sandbox."""
     ref = row.ref
     try:
         status = await client.wait(
             ref.user_id,
             ref.job_id,
-            timeout=row.plan.timeout * scale,
+            timeout=row.plan.timeout,
             until="final",
-            pace=Pace(min=scale),
             submitted_at=ref.submitted_at,
         )
     except WaitTimeoutError as error:
@@ -192,7 +190,7 @@ async def _wait(client: Client, sandbox: Sandbox, row: _Row, scale: float) -> No
     except SmileJobsError as error:
         row.outcome = f"failed {error.code}"
     else:
-        row.outcome = "pending" if status.verdict is None else status.verdict.value
+        row.outcome = word(status.verdict)
         job = sandbox.jobs[ref]
         row.late = None if job.final_at is None else (utcnow() - job.final_at).total_seconds()
 

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from smilejobs.model.codes import Verdict
 from smilejobs.model.jobs import JobResult, JobStatus
+from smilejobs.model.tables import word
 
 STYLES: Mapping[str, str] = MappingProxyType(
     {
@@ -38,7 +39,7 @@ def show(status: JobStatus, *, as_json: bool, links: bool) -> None:
     if as_json:
         out.print(json.dumps(status.as_dict(links=links), indent=2))
         return
-    verdict = "pending" if status.verdict is None else status.verdict.value
+    verdict = word(status.verdict)
     finality = "" if status.is_final or not status.job_complete else ", not final yet"
     out.print(Text(verdict, style=STYLES.get(verdict, "")) + finality)
     for name, value in _details(status, links=links):

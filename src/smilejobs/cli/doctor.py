@@ -5,7 +5,8 @@ import uuid
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException
 from urllib.error import HTTPError
-from urllib.request import Request, urlopen
+from urllib.parse import urlsplit
+from urllib.request import ProxyHandler, Request, build_opener
 
 import anyio
 import typer
@@ -13,6 +14,7 @@ from anyio import to_thread
 
 from smilejobs.cli.display import console
 from smilejobs.cli.exits import ExitCode, exit_on, trace
+from smilejobs.cli.options import CANNOT_ASK
 from smilejobs.client import Client
 from smilejobs.clock import utcnow
 from smilejobs.errors import (
@@ -22,7 +24,7 @@ from smilejobs.errors import (
     SignatureError,
     SmileJobsError,
 )
-from smilejobs.settings import HOSTS, arguments_from
+from smilejobs.settings import HOSTS, arguments_from, is_loopback
 
 EPILOG = (
     "Example: SMILE_ENVIRONMENT=sandbox smilejobs doctor\n\n"
@@ -50,8 +52,9 @@ def doctor() -> None:
     Checks the environment variables, asks the API for a job that does not exist, and compares the clocks.
     """
     out = console()
-    with exit_on(ValueError, ExitCode.USAGE):
+    with exit_on(CANNOT_ASK, ExitCode.USAGE):
         arguments = arguments_from(os.environ)
+        client = Client.from_env(request_timeout=_PATIENCE, attempts=1)
     url = arguments.get("base_url") or HOSTS[str(arguments.get("environment"))]
     out.print(f"ok     variables  partner {arguments['partner_id']} asks {url}")
 
@@ -66,7 +69,7 @@ def doctor() -> None:
             out.print(f"WRONG  clock      this machine's is {way} the server's: signatures are dated, so set it")
         else:
             out.print(f"ok     clock      within {max(abs(skew), 1):.0f} s of the server's")
-        async with Client.from_env(request_timeout=_PATIENCE, attempts=1) as client:
+        async with client:
             try:
                 await client.job_status("smilejobs-doctor", str(uuid.uuid4()))
             except JobNotFoundError:
@@ -87,8 +90,10 @@ def doctor() -> None:
 
 def _skew(url: str) -> float | None:
     """Return the seconds by which this machine's clock is ahead of the server's; None if that cannot be known."""
+    # A proxy's loopback is another one. For all other hosts, the environment may name a proxy.
+    opener = build_opener(*([ProxyHandler({})] if is_loopback(urlsplit(url).hostname or "") else []))
     try:
-        with urlopen(Request(url, method="HEAD"), timeout=_PATIENCE) as response:  # noqa: S310  # it has been checked: https, or loopback
+        with opener.open(Request(url, method="HEAD"), timeout=_PATIENCE) as response:  # noqa: S310  # it has been checked: https, or loopback
             date = response.headers.get("Date")
     except HTTPError as error:
         with error:

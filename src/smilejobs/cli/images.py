@@ -8,19 +8,21 @@ import typer
 
 from smilejobs.cli.display import console
 from smilejobs.cli.exits import ExitCode, complain, exit_on
+from smilejobs.cli.options import CANNOT_ASK, WHO_ASKS, JobID, UserID, client_and_ref
 from smilejobs.client import Client
 from smilejobs.errors import ImageError, SmileJobsError
 from smilejobs.model.jobs import JobRef
 
-EPILOG = """Example: smilejobs images user-1 job-1 --out pictures
-
-Who asks is read from SMILE_PARTNER_ID, SMILE_API_KEY and SMILE_ENVIRONMENT (or SMILE_BASE_URL). Exit codes: 0 all
-pictures are saved, 2 usage, 3 the job is not complete and has none yet, 4 error; what could be saved is."""
+EPILOG = (
+    f"Example: smilejobs images user-1 job-1 --out pictures\n\n{WHO_ASKS} "
+    "Exit codes: 0 all pictures are saved, 2 usage, 3 the job is not complete and has none yet, 4 error; what could be "
+    "saved is."
+)
 
 
 def images(
-    user_id: Annotated[str, typer.Argument(metavar="USER", help="The user_id of the job.")],
-    job_id: Annotated[str, typer.Argument(metavar="JOB", help="The job_id of the job.")],
+    user_id: UserID,
+    job_id: JobID,
     *,
     out: Annotated[
         Path,
@@ -28,8 +30,8 @@ def images(
     ],
 ) -> None:
     """Save the pictures of a job, and print the names of the files."""
-    with exit_on(ValueError, ExitCode.USAGE):
-        client, ref = Client.from_env(), JobRef(user_id, job_id)
+    with exit_on(CANNOT_ASK, ExitCode.USAGE):
+        client, ref = client_and_ref(user_id, job_id)
     with exit_on(KeyboardInterrupt, ExitCode.INTERRUPTED):
         raise typer.Exit(anyio.run(_save, client, ref, out))
 

@@ -13,13 +13,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from smilejobs.batch.records import Ending, Record
+from smilejobs.batch.records import WORDS, Ending, Record
 from smilejobs.batch.rows import BadRow
 from smilejobs.cli.display import STYLES
-from smilejobs.model.codes import Verdict
-from smilejobs.outcomes import Progress
+from smilejobs.outcomes import Progress, time_left
 
-_ORDER = (*(verdict.value for verdict in Verdict), *(ending.value for ending in Ending if ending != Ending.COMPLETE))
 _ENDING_STYLES = {"pending": "yellow", "refused": "red", "failed": "red", "invalid": "red"}
 _LAST_ERRORS = 3
 _SHOWN_BAD_ROWS = 20
@@ -35,7 +33,7 @@ class Tally:
     Attributes:
         name: What the input is called.
         total: How many rows it has; None if that cannot be known.
-        words: How many rows have ended how: by verdict if complete, else by outcome.
+        words: How many rows have ended how, by `Record.word`.
         earlier: How many of them were there before this run.
         errors: The last errors, as lines.
     """
@@ -48,8 +46,7 @@ class Tally:
 
     def add(self, record: Record) -> None:
         """Count a row."""
-        complete = record.outcome is Ending.COMPLETE
-        self.words[record.verdict or Verdict.UNKNOWN.value if complete else record.outcome.value] += 1
+        self.words[record.word] += 1
         if record.outcome in (Ending.REFUSED, Ending.FAILED):
             self.errors.append(f"line {record.line}: {record.error}: {record.error_text}")
         if record.images_error is not None:
@@ -62,7 +59,7 @@ class Tally:
 
     def counts(self) -> Iterator[tuple[str, int]]:
         """Return how many rows have ended how, best first."""
-        return ((word, self.words[word]) for word in _ORDER if self.words[word])
+        return ((word, self.words[word]) for word in WORDS if self.words[word])
 
 
 class View(Protocol):
@@ -101,8 +98,6 @@ class _Quiet:
         self._console = console
         self._tally = tally
         self._bad_rows = 0
-        self._started = anyio.current_time()
-        self._shown_at: float | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -123,20 +118,24 @@ class _Quiet:
         if self._bad_rows == _SHOWN_BAD_ROWS:
             self._console.print("further bad rows are only counted; the results file has them all")
 
+
+class _Told(_Quiet):
+    """What is shown of the progress, now and then."""
+
+    def __init__(self, console: Console, tally: Tally) -> None:
+        super().__init__(console, tally)
+        self._started = anyio.current_time()
+        self._shown_at: float | None = None
+
     def _speed(self, progress: Progress) -> str:
-        left = self._left()
+        tally = self._tally
+        total = None if tally.total is None else tally.total - tally.earlier
+        left = time_left(total, tally.ended - tally.earlier, anyio.current_time() - self._started)
         return (
             f"{progress.polls_per_second:.0f} polls/s, {progress.pending:,} being asked for"
             f"{'' if left is None else f', {_clock(left)} left'}"
             f"{', braked: the API cannot keep up' if progress.braked else ''}"
         )
-
-    def _left(self) -> float | None:
-        """Return the seconds to the end, at the speed of this run."""
-        total, done = self._tally.total, self._tally.ended - self._tally.earlier
-        if total is None or not done:
-            return None
-        return max(total - self._tally.ended, 0) / done * (anyio.current_time() - self._started)
 
     def _is_time(self, every: float) -> bool:
         now = anyio.current_time()
@@ -146,7 +145,7 @@ class _Quiet:
         return True
 
 
-class _Lines(_Quiet):
+class _Lines(_Told):
     def on_progress(self, progress: Progress) -> None:
         if self._is_time(_TOLD_EVERY):
             total = "" if self._tally.total is None else f" of {self._tally.total:,}"
@@ -154,7 +153,7 @@ class _Lines(_Quiet):
             self._console.print(f"{self._tally.ended:,}{total} rows, {self._speed(progress)}{counts}")
 
 
-class _Display(_Quiet):
+class _Display(_Told):
     """Drawn anew from the event loop, so that it needs no thread."""
 
     def __init__(self, console: Console, tally: Tally) -> None:
@@ -193,6 +192,6 @@ class _Display(_Quiet):
 
 
 def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
+    minutes, rest = divmod(max(round(seconds), 0), 60)  # an input that has grown since it was counted has no end
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
