@@ -1,4 +1,4 @@
-"""How ``smilejobs batch`` is stopped, and what it refuses before it asks."""
+"""How ``smilejobs batch`` and ``watch add`` are stopped, and what the former refuses before it asks."""
 
 import os
 import shlex
@@ -64,9 +64,9 @@ def command(
 
 @contextmanager
 def started(base_url: str, folder: Path, *arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
-    """The command as a process, whose standard input is a pipe that nobody closes; no test may leave it behind."""
+    """A command as a process, whose standard input is a pipe that nobody closes; no test may leave it behind."""
     with subprocess.Popen(
-        [*SHELL, "batch", *arguments],
+        [*SHELL, *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -92,7 +92,7 @@ def has_asked(out: Path) -> bool:
 def test_ctrl_c_with_a_pipe_that_stays_open(base_url: str, tmp_path: Path, source: str) -> None:
     """The command ends although nothing ever comes, with all rows written, and says how to go on."""
     out = tmp_path / "out.csv"
-    with started(base_url, tmp_path, source, "--out", "out.csv") as process:
+    with started(base_url, tmp_path, "batch", source, "--out", "out.csv") as process:
         wait_until(lambda: has_asked(out))
         process.send_signal(signal.SIGINT)
         assert process.wait(LONG) == 130
@@ -107,10 +107,26 @@ def test_ctrl_c_with_a_pipe_that_stays_open(base_url: str, tmp_path: Path, sourc
 @unix
 def test_what_ends_the_batch_ends_the_command(base_url: str, tmp_path: Path) -> None:
     """Though more could come: wrong credentials, for one."""
-    with started(base_url, tmp_path, "-", "--out", "out.csv", SMILE_API_KEY="wrong") as process:
+    with started(base_url, tmp_path, "batch", "-", "--out", "out.csv", SMILE_API_KEY="wrong") as process:
         assert process.wait(LONG) == 4
         assert process.stderr is not None
         assert "the API answered 2305" in process.stderr.read()
+
+
+@unix
+def test_ctrl_c_while_jobs_are_added(base_url: str, tmp_path: Path) -> None:
+    """The first one ends the command, although nothing ever comes; a bad row shows that it has begun to read."""
+    with started(base_url, tmp_path, "watch", "add", "sqlite:///jobs.db", "-") as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write("user-1,\n")
+        process.stdin.flush()
+        assert process.stderr.readline().startswith("-:4: ")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(LONG) == 130
+        said = process.stderr.read()
+    assert "Traceback" not in said
+    assert "Exception" not in said
 
 
 @unix

@@ -339,9 +339,10 @@ async def test_what_is_open_cannot_be_opened_by_its_password(database_url: str) 
         assert password not in f"{watch!r} {watch.store!r} {await watch.counts()!r}"
 
 
-def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("missing", ["aiosqlite", "psycopg", "sqlalchemy"])
+def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
     """The line that mends it."""
-    monkeypatch.setitem(sys.modules, "aiosqlite", None)
+    monkeypatch.setitem(sys.modules, missing, None)
     saved = {name: module for name, module in sys.modules.items() if name.startswith("smilejobs.durable")}
     for name in saved:
         monkeypatch.delitem(sys.modules, name)

@@ -1,14 +1,16 @@
 """``smilejobs watch``: what is put into a watch list, and what comes out of it."""
 
 import json
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import anyio
 import typer
+from anyio import to_thread
 from attrs import asdict, define, field
 
 from smilejobs.batch.rows import BadRow, Rows
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from smilejobs.durable import WatchList
 
 app = typer.Typer(no_args_is_help=True, help="Put jobs into a watch list, and see what has become of them.")
+
+_GROUP = 1000
+"""Jobs that are read at once: to ask a thread takes longer than to read one."""
 
 _EXIT_CODES = "Exit codes: 0 done, 2 usage, 4 the database cannot be used"
 _JSON_LINES = Annotated[bool, typer.Option("--json", help="Print JSON Lines.")]
@@ -59,7 +64,7 @@ def add(
             files = closing.pop_all()
 
     async def work(watch: "WatchList") -> ExitCode:
-        added = await watch.add(jobs, until=until.value, deadline=within)
+        added = await watch.add(_by_thread(jobs), until=until.value, deadline=within)
         bad = f", {jobs.bad:,} bad" if jobs.bad else ""
         typer.echo(f"{added.new:,} new, {added.known:,} known{bad}")
         if added.different:
@@ -71,6 +76,14 @@ def add(
 
     with files, exit_on(OSError, ExitCode.ERROR):
         _run(url, work, new=True)
+
+
+async def _by_thread(jobs: Iterable[JobRef]) -> AsyncGenerator[JobRef, None]:
+    """Yield jobs that a thread reads: Ctrl-C waits for no pipe."""
+    left = iter(jobs)
+    while group := await to_thread.run_sync(list, islice(left, _GROUP), abandon_on_cancel=True):
+        for ref in group:
+            yield ref
 
 
 @define
