@@ -6,7 +6,7 @@ import nox
 
 nox.options.default_venv_backend = "venv"
 nox.options.error_on_missing_interpreters = False
-nox.options.sessions = ["lint", "typing", "tests", "examples", "coverage"]
+nox.options.sessions = ["lint", "typing", "tests", "coverage"]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PYPROJECT)
@@ -35,18 +35,11 @@ def typing(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """The fast suite, against the built wheel; with the oldest Python, its branches are counted."""
+    """The fast suite and the examples, against the built wheel; with the oldest Python, branches are counted."""
     session.install(PACKAGE, *group("tests"))
     counted = ["--cov", "--cov-report=", "--cov-fail-under=0"] if session.python == PYTHONS[0] else []
     # Four at once, however few cores there are: much of it waits for sockets and databases.
     session.run("pytest", "-n4", *counted, *session.posargs, env={"COVERAGE_FILE": f".coverage.{session.python}"})
-
-
-@nox.session
-def examples(session: nox.Session) -> None:
-    """The examples, each one run; the README and the docs show nothing else."""
-    session.install(PACKAGE, *group("tests"))
-    session.run("pytest", "examples", "tests/test_examples.py")
 
 
 @nox.session
