@@ -14,6 +14,7 @@ from attrs import evolve
 from smilejobs import (
     BadRequestError,
     CredentialsError,
+    GatewayError,
     ImageError,
     ImageReason,
     JobRef,
@@ -260,6 +261,7 @@ def test_what_an_error_means_for_a_row() -> None:
         CredentialsError("no"): Ending.FAILED,
         RateLimitedError("no"): Ending.FAILED,
         SignatureError("no"): Ending.FAILED,
+        GatewayError("no", wrong_url=True): Ending.FAILED,
     }
     assert {error: ending_of(error) for error in errors} == errors
     assert ending_of(None) is Ending.COMPLETE

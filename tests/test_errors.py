@@ -16,6 +16,7 @@ from smilejobs import (
     BadResponseError,
     CallbackError,
     CredentialsError,
+    GatewayError,
     ImageError,
     JobNotFoundError,
     JobStatus,
@@ -76,7 +77,9 @@ def example(cls: type[Any]) -> SmileJobsError:
         return ImageError(
             "it is gone", reason="expired", name="selfie_image", text="words", saved=saved, others=(one,), ref=REF
         )
-    more = {"text": "the API's words"} if issubclass(cls, ApiError) else {}
+    more: dict[str, Any] = {"text": "the API's words"} if issubclass(cls, (ApiError, GatewayError)) else {}
+    if cls is GatewayError:
+        more["wrong_url"] = True
     error: SmileJobsError = cls("it went wrong", transient=not cls.transient, **COMMON, **more)
     return error
 
@@ -118,6 +121,7 @@ def test_notes_are_kept() -> None:
 PARENTS = {
     RequestError: SmileJobsError,
     BadResponseError: SmileJobsError,
+    GatewayError: SmileJobsError,
     UntrustedError: SmileJobsError,
     SignatureError: UntrustedError,
     WrongJobError: UntrustedError,

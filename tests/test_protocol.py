@@ -40,6 +40,7 @@ from smilejobs import (
     CodeClass,
     Credentials,
     CredentialsError,
+    GatewayError,
     JobNotFoundError,
     JobRef,
     JobStatus,
@@ -55,7 +56,14 @@ from smilejobs import (
     __version__,
 )
 from smilejobs.polling.rules import Done, GiveUp, PollState, Terms, step
-from smilejobs.wire.protocol import HEADERS, PATH, accepts_credentials, encode_request, read_answer
+from smilejobs.wire.protocol import (
+    HEADERS,
+    PATH,
+    accepts_credentials,
+    comes_from_the_api,
+    encode_request,
+    read_answer,
+)
 from smilejobs.wire.signature import sign, verify
 from strategies import answers, json_values, retry_after_values, unhurried
 
@@ -307,10 +315,10 @@ KINDS: Mapping[str, type[ApiError]] = {
 }
 
 
-def refuse(body: object, http_status: int = 400, **headers: str) -> ApiError:
+def refuse(body: object, http_status: int = 400, **headers: str) -> ApiError | GatewayError:
     """The error that an answer means."""
-    with pytest.raises(ApiError) as caught:
-        read(body, http_status=http_status, headers=headers)
+    with pytest.raises((ApiError, GatewayError)) as caught:
+        read(body, http_status=http_status, headers={name.replace("_", "-"): value for name, value in headers.items()})
     return caught.value
 
 
@@ -372,10 +380,13 @@ def test_a_blocked_id_number_is_no_rate_limit() -> None:
 
 @pytest.mark.parametrize("code", ["2098", 2098, "2202", "2399", "x", "2304 ", 2304.5])
 @pytest.mark.parametrize("http_status", [200, 302, 400, 401, 403, 404, 405])
-def test_an_unknown_code_is_a_plain_error(code: object, http_status: int) -> None:
-    """It is never success, never a guess, and the HTTP status does not speak for it."""
+def test_an_unknown_code_is_no_code_of_the_api(code: object, http_status: int) -> None:
+    """It is never success, never a refusal, never a guess, and the HTTP status does not speak for it."""
     error = refuse(refusal(code), http_status)
-    assert (type(error), error.code, error.http_status, error.transient) == (ApiError, str(code), http_status, False)
+    assert isinstance(error, GatewayError)
+    assert (error.code, error.http_status, error.transient) == (str(code), http_status, False)
+    assert (error.text, error.wrong_url) == ("refused", False)
+    assert "a code that is in no table" in str(error)
     assert "base_url" not in str(error)
 
 
@@ -388,16 +399,16 @@ def test_an_unknown_code_may_pass_with_an_http_status_that_may_pass(http_status:
 
 def test_an_unknown_code_in_a_complete_answer_is_no_success() -> None:
     """Even signed and complete."""
-    assert type(refuse(signed(complete(code="9999")), 200)) is ApiError
+    assert type(refuse(signed(complete(code="9999")), 200)) is GatewayError
 
 
-NO_CODE: list[tuple[int, type[ApiError], bool, str]] = [
+NO_CODE: list[tuple[int, type[ApiError | GatewayError], bool, str]] = [
     (401, CredentialsError, False, "API key"),
-    *((http_status, ApiError, False, "base_url") for http_status in (301, 302, 303, 307, 308, 404, 405)),
-    (408, ApiError, True, ""),
+    *((http_status, GatewayError, False, "base_url") for http_status in (301, 302, 303, 307, 308, 404, 405)),
+    (408, GatewayError, True, ""),
     (429, RateLimitedError, True, ""),
     *((http_status, ServerError, True, "") for http_status in (500, 502, 503, 504, 520)),
-    *((http_status, ApiError, False, "") for http_status in (400, 402, 403, 409, 418, 422)),
+    *((http_status, GatewayError, False, "") for http_status in (400, 402, 403, 409, 418, 421, 422, 425, 499)),
 ]
 
 
@@ -415,7 +426,7 @@ NO_CODE: list[tuple[int, type[ApiError], bool, str]] = [
 )
 @pytest.mark.parametrize(("http_status", "kind", "transient", "hint"), NO_CODE)
 def test_without_a_code_the_http_status_counts(
-    http_status: int, kind: type[ApiError], transient: bool, hint: str, body: dict[str, object]
+    http_status: int, kind: type[ApiError | GatewayError], transient: bool, hint: str, body: dict[str, object]
 ) -> None:
     """Each HTTP status has its error, and says what to check where it can."""
     error = refuse(body, http_status, **{"retry-after": "11"})
@@ -423,21 +434,80 @@ def test_without_a_code_the_http_status_counts(
     assert error.retry_after == 11.0
     assert error.text == ("Nope" if "Nope" in body.values() else None)
     assert hint in str(error)
-    assert ("base_url" in str(error)) is (hint == "base_url")
+    assert ("base_url" in str(error)) is (hint == "base_url") is getattr(error, "wrong_url", False)
 
 
 def test_a_missing_authentication_token_is_a_wrong_url() -> None:
     """The gateway says so where there is no such path; a plain 403 says nothing about the URL."""
     error = refuse({"message": "Missing Authentication Token"}, 403)
-    assert (type(error), error.transient, "base_url" in str(error)) == (ApiError, False, True)
-    assert "base_url" not in str(refuse({"message": "Forbidden"}, 403))
+    assert isinstance(error, GatewayError)
+    assert (error.wrong_url, error.transient, "base_url" in str(error)) == (True, False, True)
+    error = refuse({"message": "Forbidden"}, 403)
+    assert isinstance(error, GatewayError)
+    assert (error.wrong_url, error.transient, "base_url" in str(error)) == (False, False, False)
+
+
+SEEN = [
+    (404, "text/plain", b"default backend - 404", "HTTP 404, text/plain, no code of the API: it is not JSON; "),
+    (403, "application/json", {"message": "Forbidden"}, "HTTP 403, application/json, no code of the API, 'Forbidden';"),
+    (404, "Application/JSON; charset=utf-8", {"message": "Not Found"}, "application/json, no code of the API, 'Not Fo"),
+    (403, "application/json", {"message": "Missing Authentication Token"}, "API, 'Missing Authentication Token'; "),
+    (403, "application/json", {"message": "user-amber-17"}, "HTTP 403, application/json, no code of the API; "),
+    (302, None, b"", "HTTP 302, no content type, no code of the API: it is empty; "),
+    (400, "text/html", b"<html>", "HTTP 400, text/html, no code of the API: it is HTML; "),
+    (401, "text/html", b"<html>", "HTTP 401, text/html, no code of the API: it is HTML; check that the API key"),
+    (429, "text/html", b"<html>", "HTTP 429, text/html, no code of the API: it is HTML; "),
+    (503, "application/json", {}, "HTTP 503, application/json, no code of the API; "),
+    (400, "application/json", {"code": "2399"}, "HTTP 400, application/json, 2399: a code that is in no table; "),
+    (400, "application/json", [], "HTTP 400, application/json, no code of the API: it is JSON, but no object; "),
+    (400, "text/user-amber-17", b"", "HTTP 400, an unusual content type, no code of the API: it is empty; "),
+]
+
+
+@pytest.mark.parametrize(("http_status", "content_type", "body", "text"), SEEN)
+def test_an_answer_without_a_code_is_described_and_not_quoted(
+    http_status: int, content_type: str | None, body: object, text: str
+) -> None:
+    """The HTTP status, the content type, and what the body is; of its words only those that API Gateway always uses."""
+    headers = {} if content_type is None else {"content_type": content_type}
+    error = refuse(body, http_status, **headers)
+    assert text in str(error)
+    assert "amber" not in str(error)
+
+
+@pytest.mark.parametrize("http_status", [302, 400, 401, 404])
+def test_a_code_of_the_api_in_an_answer_that_cannot_be_read(http_status: int) -> None:
+    """It is the API's answer all the same, whatever the HTTP status is: not a gateway's, and no wrong URL."""
+    with pytest.raises(BadResponseError, match="result") as caught:
+        read(signed(complete(result=[])), http_status=http_status)
+    assert caught.value.transient
+
+
+@pytest.mark.parametrize(
+    ("body", "http_status", "is_the_apis"),
+    [
+        (refusal("2304"), 400, True),
+        (refusal("2205"), 401, True),
+        (complete(), 200, True),
+        (refusal("2399"), 400, False),
+        ({"message": "Forbidden"}, 403, False),
+        (b"<html>", 401, False),
+        (b"<html>", 502, False),
+        ({}, 429, False),
+    ],
+)
+def test_which_failures_are_answers_of_the_api(body: object, http_status: int, is_the_apis: bool) -> None:
+    """Those with a code of the table, whatever else is wrong with them: here a signature."""
+    with pytest.raises(SmileJobsError) as caught:
+        read(body, http_status=http_status)
+    assert comes_from_the_api(caught.value) is is_the_apis
 
 
 @pytest.mark.parametrize("body", [{"error": "no"}, {"error": "no", "code": None}])
 def test_an_error_with_http_200_is_an_error(body: dict[str, object]) -> None:
     """Not pending, and not a success."""
     error = refuse(body, 200)
-    assert (type(error), error.transient, error.text) == (ApiError, False, "no")
+    assert (type(error), error.transient, error.text) == (GatewayError, False, "no")
 
 
 @pytest.mark.parametrize("http_status", [400, 401, 403, 404, 500])
@@ -484,7 +554,7 @@ def test_an_error_page_of_a_gateway_is_transient(http_status: int) -> None:
     ("http_status", "kind", "transient", "hint"), [case for case in NO_CODE if case[3] or case[0] == 429]
 )
 def test_where_the_http_status_says_enough_the_page_does_not_matter(
-    http_status: int, kind: type[ApiError], transient: bool, hint: str, body: bytes
+    http_status: int, kind: type[ApiError | GatewayError], transient: bool, hint: str, body: bytes
 ) -> None:
     """A redirect, a wrong path, a refusal and a rate limit are what they are, whatever page comes along."""
     error = refuse(body, http_status, **{"retry-after": "11"})
@@ -493,11 +563,11 @@ def test_where_the_http_status_says_enough_the_page_does_not_matter(
 
 
 @pytest.mark.parametrize("http_status", [400, 403])
-def test_a_page_that_is_the_callers_fault_does_not_pass(http_status: int) -> None:
-    """With such a status the same request would get the same page."""
-    with pytest.raises(BadResponseError, match=f"HTTP {http_status}") as caught:
-        read(UNREADABLE["HTML"], http_status=http_status)
-    assert not caught.value.transient
+def test_a_page_with_such_a_status_is_a_gateways(http_status: int) -> None:
+    """A direct call does not try again; nothing says that the URL is wrong."""
+    error = refuse(UNREADABLE["HTML"], http_status)
+    assert isinstance(error, GatewayError)
+    assert (error.transient, error.wrong_url) == (False, False)
 
 
 @pytest.mark.parametrize(
@@ -652,8 +722,9 @@ def test_no_secret_is_shown_of_the_end_of_a_wait() -> None:
     """The errors of the rules hold the answer, and do not show it."""
     provisional = read_marked(marked(result={**result("0814"), "PartnerParams": None, "ResultText": "marker"}))
     state = PollState(ref=MARKED, terms=Terms(until="final", timeout=10.0))
-    step(state, provisional, 1.0)
-    decision = step(state, ServerError("oh", text="marker", ref=MARKED, retry_after=60), 2.0)
+    step(state, provisional, 1.0, api_has_answered=True)
+    error = ServerError("oh", text="marker", ref=MARKED, retry_after=60)
+    decision = step(state, error, 2.0, api_has_answered=True)
     assert isinstance(decision, GiveUp)
     assert "marker" not in f"{decision} {decision.error} {decision.error!r} {state}"
 
@@ -729,8 +800,8 @@ def test_any_bytes_give_a_status_or_an_error(body: bytes, http_status: int, give
         (BadRequestError("a parameter", code="2313"), False),
         (ServerError("trouble", code="2301"), False),
         (RateLimitedError("too often"), False),
-        (ApiError("unknown", code="9999"), False),
-        (ApiError("wrong URL", http_status=404), False),
+        (GatewayError("unknown", code="9999"), False),
+        (GatewayError("wrong URL", http_status=404, wrong_url=True), False),
         (SignatureError("signed by others", code="2302"), False),
         (BadResponseError("HTML"), False),
     ],

@@ -13,6 +13,7 @@ from smilejobs import (
     ApiError,
     BadResponseError,
     CredentialsError,
+    GatewayError,
     JobNotFoundError,
     JobStatus,
     NoZipError,
@@ -27,7 +28,18 @@ from smilejobs import (
     WrongJobError,
 )
 from smilejobs.polling.pace import Backoff
-from smilejobs.polling.rules import Decision, Done, GiveUp, PollState, Sleep, Terms, begin, step, timed_out
+from smilejobs.polling.rules import (
+    Decision,
+    Done,
+    GiveUp,
+    PollState,
+    Sleep,
+    Terms,
+    begin,
+    is_outage,
+    step,
+    timed_out,
+)
 
 RUNNING = read(signed(pending()))
 NO_ZIP = read(signed(pending(code="2314", result="No zip uploaded yet")))
@@ -41,15 +53,21 @@ TRANSIENT: list[SmileJobsError] = [
     RateLimitedError("slow down"),
     ServerError("oh"),
     ApiError("later", transient=True),
+    GatewayError("maintenance", http_status=403),
+    GatewayError("a code that is in no table", code="2399", http_status=400),
 ]
 PERMANENT: list[SmileJobsError] = [
-    CredentialsError("key"),
+    CredentialsError("key", code="2205"),
     SignatureError("forged"),
     WrongJobError("other"),
-    ApiError("no"),
-    RequestError("untrusted certificate", transient=False),
-    BadResponseError("forbidden", transient=False),
+    ApiError("no", code="2222"),
 ]
+UNLIKE_THE_API: list[SmileJobsError] = [
+    RequestError("untrusted certificate", transient=False),
+    GatewayError("no such path", http_status=404, wrong_url=True),
+    CredentialsError("sign in", http_status=401),
+]
+"""What lasts if the settings are wrong, and is an outage if they are right."""
 
 
 def hinted(seconds: float | None, *, code: str | None = "2302") -> JobStatus:
@@ -63,10 +81,12 @@ def waiting(*, age: float = 0.0, started: float = 1000.0, **terms: Any) -> PollS
     return PollState(ref=REF, terms=Terms(**given), started=started, age_at_start=age)
 
 
-def poll(state: PollState, observation: JobStatus | SmileJobsError, now: float) -> Decision:
+def poll(
+    state: PollState, observation: JobStatus | SmileJobsError, now: float, *, api_has_answered: bool = True
+) -> Decision:
     """One poll, *now* seconds after the start."""
     assert begin(state, state.started + now) is None
-    return step(state, observation, state.started + now)
+    return step(state, observation, state.started + now, api_has_answered=api_has_answered)
 
 
 def slept(decision: Decision) -> float:
@@ -200,7 +220,58 @@ def test_what_may_pass_is_absorbed_up_to_a_limit(error: SmileJobsError) -> None:
     assert isinstance(ended, TooManyFailuresError)
     assert ended.__cause__ is ended.last_error is error
     assert (ended.last, ended.polls, ended.ref, ended.transient) == (RUNNING, 21, REF, False)
-    assert "20 polls in a row" in str(ended)
+    assert f"20 polls in a row failed, the last one with {type(error).__name__}: {error.args[0]}. " in str(ended)
+
+
+@pytest.mark.parametrize("error", [*TRANSIENT, *UNLIKE_THE_API], ids=lambda error: f"{type(error).__name__} {error}")
+def test_once_the_api_has_answered_what_is_not_from_it_may_pass(error: SmileJobsError) -> None:
+    """URL and certificate are right then: a wrong path, a login page or an untrusted certificate will go away."""
+    state = waiting(timeout=None)
+    for failures in range(1, 20):
+        assert 0.5 <= slept(poll(state, error, failures)) <= 30.0
+    assert isinstance(given_up(poll(state, error, 20.0)), TooManyFailuresError)
+
+
+@pytest.mark.parametrize("error", UNLIKE_THE_API, ids=lambda error: f"{type(error).__name__} {error}")
+@pytest.mark.parametrize("before", [None, *TRANSIENT[:2]])
+def test_before_the_api_has_answered_wrong_settings_end_the_wait_at_once(
+    error: SmileJobsError, before: SmileJobsError | None
+) -> None:
+    """A wrong URL, a certificate that is not trusted and credentials that are refused would stay so."""
+    state = waiting()
+    if before is not None:
+        assert slept(poll(state, before, 0.0, api_has_answered=False)) > 0
+    assert given_up(poll(state, error, 1.0, api_has_answered=False)) is error
+
+
+@pytest.mark.parametrize("error", TRANSIENT, ids=lambda error: f"{type(error).__name__} {error}")
+def test_what_does_not_look_like_wrong_settings_may_pass_before_the_api_has_answered(error: SmileJobsError) -> None:
+    """An error page without a hint at the URL, an unknown code, a lost connection."""
+    assert slept(poll(waiting(), error, 0.0, api_has_answered=False)) > 0
+
+
+@pytest.mark.parametrize("error", UNLIKE_THE_API, ids=lambda error: f"{type(error).__name__} {error}")
+def test_who_sits_out_outages_does_so_before_the_api_has_answered(error: SmileJobsError) -> None:
+    """All but refused credentials: they pause a whole list, and end nothing."""
+    decision = poll(waiting(sits_out_outages=True), error, 0.0, api_has_answered=False)
+    if isinstance(error, CredentialsError):
+        assert given_up(decision) is error
+    else:
+        assert slept(decision) > 0
+
+
+@pytest.mark.parametrize("error", PERMANENT, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("api_has_answered", [False, True])
+def test_who_sits_out_outages_sits_out_nothing_else(error: SmileJobsError, api_has_answered: bool) -> None:
+    """What the API says ends the wait; so does what must not be believed."""
+    decision = poll(waiting(sits_out_outages=True), error, 0.0, api_has_answered=api_has_answered)
+    assert given_up(decision) is error
+
+
+@pytest.mark.parametrize("error", [*TRANSIENT, *UNLIKE_THE_API, *PERMANENT, NOT_FOUND], ids=repr)
+def test_which_failures_are_outages(error: SmileJobsError) -> None:
+    """Those that say nothing of the job, the request or the credentials."""
+    assert is_outage(error) is (error in (*TRANSIENT, *UNLIKE_THE_API))
 
 
 @pytest.mark.parametrize("good", [RUNNING, NO_ZIP, NOT_FOUND])
@@ -356,10 +427,10 @@ def test_a_complete_answer_after_the_deadline_is_still_an_answer() -> None:
 MESSAGES: dict[str, tuple[list[JobStatus | SmileJobsError], str]] = {
     "never answered": ([], "no answer"),
     "never found": ([NOT_FOUND], "no such job"),
-    "never a good answer": ([RequestError("cut")], "no good answer.*RequestError"),
-    "found by nobody, then cut off": ([NOT_FOUND, RequestError("cut")], "no good answer.*RequestError"),
+    "never a good answer": ([RequestError("cut")], "no good answer.*RequestError: cut"),
+    "found by nobody, then cut off": ([NOT_FOUND, RequestError("cut")], "no good answer.*RequestError: cut"),
     "running": ([RUNNING], "still running"),
-    "running, then cut off": ([RUNNING, RequestError("cut")], "still running.*RequestError"),
+    "running, then cut off": ([RUNNING, RequestError("cut")], "still running.*RequestError: cut"),
     "no zip": ([NO_ZIP], "no images"),
     "provisional": ([PROVISIONAL], r"provisional, under review.*\.last"),
     "provisional, then cut off": ([PROVISIONAL, RequestError("cut")], "provisional, under review"),
@@ -398,6 +469,7 @@ def test_terms_have_these_defaults() -> None:
     terms = Terms()
     assert (terms.until, terms.timeout, terms.first_after, terms.pace) == ("complete", 300.0, 0.0, Pace())
     assert (terms.backoff, terms.grace, terms.max_failures, terms.max_hint) == (Backoff(), 120.0, 20, 300.0)
+    assert terms.sits_out_outages is False
 
 
 def test_terms_take_durations() -> None:
@@ -454,6 +526,7 @@ class Waiting(RuleBasedStateMachine):
         patience=st.integers(0, 12),
         max_failures=st.integers(1, 5),
         max_hint=st.floats(1, 500),
+        sits_out_outages=st.booleans(),
         started=st.floats(0, 1e6),
     )
     def start(
@@ -471,6 +544,7 @@ class Waiting(RuleBasedStateMachine):
         self.now = started
         self.delay = delay
         self.patience = patience  # in polls, before anything may come that ends the wait at once
+        self.api_has_answered = False
         self.begin_with(terms, age)
 
     def begin_with(self, terms: Terms, age: float) -> None:
@@ -509,7 +583,7 @@ class Waiting(RuleBasedStateMachine):
         left = max(0.0, self.left())
         self.now += min(-took * min(left, 1000.0) if took < 0 else took, left + 0.01)
         self.age_seen = self.age()
-        decision = step(self.state, observation, self.now)
+        decision = step(self.state, observation, self.now, api_has_answered=self.api_has_answered)
         if isinstance(decision, Sleep):
             self.check_sleep(decision.delay, observation.retry_after)
         else:
@@ -536,6 +610,7 @@ class Waiting(RuleBasedStateMachine):
     @rule(took=seconds, hint=hints, no_zip=st.booleans())
     def is_pending(self, took: float, hint: float | None, no_zip: bool) -> None:
         """A pending job is waited on, without images only for a while."""
+        self.api_has_answered = True
         answer = hinted(hint, code="2314" if no_zip else "2302")
         decision = self.bring(answer, took)
         self.failures = 0
@@ -565,6 +640,7 @@ class Waiting(RuleBasedStateMachine):
     @rule(took=seconds, hint=hints)
     def is_not_found(self, took: float, hint: float | None) -> None:
         """A job that was never seen is waited on for a while; one that was seen counts as a failure."""
+        self.api_has_answered = True
         error = JobNotFoundError("no such job", retry_after=hint)
         if self.last is not None:
             self.fails(error, took)
@@ -578,7 +654,9 @@ class Waiting(RuleBasedStateMachine):
 
     @precondition(lambda self: self.in_flight)
     @rule(
-        took=seconds, hint=hints, cls=st.sampled_from([RequestError, BadResponseError, RateLimitedError, ServerError])
+        took=seconds,
+        hint=hints,
+        cls=st.sampled_from([RequestError, BadResponseError, RateLimitedError, ServerError, GatewayError]),
     )
     def fails_for_now(self, took: float, hint: float | None, cls: type[SmileJobsError]) -> None:
         """A transient failure is slept over until there are too many in a row."""
@@ -600,6 +678,16 @@ class Waiting(RuleBasedStateMachine):
     def fails_for_good(self, took: float, error: SmileJobsError) -> None:
         """A failure that will not pass ends the wait at once, and is what comes out."""
         assert given_up(self.bring(error, took)) is error
+
+    @precondition(lambda self: self.in_flight and (self.api_has_answered or self.polls > self.patience))
+    @rule(took=seconds, error=st.sampled_from(UNLIKE_THE_API))
+    def is_not_the_api(self, took: float, error: SmileJobsError) -> None:
+        """What is not from the API is slept over like a lost connection, unless it is the very first thing ever."""
+        pauses = isinstance(error, CredentialsError)
+        if self.api_has_answered or (self.state.terms.sits_out_outages and not pauses):
+            self.fails(error, took)
+        else:
+            assert given_up(self.bring(error, took)) is error
 
     @precondition(lambda self: self.end is not None)
     @rule(later=st.floats(0, 100))

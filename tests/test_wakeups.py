@@ -293,7 +293,7 @@ def test_woken_polls_are_bounded_and_none_is_lost(events: list[tuple[str, float]
                 under_way_until = due + latency
             if under_way_until > instant:
                 return
-            decision = step(state, answer, under_way_until)
+            decision = step(state, answer, under_way_until, api_has_answered=True)
             assert isinstance(decision, Sleep)
             due = under_way_until + decision.delay
             under_way_until = None

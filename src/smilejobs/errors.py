@@ -4,7 +4,8 @@
 
     SmileJobsError
       RequestError            no answer: connect, read, timeout, TLS, proxy
-      BadResponseError        an answer that cannot be read: HTML, truncated, oversized, wrong shape
+      BadResponseError        an answer that cannot be read: truncated, oversized, wrong shape, or HTML with 2xx or 5xx
+      GatewayError            something else answered in the API's place: 3xx or 4xx, without a code that the API has
       UntrustedError          an answer that must not be believed; never retried
         SignatureError        does not verify
         WrongJobError         verifies, but speaks of another job or user
@@ -91,9 +92,41 @@ class RequestError(SmileJobsError):
 
 
 class BadResponseError(SmileJobsError):
-    """There was an answer that cannot be read. Transient, unless its HTTP status says that it is the caller's fault."""
+    """There was an answer that cannot be read."""
 
     transient = True
+
+
+class GatewayError(SmileJobsError):
+    """The answer has no code that the API is known to have, and is no status: something else answered in its place.
+
+    A gateway, a proxy, a firewall, a login page or a maintenance page answers like that, and so does a server that has
+    no Job Status API. Such an answer says nothing about the job. A direct call raises it at once; a wait sits it out
+    like a lost connection, unless *wrong_url* is true and no poll of the client has ever been answered by the API.
+
+    Attributes:
+        text: What the answer says under ``error`` or ``message``, if it is JSON. It is not part of the error text.
+        wrong_url: Whether the HTTP status is that of a wrong ``base_url``: 3xx, 404, 405, or 403 with API Gateway's
+            "Missing Authentication Token".
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        text: str | None = None,
+        wrong_url: bool = False,
+        ref: "JobRef | None" = None,
+        code: str | None = None,
+        http_status: int | None = None,
+        retry_after: float | None = None,
+        transient: bool | None = None,
+    ) -> None:
+        super().__init__(
+            message, ref=ref, code=code, http_status=http_status, retry_after=retry_after, transient=transient
+        )
+        self.text = text
+        self.wrong_url = wrong_url
 
 
 class UntrustedError(SmileJobsError):

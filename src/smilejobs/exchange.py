@@ -17,7 +17,7 @@ from smilejobs.events import Hooks, PollFailed, PollFinished
 from smilejobs.model.jobs import JobRef, JobStatus
 from smilejobs.settings import Credentials
 from smilejobs.transport import Transport
-from smilejobs.wire.protocol import encode_request, read_answer
+from smilejobs.wire.protocol import comes_from_the_api, encode_request, read_answer
 
 
 class Turns(Protocol):
@@ -64,6 +64,7 @@ class Exchange:
         rate: How many may begin in one second, evenly spread; None for no limit.
 
     Attributes:
+        api_has_answered: Whether a poll has ever been answered by the API: its URL and its certificate are right then.
         emit: Tells what happens.
         longest_poll: Seconds; no poll takes longer once it has its turn.
         rate: As above.
@@ -82,6 +83,7 @@ class Exchange:
     ) -> None:
         self._transport = transport
         self.longest_poll = transport.request_timeout
+        self.api_has_answered = False
         self._credentials = credentials
         self.emit = emit
         self._now = now
@@ -156,9 +158,11 @@ class Exchange:
             )
         except SmileJobsError as error:
             error.ref = ref
+            self.api_has_answered |= comes_from_the_api(error)
             seconds = anyio.current_time() - began
             self.emit(PollFailed(ref=ref, wait=wait, error=error, seconds=seconds, late=late))
             raise
+        self.api_has_answered = True
         seconds = anyio.current_time() - began
         self.emit(PollFinished(ref=ref, wait=wait, status=status, seconds=seconds, late=late))
         return status

@@ -173,7 +173,7 @@ class Wait:
             observation = error
         now = anyio.current_time()
         self._listen(now)
-        decision = step(self._state, observation, now)
+        decision = step(self._state, observation, now, api_has_answered=self._exchange.api_has_answered)
         if isinstance(decision, Sleep):
             self._due = now + decision.delay
             self._exchange.emit(PollScheduled.of(self._state, decision.delay))

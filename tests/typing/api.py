@@ -376,6 +376,7 @@ async def errors(client: Client) -> None:
 def tree(
     error: smilejobs.RequestError
     | smilejobs.BadResponseError
+    | smilejobs.GatewayError
     | smilejobs.UntrustedError
     | smilejobs.SignatureError
     | smilejobs.WrongJobError

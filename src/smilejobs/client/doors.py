@@ -77,6 +77,7 @@ class Client(BaseClient):
             ValueError: An id is empty.
             RequestError: There was no answer.
             BadResponseError: The answer cannot be read.
+            GatewayError: Something else answered in the API's place, or `base_url` is wrong.
             SignatureError: The answer must not be believed: it does not verify.
             WrongJobError: The answer must not be believed: it speaks of another job.
             CredentialsError: Partner id, API key, clock and environment do not fit each other.
@@ -103,9 +104,9 @@ class Client(BaseClient):
     ) -> JobStatus:
         """Wait until a job is complete.
 
-        Polls at a pace that fits the age of the job. Failures that pass (no connection, 429, 5xx, a job that is not
-        there yet) are absorbed; a rejection is a result like any other and is returned, see
-        `JobStatus.raise_for_verdict`.
+        Polls at a pace that fits the age of the job. Failures that pass (no connection, 429, 5xx, an answer that is not
+        the API's, a job that is not there yet) are absorbed; a rejection is a result like any other and is returned,
+        see `JobStatus.raise_for_verdict`.
 
         Args:
             user_id: The ``user_id`` that the job was submitted with.
@@ -133,8 +134,8 @@ class Client(BaseClient):
             CredentialsError: Partner id, API key, clock and environment do not fit each other.
             UntrustedError: An answer does not verify or speaks of another job.
             ApiError: The API said no for a reason that does not pass.
-            RequestError: The server's certificate is not trusted.
-            BadResponseError: The answer cannot be read, and its HTTP status says that asking again will not help.
+            RequestError: The server's certificate is not trusted, and the API has never answered this client.
+            GatewayError: The HTTP status says that `base_url` is wrong, and the API has never answered this client.
             RuntimeError: The client is closed, or belongs to another event loop.
         """
         ref = JobRef(user_id, job_id, submitted_at)

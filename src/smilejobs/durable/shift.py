@@ -264,6 +264,7 @@ class Shift:
             pace=self._pace,
             backoff=_BACKOFF,
             max_failures=_NEVER,
+            sits_out_outages=True,
         )
 
     async def _tick(self) -> None:

@@ -361,7 +361,7 @@ class Fleet:
         if observation is None:
             self._finish(entry, GiveUp(timed_out(entry, now)), now)
             return
-        decision = step(entry, observation, now)
+        decision = step(entry, observation, now, api_has_answered=self._exchange.api_has_answered)
         if isinstance(decision, Sleep):
             entry.last = kept(entry.last)
             self._put(entry, now + decision.delay)

@@ -11,8 +11,12 @@ from attrs import define, field, frozen
 
 from smilejobs.durations import Duration, seconds
 from smilejobs.errors import (
+    BadResponseError,
+    CredentialsError,
+    GatewayError,
     JobNotFoundError,
     NoZipError,
+    RequestError,
     SmileJobsError,
     TooManyFailuresError,
     WaitTimeoutError,
@@ -57,6 +61,8 @@ class Terms:
             two steps, and the API knows nothing before the first and has nothing before the second is through.
         max_failures: So many consecutive transient failures end the wait.
         max_hint: A ``Retry-After`` of more seconds is taken for this many.
+        sits_out_outages: Whether a certificate that is not trusted and a URL that looks wrong are absorbed even before
+            the API has ever answered.
 
     Raises:
         TypeError: An argument of the wrong type.
@@ -71,6 +77,7 @@ class Terms:
     grace: float = 120.0
     max_failures: int = 20
     max_hint: float = 300.0
+    sits_out_outages: bool = False
 
     def __attrs_post_init__(self) -> None:
         if self.until not in get_args(Until):
@@ -179,11 +186,30 @@ def wake(state: PollState, now: float) -> float:
     return max(state.woken_at, state.not_before)
 
 
-def step(state: PollState, observation: JobStatus | SmileJobsError, now: float) -> Decision:
-    """Take in what a poll brought at the instant *now*, and say what to do next."""
+def step(state: PollState, observation: JobStatus | SmileJobsError, now: float, *, api_has_answered: bool) -> Decision:
+    """Take in what a poll brought at the instant *now*, and say what to do next.
+
+    Args:
+        state: The wait; it is updated.
+        observation: The answer, or the failure.
+        now: An instant of the clock of *state*.
+        api_has_answered: Whether the API has ever answered this client: URL and certificates are right then.
+    """
     if isinstance(observation, JobStatus):
         return _after_answer(state, observation, now)
-    return _after_failure(state, observation, now)
+    return _after_failure(state, observation, now, api_has_answered=api_has_answered)
+
+
+def is_outage(error: SmileJobsError) -> bool:
+    """Return whether the failure of a poll says nothing about the job: the API was not reached, or has trouble itself.
+
+    True for every transient failure, a connection that failed or is not trusted, an answer that cannot be read, and an
+    answer without a code of the API. False for what the API says about the job, the request or the credentials, and for
+    an answer that must not be believed.
+    """
+    if isinstance(error, CredentialsError):
+        return error.code is None
+    return error.transient or isinstance(error, (RequestError, BadResponseError, GatewayError))
 
 
 def timed_out(state: PollState, now: float, *, retry_after: float | None = None) -> WaitTimeoutError:
@@ -227,7 +253,7 @@ def _after_answer(state: PollState, status: JobStatus, now: float) -> Decision:
     return _sleep(state, _paced(state, now), status.retry_after, now)
 
 
-def _after_failure(state: PollState, error: SmileJobsError, now: float) -> Decision:
+def _after_failure(state: PollState, error: SmileJobsError, now: float, *, api_has_answered: bool) -> Decision:
     state.last_error = error
     missing = isinstance(error, JobNotFoundError)
     if missing and state.last is None:
@@ -235,14 +261,14 @@ def _after_failure(state: PollState, error: SmileJobsError, now: float) -> Decis
             return GiveUp(error)
         state.failures = 0
         return _sleep(state, _paced(state, now), error.retry_after, now)
-    if not (missing or error.transient):
+    if not (missing or _may_pass(error, state.terms, api_has_answered=api_has_answered)):
         return GiveUp(error)
     state.failures += 1
     if state.failures < state.terms.max_failures:
         return _sleep(state, state.terms.backoff(state.failures), error.retry_after, now)
     too_many = TooManyFailuresError(
-        f"{state.failures} polls in a row failed, the last one with {type(error).__name__}; the job may be fine: "
-        "call wait() again when the API can be reached",
+        f"{state.failures} polls in a row failed, the last one with {_named(error)}. The job may be fine: "
+        "wait again when the API can be reached",
         ref=state.ref,
         last=state.last,
         last_error=error,
@@ -250,6 +276,24 @@ def _after_failure(state: PollState, error: SmileJobsError, now: float) -> Decis
     )
     too_many.__cause__ = error
     return GiveUp(too_many)
+
+
+def _may_pass(error: SmileJobsError, terms: Terms, *, api_has_answered: bool) -> bool:
+    """Return whether a later poll of the same wait may do better.
+
+    Before the first answer of the API, some outages look like wrong settings, which would last: a certificate that is
+    not trusted, the HTTP status of a wrong URL, a 401.
+    """
+    if not is_outage(error):
+        return False
+    if error.transient or api_has_answered or (isinstance(error, GatewayError) and not error.wrong_url):
+        return True
+    return terms.sits_out_outages and not isinstance(error, CredentialsError)
+
+
+def _named(error: SmileJobsError) -> str:
+    """Return the class of an error with its text, which names no job."""
+    return f"{type(error).__name__}: {error.args[0]}"
 
 
 def _paced(state: PollState, now: float) -> float:
@@ -287,8 +331,8 @@ def _what_is_known(state: PollState) -> str:
             return "the API knows no such job yet"
         if state.last_error is None:
             return "there was no answer yet"
-        return f"there was no good answer yet, the last poll failed with {type(state.last_error).__name__}"
+        return f"there was no good answer yet, the last poll failed with {_named(state.last_error)}"
     if state.last.job_complete:
         return "the outcome is provisional, under review (see .last)"
     what = "the job has no images yet" if state.last.code == NO_ZIP else "the job is still running"
-    return what if state.last_error is None else f"{what}; the last poll failed with {type(state.last_error).__name__}"
+    return what if state.last_error is None else f"{what}; the last poll failed with {_named(state.last_error)}"

@@ -9,11 +9,14 @@ from collections.abc import Mapping
 from datetime import datetime
 from types import MappingProxyType
 
+from attrs import frozen
+
 from smilejobs.errors import (
     ApiError,
     BadRequestError,
     BadResponseError,
     CredentialsError,
+    GatewayError,
     JobNotFoundError,
     RateLimitedError,
     ServerError,
@@ -53,7 +56,7 @@ _ERROR_TYPES_BY_CLASS: Mapping[CodeClass, type[ApiError]] = MappingProxyType(
     {CodeClass.CREDENTIALS: CredentialsError, CodeClass.TRANSIENT: ServerError}
 )
 
-_HINTS: Mapping[type[ApiError], str] = MappingProxyType(
+_HINTS: Mapping[type[SmileJobsError], str] = MappingProxyType(
     {
         CredentialsError: (
             "check that the API key is the one of this environment (sandbox and production have different ones), "
@@ -62,7 +65,42 @@ _HINTS: Mapping[type[ApiError], str] = MappingProxyType(
         JobNotFoundError: "check both ids, and that the job was submitted to this environment",
     }
 )
-_WRONG_URL = "there is no Job Status API at this URL: check base_url, which ends in /v1"
+_IN_ITS_PLACE = "a gateway, a proxy, a firewall or a maintenance page answered in the API's place: try again later"
+_WRONG_URL = (
+    "there is no Job Status API at this URL: check base_url, which ends in /v1; or, if the API has answered there, "
+    f"{_IN_ITS_PLACE}"
+)
+_NO_TOKEN = "Missing Authentication Token"  # noqa: S105  # it is API Gateway's text for a path that it does not have
+_KNOWN_TEXTS = frozenset(
+    {
+        _NO_TOKEN,
+        "Endpoint request timed out",
+        "Forbidden",
+        "Internal Server Error",
+        "Internal server error",
+        "Limit Exceeded",
+        "Not Found",
+        "Service Unavailable",
+        "Too Many Requests",
+        "Unauthorized",
+    }
+)
+"""What Amazon API Gateway writes under ``message``; all other text may quote ids, and is not repeated."""
+
+_KNOWN_CONTENT_TYPES = frozenset(
+    {
+        "application/json",
+        "application/octet-stream",
+        "application/problem+json",
+        "application/xhtml+xml",
+        "application/xml",
+        "text/html",
+        "text/plain",
+        "text/xml",
+    }
+)
+"""What is repeated of a ``Content-Type``, which comes from outside and could hold anything."""
+
 _SIGNATURE_REFUSED = "check the timestamp (this machine's clock) and the signature (API key, partner id)"
 
 
@@ -113,29 +151,26 @@ def read_answer(
 
     Raises:
         ApiError: One of its kinds: the API said no. Not for 2314 (no zip yet), which is a pending status.
+        GatewayError: The answer has no code of the table and is no status: something else answered in the API's place.
         BadResponseError: The answer cannot be read.
         SignatureError: The answer says more than "not yet" and does not verify.
         WrongJobError: The answer names another job or user.
     """
     retry_after = parse_retry_after(headers.get("retry-after"), now)
+    head = _Head(ref, http_status, headers.get("content-type"), retry_after)
     if problem is not None:
-        raise _unreadable(problem, ref, http_status, retry_after, broke_off=broke_off)
+        raise _unreadable(head, problem, broke_off=broke_off)
+    code: str | None = None
     try:
         data = decode_object(body)
         code = decode_text(data, "code") or None
         if not _is_status(data, code, http_status):
             text = data.get("error", data.get("message"))
-            raise _api_error(
-                code,
-                http_status=http_status,
-                text=text if isinstance(text, str) else None,
-                ref=ref,
-                retry_after=retry_after,
-            )
+            raise _refusal(head, code, text if isinstance(text, str) else None)
         status = decode_status(data, ref, retry_after)
         names = _names(data, status)
     except UnreadableError as error:
-        raise _unreadable(str(error), ref, http_status, retry_after) from None
+        raise _unreadable(head, str(error), code=code) from None
     verified = verify(credentials, data.get("timestamp"), data.get("signature"))
     if not verified and _says_something(status):
         raise SignatureError(
@@ -175,24 +210,63 @@ def accepts_credentials(observation: JobStatus | SmileJobsError) -> bool:
     return about_the_job and not isinstance(observation, BadRequestError)
 
 
-def _api_error(
-    code: str | None, *, http_status: int, text: str | None, ref: JobRef, retry_after: float | None
-) -> ApiError:
-    """Return the error that a code, or an HTTP status without one, stands for."""
+def comes_from_the_api(error: SmileJobsError) -> bool:
+    """Return whether a failed poll was answered by the API: with a code that it is known to have."""
+    return error.code in STATUS_CODES
+
+
+@frozen
+class _Head:
+    """What is known of an answer beside its body."""
+
+    ref: JobRef
+    http_status: int
+    content_type: str | None
+    retry_after: float | None
+
+
+def _refusal(head: _Head, code: str | None, text: str | None) -> SmileJobsError:
+    """Return the error that a code stands for, or an HTTP status without a code of the table."""
     row = STATUS_CODES.get(code or "")
-    kind = _by_http_status(http_status, code) if row is None else _by_code(code or "", row.kind)
+    if code is None or row is None:
+        what = f", {text!r}" if text in _KNOWN_TEXTS else ""
+        return _without_a_code(head, f"{_code_in_words(code)}{what}", code=code, text=text)
+    kind = _ERROR_TYPES.get(code) or _ERROR_TYPES_BY_CLASS.get(row.kind, ApiError)
     hint = _SIGNATURE_REFUSED if code == "2204" else _HINTS.get(kind, "")
-    if code is None and _is_wrong_url(http_status, text):
-        hint = _WRONG_URL
     return kind(
-        f"the API answered {describe(code)} (HTTP {http_status}){hint and f'; {hint}'}",
+        f"the API answered {describe(code)} (HTTP {head.http_status}){hint and f'; {hint}'}",
         text=text,
-        ref=ref,
+        ref=head.ref,
         code=code,
-        http_status=http_status,
-        retry_after=retry_after,
-        transient=kind.transient or (row is None and http_status == 408),
+        http_status=head.http_status,
+        retry_after=head.retry_after,
     )
+
+
+def _without_a_code(head: _Head, what: str, *, code: str | None, text: str | None) -> SmileJobsError:
+    """Return the error for an answer without a code of the table; its class follows from the HTTP status.
+
+    Args:
+        head: The answer.
+        what: What its body looks like, in words that quote nothing.
+        code: A code that is in no table.
+        text: What it says, if it is JSON.
+    """
+    kind = _by_http_status(head.http_status, code)
+    wrong_url = kind is GatewayError and code is None and _is_wrong_url(head.http_status, text)
+    hint = _WRONG_URL if wrong_url else _HINTS.get(kind, _IN_ITS_PLACE)
+    error = kind(
+        f"HTTP {head.http_status}, {_content_type(head)}, {what}; {hint}",
+        text=text,
+        ref=head.ref,
+        code=code,
+        http_status=head.http_status,
+        retry_after=head.retry_after,
+        transient=kind.transient or head.http_status == 408,
+    )
+    if isinstance(error, GatewayError):
+        error.wrong_url = wrong_url
+    return error
 
 
 def _is_status(data: JSONObject, code: str | None, http_status: int) -> bool:
@@ -228,37 +302,43 @@ def _names(data: JSONObject, status: JobStatus) -> tuple[tuple[str | None, str],
     )
 
 
-def _unreadable(
-    why: str, ref: JobRef, http_status: int, retry_after: float | None, *, broke_off: bool = False
-) -> SmileJobsError:
-    """The error for a body that says nothing: where the HTTP status alone says enough, that counts.
+def _unreadable(head: _Head, why: str, *, code: str | None = None, broke_off: bool = False) -> SmileJobsError:
+    """Return the error for a body that says nothing.
 
-    What broke off could have held a code, such as "not found yet" under HTTP 400 or 404.
+    With 3xx and 4xx something else answered in the API's place, unless the body holds a code of the table. A body that
+    broke off could have held one, such as "not found yet" under HTTP 400 or 404.
     """
-    if http_status == 429 or (not broke_off and (http_status == 401 or _is_wrong_url(http_status, None))):
-        return _api_error(None, http_status=http_status, text=None, ref=ref, retry_after=retry_after)
+    could_be_the_apis = broke_off or code in STATUS_CODES
+    if head.http_status == 429 or (head.http_status // 100 in (3, 4) and not could_be_the_apis):
+        return _without_a_code(head, f"{_code_in_words(code)}: {why}", code=code, text=None)
     return BadResponseError(
-        f"the answer cannot be read: {why} (HTTP {http_status})",
-        ref=ref,
-        http_status=http_status,
-        retry_after=retry_after,
-        transient=broke_off or http_status // 100 != 4 or http_status == 408,
+        f"the answer cannot be read: {why} (HTTP {head.http_status})",
+        ref=head.ref,
+        http_status=head.http_status,
+        retry_after=head.retry_after,
     )
 
 
-def _by_code(code: str, kind: CodeClass) -> type[ApiError]:
-    return _ERROR_TYPES.get(code) or _ERROR_TYPES_BY_CLASS.get(kind, ApiError)
+def _code_in_words(code: str | None) -> str:
+    return "no code of the API" if code is None else describe(code)
 
 
-def _by_http_status(http_status: int, code: str | None) -> type[ApiError]:
+def _content_type(head: _Head) -> str:
+    if head.content_type is None:
+        return "no content type"
+    name = head.content_type.partition(";")[0].strip().lower()
+    return name if name in _KNOWN_CONTENT_TYPES else "an unusual content type"
+
+
+def _by_http_status(http_status: int, code: str | None) -> type[ApiError | GatewayError]:
     if http_status == 401 and code is None:
         return CredentialsError
     if http_status == 429:
         return RateLimitedError
-    return ServerError if http_status >= 500 else ApiError
+    return ServerError if http_status >= 500 else GatewayError
 
 
 def _is_wrong_url(http_status: int, text: str | None) -> bool:
     if http_status == 403:
-        return text == "Missing Authentication Token"
+        return text == _NO_TOKEN
     return http_status in (404, 405) or http_status // 100 == 3
