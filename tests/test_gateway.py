@@ -117,7 +117,7 @@ async def test_any_answer_of_the_api_to_this_client_proves_the_url(first: Reply)
         assert (await client.wait("user-1", "job-1")).job_complete
 
 
-@pytest.mark.parametrize("name", {**LIKE_NO_WRONG_URL, **LIKE_A_WRONG_URL, **UNAUTHORIZED})
+@pytest.mark.parametrize("name", LIKE_NO_WRONG_URL | LIKE_A_WRONG_URL | UNAUTHORIZED)
 async def test_answers_of_others_prove_nothing(name: str) -> None:
     """The URL may still be wrong after any of them."""
     script = Script({"job-0": [ALL[name]], "job-1": [LIKE_A_WRONG_URL["ingress 404"]]})
@@ -173,7 +173,7 @@ async def test_a_timeout_describes_the_last_failure() -> None:
             await client.wait("user-1", "job-1", timeout=30)
 
 
-@pytest.mark.parametrize("name", {**LIKE_A_WRONG_URL, **LIKE_NO_WRONG_URL})
+@pytest.mark.parametrize("name", LIKE_A_WRONG_URL | LIKE_NO_WRONG_URL)
 async def test_a_direct_call_says_it_at_once(name: str) -> None:
     """It does not try again, whatever has been answered before, except where the page came with 200."""
     polls = 3 if name.startswith("Wi-Fi") else 1
@@ -205,7 +205,7 @@ async def test_a_batch_sits_out_what_is_not_the_api(name: str) -> None:
     assert [outcome.error for outcome in ended] == [None] * 5
 
 
-@pytest.mark.parametrize("name", {**LIKE_A_WRONG_URL, "an expired certificate": UNTRUSTED})
+@pytest.mark.parametrize("name", [*LIKE_A_WRONG_URL, "an expired certificate"])
 async def test_a_row_that_ended_at_a_wrong_url_is_failed_and_asked_again(name: str, tmp_path: Path) -> None:
     """The API has not refused the job: `--resume` asks for it, and gets its result."""
     path = tmp_path / "results.jsonl"

@@ -317,8 +317,9 @@ KINDS: Mapping[str, type[ApiError]] = {
 
 def refuse(body: object, http_status: int = 400, **headers: str) -> ApiError | GatewayError:
     """The error that an answer means."""
-    with pytest.raises((ApiError, GatewayError)) as caught:
+    with pytest.raises(SmileJobsError) as caught:
         read(body, http_status=http_status, headers={name.replace("_", "-"): value for name, value in headers.items()})
+    assert isinstance(caught.value, (ApiError, GatewayError))
     return caught.value
 
 

@@ -176,7 +176,7 @@ async def test_a_script_may_go_on_for_ever() -> None:
         (rate_limited(), smilejobs.RateLimitedError),
         (rate_limited(60), smilejobs.RateLimitedError),
         (refused("2305"), smilejobs.CredentialsError),
-        (refused("9999"), smilejobs.ApiError),
+        (refused("9999"), smilejobs.GatewayError),
         (Reply(body={"job_complete": True, "signature": "", "timestamp": ""}), smilejobs.SignatureError),
         (complete(PartnerParams={"job_id": "another"}), smilejobs.WrongJobError),
     ],

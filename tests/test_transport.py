@@ -253,7 +253,7 @@ async def test_redirects_are_not_followed(open_client: OpenClient) -> None:
     async with serve(well) as other:
         redirect = sending(http(b"", "307 Temporary Redirect", f"Location: {other.url()}/job_status"))
         async with serve(redirect) as server, open_client(server.url()) as client:
-            with pytest.raises(smilejobs.ApiError, match="base_url"):
+            with pytest.raises(smilejobs.GatewayError, match="base_url"):
                 await client.job_status("user-1", "job-1")
     assert other.requests == 0
 
