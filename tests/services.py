@@ -59,7 +59,7 @@ REFUSALS = {
     for refusal in [
         Refusal("oversized", 413, more={"Address": "x" * MAX_BYTES}),
         Refusal("malformed", 400),
-        Refusal("unsigned", 401, credentials=Credentials("085", "another key")),
+        Refusal("unsigned", 401, credentials=Credentials("085", "another-key")),
         Refusal("undated", 401, more={"timestamp": "soon", "signature": sign(CREDENTIALS, "soon")}),
         Refusal("stale", 401, age=timedelta(hours=1)),
         Refusal("future", 401, age=timedelta(hours=-1)),

@@ -36,14 +36,61 @@ def test_credentials_are_strings(value: Any) -> None:
     assert "zeros" not in str(caught.value)
 
 
-@pytest.mark.parametrize("value", ["", " ", "marker\n", "\tmarker", "marker ", "\u00a0marker", "marker\ud800"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("", " ", "marker\n", "\tmarker", "marker ", "mar ker", "\u00a0marker", "marker\ud800"),
+        *("\ufeffmarker", "mar\u200bker", "marker\u2060", "mar\u00adker", "marker\r", "mar\x00ker"),
+        *(
+            '"marker"',
+            "'marker'",
+            '"marker',
+            "marker'",
+            '""',
+            '"',
+            "`marker`",
+            "\u201cmarker\u201d",
+            "\u00abmarker\u00bb",
+        ),
+    ],
+)
 def test_credentials_that_can_never_be_right_are_value_errors(value: str) -> None:
-    """Empty, with white space around it as a file has it, or half a character; the text holds no value."""
+    """Empty, in quotation marks, with white space or what cannot be seen, or half a character; no text holds it."""
     with pytest.raises(ValueError, match="^partner_id") as partner:
         Credentials(value, KEY)
     with pytest.raises(ValueError, match="^api_key") as key:
         Credentials("085", value)
     assert "marker" not in f"{partner.value} {key.value}"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ('"marker"', r"^api_key begins or ends with a quotation mark: .*--env-file"),
+        ("marker ", r"^api_key holds white space or a character that cannot be seen \(U\+0020\): remove it$"),
+        ("\ufeffmarker", r"^api_key holds .*\(U\+FEFF\)"),
+        ("mar\u200bker", r"^api_key holds .*\(U\+200B\)"),
+    ],
+)
+def test_what_is_wrong_with_credentials_is_said(value: str, text: str) -> None:
+    """A character that cannot be seen is named by its number."""
+    with pytest.raises(ValueError, match=text):
+        Credentials("085", value)
+
+
+def test_quotation_marks_inside_are_characters_like_others() -> None:
+    """Only at an end are they the mark of a file that was read without removing them."""
+    assert Credentials("085", "a'b").api_key == "a'b"
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [({"environment": "'sandbox'"}, "environment"), ({"base_url": '"https://a.example/v1"'}, "base_url")],
+)
+def test_quotation_marks_around_the_other_settings_are_named(given: dict[str, str], name: str) -> None:
+    """A file that keeps them keeps them everywhere, and the value looks right."""
+    with pytest.raises(ValueError, match=f"^{name} begins or ends with a quotation mark"):
+        checked(**given)
 
 
 @pytest.mark.parametrize(
@@ -188,9 +235,22 @@ def test_credentials_alone() -> None:
         credentials_from({**ENVIRON, "SMILE_API_KEY": ""})
     with pytest.raises(ValueError, match=r"SMILE_PARTNER_ID \(the .*\), SMILE_API_KEY \(the argument api_key\)$"):
         credentials_from({})
-    words = r"^api_key begins or ends with white space \(read from SMILE_PARTNER_ID, SMILE_API_KEY\)$"
+    words = r"^api_key holds white space .* remove it \(read from SMILE_PARTNER_ID, SMILE_API_KEY\)$"
     with pytest.raises(ValueError, match=words):
         credentials_from({**ENVIRON, "SMILE_API_KEY": f"{KEY}\n"})
+
+
+def test_a_bom_in_the_name_of_a_variable_is_noticed() -> None:
+    """The first line of a file has it, and what is set looks as if it were not."""
+    mapping = {"\ufeffSMILE_PARTNER_ID": "085", "SMILE_API_KEY": KEY, "HOME": "/", "\ufeffHOME": "/"}
+    words = (
+        r"^not set in the environment: SMILE_PARTNER_ID \(.*\); a character that cannot be seen is in the name of SMILE"
+    )
+    for read_from in (arguments_from, credentials_from):
+        with pytest.raises(ValueError, match=words) as caught:
+            read_from(mapping)
+        assert "085" not in str(caught.value)
+        assert "without a BOM" in str(caught.value)
 
 
 def test_all_missing_variables_are_named_at_once() -> None:

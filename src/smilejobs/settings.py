@@ -2,7 +2,7 @@
 
 import ipaddress
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
 from typing import Literal, NotRequired, TypedDict, cast
 from urllib.parse import SplitResult, urlsplit
@@ -28,6 +28,7 @@ _VARIABLES: Mapping[str, str] = MappingProxyType(
     }
 )
 _CREDENTIALS = ("partner_id", "api_key")
+_QUOTATION_MARKS = tuple("\"'`\u00ab\u00bb\u2018\u2019\u201a\u201c\u201d\u201e")
 
 
 @frozen
@@ -40,7 +41,8 @@ class Credentials:
 
     Raises:
         TypeError: One of them is not a string.
-        ValueError: One of them is empty, or begins or ends with white space (a key read from a file often does).
+        ValueError: One of them is empty, stands in quotation marks, or holds white space or a character that cannot be
+            seen (what is read from a file or copied from a page often does).
     """
 
     partner_id: str = field(repr=False)
@@ -53,12 +55,7 @@ class Credentials:
                 raise TypeError(f"{name} must be a string, not {type(value).__name__}{hint}")
             if not value:
                 raise ValueError(f"{name} must not be empty")
-            if value != value.strip():
-                raise ValueError(f"{name} begins or ends with white space")
-            try:
-                value.encode()
-            except UnicodeEncodeError:
-                raise ValueError(f"{name} cannot be written as UTF-8") from None
+            _check_characters(value, name)
 
 
 @frozen
@@ -87,9 +84,12 @@ def settings(
     if (environment is None) == (base_url is None):
         raise ValueError("give exactly one of environment ('sandbox' or 'production') and base_url")
     if environment is not None:
+        _check_characters(environment, "environment")
         if environment not in tuple(HOSTS):
             raise ValueError("environment must be 'sandbox' or 'production'")
         return Settings(credentials, HOSTS[environment])
+    if isinstance(base_url, str):
+        _check_characters(base_url, "base_url")
     return Settings(credentials, _checked_url(base_url, insecure_http=insecure_http))
 
 
@@ -114,7 +114,7 @@ def arguments_from(mapping: Mapping[str, str], *, insecure_http: bool = False) -
         missing.append("environment")
     if missing:
         raise ValueError(
-            f"{_not_set(missing)}; SMILE_ENVIRONMENT is 'sandbox' or 'production', "
+            f"{_not_set(missing, mapping)}; SMILE_ENVIRONMENT is 'sandbox' or 'production', "
             "and SMILE_BASE_URL (the argument base_url) may stand in its place"
         )
     arguments = cast("EnvironmentArguments", found)
@@ -133,7 +133,7 @@ def credentials_from(mapping: Mapping[str, str]) -> Credentials:
     """
     found = _found(mapping, _CREDENTIALS)
     if len(found) < len(_CREDENTIALS):
-        raise ValueError(_not_set(argument for argument in _CREDENTIALS if argument not in found))
+        raise ValueError(_not_set([argument for argument in _CREDENTIALS if argument not in found], mapping))
     try:
         return Credentials(**found)
     except ValueError as error:
@@ -144,13 +144,36 @@ def _found(mapping: Mapping[str, str], arguments: Iterable[str]) -> dict[str, st
     return {argument: mapping[_VARIABLES[argument]] for argument in arguments if mapping.get(_VARIABLES[argument])}
 
 
-def _not_set(missing: Iterable[str]) -> str:
+def _not_set(missing: Collection[str], mapping: Iterable[str]) -> str:
     what = ", ".join(f"{_VARIABLES[argument]} (the argument {argument})" for argument in missing)
+    names = {_VARIABLES[argument] for argument in missing}
+    for name in mapping:
+        readable = "".join(filter(_is_readable, name))
+        if readable != name and readable in names:
+            what = f"{what}; a character that cannot be seen is in the name of {readable}: write its file without a BOM"
     return f"not set in the environment: {what}"
 
 
 def _read_from(found: Iterable[str]) -> str:
     return f"(read from {', '.join(_VARIABLES[argument] for argument in found)})"
+
+
+def _check_characters(value: str, name: str) -> None:
+    """Raise ValueError if *value* has what no id, key or URL has, but the file or the page that it was copied from."""
+    if value[:1] in _QUOTATION_MARKS or value[-1:] in _QUOTATION_MARKS:
+        raise ValueError(
+            f"{name} begins or ends with a quotation mark: write it without, for docker's --env-file and some other "
+            "programs do not remove it"
+        )
+    for character in value:
+        if not _is_readable(character):
+            raise ValueError(
+                f"{name} holds white space or a character that cannot be seen (U+{ord(character):04X}): remove it"
+            )
+
+
+def _is_readable(character: str) -> bool:
+    return character.isprintable() and character != " "
 
 
 def split_url(url: object, name: str) -> SplitResult:
