@@ -2,8 +2,9 @@
 
 import io
 import json
+import socket
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -15,7 +16,7 @@ from anyio.from_thread import start_blocking_portal
 from test_cli import ENVIRONMENT, Answer, Command
 
 import smilejobs.cli
-from smilejobs import Credentials, __version__
+from smilejobs import BadResponseError, Credentials, GatewayError, SmileJobsError, WrongJobError, __version__
 from smilejobs.client import Client
 from smilejobs.sandbox import Sandbox
 from smilejobs.wire.signature import format_timestamp, sign
@@ -52,18 +53,28 @@ def serve() -> Generator[Serve, None, None]:
     """Start a server that answers as it is told, and return its URL."""
     servers: list[HTTPServer] = []
 
-    def start(body: bytes, *, http_status: int = 200, head_status: int = 403, date: str | None = None) -> str:
+    def start(
+        body: bytes,
+        *,
+        http_status: int = 200,
+        get_status: int = 403,
+        headers: Mapping[str, str] | None = None,
+        requests: list[str] | None = None,
+    ) -> str:
         class Handler(BaseHTTPRequestHandler):
-            def do_HEAD(self) -> None:
-                self.send_response_only(head_status)
-                if date is not None:
-                    self.send_header("Date", date)
-                self.end_headers()
+            def do_GET(self) -> None:
+                self.answer(get_status, b"")
 
             def do_POST(self) -> None:
                 self.rfile.read(int(self.headers["Content-Length"]))
-                self.send_response_only(http_status)
-                self.send_header("Content-Length", str(len(body)))
+                self.answer(http_status, body)
+
+            def answer(self, status: int, body: bytes) -> None:
+                if requests is not None:
+                    requests.append(f"{self.command} {self.path}")
+                self.send_response_only(status)
+                for name, value in {**(headers or {}), "Content-Length": str(len(body))}.items():
+                    self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(body)
 
@@ -110,12 +121,7 @@ def test_variables_that_are_missing(command: Command) -> None:
 
 def test_the_environment_has_a_url(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is shown, so that nobody asks the wrong one."""
-
-    async def job_status(self: Client, user_id: str, job_id: str) -> None:
-        pass
-
-    monkeypatch.setattr(Client, "job_status", job_status)
-    monkeypatch.setattr("smilejobs.cli.doctor._skew", lambda url: None)
+    alter(monkeypatch, None)
     answer = command("doctor", SMILE_BASE_URL="", SMILE_ENVIRONMENT="sandbox")
     assert "partner 085 asks https://testapi.smileidentity.com/v1\n" in answer.out
 
@@ -133,15 +139,116 @@ def test_nobody_is_there(command: Command) -> None:
     """There is no way to the API."""
     answer = command("doctor", SMILE_BASE_URL="http://127.0.0.1:9/v1")
     assert answer.code == 4
+    assert "-      clock      not compared, because the server did not answer: no answer: ConnectError" in answer.out
+    assert "does not tell its time" not in answer.out
     assert "WRONG  API        no answer" in answer.out
     assert "check the URL, the network, a proxy" in answer.out
 
 
-def test_something_else_is_there(command: Command, serve: Serve) -> None:
-    """What answers does not speak like the API."""
-    answer = command("doctor", SMILE_BASE_URL=serve(b"<html>"))
+def test_a_server_that_is_too_slow_to_tell_its_time(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That is no answer, and is said so."""
+    monkeypatch.setattr("smilejobs.cli.doctor._TIMEOUT_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        answer = command("doctor", SMILE_BASE_URL=f"http://127.0.0.1:{port}/v1")
     assert answer.code == 4
-    assert "does not speak like the API" in answer.out
+    assert "-      clock      not compared, because the server did not answer: no answer within 0.2 s" in answer.out
+
+
+PAGES = [
+    (b"<html>", 200, "a gateway, a proxy, a firewall or a maintenance page"),
+    (b"<html>", 502, "a gateway, a proxy, a firewall or a maintenance page"),
+    (b"<html>", 403, "a gateway, a proxy, a firewall or a maintenance page"),
+    (b'{"message": "Forbidden"}', 403, "a gateway, a proxy, a firewall or a maintenance page"),
+    (b"<html>sign in", 401, "a gateway, a proxy, a firewall or a maintenance page"),
+    (b'{"message": "Too Many Requests"}', 429, "a gateway, a proxy, a firewall or a maintenance page"),
+    (b"{}", 503, "a gateway, a proxy, a firewall or a maintenance page"),
+    (b"default backend - 404", 404, "The URL is probably wrong"),
+    (b'{"message": "Missing Authentication Token"}', 403, "The URL is probably wrong"),
+    (b"", 302, "The URL is probably wrong"),
+    (b"", 405, "The URL is probably wrong"),
+]
+
+
+@pytest.mark.parametrize(("page", "http_status", "words"), PAGES)
+def test_something_else_is_there(command: Command, serve: Serve, page: bytes, http_status: int, words: str) -> None:
+    """A wrong URL is told from a gateway that answers in the API's place."""
+    answer = command("doctor", SMILE_BASE_URL=serve(page, http_status=http_status))
+    assert answer.code == 4
+    assert f"HTTP {http_status}" in answer.out
+    others = {words for _, _, words in PAGES}
+    assert {other for other in others if other in answer.out.splitlines()[-1]} == {words}
+
+
+@pytest.mark.parametrize(
+    "error", [GatewayError("HTTP 404", wrong_url=True), GatewayError("HTTP 403"), BadResponseError("HTML")]
+)
+def test_the_url_of_an_environment_is_right(
+    command: Command, monkeypatch: pytest.MonkeyPatch, error: SmileJobsError
+) -> None:
+    """Whatever answers there, it is the network that is to be looked at."""
+    alter(monkeypatch, error)
+    answer = command("doctor", SMILE_BASE_URL="", SMILE_ENVIRONMENT="sandbox")
+    assert answer.code == 4
+    assert answer.out.splitlines()[-1].startswith(
+        "The URL is right, but what answers there does not speak like the API"
+    )
+
+
+def test_an_answer_about_another_job(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own text says it all."""
+    alter(monkeypatch, WrongJobError("the answer speaks of another job"))
+    answer = command("doctor", SMILE_BASE_URL="", SMILE_ENVIRONMENT="sandbox")
+    assert answer.code == 4
+    assert answer.out.splitlines()[-1] == "WRONG  API        the answer speaks of another job"
+
+
+def alter(monkeypatch: pytest.MonkeyPatch, error: SmileJobsError | None) -> None:
+    """Let polls fail so, or succeed, without a network."""
+
+    async def job_status(self: Client, user_id: str, job_id: str) -> None:
+        if error is not None:
+            raise error
+
+    async def fetch_date(url: str) -> None:
+        pass
+
+    monkeypatch.setattr(Client, "job_status", job_status)
+    monkeypatch.setattr("smilejobs.cli.doctor._fetch_date", fetch_date)
+
+
+def test_redirects_are_not_followed(command: Command, serve: Serve) -> None:
+    """Nothing is asked of anybody but the server that the settings name, and its clock is the one that counts."""
+    elsewhere: list[str] = []
+    asked: list[str] = []
+    location = serve(b"", requests=elsewhere, headers={"Date": "Mon, 02 Mar 2026 10:20:30 GMT"})
+    headers = {"Location": location, "Date": format_datetime(datetime.now(UTC), usegmt=True)}
+    url = serve(b"", http_status=302, get_status=302, headers=headers, requests=asked)
+    answer = command("doctor", SMILE_BASE_URL=url)
+    assert answer.code == 4
+    assert "ok     clock" in answer.out
+    assert asked == ["GET /v1", "POST /v1/job_status"]
+    assert elsewhere == []
+
+
+@pytest.mark.parametrize("variable", ["SMILE_PARTNER_ID", "SMILE_API_KEY"])
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ('"085"', "begins or ends with a quotation mark"),
+        ("'085'", "begins or ends with a quotation mark"),
+        ("085 ", "holds white space or a character that cannot be seen (U+0020)"),
+        ("\ufeff085", "holds white space or a character that cannot be seen (U+FEFF)"),
+        ("0\u200b85", "holds white space or a character that cannot be seen (U+200B)"),
+    ],
+)
+def test_credentials_as_a_file_has_them(command: Command, variable: str, value: str, words: str) -> None:
+    """Before anything is asked, it is said which variable has what around its value, in one line without the value."""
+    answer = command("doctor", **{variable: value})
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err.startswith(f"smilejobs: {variable.removeprefix('SMILE_').lower()} {words}")
+    assert "085" not in answer.err
+    assert answer.err.count("\n") == 1
 
 
 def test_an_answer_that_is_not_signed(command: Command, serve: Serve) -> None:
@@ -159,7 +266,7 @@ def test_an_answer_all_the_same(command: Command, serve: Serve) -> None:
     assert "ok     API        it answers, and its answer is signed with this key" in answer.out
 
 
-@pytest.mark.parametrize("head_status", [200, 403])
+@pytest.mark.parametrize("get_status", [200, 403])
 @pytest.mark.parametrize(
     ("ahead", "words"),
     [
@@ -169,23 +276,26 @@ def test_an_answer_all_the_same(command: Command, serve: Serve) -> None:
     ],
 )
 def test_the_clock(  # noqa: PLR0917  # pytest passes fixtures and parameters by name
-    command: Command, serve: Serve, monkeypatch: pytest.MonkeyPatch, head_status: int, ahead: int, words: str
+    command: Command, serve: Serve, monkeypatch: pytest.MonkeyPatch, get_status: int, ahead: int, words: str
 ) -> None:
     """It is compared with the server's, whatever status that has."""
     now = datetime(2026, 3, 2, 10, 20, 30, tzinfo=UTC)
     monkeypatch.setattr("smilejobs.cli.doctor.utcnow", lambda: now + timedelta(seconds=ahead))
-    url = serve(NOT_FOUND, http_status=400, head_status=head_status, date=format_datetime(now, usegmt=True))
+    headers = {"Date": format_datetime(now, usegmt=True)}
+    url = serve(NOT_FOUND, http_status=400, get_status=get_status, headers=headers)
     answer = command("doctor", SMILE_BASE_URL=url)
     assert answer.code == (4 if ahead else 0)
     assert words in answer.out
 
 
-@pytest.mark.parametrize("date", ["yesterday", "Mon, 02 Mar 2026 10:20:30 -0000"])
+@pytest.mark.parametrize(
+    "date", ["yesterday", "Mon, 02 Mar 2026 10:20:30 -0000", "Mon, 02 Mar 2026 10:20:30 +99999999999999999", "1" * 5000]
+)
 def test_a_server_that_does_not_know_the_time(command: Command, serve: Serve, date: str) -> None:
     """Then nothing is known of the clock, and nothing claimed."""
-    answer = command("doctor", SMILE_BASE_URL=serve(NOT_FOUND, http_status=400, date=date))
+    answer = command("doctor", SMILE_BASE_URL=serve(NOT_FOUND, http_status=400, headers={"Date": date}))
     assert answer.code == 0
-    assert "-      clock" in answer.out
+    assert "-      clock      the server does not tell its time\n" in answer.out
 
 
 # --- Callbacks

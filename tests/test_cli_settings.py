@@ -74,6 +74,7 @@ def test_the_clock_of_loopback_is_read_without_a_proxy(command: Command) -> None
 
         def skewed(date: str) -> None:
             asked.append(date)
+            raise ValueError
 
         patch.setattr("smilejobs.cli.doctor.parsedate_to_datetime", skewed)
         nobody = f"http://127.0.0.1:{free_port()}"
