@@ -16,7 +16,15 @@ from anyio.from_thread import start_blocking_portal
 from test_cli import ENVIRONMENT, Answer, Command
 
 import smilejobs.cli
-from smilejobs import BadResponseError, Credentials, GatewayError, SmileJobsError, WrongJobError, __version__
+from smilejobs import (
+    BadResponseError,
+    Credentials,
+    GatewayError,
+    JobNotFoundError,
+    SmileJobsError,
+    WrongJobError,
+    __version__,
+)
 from smilejobs.client import Client
 from smilejobs.sandbox import Sandbox
 from smilejobs.wire.signature import format_timestamp, sign
@@ -121,7 +129,7 @@ def test_variables_that_are_missing(command: Command) -> None:
 
 def test_the_environment_has_a_url(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is shown, so that nobody asks the wrong one."""
-    alter(monkeypatch, None)
+    alter(monkeypatch, JobNotFoundError("none"))
     answer = command("doctor", SMILE_BASE_URL="", SMILE_ENVIRONMENT="sandbox")
     assert "partner 085 asks https://testapi.smileidentity.com/v1\n" in answer.out
 
@@ -203,12 +211,11 @@ def test_an_answer_about_another_job(command: Command, monkeypatch: pytest.Monke
     assert answer.out.splitlines()[-1] == "WRONG  API        the answer speaks of another job"
 
 
-def alter(monkeypatch: pytest.MonkeyPatch, error: SmileJobsError | None) -> None:
-    """Let polls fail so, or succeed, without a network."""
+def alter(monkeypatch: pytest.MonkeyPatch, error: SmileJobsError) -> None:
+    """Let polls fail so, without a network."""
 
     async def job_status(self: Client, user_id: str, job_id: str) -> None:
-        if error is not None:
-            raise error
+        raise error
 
     async def fetch_date(url: str) -> None:
         pass
@@ -257,6 +264,13 @@ def test_an_answer_that_is_not_signed(command: Command, serve: Serve) -> None:
     answer = command("doctor", SMILE_BASE_URL=url)
     assert answer.code == 4
     assert "not signed with this API key" in answer.out
+
+
+def test_a_pending_answer_that_is_not_signed(command: Command, serve: Serve) -> None:
+    """A wait goes on after it; but it shows neither that the key is right nor that this is the API."""
+    answer = command("doctor", SMILE_BASE_URL=serve(b'{"job_complete": false}'))
+    assert answer.code == 4
+    assert "WRONG  API        it answers without a signature" in answer.out
 
 
 def test_an_answer_all_the_same(command: Command, serve: Serve) -> None:

@@ -53,9 +53,10 @@ def doctor() -> None:
         out.print(clock)
         async with client:
             try:
-                await client.job_status("smilejobs-doctor", str(uuid.uuid4()))
+                status = await client.job_status("smilejobs-doctor", str(uuid.uuid4()))
             except JobNotFoundError:
                 out.print("ok     API        it accepts the signature, and knows no such job, as it should")
+                return clock_is_right
             except SmileJobsError as error:
                 trace(error)
                 out.print(f"WRONG  API        {error}")
@@ -63,8 +64,10 @@ def doctor() -> None:
                 if advice is not None:
                     out.print(advice)
                 return False
-            else:
-                out.print("ok     API        it answers, and its answer is signed with this key")
+        if not status.raw:  # which only an answer has that verifies
+            out.print("WRONG  API        it answers without a signature: what answers may not be Smile ID")
+            return False
+        out.print("ok     API        it answers, and its answer is signed with this key")
         return clock_is_right
 
     with exit_on(KeyboardInterrupt, ExitCode.INTERRUPTED):
@@ -75,8 +78,8 @@ def _advise(error: SmileJobsError, url: str) -> str | None:
     """Return what to do about a failed poll, where its text does not say enough."""
     if isinstance(error, SignatureError):
         return (
-            "The answer is not signed with this API key: the key may be that of another partner or environment, or what "
-            "answers is not Smile ID."
+            "The answer is not signed with this API key: the key may be that of another partner or environment, or "
+            "what answers is not Smile ID."
         )
     if isinstance(error, RequestError):
         return "There is no way to the API: check the URL, the network, a proxy (HTTPS_PROXY) and certificates."
