@@ -12,11 +12,13 @@ import pytest
 from attrs import evolve
 
 from smilejobs import (
+    ApiError,
     BadRequestError,
     CredentialsError,
     GatewayError,
     ImageError,
     ImageReason,
+    JobNotFoundError,
     JobRef,
     JobStatus,
     Outcome,
@@ -24,6 +26,7 @@ from smilejobs import (
     SavedImages,
     SignatureError,
     SmileJobsError,
+    UserDisabledError,
 )
 from smilejobs.batch.extra import extra_columns
 from smilejobs.batch.journal import Journal, settles
@@ -254,10 +257,13 @@ async def test_history_on_request_only(path: Path, personal: bool) -> None:
 
 
 def test_what_an_error_means_for_a_row() -> None:
-    """Only what the API says about the job itself is for good."""
+    """Only what the API says about the job or its user is for good; a wrong clock (2204) is a matter of the request."""
     errors: dict[SmileJobsError, Ending] = {
-        BadRequestError("no"): Ending.REFUSED,
-        BadRequestError("no", transient=True): Ending.FAILED,
+        JobNotFoundError("no"): Ending.REFUSED,
+        UserDisabledError("no"): Ending.REFUSED,
+        ApiError("no", code="2222"): Ending.REFUSED,
+        ApiError("no", transient=True): Ending.FAILED,
+        BadRequestError("no", code="2204"): Ending.FAILED,
         CredentialsError("no"): Ending.FAILED,
         RateLimitedError("no"): Ending.FAILED,
         SignatureError("no"): Ending.FAILED,

@@ -5,7 +5,7 @@
     SmileJobsError
       RequestError            no answer: connect, read, timeout, TLS, proxy
       BadResponseError        an answer that cannot be read: truncated, oversized, wrong shape, or HTML with 2xx or 5xx
-      GatewayError            something else answered in the API's place: 3xx or 4xx, without a code that the API has
+      GatewayError            something else answered in the API's place: no code of the API, mostly with 3xx or 4xx
       UntrustedError          an answer that must not be believed; never retried
         SignatureError        does not verify
         WrongJobError         verifies, but speaks of another job or user

@@ -5,7 +5,14 @@ from datetime import datetime
 
 from attrs import evolve, field, frozen
 
-from smilejobs.errors import ApiError, CredentialsError, ImageError, SmileJobsError, WaitTimeoutError
+from smilejobs.errors import (
+    ApiError,
+    BadRequestError,
+    CredentialsError,
+    ImageError,
+    SmileJobsError,
+    WaitTimeoutError,
+)
 from smilejobs.images import SavedImages
 from smilejobs.model.codes import Verdict, shown
 from smilejobs.model.jobs import JobResult, JobStatus
@@ -161,14 +168,15 @@ def _reason(error: ImageError) -> str:
 
 
 def ending_of(error: SmileJobsError | None) -> Ending:
-    """Say what an error (None for a status) means for the row.
+    """Return what an error (None for a status) means for the row.
 
-    Only what the API says about the job itself is for good. A wrong key, an answer that cannot be believed, a server
-    that could not be reached: these are about the way there, and can be mended.
+    Only what the API says about the job or its user is for good. A wrong key or clock, a request that the API does not
+    accept, an answer that is not the API's or cannot be believed, a server that was not reached: these say nothing
+    about the job, and can be mended.
     """
     if error is None:
         return Ending.COMPLETE
     if isinstance(error, WaitTimeoutError):
         return Ending.PENDING
-    lasts = isinstance(error, ApiError) and not isinstance(error, CredentialsError) and not error.transient
-    return Ending.REFUSED if lasts else Ending.FAILED
+    is_about_the_job = isinstance(error, ApiError) and not isinstance(error, (CredentialsError, BadRequestError))
+    return Ending.REFUSED if is_about_the_job and not error.transient else Ending.FAILED
