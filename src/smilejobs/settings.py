@@ -162,8 +162,7 @@ def _check_characters(value: str, name: str) -> None:
     """Raise ValueError if *value* has what no id, key or URL has, but the file or the page that it was copied from."""
     if value[:1] in _QUOTATION_MARKS or value[-1:] in _QUOTATION_MARKS:
         raise ValueError(
-            f"{name} begins or ends with a quotation mark: write it without, for docker's --env-file and some other "
-            "programs do not remove it"
+            f"{name} begins or ends with a quotation mark: write it without (docker's --env-file keeps quotation marks)"
         )
     for character in value:
         if not _is_readable(character):

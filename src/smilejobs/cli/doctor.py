@@ -106,7 +106,7 @@ async def _examine_clock(url: str) -> tuple[str, bool]:
     try:
         date = await _fetch_date(url)
     except RequestError as error:
-        return f"-      clock      not compared, because the server did not answer: {error}", True
+        return f"-      clock      not compared with the server's: {error}", True
     if date is None:
         return "-      clock      the server does not tell its time", True
     skew = (utcnow() - date).total_seconds()
