@@ -1,9 +1,11 @@
 """The tables of codes."""
 
 import pytest
+from hypothesis import given
 
 from smilejobs import JOB_TYPES, RESULT_CODES, STATUS_CODES, CodeClass, Verdict
-from smilejobs.model.codes import describe
+from smilejobs.model.codes import code_label, describe
+from strategies import texts, unhurried
 
 STATUS = {
     CodeClass.SUCCESS: ["2302"],
@@ -87,3 +89,27 @@ def test_job_types_are_those_of_the_vendors_clients() -> None:
 def test_a_code_is_described_without_repeating_what_is_none(code: str | None, text: str) -> None:
     """Known codes are explained, unknown ones named, and whatever does not look like a code is not repeated."""
     assert describe(code) == text
+
+
+@pytest.mark.parametrize("code", [*STATUS_CODES, *RESULT_CODES])
+def test_a_known_code_is_its_own_label(code: str) -> None:
+    """Telemetry shows the codes of both tables as they are."""
+    assert code_label(code) == code
+
+
+@pytest.mark.parametrize("code", ["", "2098", "0840", "810", " 2302", "Jane Roe", "9" * 5000, "\ud800"])
+def test_an_unknown_code_has_one_label(code: str) -> None:
+    """Codes of no table share a label, so their number does not grow the number of time series."""
+    assert code_label(code) == "other"
+
+
+def test_no_code_has_no_label() -> None:
+    """Where the answer gave no code, there is no label either."""
+    assert code_label(None) is None
+
+
+@unhurried
+@given(texts)
+def test_labels_are_bounded(code: str) -> None:
+    """Any text gives a code of the tables or "other"."""
+    assert code_label(code) in {*STATUS_CODES, *RESULT_CODES, "other"}

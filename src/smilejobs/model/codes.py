@@ -169,6 +169,20 @@ def shown(number: str | None) -> str:
     return number if _NUMBER.fullmatch(number) else "?"
 
 
+def code_label(code: str | None) -> str | None:
+    """Return a status code or a result code as a label for telemetry, out of a bounded set of labels.
+
+    A code comes from outside and could be any text, each of which would be a time series of its own.
+
+    Args:
+        code: The code, as the API wrote it; None if there is none.
+
+    Returns:
+        The code itself if it is in `STATUS_CODES` or `RESULT_CODES`, "other" for any other text, None for None.
+    """
+    return code if code is None or code in STATUS_CODES or code in RESULT_CODES else "other"
+
+
 def describe(code: str | None) -> str:
     """Return a status code and its meaning for an error text or a log line."""
     row = STATUS_CODES.get(code or "")
