@@ -1,5 +1,7 @@
 """The tables of codes."""
 
+import json
+
 import pytest
 from hypothesis import given
 
@@ -113,3 +115,11 @@ def test_no_code_has_no_label() -> None:
 def test_labels_are_bounded(code: str) -> None:
     """Any text gives a code of the tables or "other"."""
     assert code_label(code) in {*STATUS_CODES, *RESULT_CODES, "other"}
+
+
+@pytest.mark.parametrize("verdict", Verdict)
+def test_a_verdict_is_its_word(verdict: Verdict) -> None:
+    """It is a string: it can be compared with its word, printed, and written as JSON."""
+    assert str(verdict) == f"{verdict}" == verdict == verdict.value
+    assert json.dumps({"verdict": verdict}) == f'{{"verdict": "{verdict.value}"}}'
+    assert Verdict(verdict.value) is verdict

@@ -90,9 +90,10 @@ STATUS_CODES: Mapping[str, StatusCode] = MappingProxyType(
 )
 
 
-class Verdict(enum.Enum):
+class Verdict(enum.StrEnum):
     """What a result code means for the person who was checked.
 
+    Each verdict is a string, the word itself: ``str(Verdict.APPROVED)`` is "approved", and `json.dumps` writes that.
     The vocabulary is ours and closed; result codes that it does not cover are `UNKNOWN`, never approved.
     """
 

@@ -48,7 +48,7 @@ def table(caption: str, rows: Iterable[tuple[Cell, Cell]]) -> str:
 
 
 def _cell(cell: Cell) -> str:
-    if isinstance(cell, str):
+    if cell is not None and not isinstance(cell, Verdict):
         return escape(cell)
     sign, ground = BADGES[cell]
     return (
