@@ -163,12 +163,21 @@ def test_an_approval_without_success_is_unknown(code: str | None) -> None:
         PartnerParams(user_id=REF.job_id, job_id=REF.user_id),
     ],
 )
+@pytest.mark.parametrize("final", [True, False, None])
 @pytest.mark.parametrize("code", CODES)
-def test_an_approval_names_this_job(code: str | None, params: PartnerParams | None) -> None:
-    """Without PartnerParams that name the job nobody is approved; a rejection needs no name."""
-    verdict = status(code).verdict
-    expected = Verdict.UNKNOWN if verdict is Verdict.APPROVED else verdict
-    assert status(code, params=params).verdict is expected
+def test_a_verdict_names_this_job(code: str | None, final: bool | None, params: PartnerParams | None) -> None:
+    """Without PartnerParams that name the job there is no verdict but error and unknown, in either direction."""
+    verdict = status(code, final=final).verdict
+    expected = verdict if verdict is Verdict.ERROR else Verdict.UNKNOWN
+    assert status(code, final=final, params=params).verdict is expected
+
+
+@pytest.mark.parametrize("final", [True, False, None])
+@pytest.mark.parametrize("code", CODES)
+def test_what_is_final_does_not_hang_on_the_names(code: str | None, final: bool | None) -> None:
+    """A provisional code is not final although its verdict is unknown because the result names no job."""
+    assert status(code, final=final, params=None).is_final is status(code, final=final).is_final
+    assert not status("0814", final=final, params=None).is_final
 
 
 def test_neither_actions_nor_history_decide() -> None:

@@ -140,6 +140,16 @@ RESULT_CODES: Mapping[str, ResultCode] = MappingProxyType(
     }
 )
 
+
+def verdict_by_code(code: str | None) -> Verdict:
+    """Return the verdict of a result code by the table; `Verdict.UNKNOWN` for a code that is not in it, and for None.
+
+    It is the verdict of the code alone: `JobStatus.verdict` also looks at the rest of the answer.
+    """
+    row = RESULT_CODES.get(code or "")
+    return Verdict.UNKNOWN if row is None else row.verdict
+
+
 JOB_TYPES: Mapping[int, str] = MappingProxyType(
     {
         1: "Biometric KYC",

@@ -11,7 +11,7 @@ from hashlib import sha256
 from attrs import field, fields, frozen
 
 from smilejobs.errors import NotApprovedError
-from smilejobs.model.codes import RESULT_CODES, Verdict, describe, describe_result, shown
+from smilejobs.model.codes import Verdict, describe, describe_result, shown, verdict_by_code
 from smilejobs.model.links import ImageLinks
 from smilejobs.model.tables import table, word
 
@@ -161,13 +161,12 @@ class JobResult:
         return out
 
     def _repr_html_(self) -> str:
-        row = RESULT_CODES.get(self.result_code or "")
         final = {None: "not said", True: "yes", False: "no"}[self.is_final_result]
         return table(
             "result",
             [
                 ("result code", describe_result(self.result_code)),
-                ("by its code", Verdict.UNKNOWN if row is None else row.verdict),
+                ("by its code", verdict_by_code(self.result_code)),
                 ("final", final),
                 ("SmileJobID", "none" if self.smile_job_id is None else shown(self.smile_job_id)),
                 ("confidence", "none" if self.confidence_value is None else f"{self.confidence_value:g}"),
@@ -219,34 +218,38 @@ class JobStatus:
     def verdict(self) -> Verdict | None:
         """What the answer means for the person; None until the job is complete.
 
-        The result code decides, by the vendor's table. An approving code counts as `Verdict.APPROVED` only if nothing
-        in the answer says otherwise: ``IsFinalResult`` false makes it provisional; ``job_success`` false, or
-        PartnerParams that do not name this job, make it unknown. Neither ``Actions`` nor the history is asked: a job
-        all of whose actions passed can be rejected, and the history holds other jobs.
+        The result code decides, by the vendor's table. Every verdict but `Verdict.ERROR` and `Verdict.UNKNOWN` needs
+        PartnerParams that name this job: a result that names no job rejects no person either. An approving code counts
+        as `Verdict.APPROVED` only if nothing in the answer says otherwise: ``IsFinalResult`` false makes it provisional,
+        ``job_success`` false makes it unknown. ``Actions`` and the history do not count: a job all of whose actions
+        passed can be rejected, and the history holds other jobs.
         """
         if not self.job_complete:
             return None
         result = self.result or JobResult()
-        row = RESULT_CODES.get(result.result_code or "")
-        if row is None or (row.verdict is Verdict.APPROVED and self.job_success is False):
-            return Verdict.UNKNOWN
-        if row.verdict is not Verdict.APPROVED:
-            return row.verdict
-        if result.is_final_result is False:
-            return Verdict.PROVISIONAL
+        verdict = verdict_by_code(result.result_code)
+        if verdict in (Verdict.ERROR, Verdict.UNKNOWN):
+            return verdict
         params = result.partner_params or PartnerParams()
-        names_this_job = (params.user_id, params.job_id) == (self.user_id, self.job_id)
-        return Verdict.APPROVED if names_this_job else Verdict.UNKNOWN
+        if (params.user_id, params.job_id) != (self.user_id, self.job_id):
+            return Verdict.UNKNOWN
+        if verdict is Verdict.APPROVED and self.job_success is False:
+            return Verdict.UNKNOWN
+        if verdict is Verdict.APPROVED and result.is_final_result is False:
+            return Verdict.PROVISIONAL
+        return verdict
 
     @property
     def is_final(self) -> bool:
-        """Whether the outcome will not change: complete, not provisional, and ``IsFinalResult`` is not false.
+        """Whether the outcome will not change: complete, no provisional result code, and ``IsFinalResult`` not false.
 
-        The vendor warns that a polled result may not be the final one where human review is required.
+        A complete answer whose result code is in no table is final, and its verdict is `Verdict.UNKNOWN`. The same holds
+        for a result that names no job, unless its code is a provisional one. The vendor warns that a polled result may
+        not be the final one where human review is required.
         """
-        if not self.job_complete or self.verdict is Verdict.PROVISIONAL:
-            return False
-        return self.result is None or self.result.is_final_result is not False
+        result = self.result or JobResult()
+        is_provisional = verdict_by_code(result.result_code) is Verdict.PROVISIONAL or result.is_final_result is False
+        return self.job_complete and not is_provisional
 
     def raise_for_verdict(self) -> None:
         """Do nothing if the verdict is `Verdict.APPROVED`, else raise.
