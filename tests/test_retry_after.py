@@ -21,6 +21,11 @@ DAY = 86_400.0
         ("  7 ", 7.0),
         ("1.5", 1.5),
         ("007", 7.0),
+        ("60, 60", 60.0),
+        ("60,60", 60.0),
+        ("60, 120 ,7", 120.0),
+        ("1.5, 1", 1.5),
+        ("Wed, 04 Mar 2026 05:07:07 GMT, Wed, 04 Mar 2026 05:07:07 GMT", 59.11),
         ("Wed, 04 Mar 2026 05:07:07 GMT", 59.11),
         ("Wednesday, 04-Mar-26 05:07:07 GMT", 59.11),
         ("Wed Mar  4 05:07:07 2026", 59.11),
@@ -30,7 +35,7 @@ DAY = 86_400.0
     ],
 )
 def test_seconds_and_dates_are_read(value: str, expected: float) -> None:
-    """Seconds are seconds; a date in any of HTTP's three spellings is the seconds until then, never negative."""
+    """Seconds, the largest of several; a date in any of HTTP's spellings, also twice, as the seconds until then."""
     assert parse_retry_after(value, NOW) == pytest.approx(expected)
 
 
@@ -47,13 +52,16 @@ def test_seconds_and_dates_are_read(value: str, expected: float) -> None:
             "1e9",
             "0x10",
             "5 s",
-            "5,5",
             "nan",
             "inf",
             "-inf",
             "٣",
             "½",
             "1_000",
+            ",",
+            "60,",
+            "60, soon",
+            "60, Wed, 04 Mar 2026 05:07:07 GMT",
             ".5",
         ),
         *(
@@ -76,6 +84,13 @@ def test_garbage_says_nothing(value: str | None) -> None:
 def test_whole_seconds_are_exact(number: int, space: str) -> None:
     """The standard's own spelling is read to the second, whatever white space is around it."""
     assert parse_retry_after(f"{space}{number}{space}", NOW) == number
+
+
+@unhurried
+@given(st.lists(st.integers(0, 10**12 - 1), min_size=1, max_size=5), st.sampled_from([",", ", ", " ,\t"]))
+def test_of_several_headers_the_longest_wait_counts(numbers: list[int], between: str) -> None:
+    """A header that was sent several times arrives as one, separated by commas."""
+    assert parse_retry_after(between.join(map(str, numbers)), NOW) == max(numbers)
 
 
 @unhurried

@@ -10,13 +10,18 @@ _SECONDS = re.compile(r"[0-9]{1,12}(\.[0-9]{1,12})?", re.ASCII)
 def parse_retry_after(value: str | None, now: datetime) -> float | None:
     """Return the seconds from *now* for which the header asks to wait, never negative; None if it says nothing.
 
-    The standard has whole seconds; fractions are read as well.
+    The standard has whole seconds; fractions are read as well. A header that was sent several times arrives as one, its
+    values separated by commas: the largest number of seconds counts, and the first date.
+
+    Args:
+        value: The value of the header; None if there is none.
+        now: The instant of the answer (aware), for a date.
     """
     if value is None:
         return None
-    value = value.strip()
-    if _SECONDS.fullmatch(value):
-        return float(value)
+    numbers = [part.strip() for part in value.split(",")]
+    if all(map(_SECONDS.fullmatch, numbers)):
+        return max(map(float, numbers))
     try:
         at = parsedate_to_datetime(value)
         if at.tzinfo is None:
