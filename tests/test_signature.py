@@ -82,6 +82,12 @@ def test_what_is_no_timestamp_is_not_verified(timestamp: Any) -> None:
     assert verify(CREDENTIALS, timestamp, sign(CREDENTIALS, str(timestamp).encode(errors="replace").decode())) is False
 
 
+def test_a_long_text_is_no_timestamp() -> None:
+    """A text of more than 100 characters is not hashed, and so not verified."""
+    for length, verified in ((100, True), (101, False), (10_000, False)):
+        assert verify(CREDENTIALS, "1" * length, sign(CREDENTIALS, "1" * length)) is verified
+
+
 @pytest.mark.parametrize("partner_id", ["2", "002"])
 def test_the_old_unkeyed_hash_never_verifies(partner_id: str) -> None:
     """The hash of partner and timestamp, which anybody can compute, is no signature; nor with a part before it."""

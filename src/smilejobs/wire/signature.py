@@ -15,6 +15,8 @@ from datetime import UTC, datetime
 from smilejobs.settings import Credentials
 
 _PURPOSE = "sid_request"
+_MOST_TIMESTAMP_CHARACTERS = 100
+"""The longest spellings that are known have 32; a longer text is no timestamp, and is not hashed."""
 
 
 def format_timestamp(at: datetime) -> str:
@@ -34,12 +36,14 @@ def sign(credentials: Credentials, timestamp: str) -> str:
 def verify(credentials: Credentials, timestamp: object, signature: object) -> bool:
     """Say whether *signature* is this partner's signature of *timestamp*, in constant time.
 
-    Whatever is missing, of another type, not ASCII, or signed in the old way (an unkeyed hash, which anybody can
-    compute) is not verified; nothing raises. A timestamp may also be a whole number (epoch milliseconds).
+    What is missing, of another type, too long, not ASCII, or signed in the old way (a hash that needs no key) is not
+    verified; nothing raises. A timestamp may also be a whole number (epoch milliseconds).
     """
     if isinstance(timestamp, int) and not isinstance(timestamp, bool):
         timestamp = str(timestamp)
     if not isinstance(timestamp, str) or not isinstance(signature, str) or not signature.isascii():
+        return False
+    if len(timestamp) > _MOST_TIMESTAMP_CHARACTERS:
         return False
     try:
         expected = sign(credentials, timestamp)
