@@ -3,12 +3,14 @@
 import copy
 import pickle
 from datetime import UTC, datetime, timedelta, timezone
+from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import given
 
 from bodies import sigv4_url
 from smilejobs import ImageLink, ImageLinks
+from smilejobs.model.links import MOST_LINK_CHARACTERS
 from strategies import link_urls, unhurried
 
 SIGNED = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
@@ -89,6 +91,15 @@ def test_any_text_has_a_known_or_an_unknown_expiry(url: str) -> None:
     """No link makes the reader raise."""
     at = expiry(url)
     assert at is None or at.utcoffset() == timedelta(0)
+
+
+def test_a_link_that_is_too_long_is_not_read() -> None:
+    """A link of more than 8,192 characters has no known expiry, and does not stay in the cache of `urlsplit`."""
+    longest = sigv4_url(more="x" * (MOST_LINK_CHARACTERS - len(sigv4_url(more=""))))
+    assert expiry(longest) == SIGNED + timedelta(seconds=900)
+    urlsplit.cache_clear()
+    assert expiry(longest + "x") is None
+    assert urlsplit.cache_info().currsize == 0
 
 
 def test_a_link_is_dead_from_its_expiry_on() -> None:

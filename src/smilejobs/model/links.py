@@ -10,6 +10,9 @@ from urllib.parse import parse_qsl, urlsplit
 
 from attrs import Factory, field, frozen
 
+MOST_LINK_CHARACTERS = 8192
+"""Links that are longer are not followed, and not read: `urlsplit` keeps what it has read in a cache."""
+
 _SIGV4_DATE = re.compile(r"[0-9]{8}T[0-9]{6}Z", re.ASCII)
 _SIGV4_LONGEST = 604_800
 
@@ -19,7 +22,8 @@ class ImageLink:
     """A link to one image.
 
     Attributes:
-        url: The link, a secret. The API may also put a placeholder here that is no URL at all.
+        url: The link, a secret. The API may also put a placeholder here that is no URL at all. A link of more than
+            8,192 characters is not followed.
         expires_at: When the link stops working, in UTC, read from the link's own query: AWS Signature Version 4
             (``X-Amz-Date`` plus ``X-Amz-Expires`` seconds) or Version 2 (``Expires``), names in any case. It is an
             upper bound: a link that was signed with temporary credentials may die earlier. None if the link does not
@@ -70,7 +74,9 @@ class ImageLinks(Mapping[str, ImageLink]):
 
 
 def _expiry(url: str) -> datetime | None:
-    """Read the expiry of a pre-signed link; None for whatever is missing, doubled or garbage."""
+    """Read the expiry of a pre-signed link; None for what is missing, doubled, garbage or too long."""
+    if len(url) > MOST_LINK_CHARACTERS:
+        return None
     try:
         pairs = [
             (name.lower(), value)
