@@ -10,6 +10,7 @@ from types import MappingProxyType
 from urllib.parse import urlencode
 
 from smilejobs import Credentials, JobRef, JobStatus
+from smilejobs.model.jobs import Include
 from smilejobs.wire.protocol import read_answer
 from smilejobs.wire.signature import sign
 
@@ -28,6 +29,9 @@ class _Absent:
 
 ABSENT: object = _Absent()
 """As a value: the key is left out."""
+
+EVERYTHING = Include(image_links=True, history=True)
+"""A poll that asks for all that there is."""
 
 PERSONAL: Mapping[str, str] = MappingProxyType(
     {
@@ -145,9 +149,12 @@ def read(
     headers: Mapping[str, str] | None = None,
     ref: JobRef = REF,
     credentials: Credentials = CREDENTIALS,
+    include: Include = EVERYTHING,
 ) -> JobStatus:
     """What the answer *body* says about the job *ref*."""
-    return read_answer(ref, credentials, NOW, http_status=http_status, headers=headers or {}, body=encode(body))
+    return read_answer(
+        ref, credentials, NOW, include=include, http_status=http_status, headers=headers or {}, body=encode(body)
+    )
 
 
 SAMPLES: Mapping[str, JSONObject] = MappingProxyType(

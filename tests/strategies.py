@@ -52,6 +52,8 @@ _keys = st.sampled_from(
         *("timestamp", "signature", "user_id", "job_id", "job_complete", "job_success", "code", "result", "history"),
         *(
             "image_links",
+            "kyc_receipt",
+            "KYCReceipt",
             "error",
             "message",
             "ResultCode",
@@ -60,7 +62,7 @@ _keys = st.sampled_from(
             "IsFinalResult",
             "ImageLinks",
         ),
-        *("(self)", "(extra)", "(retry_after)"),
+        *("(self)", "(extra)", "(retry_after)", "(receipt)"),
     ]
 )
 

@@ -258,6 +258,7 @@ def full() -> JobStatus:
             links={"selfie_image": ImageLink(url=sigv4_url()), "b": ImageLink(url="https://bucket.example/b")},
             error="error-marker",
         ),
+        receipt=ImageLink(url="https://bucket.example/receipt?signature=marker"),
         timestamp=datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC),
         retry_after=3.0,
         raw={"raw-marker": "raw-marker"},
@@ -272,6 +273,7 @@ def test_the_way_out_to_json_holds_secrets_on_request_only(personal: bool, links
     assert ("personal-marker" in dumped) is personal
     assert ("extra-marker" in dumped) is personal
     assert ("bucket.example" in dumped) is links
+    assert ("bucket.example/receipt" in dumped) is links
     assert "raw-marker" not in dumped
 
 
@@ -296,6 +298,7 @@ def test_the_way_out_to_json_is_complete() -> None:
         "selfie_image": {"url": sigv4_url(), "expires_at": "2026-03-04T05:21:07+00:00"},
         "b": {"url": "https://bucket.example/b", "expires_at": None},
     }
+    assert out["receipt"] == {"url": "https://bucket.example/receipt?signature=marker", "expires_at": None}
     assert (out["verdict"], out["is_final"], out["timestamp"]) == ("approved", True, "2026-03-04T05:06:07+00:00")
     assert (out["user_id"], out["job_id"], out["code"], out["message"]) == (
         REF.user_id,
@@ -324,6 +327,7 @@ def test_an_empty_answer_can_be_dumped_too() -> None:
         "result": None,
         "history": [],
         "image_links": None,
+        "receipt": None,
     }
 
 
@@ -338,7 +342,7 @@ def test_reprs_tell_the_job_by_its_tag_and_the_vendors_number() -> None:
     """At night somebody must know which job it is: the tag and the SmileJobID are shown, and nothing of the person."""
     answer = full()
     shown = f"{answer!r} {answer} {answer.result!r} {answer.result} {answer.history} {answer.image_links!r}"
-    shown += repr(answer.result and answer.result.partner_params)
+    shown += repr(answer.result and answer.result.partner_params) + repr(answer.receipt) + answer._repr_html_()
     assert REF.tag in repr(answer)
     assert "0000004711" in repr(answer)
     assert "approved" in repr(answer)

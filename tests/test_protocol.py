@@ -16,6 +16,7 @@ from hypothesis import given
 from bodies import (
     ABSENT,
     CREDENTIALS,
+    EVERYTHING,
     NOW,
     PERSONAL,
     REF,
@@ -55,6 +56,7 @@ from smilejobs import (
     WrongJobError,
     __version__,
 )
+from smilejobs.model.jobs import Include
 from smilejobs.polling.rules import Done, GiveUp, PollState, Terms, step
 from smilejobs.wire.protocol import (
     HEADERS,
@@ -183,6 +185,9 @@ SAYS_SOMETHING = {
     "a history": pending(history=[{"ResultCode": "0810"}]),
     "a history of nothing": pending(history=[{}]),
     "links": pending(image_links={"selfie_image": "https://evil.example/a.jpg"}),
+    "links of another type": pending(image_links=["https://evil.example/a.jpg"]),
+    "a history of another type": pending(history={"ResultCode": "0810"}),
+    "a result of another type": pending(result=["x"]),
     "an error for links": pending(image_links={"error": "call this number"}),
     "links inside the result": pending(result={"ImageLinks": {"selfie_image": "https://evil.example/a.jpg"}}),
     "a result beside 2314": pending(code="2314", result=result()),
@@ -214,7 +219,90 @@ def test_what_says_more_than_not_yet_must_verify(what: str, why: str) -> None:
         read({**SAYS_SOMETHING[what], **BAD_SIGNATURES[why]})
     assert not caught.value.transient
     assert caught.value.ref == REF
-    assert isinstance(read(signed(SAYS_SOMETHING[what])), JobStatus)
+    if what == "a result of another type":
+        with pytest.raises(BadResponseError, match="wrong shape at result"):
+            read(signed(SAYS_SOMETHING[what]))
+    else:
+        assert isinstance(read(signed(SAYS_SOMETHING[what])), JobStatus)
+
+
+@pytest.mark.parametrize("what", ["a history of nothing", "links", "a result"])
+def test_what_was_not_asked_for_must_verify_too(what: str) -> None:
+    """An answer with links or a history is refused without a valid signature, whatever the poll asked for."""
+    with pytest.raises(SignatureError):
+        read(SAYS_SOMETHING[what], include=Include())
+
+
+UNSTRUCTURED: dict[str, dict[str, object]] = {
+    "the history": pending(history=[{"ResultCode": []}]),
+    "the links": pending(image_links=dict.fromkeys(map(str, range(101)), "x")),
+    "the result": pending(result={"SmileJobID": {}}),
+}
+
+
+@pytest.mark.parametrize("what", UNSTRUCTURED)
+def test_nothing_is_structured_before_it_is_verified(what: str) -> None:
+    """A wrong shape inside an answer is found only once its signature is verified."""
+    with pytest.raises(SignatureError):
+        read(UNSTRUCTURED[what])
+    with pytest.raises(BadResponseError, match="wrong shape"):
+        read(signed(UNSTRUCTURED[what]))
+
+
+def test_what_was_not_asked_for_is_not_structured() -> None:
+    """A history and links that the poll did not ask for stay in `raw`, even of a wrong shape; the verdict is read."""
+    body = signed(complete(history=[0], image_links=dict.fromkeys(map(str, range(101)), "x")))
+    status = read(body, include=Include())
+    assert (status.verdict, status.history, status.image_links) == (Verdict.APPROVED, (), None)
+    assert status.raw == body
+
+
+@pytest.mark.parametrize("value", ["text", [], ["x"], 5, True, {"a": "b"}])
+def test_a_wrong_container_does_not_hide_the_verdict(value: object) -> None:
+    """Where the history or the links are of another type, the rest is read; they stay in `raw`."""
+    status = read(signed(complete(history=value if isinstance(value, (str, dict)) else 7, image_links=value)))
+    assert (status.verdict, status.history) == (Verdict.APPROVED, ())
+    assert (status.image_links is None) is not isinstance(value, dict)
+
+
+@pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity", "1e999"])
+@pytest.mark.parametrize("key", ["job_success", "IsFinalResult", "ConfidenceValue", "Any"])
+def test_numbers_that_are_not_json_make_an_answer_unreadable(key: str, word: str) -> None:
+    """They must not count as null: an answer that is signed and complete is refused, whatever key has such a number."""
+    more = {key: "THE NUMBER"}
+    body = encode(signed(complete(**more) if key == "job_success" else complete(result=result(**more))))
+    with pytest.raises(BadResponseError, match="cannot be read"):
+        read(body.replace(b'"THE NUMBER"', word.encode()))
+
+
+def locals_of(error: BaseException) -> list[object]:
+    """The values of the local variables of all frames of *error* that are code of the library."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return [
+        value
+        for frame in frames
+        if frame.f_globals["__name__"].startswith("smilejobs.")
+        for value in frame.f_locals.values()
+    ]
+
+
+KEPT: dict[str, bytes] = {
+    "not JSON": b'{"a": "marker"',
+    "not UTF-8": b'{"a": "marker \xff"}',
+    "wrong shape": encode(signed(complete(result=result(PartnerParams="marker")))),
+    "unsigned": encode(complete(result=result(FullName="marker"))),
+    "another job": encode(signed(complete(user_id="marker"))),
+    "refused": encode({"code": "2304", "other": "marker"}),
+}
+
+
+@pytest.mark.parametrize("why", KEPT)
+def test_an_error_does_not_keep_the_answer(why: str) -> None:
+    """No cause, no context and no local variable of a frame leads to the body: crash reports show them."""
+    with pytest.raises(SmileJobsError) as caught:
+        read(KEPT[why])
+    assert (caught.value.__cause__, caught.value.__context__) == (None, None)
+    assert "marker" not in repr(locals_of(caught.value))
 
 
 BARE = {
@@ -291,7 +379,9 @@ def test_ids_are_compared_as_strings() -> None:
 
 
 def test_ids_that_are_not_given_are_not_compared() -> None:
-    """Null and absent name nobody; but then nobody is approved either."""
+    """Null and absent name no job; but then the result neither approves nor rejects."""
+    for code in ("0810", "0811", "0814"):
+        assert read(signed(complete(result=result(code, PartnerParams=ABSENT)))).verdict is Verdict.UNKNOWN
     for given_ in ({"user_id": None, "job_id": None}, ABSENT, None, {}):
         status = read(signed(complete(user_id=None, result=result(PartnerParams=given_))))
         assert status.verdict is Verdict.UNKNOWN
@@ -577,8 +667,7 @@ def test_a_page_with_such_a_status_is_a_gateways(http_status: int) -> None:
         (complete(result=result(PartnerParams="marker")), "result.PartnerParams"),
         (complete(result=result(PartnerParams=params(job_id=["marker"]))), "result.PartnerParams.job_id"),
         (complete(history=[{}, {"ResultCode": {"marker": "marker"}}]), "history[1].ResultCode"),
-        (complete(history={"marker": "marker"}), "history"),
-        (complete(image_links="marker"), "image_links"),
+        (complete(image_links=dict.fromkeys(map(str, range(101)), "marker")), "image_links (more than 100 links)"),
         (complete(code={"marker": 1}), "code"),
         (complete(user_id=["marker"]), "user_id"),
         (complete(job_id={"marker": 1}), "job_id"),
@@ -630,6 +719,7 @@ def marked(**more: object) -> dict[str, object]:
     personal = {vendor: f"marker {vendor}" for vendor in PERSONAL.values()}
     mine = {"user_id": MARKED.user_id, "job_id": MARKED.job_id, "job_type": "marker", "note": "marker", "marker": 1}
     links = {"selfie_image": sigv4_url(marker="marker"), "marker": "marker", "error": "marker"}
+    receipt = "https://bucket.example/receipt?signature=marker"
     outcome: dict[str, object] = {
         **personal,
         "ResultCode": "0810",
@@ -640,9 +730,17 @@ def marked(**more: object) -> dict[str, object]:
         "ConfidenceValue": "marker",
         "Actions": {"marker": "marker"},
         "ImageLinks": links,
+        "KYCReceipt": receipt,
         "marker": {"marker": ["marker"]},
     }
-    body = {"marker": "marker", "error": "marker", "message": "marker", "image_links": links, "user_id": MARKED.user_id}
+    body = {
+        "marker": "marker",
+        "kyc_receipt": receipt,
+        "error": "marker",
+        "message": "marker",
+        "image_links": links,
+        "user_id": MARKED.user_id,
+    }
     history = [outcome, {**outcome, "PartnerParams": {"user_id": "marker-other"}}]
     return {**body, **complete(result=outcome, history=history, job_id=MARKED.job_id), **more}
 
@@ -662,7 +760,9 @@ def test_no_secret_is_shown_of_an_answer() -> None:
     state = PollState(ref=MARKED, terms=Terms(), last=status, last_error=NotApprovedError(status))
     assert status.result is not None
     assert status.image_links is not None
+    assert status.receipt is not None
     values: list[object] = [
+        status.receipt,
         *(MARKED, MARKED_CREDENTIALS, status, status.result, status.result.partner_params, status.history, state),
         *(status.image_links, *status.image_links.values(), Done(status), GiveUp(NotApprovedError(status))),
     ]
@@ -691,7 +791,7 @@ REFUSED: dict[str, tuple[dict[str, object], int, bool, JobRef]] = {
             "user_id": {"marker": "marker"},
             "result": ["marker"],
             "history": ["marker"],
-            "image_links": "marker",
+            "image_links": dict.fromkeys(map("marker {}".format, range(101)), "marker"),
         }.items()
     },
     "wrong shape PartnerParams": (
@@ -738,7 +838,9 @@ headers = st.dictionaries(st.just("retry-after"), retry_after_values)
 
 def outcome(body: bytes, http_status: int, given_headers: Mapping[str, str]) -> JobStatus | SmileJobsError:
     try:
-        return read_answer(REF, CREDENTIALS, NOW, http_status=http_status, headers=given_headers, body=body)
+        return read_answer(
+            REF, CREDENTIALS, NOW, include=EVERYTHING, http_status=http_status, headers=given_headers, body=body
+        )
     except SmileJobsError as error:
         return error
 
@@ -755,14 +857,16 @@ def check(body: bytes, http_status: int, given_headers: Mapping[str, str]) -> No
     assert isinstance(status, JobStatus)
     assert status.ref == REF
     assert REF.tag in repr(status)
-    json.dumps(status.as_dict(personal=True, links=True))
+    json.dumps(status.as_dict(personal=True, links=True), allow_nan=False)
+    json.dumps(status.raw, allow_nan=False)
     if status.job_complete or status.job_success or status.result or status.history or status.image_links:
         sent = json.loads(body)
         assert verify(CREDENTIALS, sent["timestamp"], sent["signature"])
+    if status.verdict in (Verdict.APPROVED, Verdict.PROVISIONAL, Verdict.REJECTED):
+        named = json.loads(body)["result"]["PartnerParams"]
+        assert (str(named["user_id"]), str(named["job_id"])) == (REF.user_id, REF.job_id)
     if status.verdict is Verdict.APPROVED:
         sent = json.loads(body)
-        named = sent["result"]["PartnerParams"]
-        assert (str(named["user_id"]), str(named["job_id"])) == (REF.user_id, REF.job_id)
         assert str(sent["result"]["ResultCode"]) in {"0810", "1012", "1020", "1021", "1210", "1220"}
         assert sent["job_complete"] is True or sent["job_complete"].lower() == "true"
 

@@ -31,6 +31,7 @@ from smilejobs import (
     Verdict,
     WrongJobError,
 )
+from smilejobs.model.jobs import Include
 from smilejobs.sandbox import WEATHERS, Sandbox, Weather
 from smilejobs.sandbox.answers import ConnectionCutError
 from smilejobs.sandbox.dice import dice
@@ -98,6 +99,7 @@ class Seen:
                 self.ref,
                 CREDENTIALS,
                 self.at,
+                include=Include(image_links=True, history=True),
                 http_status=self.http_status,
                 headers=self.headers,
                 body=b"" if self.broke_off else self.raw,
@@ -232,7 +234,6 @@ SHAPES: Mapping[str, Callable[[Seen], bool]] = {
     "confidence, no digits": lambda seen: seen.result.get("ConfidenceValue") == "99",
     "confidence as a number": lambda seen: seen.result.get("ConfidenceValue") == 99,
     "confidence as a fraction": lambda seen: b'"ConfidenceValue":99.0' in seen.raw,
-    "confidence NaN": lambda seen: b'"ConfidenceValue":NaN' in seen.raw,
     "no confidence": lambda seen: seen.result.get("ResultType") == "SAIA" and "ConfidenceValue" not in seen.result,
     "actions": lambda seen: bool(seen.result.get("Actions")),
     "no actions": lambda seen: "ResultCode" in seen.result and "Actions" not in seen.result,

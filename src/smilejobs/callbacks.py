@@ -19,8 +19,9 @@ from smilejobs.durations import Duration, positive, seconds
 from smilejobs.errors import CallbackError
 from smilejobs.model.callback import Callback
 from smilejobs.settings import Credentials, credentials_from
-from smilejobs.wire.codec import UnreadableError, decode_callback, decode_object
+from smilejobs.wire.codec import UnreadableError, decode_object
 from smilejobs.wire.signature import verify
+from smilejobs.wire.structure import decode_callback
 
 _MOST_AHEAD = 60.0
 """Seconds by which the vendor's clock may be ahead of ours."""

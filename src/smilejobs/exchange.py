@@ -14,7 +14,7 @@ import anyio.lowlevel
 
 from smilejobs.errors import SmileJobsError
 from smilejobs.events import Hooks, PollFailed, PollFinished
-from smilejobs.model.jobs import JobRef, JobStatus
+from smilejobs.model.jobs import Include, JobRef, JobStatus
 from smilejobs.settings import Credentials
 from smilejobs.transport import Transport
 from smilejobs.wire.protocol import comes_from_the_api, encode_request, read_answer
@@ -150,6 +150,7 @@ class Exchange:
                 ref,
                 self._credentials,
                 self._now(),
+                include=Include(image_links=image_links, history=history),
                 http_status=answer.http_status,
                 headers=answer.headers,
                 body=answer.body,

@@ -12,7 +12,7 @@ from attrs import field, fields, frozen
 
 from smilejobs.errors import NotApprovedError
 from smilejobs.model.codes import Verdict, describe, describe_result, shown, verdict_by_code
-from smilejobs.model.links import ImageLinks
+from smilejobs.model.links import ImageLink, ImageLinks
 from smilejobs.model.tables import table, word
 
 
@@ -62,6 +62,19 @@ class JobRef:
 
 
 @frozen(kw_only=True)
+class Include:
+    """What a poll asks for besides the state of the job.
+
+    Attributes:
+        image_links: Links to the pictures.
+        history: The history of the user.
+    """
+
+    image_links: bool = False
+    history: bool = False
+
+
+@frozen(kw_only=True)
 class PartnerParams:
     """What the partner sent along with the job, as the API gives it back.
 
@@ -69,7 +82,7 @@ class PartnerParams:
         user_id: The job's ``user_id``; a number is read as its digits.
         job_id: The job's ``job_id``; a number is read as its digits.
         job_type: The product, see `smilejobs.model.codes.JOB_TYPES`; the API spells it as a number or a string.
-        extra: All other keys, as they came.
+        extra: All other keys, as they came. Empty beyond 500 keys, which are then found in `JobResult.raw`.
     """
 
     user_id: str | None = field(default=None, repr=False)
@@ -95,14 +108,15 @@ class JobResult:
         smile_job_id: ``SmileJobID``, the vendor's own number of the job: what support asks for.
         partner_params: ``PartnerParams``, among them the ids.
         confidence_value: ``ConfidenceValue``, 0 to 100; the API spells it as a number or a string.
-        actions: ``Actions``, what was done and how it ended. For display: the verdict rests on the result code.
+        actions: ``Actions``, what was done and how it ended. For display: the verdict rests on the result code. Empty
+            beyond 500 actions, which are then found in *raw*.
         is_final_result: ``IsFinalResult``; False while a human review goes on.
         is_machine_result: ``IsMachineResult``.
         country, id_type, id_number, full_name, first_name, last_name, other_name, dob, gender, address, phone_number,
             phone_number2, expiration_date, issuance_date, secondary_id_number, id_status: Personal data as the ID
             authority wrote it; "Not Available" is a usual value.
         photo, document: Images of the ID authority, base64.
-        raw: The whole object as it came, personal data included.
+        raw: The whole object as it came, personal data, links and receipts included.
     """
 
     result_code: str | None = field(default=None, repr=shown)
@@ -190,10 +204,15 @@ class JobStatus:
         message: The ``result`` where it was a text and no object, for example "No zip uploaded yet".
         result: The outcome; None while there is none.
         history: The history of the *user*, if asked for: entries of other jobs among them, in no documented order.
-        image_links: Expiring links to the pictures, if asked for.
+            Empty if what the API sent is no list; it is then found in *raw*.
+        image_links: Expiring links to the pictures, if asked for. None if what the API sent is no object; it is then
+            found in *raw*.
+        receipt: The link to the vendor's receipt of the check (``kyc_receipt``, ``kyb_receipt`` or ``KYCReceipt``), a
+            secret: its query holds the signature of the answer. None if there is none.
         timestamp: The instant of the answer, in UTC; None where it was written in a way that names no instant.
         retry_after: Seconds for which the API asks not to be asked again, from the ``Retry-After`` header.
-        raw: The whole body as it came. Personal data, links and signature included.
+        raw: The whole body as it came: personal data, links, receipts and the signature included, and what was not
+            asked for.
     """
 
     user_id: str
@@ -205,6 +224,7 @@ class JobStatus:
     result: JobResult | None = None
     history: tuple[JobResult, ...] = ()
     image_links: ImageLinks | None = None
+    receipt: ImageLink | None = None
     timestamp: datetime | None = None
     retry_after: float | None = field(default=None, eq=False)
     raw: Mapping[str, object] = field(factory=dict[str, object], eq=False)
@@ -219,10 +239,10 @@ class JobStatus:
         """What the answer means for the person; None until the job is complete.
 
         The result code decides, by the vendor's table. Every verdict but `Verdict.ERROR` and `Verdict.UNKNOWN` needs
-        PartnerParams that name this job: a result that names no job rejects no person either. An approving code counts
-        as `Verdict.APPROVED` only if nothing in the answer says otherwise: ``IsFinalResult`` false makes it provisional,
-        ``job_success`` false makes it unknown. ``Actions`` and the history do not count: a job all of whose actions
-        passed can be rejected, and the history holds other jobs.
+        PartnerParams that name this job: a result that names no job rejects no person either. An approving code
+        counts as `Verdict.APPROVED` only if nothing in the answer says otherwise: ``IsFinalResult`` false makes it
+        provisional, ``job_success`` false makes it unknown. ``Actions`` and the history do not count: a job all of
+        whose actions passed can be rejected, and the history holds other jobs.
         """
         if not self.job_complete:
             return None
@@ -243,9 +263,9 @@ class JobStatus:
     def is_final(self) -> bool:
         """Whether the outcome will not change: complete, no provisional result code, and ``IsFinalResult`` not false.
 
-        A complete answer whose result code is in no table is final, and its verdict is `Verdict.UNKNOWN`. The same holds
-        for a result that names no job, unless its code is a provisional one. The vendor warns that a polled result may
-        not be the final one where human review is required.
+        A complete answer whose result code is in no table is final, and its verdict is `Verdict.UNKNOWN`. The same
+        holds for a result that names no job, unless its code is a provisional one. The vendor warns that a polled
+        result may not be the final one where human review is required.
         """
         result = self.result or JobResult()
         is_provisional = verdict_by_code(result.result_code) is Verdict.PROVISIONAL or result.is_final_result is False
@@ -265,7 +285,7 @@ class JobStatus:
 
         Args:
             personal: Include the personal fields and the partner's own parameters.
-            links: Include the URLs of the image links, which are secrets.
+            links: Include the URLs of the image links and of the receipt, which are secrets.
         """
         images = self.image_links
         return {
@@ -284,14 +304,9 @@ class JobStatus:
             if images is None
             else {
                 "error": images.error,
-                **{
-                    name: {
-                        **({"url": link.url} if links else {}),
-                        "expires_at": None if link.expires_at is None else link.expires_at.isoformat(),
-                    }
-                    for name, link in images.items()
-                },
+                **{name: _link_as_dict(link, url=links) for name, link in images.items()},
             },
+            "receipt": None if self.receipt is None else _link_as_dict(self.receipt, url=links),
         }
 
     def __repr__(self) -> str:
@@ -313,3 +328,8 @@ class JobStatus:
                 *([("history", f"{len(self.history)} of this user's results")] if self.history else []),
             ],
         )
+
+
+def _link_as_dict(link: ImageLink, *, url: bool) -> dict[str, object]:
+    expires_at = None if link.expires_at is None else link.expires_at.isoformat()
+    return {**({"url": link.url} if url else {}), "expires_at": expires_at}

@@ -1,7 +1,8 @@
 """One poll as data: what is sent, and what an answer means.
 
 Everything that is known about an answer's meaning comes together here: the code beats the HTTP status; an answer that
-says more than "not yet" must verify; and it must speak of the job that was asked for.
+says more than "not yet" must verify, before anything of it is structured; and it must be about the job that was asked
+for.
 """
 
 import json
@@ -27,12 +28,13 @@ from smilejobs.errors import (
     WrongJobError,
 )
 from smilejobs.model.codes import JOB_NOT_FOUND, NO_ZIP, STATUS_CODES, SUCCESS, CodeClass, describe
-from smilejobs.model.jobs import JobRef, JobStatus
+from smilejobs.model.jobs import Include, JobRef, JobStatus
 from smilejobs.settings import Credentials
 from smilejobs.version import __version__
-from smilejobs.wire.codec import JSONObject, UnreadableError, decode_object, decode_status, decode_text
+from smilejobs.wire.codec import JSONObject, UnreadableError, decode_object, decode_text, is_true
 from smilejobs.wire.retry_after import parse_retry_after
 from smilejobs.wire.signature import format_timestamp, sign, verify
+from smilejobs.wire.structure import decode_status
 
 PATH = "/job_status"
 HEADERS: Mapping[str, str] = MappingProxyType(
@@ -131,6 +133,7 @@ def read_answer(
     credentials: Credentials,
     now: datetime,
     *,
+    include: Include,
     http_status: int,
     headers: Mapping[str, str],
     body: bytes,
@@ -143,6 +146,7 @@ def read_answer(
         ref: The job that was asked about.
         credentials: Whose signature the answer must carry.
         now: The instant of the answer (aware), for a ``Retry-After`` that is a date.
+        include: What was asked for; links and a history that were not asked for are not structured.
         http_status: The HTTP status.
         headers: The HTTP headers, by name in lower case or in any case if the mapping does not care.
         body: The decompressed body.
@@ -160,41 +164,11 @@ def read_answer(
     head = _Head(ref, http_status, headers.get("content-type"), retry_after)
     if problem is not None:
         raise _unreadable(head, problem, broke_off=broke_off)
-    code: str | None = None
-    try:
-        data = decode_object(body)
-        code = decode_text(data, "code") or None
-        if not _is_status(data, code, http_status):
-            text = data.get("error", data.get("message"))
-            raise _refusal(head, code, text if isinstance(text, str) else None)
-        status = decode_status(data, ref, retry_after)
-        names = _names(data, status)
-    except UnreadableError as error:
-        raise _unreadable(head, str(error), code=code) from None
-    verified = verify(credentials, data.get("timestamp"), data.get("signature"))
-    if not verified and _says_something(status):
-        raise SignatureError(
-            "the answer's signature does not verify: it was changed on the way, it comes from elsewhere, "
-            "or it was signed with another API key",
-            ref=ref,
-            code=code,
-            http_status=http_status,
-        )
-    if any(name not in (None, asked) for name, asked in names):
-        raise WrongJobError(
-            "the answer speaks of another job or user than the one that was asked for",
-            ref=ref,
-            code=code,
-            http_status=http_status,
-        )
-    if verified:
-        return status
-    return JobStatus(
-        user_id=ref.user_id,
-        job_id=ref.job_id,
-        code=code,
-        retry_after=retry_after,
-    )
+    answer = _read(head, credentials, body, include)
+    del body  # the traceback of an error holds the locals of this function, and crash reports show them
+    if isinstance(answer, SmileJobsError):
+        raise answer
+    return answer
 
 
 def accepts_credentials(observation: JobStatus | SmileJobsError) -> bool:
@@ -223,6 +197,45 @@ class _Head:
     http_status: int
     content_type: str | None
     retry_after: float | None
+
+
+def _read(head: _Head, credentials: Credentials, body: bytes, include: Include) -> JobStatus | SmileJobsError:
+    """Return the answer, or the error that it means, in this order: count, decode, verify, structure, compare ids.
+
+    Errors are returned, so that neither a traceback nor a context of theirs holds the body or what it was decoded to.
+    """
+    ref = head.ref
+    code: str | None = None
+    try:
+        data = decode_object(body)
+        code = decode_text(data, "code") or None
+        if not _is_status(data, code, head.http_status):
+            text = data.get("error", data.get("message"))
+            return _refusal(head, code, text if isinstance(text, str) else None)
+        verified = verify(credentials, data.get("timestamp"), data.get("signature"))
+        if not verified and _says_something(data):
+            return SignatureError(
+                "the answer's signature does not verify: it was changed on the way, it comes from elsewhere, "
+                "or it was signed with another API key",
+                ref=ref,
+                code=code,
+                http_status=head.http_status,
+            )
+        if verified:
+            status = decode_status(data, ref, head.retry_after, include)
+        else:
+            status = JobStatus(user_id=ref.user_id, job_id=ref.job_id, code=code, retry_after=head.retry_after)
+        names = _names(data, status)
+    except UnreadableError as error:
+        return _unreadable(head, str(error), code=code)
+    if any(name not in (None, asked) for name, asked in names):
+        return WrongJobError(
+            "the answer is about another job or user than the one that was asked for",
+            ref=ref,
+            code=code,
+            http_status=head.http_status,
+        )
+    return status
 
 
 def _refusal(head: _Head, code: str | None, text: str | None) -> SmileJobsError:
@@ -280,14 +293,15 @@ def _is_status(data: JSONObject, code: str | None, http_status: int) -> bool:
     return True
 
 
-def _says_something(status: JobStatus) -> bool:
+def _says_something(data: JSONObject) -> bool:
     """Whether an answer says more than "not yet", and so must verify."""
+    result, links = data.get("result"), data.get("image_links")
     return bool(
-        status.job_complete
-        or status.job_success
-        or status.result is not None
-        or status.history
-        or (status.image_links is not None and (status.image_links or status.image_links.error))
+        is_true(data.get("job_complete"))
+        or is_true(data.get("job_success"))
+        or (result and not isinstance(result, str))
+        or data.get("history")
+        or (any(links.values()) if isinstance(links, dict) else links)
     )
 
 

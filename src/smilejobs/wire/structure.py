@@ -1,0 +1,321 @@
+"""The vendor's JSON to our model, by cattrs.
+
+Two rules. What a decision rests on (codes, ids, the result) must have the right JSON type, else the answer cannot be
+read. What is only described (texts, personal fields, actions, the containers of links and history) is None or empty
+where it makes no sense, and stays readable in ``raw``: an address that one day is an object must not make a verdict
+unreadable. Each container has a largest size.
+
+Error texts name the paths at fault, in the vendor's spelling, and never the values: they are personal data. No error
+keeps the body reachable: each is raised outside the ``except`` block, so that it has no ``__context__``.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from typing import TypeVar
+
+from cattrs import ClassValidationError, Converter
+from cattrs.gen import make_dict_structure_fn, override
+
+from smilejobs.model.callback import Callback
+from smilejobs.model.jobs import Include, JobRef, JobResult, JobStatus, PartnerParams
+from smilejobs.model.links import ImageLink, ImageLinks
+from smilejobs.wire.codec import MOST_DIGITS, JSONObject, UnreadableError, is_true, parse_timestamp, read_text
+
+_T = TypeVar("_T")
+_Given = TypeVar("_Given")
+_Out = TypeVar("_Out")
+
+MOST_ENTRIES = 1_000
+"""The most entries of a history."""
+MOST_LINKS = 100
+"""The most links of an answer; three are known."""
+MOST_KEYS = 500
+"""The most actions of a result, of which 24 are known, and the most keys of PartnerParams, which are the partner's."""
+
+_RECEIPT_KEYS = ("kyc_receipt", "kyb_receipt", "KYCReceipt")
+
+
+def decode_status(body: JSONObject, ref: JobRef, retry_after: float | None, include: Include) -> JobStatus:
+    """Return what *body* says about the job.
+
+    Args:
+        body: The decoded body, whose signature has been verified.
+        ref: The job that was asked about.
+        retry_after: Seconds, from the header of the answer.
+        include: What was asked for; links and a history that were not are left in ``raw``.
+
+    Raises:
+        UnreadableError: It has the wrong shape, or more links or entries than `MOST_LINKS` and `MOST_ENTRIES`.
+    """
+    result = body.get("result")
+    inner = result if isinstance(result, dict) else {}
+    given = {
+        **body,
+        "user_id": ref.user_id,
+        "job_id": ref.job_id,
+        "image_links": _first(dict, body.get("image_links"), inner.get("ImageLinks")) if include.image_links else None,
+        "history": body.get("history") if include.history else None,
+        _RECEIPT: _first(str, *(place.get(key) for place in (body, inner) for key in _RECEIPT_KEYS)),
+        _RETRY_AFTER: retry_after,
+        _SELF: body,
+    }
+    return _structured(given, JobStatus, _structure_status, "")
+
+
+def decode_callback(body: JSONObject) -> Callback:
+    """Return what the callback *body* says.
+
+    It is a result, or has one under ``result`` in the manner of an answer, as the vendor's examples of 2019 do.
+
+    Raises:
+        UnreadableError: It has the wrong shape, or names no job.
+    """
+    inner = body.get("result")
+    given, path = (inner, "result") if isinstance(inner, dict) and "PartnerParams" not in body else (body, "")
+    result = _structured(given, JobResult, _entry, path)
+    links = _first(dict, body.get("image_links"), given.get("ImageLinks"))
+    params = result.partner_params or PartnerParams()
+    why = ""
+    try:
+        ref = JobRef(params.user_id or "", params.job_id or "")
+    except ValueError as error:
+        why = f"its PartnerParams name no job: {error}"
+    if why:
+        raise UnreadableError(why)
+    return Callback(
+        ref=ref,
+        result=result,
+        image_links=_structured(links, ImageLinks, _links, "image_links"),
+        timestamp=parse_timestamp(body.get("timestamp")),
+    )
+
+
+def _first(kind: type[_T], *values: object) -> _T | None:
+    return next((value for value in values if isinstance(value, kind)), None)
+
+
+# Keys under which the decoder passes on what is not in the body; JSON from outside may hold them, and is overruled.
+_SELF = "(self)"
+_RETRY_AFTER = "(retry_after)"
+_RECEIPT = "(receipt)"
+_EXTRA = "(extra)"
+
+
+def _text(value: object, _: object) -> str:
+    text = read_text(value)
+    if text is None:
+        raise TypeError
+    return text
+
+
+def _described(value: object, _: object) -> str | None:
+    return read_text(value)
+
+
+def _flag(value: object, _: object) -> bool | None:
+    return None if value is None else is_true(value)
+
+
+def _complete(value: object, _: object) -> bool:
+    return is_true(value)
+
+
+def _number(value: object, _: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    if isinstance(value, str) and len(value) > MOST_DIGITS:
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _job_type(value: object, _: object) -> int | None:
+    number = _number(value, float)
+    return int(number) if number is not None and number.is_integer() else None
+
+
+def _actions(value: object, _: object) -> dict[str, str]:
+    if not isinstance(value, dict) or len(value) > MOST_KEYS:
+        return {}
+    return {name: done for name, done in value.items() if isinstance(done, str)}
+
+
+def _itself(value: object, _: object) -> object:
+    return value
+
+
+def _partner_params(value: object, _: object) -> PartnerParams | None:
+    if value is None:
+        return None
+    given = _object(value)
+    known = {key: given.get(key) for key in ("user_id", "job_id", "job_type")}
+    extra = {} if len(given) > MOST_KEYS else {key: value for key, value in given.items() if key not in known}
+    return _structure_params({**known, _EXTRA: extra}, PartnerParams)
+
+
+def _result(value: object, _: object) -> JobResult | None:
+    """The object under ``result``; None for a text, ``{}`` or null, all of which the vendor's own samples have."""
+    return None if value is None or value == {} or isinstance(value, str) else _entry(value, JobResult)
+
+
+def _entry(value: object, _: object) -> JobResult:
+    given = _object(value)
+    if "Secondary_ID_Number" in given:
+        given = {"SecondaryIDNumber": given["Secondary_ID_Number"], **given}
+    return _structure_result({**given, _SELF: value}, JobResult)
+
+
+def _message(value: object, _: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _history(value: object, _: object) -> tuple[JobResult, ...]:
+    """The entries; none for what is no list. It stops at the first entry that has the wrong shape."""
+    if not isinstance(value, list):
+        return ()
+    if len(value) > MOST_ENTRIES:
+        raise _TooManyError(f"more than {MOST_ENTRIES:,} entries")
+    entries: list[JobResult] = []
+    for index, entry in enumerate(value):
+        try:
+            entries.append(_entry(entry, JobResult))
+        except (ClassValidationError, TypeError) as error:
+            raise _WrongEntryError(index, error) from error
+    return tuple(entries)
+
+
+def _links(value: object, _: object) -> ImageLinks | None:
+    if not isinstance(value, dict):
+        return None
+    if len(value) > MOST_LINKS:
+        raise _TooManyError(f"more than {MOST_LINKS} links")
+    links = {name: ImageLink(url=url) for name, url in value.items() if isinstance(url, str) and name != "error"}
+    return ImageLinks(links=links, error=read_text(value.get("error")))
+
+
+def _receipt(value: object, _: object) -> ImageLink | None:
+    return ImageLink(url=value) if isinstance(value, str) and value else None
+
+
+def _timestamp(value: object, _: object) -> datetime | None:
+    return parse_timestamp(value)
+
+
+def _object(value: object) -> JSONObject:
+    if not isinstance(value, dict):
+        raise TypeError
+    return value
+
+
+_Hook = Callable[[object, object], object]
+
+_STATUS_KEYS: Mapping[str, tuple[str, _Hook | None]] = {
+    "job_complete": ("job_complete", _complete),
+    "job_success": ("job_success", _flag),
+    "message": ("result", _message),
+    "result": ("result", _result),
+    "history": ("history", _history),
+    "image_links": ("image_links", _links),
+    "receipt": (_RECEIPT, _receipt),
+    "timestamp": ("timestamp", _timestamp),
+    "retry_after": (_RETRY_AFTER, _itself),
+    "raw": (_SELF, _itself),
+}
+
+_RESULT_KEYS: Mapping[str, tuple[str, _Hook | None]] = {
+    "result_code": ("ResultCode", None),
+    "result_text": ("ResultText", _described),
+    "result_type": ("ResultType", _described),
+    "smile_job_id": ("SmileJobID", None),
+    "partner_params": ("PartnerParams", _partner_params),
+    "confidence_value": ("ConfidenceValue", _number),
+    "actions": ("Actions", _actions),
+    "is_final_result": ("IsFinalResult", _flag),
+    "is_machine_result": ("IsMachineResult", _flag),
+    "country": ("Country", _described),
+    "id_type": ("IDType", _described),
+    "id_number": ("IDNumber", _described),
+    "full_name": ("FullName", _described),
+    "first_name": ("FirstName", _described),
+    "last_name": ("LastName", _described),
+    "other_name": ("OtherName", _described),
+    "dob": ("DOB", _described),
+    "gender": ("Gender", _described),
+    "address": ("Address", _described),
+    "phone_number": ("PhoneNumber", _described),
+    "phone_number2": ("PhoneNumber2", _described),
+    "expiration_date": ("ExpirationDate", _described),
+    "issuance_date": ("IssuanceDate", _described),
+    "secondary_id_number": ("SecondaryIDNumber", _described),
+    "id_status": ("IDStatus", _described),
+    "photo": ("Photo", _described),
+    "document": ("Document", _described),
+    "raw": (_SELF, _itself),
+}
+
+_PARAMS_KEYS: Mapping[str, tuple[str, _Hook | None]] = {
+    "job_type": ("job_type", _job_type),
+    "extra": (_EXTRA, _itself),
+}
+
+_KEYS: Mapping[type, Mapping[str, tuple[str, _Hook | None]]] = {
+    JobStatus: _STATUS_KEYS,
+    JobResult: _RESULT_KEYS,
+    PartnerParams: _PARAMS_KEYS,
+}
+
+
+class _TooManyError(Exception):
+    """A container is larger than the library reads; the text says how large it may be."""
+
+
+class _WrongEntryError(Exception):
+    """An entry of a list has the wrong shape: its index, and the error that says where."""
+
+    def __init__(self, index: int, error: Exception) -> None:
+        super().__init__(index, error)
+        self.index = index
+        self.error = error
+
+
+def _structured(given: _Given, cls: type[_T], hook: Callable[[_Given, type[_T]], _Out], path: str) -> _Out:
+    """Return what *hook* makes of *given*, which stands at *path* of the body.
+
+    Raises:
+        UnreadableError: It has the wrong shape.
+    """
+    try:
+        return hook(given, cls)
+    except (ClassValidationError, _TooManyError) as error:
+        wrong = UnreadableError(f"wrong shape at {', '.join(sorted(set(_paths(error, path))))}")
+    raise wrong
+
+
+def _paths(error: BaseException, path: str) -> Iterator[str]:
+    """The places at which *error* found the wrong shape, in the vendor's spelling."""
+    if isinstance(error, _WrongEntryError):
+        yield from _paths(error.error, f"{path}[{error.index}]")
+    elif isinstance(error, ClassValidationError):
+        for inner, attribute in error.group_exceptions()[0]:
+            key, _ = _KEYS[error.cl].get(attribute.name, (attribute.name, None))
+            yield from _paths(inner, f"{path}.{key}" if path else key)
+    elif isinstance(error, _TooManyError):
+        yield f"{path} ({error})"
+    else:
+        yield path
+
+
+def _compile(cls: type[_T]) -> Callable[[Mapping[str, object], object], _T]:
+    overrides = {name: override(rename=key, struct_hook=hook) for name, (key, hook) in _KEYS[cls].items()}
+    return make_dict_structure_fn(cls, _converter, **overrides)  # type: ignore[arg-type]  # mypy takes ** for its flags
+
+
+_converter = Converter()
+_converter.register_structure_hook(str, _text)
+_structure_status = _compile(JobStatus)
+_structure_result = _compile(JobResult)
+_structure_params = _compile(PartnerParams)
