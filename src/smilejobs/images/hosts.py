@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 
+from smilejobs.model.links import MOST_LINK_CHARACTERS
 from smilejobs.settings import is_loopback, split_url
 
 IMAGE_HOSTS: tuple[str, ...] = (
@@ -15,8 +16,6 @@ IMAGE_HOSTS: tuple[str, ...] = (
 
 Source: ``smile-results-prod.s3.us-west-2.amazonaws.com``, the one host that was seen in real links.
 """
-
-_LONGEST_LINK = 8192
 
 
 class Hosts:
@@ -49,12 +48,12 @@ class Hosts:
 
     def problem(self, url: str) -> str | None:
         """Say what is wrong with a link, without quoting it; None if it may be followed."""
+        if len(url) > MOST_LINK_CHARACTERS:
+            return f"the link has more than {MOST_LINK_CHARACTERS} characters"
         try:
             parts = split_url(url, "the link")
         except ValueError as error:
             return str(error)
-        if len(url) > _LONGEST_LINK:
-            return f"the link has more than {_LONGEST_LINK} characters"
         host = str(parts.hostname)
         if is_loopback(host):
             return None if self._loopback else "the link leads to this machine"
