@@ -42,7 +42,7 @@ class BaseClient:
         rate: float | None = 100.0,
         request_timeout: Duration = 30.0,
         attempts: int = 3,
-        max_response_bytes: int = 16 * 1024 * 1024,
+        max_response_bytes: int = 8 * 1024 * 1024,
         insecure_http: bool = False,
         now: Callable[[], datetime] = utcnow,
         hooks: Iterable[Hook] = (log_event,),

@@ -39,8 +39,10 @@ class Client(BaseClient):
             documents no limit, so the default is polite.
         request_timeout: Seconds (or a timedelta) for one request, of a picture too, from connecting to the last byte.
         attempts: How often `job_status` asks, and a picture is fetched, in all when a failure is transient.
-        max_response_bytes: The most bytes that a picture may have, or an answer once it is decompressed. One piece of a
-            compressed answer, 64 KiB in the own pool, is unpacked before it is counted.
+        max_response_bytes: The most bytes that a picture may have, or an answer once it is decompressed. The default
+            is 8 MiB: the vendor speaks of up to 1.5 MB for one result with its base64 pictures, a history holds
+            several, and a camera makes pictures of some megabytes. One piece of a compressed answer, 64 KiB in the own
+            pool, is unpacked before it is counted. Answers have further limits, such as 25,000 JSON values.
         insecure_http: Allow plain ``http://`` beyond loopback, for example between containers. Dangerous: a signature
             covers neither body nor job, so whoever sees one request can sign any other until the key is changed.
         now: The wall clock, as a function that returns an aware datetime. It dates signatures and ages.
