@@ -155,7 +155,7 @@ def test_a_byte_order_mark_and_white_space_do_not_matter() -> None:
 
 # Malformed, oversized
 
-DEEP = b"[" * 100_000
+DEEP = b"[" * 20_000
 
 
 @pytest.mark.parametrize(
@@ -168,10 +168,10 @@ DEEP = b"[" * 100_000
         (encode(CALLBACKS["flat"])[:-1], "it is not JSON"),
         (b"\xff" + encode(CALLBACKS["flat"]), "it is not UTF-8"),
         (b"[]", "it is JSON, but no object"),
-        (b"NaN", "it is JSON, but no object"),
-        (DEEP, "it is nested too deeply"),
-        (b'{"deep": ' + DEEP, "it is nested too deeply"),
-        (b'{"number": ' + b"9" * 5000 + b"}", "it is not JSON"),
+        (b"NaN", "it holds NaN or Infinity, which are not JSON"),
+        (DEEP, "it is nested more than 200 levels deep"),
+        (b'{"deep": ' + DEEP, "it is nested more than 200 levels deep"),
+        (b'{"number": ' + b"9" * 5000 + b"}", "it holds a number of more than 100 characters"),
     ],
     ids=lambda value: value if isinstance(value, str) else repr(value[:20]),
 )
@@ -289,11 +289,11 @@ def test_of_a_key_that_comes_twice_the_last_counts() -> None:
     assert verify(b"{%s, %s}" % (whole, other)).ref == JobRef("a", "b")
 
 
-def test_numbers_that_are_not_json_are_null() -> None:
-    """NaN and its like, which Python reads, are as good as absent."""
+def test_numbers_that_are_not_json_are_malformed() -> None:
+    """NaN and its like, which Python reads, must not be taken for null."""
     body = encode(CALLBACKS["flat"]).replace(b'"99"', b"NaN")
     assert b"NaN" in body
-    assert verify(body).result.confidence_value is None
+    assert refusal(body).reason == "malformed"
 
 
 def test_what_verification_does_not_prove() -> None:
@@ -358,8 +358,11 @@ def test_the_vendors_clock_may_be_a_minute_ahead() -> None:
         "2026-03-04T05:06:07.890123+00:00",
         "2026-03-04T05:06:07+00:00",
         "2026-03-04 07:06:07 +0200",
+        "2026-03-04T05:06:07.614879",
         "1772600767890",
         1772600767890,
+        "1772600767",
+        1772600767,
     ],
 )
 def test_every_spelling_of_an_instant_has_an_age(timestamp: object) -> None:
@@ -371,7 +374,7 @@ def test_every_spelling_of_an_instant_has_an_age(timestamp: object) -> None:
     assert refusal(body, now=lambda: NOW + timedelta(hours=1)).reason == "stale"
 
 
-@pytest.mark.parametrize("timestamp", ["2026-03-04T05:06:07.614879", "2026-03-04", "yesterday", "", "9" * 40, 10**400])
+@pytest.mark.parametrize("timestamp", ["2026-03-04", "yesterday", "", "9" * 40, 10**40])
 def test_a_timestamp_that_names_no_instant_has_no_age(timestamp: object) -> None:
     """Signed or not, nobody knows how old it is: refused, unless no age is asked for."""
     body = signed(flat(timestamp=timestamp))

@@ -93,8 +93,8 @@ async def test_the_quickstart_waits_for_a_verdict() -> None:
     sandbox.submit("user-1", "job-1", machine=0.5)
     sandbox.submit("user-2", "job-2", machine=0.0, outcome="rejected")
     async with sandbox.serve() as base_url:
-        assert await run("quickstart.py", base_url, "user-1", "job-1") == "Verdict.APPROVED: Enroll User\n"
-        assert "Verdict.REJECTED" in await run("quickstart.py", base_url, "user-2", "job-2")
+        assert await run("quickstart.py", base_url, "user-1", "job-1") == "approved: Enroll User\n"
+        assert "rejected" in await run("quickstart.py", base_url, "user-2", "job-2")
 
 
 @pytest.mark.anyio
@@ -115,8 +115,8 @@ async def test_progress_shows_the_review() -> None:
         lines = (await run("progress.py", base_url, "user-1", "job-1")).splitlines()
     assert lines == [
         "2314 None to be continued",
-        "2302 Verdict.PROVISIONAL to be continued",
-        "2302 Verdict.APPROVED final",
+        "2302 provisional to be continued",
+        "2302 approved final",
     ]
 
 
@@ -136,8 +136,8 @@ async def test_a_batch_is_checked(tmp_path: Path) -> None:
         printed = await run("batch_check.py", base_url, str(source), str(target))
     assert "2 done, 1 failed, 0 pending" in printed
     assert sorted(target.read_text().splitlines()) == [
-        "user-1,job-1,Verdict.APPROVED",
-        "user-2,job-2,Verdict.REJECTED",
+        "user-1,job-1,approved",
+        "user-2,job-2,rejected",
         "user-3,job-3,UserDisabledError",
     ]
 

@@ -610,7 +610,14 @@ def test_a_model_says_what_as_dict_says() -> None:
     personal = {vendor: f"the {ours}" for ours, vendor in bodies.PERSONAL.items()}
     links = {"selfie_image": bodies.sigv4_url()}
     status = bodies.read(
-        bodies.signed(bodies.complete(result=bodies.result(**personal), history=bodies.other_jobs(), image_links=links))
+        bodies.signed(
+            bodies.complete(
+                result=bodies.result(**personal),
+                history=bodies.other_jobs(),
+                image_links=links,
+                kyc_receipt="https://portal.example/receipt",
+            )
+        )
     )
     for model, options in (
         (JobStatusModel.of(status), {}),
@@ -627,6 +634,7 @@ def test_a_model_says_what_as_dict_says() -> None:
         assert ours == theirs
         link = said["image_links"]["selfie_image"]
         assert link["url"] == (bodies.sigv4_url() if "links" in options else None)
+        assert said["receipt"]["url"] == ("https://portal.example/receipt" if "links" in options else None)
     assert "the full_name" not in JobStatusModel.of(status).model_dump_json()
     assert "the full_name" in PersonalJobStatusModel.of(status).model_dump_json()
 

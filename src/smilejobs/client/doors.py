@@ -116,7 +116,8 @@ class Client(BaseClient):
             timeout: Seconds (or a timedelta) for the whole wait; it cuts through a request under way. None for no
                 limit.
             until: "complete" (``job_complete`` is true), or "final", which goes on while the outcome is provisional.
-                Human review takes minutes to hours.
+                Human review takes minutes to hours. A complete answer whose result code is in no table is final, and
+                its verdict is `Verdict.UNKNOWN`.
             pace: A `Pace`, or any function ``(age, polls) -> seconds``; ``Pace()`` by default.
             first_after: Seconds (or a timedelta) before the first poll.
             submitted_at: When the job was submitted (aware), if that was not just now: it gives the job's age.

@@ -67,7 +67,7 @@ class PersonalJobResultModel(JobResultModel, frozen=True):
 
 
 class ImageLinkModel(BaseModel, frozen=True):
-    """A link to a picture: the URL, a secret, is there only if it was asked for."""
+    """A link to a picture or a receipt: the URL, a secret, is there only if it was asked for."""
 
     url: _Text | None = None
     expires_at: datetime | None
@@ -90,6 +90,7 @@ class JobStatusModel(BaseModel, frozen=True):
     result: JobResultModel | None
     history: tuple[JobResultModel, ...]
     image_links: dict[_Text, ImageLinkModel | _Text | None] | None
+    receipt: ImageLinkModel | None
 
     @classmethod
     def of(cls, status: JobStatus, *, links: bool = False) -> Self:
@@ -97,7 +98,7 @@ class JobStatusModel(BaseModel, frozen=True):
 
         Args:
             status: What `Client.wait` or one of its sisters returned.
-            links: Include the URLs of the image links, which are secrets.
+            links: Include the URLs of the image links and of the receipt, which are secrets.
         """
         return cls.model_validate(status.as_dict(personal=cls._personal, links=links))
 

@@ -143,6 +143,10 @@ def _confidence(result: dict[str, object], at: datetime, chance: random.Random) 
             result["ConfidenceValue"] = drawn
 
 
+def _not_a_number(result: dict[str, object], at: datetime, chance: random.Random) -> None:
+    result["ConfidenceValue"] = "NaN"
+
+
 def _fewer_result_keys(result: dict[str, object], at: datetime, chance: random.Random) -> None:
     for key in ("ResultText", "ResultType", "JSONVersion", "Source", "Actions", "IsMachineResult"):
         if chance.random() < 0.5:
@@ -194,6 +198,7 @@ RESPELLINGS: Mapping[str, _Respelling] = MappingProxyType(
         "inner_links": _inner_links,
         "job_type_as_text": _result_of(_job_type_as_text),
         "confidence": _result_of(_confidence),
+        "not_a_number": _result_of(_not_a_number),
         "fewer_result_keys": _result_of(_fewer_result_keys),
         "more_result_keys": _result_of(_more_result_keys),
         "more_keys": _more_keys,

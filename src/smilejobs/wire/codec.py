@@ -19,8 +19,8 @@ A result has some 50 values (30 fields, 12 actions, the PartnerParams), so this 
 field, whose texts hold no commas, or of more with fewer fields. A JSON value takes up to 230 bytes of memory, so this
 many take 6 MB at most.
 """
-MOST_DEPTH = 64
-"""The deepest nesting of objects and lists; the vendor's samples have six levels."""
+MOST_DEPTH = 200
+"""The deepest nesting of objects and lists. The vendor's samples have six levels; Python's stack ends near 1,000."""
 MOST_DIGITS = 100
 """The most characters of a number. The longest that are known are epoch milliseconds, of 13 digits."""
 
