@@ -526,13 +526,19 @@ def test_what_was_not_asked_for_is_left_in_raw(include: Include) -> None:
 
 
 @pytest.mark.parametrize("url", ["https://portal.example/receipt?signature=x", sigv4_url()])
-@pytest.mark.parametrize("key", ["kyc_receipt", "kyb_receipt", "KYCReceipt"])
-def test_a_receipt_is_a_link(key: str, url: str) -> None:
-    """At the top of an answer or inside its result, under each of its names; the one at the top comes first."""
-    for body in (complete(**{key: url}), complete(result=result(**{key: url}))):
-        assert decode(body).receipt == ImageLink(url=url)
-        assert decode(body, Include()).receipt == ImageLink(url=url)
-    assert decode(complete(result=result(**{key: url}), kyc_receipt="top")).receipt == ImageLink(url="top")
+@pytest.mark.parametrize("include", [Include(), EVERYTHING])
+def test_a_receipt_is_a_link(url: str, include: Include) -> None:
+    """At the top of an answer or inside its result, under its names there; the one at the top comes first."""
+    bodies = [
+        complete(kyc_receipt=url),
+        complete(kyb_receipt=url),
+        complete(result=result(KYCReceipt=url)),
+        complete(result=result(kyb_receipt=url)),
+        complete(kyc_receipt="", result=result(KYCReceipt=url)),
+    ]
+    for body in bodies:
+        assert decode(body, include).receipt == ImageLink(url=url)
+    assert decode(complete(result=result(KYCReceipt=url), kyc_receipt="top")).receipt == ImageLink(url="top")
 
 
 @pytest.mark.parametrize("value", [ABSENT, None, "", 5, ["x"], {"a": "x"}])

@@ -33,8 +33,6 @@ MOST_LINKS = 100
 MOST_KEYS = 500
 """The most actions of a result, of which 24 are known, and the most keys of PartnerParams, which are the partner's."""
 
-_RECEIPT_KEYS = ("kyc_receipt", "kyb_receipt", "KYCReceipt")
-
 
 def decode_status(body: JSONObject, ref: JobRef, retry_after: float | None, include: Include) -> JobStatus:
     """Return what *body* says about the job.
@@ -56,7 +54,9 @@ def decode_status(body: JSONObject, ref: JobRef, retry_after: float | None, incl
         "job_id": ref.job_id,
         "image_links": _first(dict, body.get("image_links"), inner.get("ImageLinks")) if include.image_links else None,
         "history": body.get("history") if include.history else None,
-        _RECEIPT: _first(str, *(place.get(key) for place in (body, inner) for key in _RECEIPT_KEYS)),
+        _RECEIPT: (
+            body.get("kyc_receipt") or body.get("kyb_receipt") or inner.get("KYCReceipt") or inner.get("kyb_receipt")
+        ),
         _RETRY_AFTER: retry_after,
         _SELF: body,
     }
@@ -75,20 +75,25 @@ def decode_callback(body: JSONObject) -> Callback:
     given, path = (inner, "result") if isinstance(inner, dict) and "PartnerParams" not in body else (body, "")
     result = _structured(given, JobResult, _entry, path)
     links = _first(dict, body.get("image_links"), given.get("ImageLinks"))
-    params = result.partner_params or PartnerParams()
-    why = ""
-    try:
-        ref = JobRef(params.user_id or "", params.job_id or "")
-    except ValueError as error:
-        why = f"its PartnerParams name no job: {error}"
-    if why:
-        raise UnreadableError(why)
     return Callback(
-        ref=ref,
+        ref=_named(result.partner_params or PartnerParams()),
         result=result,
         image_links=_structured(links, ImageLinks, _links, "image_links"),
         timestamp=parse_timestamp(body.get("timestamp")),
     )
+
+
+def _named(params: PartnerParams) -> JobRef:
+    """Return the job that PartnerParams name.
+
+    Raises:
+        UnreadableError: They name none.
+    """
+    try:
+        return JobRef(params.user_id or "", params.job_id or "")
+    except ValueError as error:
+        why = str(error)
+    raise UnreadableError(f"its PartnerParams name no job: {why}")
 
 
 def _first(kind: type[_T], *values: object) -> _T | None:
@@ -100,6 +105,8 @@ _SELF = "(self)"
 _RETRY_AFTER = "(retry_after)"
 _RECEIPT = "(receipt)"
 _EXTRA = "(extra)"
+
+_PARAMS = ("user_id", "job_id", "job_type")
 
 
 def _text(value: object, _: object) -> str:
@@ -152,9 +159,9 @@ def _partner_params(value: object, _: object) -> PartnerParams | None:
     if value is None:
         return None
     given = _object(value)
-    known = {key: given.get(key) for key in ("user_id", "job_id", "job_type")}
-    extra = {} if len(given) > MOST_KEYS else {key: value for key, value in given.items() if key not in known}
-    return _structure_params({**known, _EXTRA: extra}, PartnerParams)
+    known: JSONObject = {key: given.get(key) for key in _PARAMS}
+    known[_EXTRA] = {} if len(given) > MOST_KEYS else {key: given[key] for key in given if key not in _PARAMS}
+    return _structure_params(known, PartnerParams)
 
 
 def _result(value: object, _: object) -> JobResult | None:
