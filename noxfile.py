@@ -65,6 +65,7 @@ def bench(session: nox.Session) -> None:
     session.run("python", "benchmarks/durable.py")
     session.run("python", "benchmarks/sandbox.py")
     session.run("python", "benchmarks/images.py")
+    session.run("python", "benchmarks/hostile.py")
 
 
 @nox.session(default=False)
