@@ -61,6 +61,7 @@ def test_credentials_that_can_never_be_right_are_value_errors(value: str) -> Non
     with pytest.raises(ValueError, match="^api_key") as key:
         Credentials("085", value)
     assert "marker" not in f"{partner.value} {key.value}"
+    assert (key.value.__cause__, key.value.__context__) == (None, None)
 
 
 @pytest.mark.parametrize(
