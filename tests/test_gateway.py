@@ -31,6 +31,7 @@ from smilejobs.batch.rows import Row
 from smilejobs.batch.run import Run
 from smilejobs.clock import utcnow
 from smilejobs.durable import WatchList
+from smilejobs.model.jobs import Include
 from smilejobs.polling.rules import GiveUp, PollState, Sleep, Terms, begin, step
 from smilejobs.testing import Reply, Script, complete, not_found, pending, refused
 from smilejobs.testing.script import Step
@@ -309,7 +310,7 @@ def test_no_answer_without_a_code_decides_about_a_job(http_status: int, body: by
     assume(not speaks(body, http_status))
     headers = {} if content_type is None else {"content-type": content_type}
     with pytest.raises(SmileJobsError) as caught:
-        read_answer(REF, CREDENTIALS, NOW, http_status=http_status, headers=headers, body=body)
+        read_answer(REF, CREDENTIALS, NOW, include=Include(), http_status=http_status, headers=headers, body=body)
     error = caught.value
     assert ending_of(error) is Ending.FAILED
     state = PollState(ref=REF, terms=Terms(timeout=None))
