@@ -308,6 +308,17 @@ async def test_nothing_names_a_person(telemetry: Telemetry) -> None:
     assert REF.tag not in data.to_json()
 
 
+@pytest.mark.parametrize("code", ["2098", "Ada Fiction", "9" * 5000, ""])
+async def test_an_unknown_code_is_one_value_of_the_attribute(telemetry: Telemetry, code: str) -> None:
+    """A code comes from outside and may be any text; spans show those of the tables, and "other" for the rest."""
+    script = Script({REF.job_id: [refused(code)]})
+    async with script.client(hooks=[telemetry.hook], attempts=1) as client:
+        with pytest.raises(smilejobs.SmileJobsError):
+            await client.job_status(REF.user_id, REF.job_id)
+    (poll,) = telemetry.spans()
+    assert (poll.attributes or {}).get("smilejobs.code") == ("other" if code else None)
+
+
 async def test_what_is_not_sampled_costs_nothing(telemetry: Telemetry) -> None:
     """Nor is it the parent of what is."""
     traces = TracerProvider(sampler=ALWAYS_OFF)

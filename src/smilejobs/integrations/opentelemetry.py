@@ -51,6 +51,7 @@ except ImportError as error:
 from smilejobs.clock import aware, utcnow
 from smilejobs.errors import SmileJobsError
 from smilejobs.events import Event, FleetBraked, Notified, PollFailed, PollFinished, WaitEnded
+from smilejobs.model.codes import code_label
 from smilejobs.model.jobs import JobStatus
 from smilejobs.version import __version__
 
@@ -179,7 +180,7 @@ class OpenTelemetryHook:
 def _end(span: trace.Span, status: JobStatus | None, error: SmileJobsError | None, now: int) -> None:
     """End a span with what came of it."""
     attributes = _kind(error) | _verdict(status)
-    code = error.code if error is not None else status.code if status is not None else None
+    code = code_label(error.code if error is not None else status.code if status is not None else None)
     if code is not None:
         attributes["smilejobs.code"] = code
     if error is not None:
