@@ -61,7 +61,7 @@ REFUSALS = {
         Refusal("malformed", 400),
         Refusal("unsigned", 401, credentials=Credentials("085", "another-key")),
         Refusal("undated", 401, more={"timestamp": "soon", "signature": sign(CREDENTIALS, "soon")}),
-        Refusal("stale", 401, age=timedelta(hours=1)),
+        Refusal("stale", 401, age=timedelta(days=4)),
         Refusal("future", 401, age=timedelta(hours=-1)),
     ]
 }

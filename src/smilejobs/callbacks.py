@@ -1,4 +1,4 @@
-"""Tell the vendor's callbacks from everybody else's.
+"""Tell callbacks of the vendor from other requests.
 
 Smile ID POSTs the result of a job to a URL of yours: one flat JSON object with the signature in it, up to 1.5 MB,
 maybe several times, maybe a provisional result first. Source: the vendor's FAQ about callbacks, and one that was seen.
@@ -9,6 +9,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from hashlib import sha256
 from threading import Lock
 from typing import Self, TypedDict, Unpack
 
@@ -27,7 +28,7 @@ _MOST_AHEAD = 60.0
 """Seconds by which the vendor's clock may be ahead of ours."""
 
 _MOST_PAIRS = 100_000
-"""What 100 callbacks a second bring in 15 minutes; some 20 MB."""
+"""Pairs of timestamp and signature that are kept, some 20 MB."""
 
 
 class CallbackVerifierOptions(TypedDict, total=False):
@@ -41,22 +42,28 @@ class CallbackVerifierOptions(TypedDict, total=False):
 class CallbackVerifier:
     """Reads callbacks, and refuses those that do not come from the vendor or come too late.
 
-    What a callback that passes proves is little: somebody has seen one valid pair of timestamp and signature of this
-    partner, within the last *max_age*. The signature covers neither body nor job, and any request or answer of the API
-    holds such a pair, so the rest may be made up. Let a callback wake who waits, and believe the API's answer.
+    A callback that passes proves little: its sender knows one valid pair of timestamp and signature of this partner,
+    not older than *max_age*. The signature covers neither body nor job, and every request to the API and every answer
+    holds such a pair, so the rest of the callback may be forged. A callback is a hint to poll; the answer of the API
+    decides.
 
-    A pair that comes again is no reason to refuse: the vendor repeats what was not answered with a 2xx, and two jobs
-    that end in the same millisecond have the same pair. It is marked as `Callback.duplicate`, whatever body comes with
-    it. For that, pairs are kept as long as they are not too old, 100,000 at most, those seen last; another process,
-    and the next start, know nothing of them.
+    Nothing of the body is structured before its signature has been verified.
+
+    A pair that comes again is no reason to refuse: the vendor repeats a callback that was not answered with a 2xx, and
+    two jobs that end in the same millisecond have the same pair. The callback is marked as `Callback.duplicate`,
+    whatever its body. For that, pairs are kept until they are older than *max_age*, the latest 100,000 at most, in this
+    process only.
 
     One verifier serves any number of tasks and threads.
 
     Args:
         credentials: The partner, and the signature key of the environment that the callbacks come from.
         max_age: Seconds (or a timedelta) after which a callback is refused; None to leave its timestamp unread, for
-            example for callbacks that were stored. A callback's clock may be up to a minute ahead.
-        max_bytes: The most bytes of a body. A handler should stop reading there: by then they are in memory.
+            example for callbacks that were stored. A callback's clock may be up to a minute ahead. The vendor repeats a
+            callback with its old timestamp and does not say for how long; three days cover an outage over a weekend.
+            Longer costs little: a callback that is replayed causes one poll, and no result.
+        max_bytes: The most bytes of a body. A handler should stop reading there. The vendor's FAQ says that callbacks
+            have up to 1.5 MB.
         now: The wall clock, as a function that returns an aware datetime.
 
     Attributes:
@@ -71,19 +78,21 @@ class CallbackVerifier:
         self,
         credentials: Credentials,
         *,
-        max_age: Duration | None = timedelta(minutes=15),
-        max_bytes: int = 4 * 1024 * 1024,
+        max_age: Duration | None = timedelta(days=3),
+        max_bytes: int = 1_600_000,
         now: Callable[[], datetime] = utcnow,
     ) -> None:
         if not isinstance(credentials, Credentials):
-            raise TypeError(f"credentials must be Credentials(partner_id, api_key), not {type(credentials).__name__}")
+            kind = type(credentials).__name__
+            del credentials  # may be the key itself, and no frame of a traceback may hold it
+            raise TypeError(f"credentials must be Credentials(partner_id, api_key), not {kind}")
         positive(max_bytes, "max_bytes")
         self.max_bytes = max_bytes
         self._credentials = credentials
         self._max_age = None if max_age is None else seconds(max_age, "max_age", zero=False)
         self._now = aware(now)
-        self._pairs: OrderedDict[str, float] = OrderedDict()
-        """By signature, which stands for its timestamp: the moment after which it is too old. Those seen last, last."""
+        self._pairs: OrderedDict[bytes, float] = OrderedDict()
+        """By the hash of a signature, which stands for its timestamp: when it is too old. Those seen last are last."""
         self._lock = Lock()
 
     @classmethod
@@ -111,31 +120,41 @@ class CallbackVerifier:
             TypeError: *body* is not bytes.
             CallbackError: It must not be believed, or cannot be read; ``reason`` says which.
         """
+        read = self._read(body)
+        # What reports crashes copies the variables of every frame of a traceback. This frame is left without the body,
+        # and those that hold the signature have ended when something is raised.
+        del body
+        if isinstance(read, Exception):
+            raise read
+        callback, pair = read
+        now = self._now().timestamp()
+        until = math.inf if self._max_age is None else _last_moment(callback, now, self._max_age)
+        return evolve(callback, duplicate=self._seen_before(pair, until, now))
+
+    def _read(self, body: bytes) -> tuple[Callback, bytes] | CallbackError | TypeError:
+        """Return what a callback says and what stands for its pair, or why it is refused."""
         if not isinstance(body, bytes):
-            raise TypeError(f"body must be the body of the request as bytes, not {type(body).__name__}")
+            return TypeError(f"body must be the body of the request as bytes, not {type(body).__name__}")
         if len(body) > self.max_bytes:
-            raise CallbackError(f"the callback is larger than {self.max_bytes} bytes", reason="oversized")
+            return CallbackError(f"the callback is larger than {self.max_bytes} bytes", reason="oversized")
         try:
             data = decode_object(body)
             signature = data.get("signature")
             if not verify(self._credentials, data.get("timestamp"), signature):
-                raise CallbackError(
+                return CallbackError(
                     "the callback's signature does not verify: it does not come from Smile ID, or this API key is not "
                     "the one of the environment that it comes from",
                     reason="unsigned",
                 )
-            callback = decode_callback(data)
+            return decode_callback(data), sha256(str(signature).encode()).digest()
         except UnreadableError as error:
-            raise CallbackError(f"the callback cannot be read: {error}", reason="malformed") from None
-        now = self._now().timestamp()
-        until = math.inf if self._max_age is None else _last_moment(callback, now, self._max_age)
-        return evolve(callback, duplicate=self._seen_before(str(signature), until, now))
+            return CallbackError(f"the callback cannot be read: {error}", reason="malformed")
 
-    def _seen_before(self, signature: str, until: float, now: float) -> bool:
+    def _seen_before(self, pair: bytes, until: float, now: float) -> bool:
         with self._lock:
-            duplicate = signature in self._pairs
-            self._pairs[signature] = until
-            self._pairs.move_to_end(signature)
+            duplicate = pair in self._pairs
+            self._pairs[pair] = until
+            self._pairs.move_to_end(pair)
             while len(self._pairs) > _MOST_PAIRS or next(iter(self._pairs.values())) < now:
                 self._pairs.popitem(last=False)
             return duplicate

@@ -11,18 +11,18 @@ from smilejobs.model.links import ImageLinks
 
 @frozen(kw_only=True, repr=False)
 class Callback:
-    """A callback: something has happened to a job.
+    """A callback: a hint that something has happened to a job.
 
-    It rings the bell, no more. Its signature covers neither its job nor its result (see `smilejobs.CallbackVerifier`),
-    so it has no verdict and is never final: ask the API, and believe the answer.
+    Its signature covers neither its job nor its result (see `smilejobs.CallbackVerifier`), so it has no verdict and is
+    never final: poll, and use the answer of the API.
 
     Attributes:
         ref: The job, as ``PartnerParams`` name it.
         result: The body, read as a result; the whole of it, personal data and signature included, is in ``result.raw``.
         image_links: Expiring links to the pictures (``ImageLinks``), if there are any.
         timestamp: When the callback was made, in UTC; None where that was written in a way that names no instant.
-        duplicate: Whether the same timestamp and signature have come before. As a rule that is the vendor asking
-            again because the first answer got lost: answer 200, as the first time.
+        duplicate: Whether the same timestamp and signature have come before. As a rule the vendor repeats the callback
+            because the first answer got lost: answer 200, as the first time.
     """
 
     ref: JobRef

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import TypeVar
 
+from attrs import evolve
 from cattrs import ClassValidationError, Converter
 from cattrs.gen import make_dict_structure_fn, override
 
@@ -72,8 +73,11 @@ def decode_callback(body: JSONObject) -> Callback:
         UnreadableError: It has the wrong shape, or names no job.
     """
     inner = body.get("result")
-    given, path = (inner, "result") if isinstance(inner, dict) and "PartnerParams" not in body else (body, "")
-    result = _structured(given, JobResult, _entry, path)
+    is_flat = "PartnerParams" in body or "partner_params" in body
+    given, path = (inner, "result") if isinstance(inner, dict) and not is_flat else (body, "")
+    # Receivers of callbacks report the small letters.
+    named = {"PartnerParams": given.get("partner_params"), **given}
+    result = evolve(_structured(named, JobResult, _entry, path), raw=given)
     links = _first(dict, body.get("image_links"), given.get("ImageLinks"))
     return Callback(
         ref=_named(result.partner_params or PartnerParams()),
