@@ -17,6 +17,7 @@ from fastapi import FastAPI, Request, WebSocket
 from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
+from leaks import assert_keeps_secrets
 from starlette.middleware.base import BaseHTTPMiddleware
 
 import bodies
@@ -37,6 +38,7 @@ from smilejobs.integrations.fastapi import (
     while_connected,
 )
 from smilejobs.testing import Script, complete, pending, virtual_now
+from smilejobs.wire.signature import format_timestamp, sign
 from strategies import answers, json_values, unhurried
 
 Message = dict[str, Any]
@@ -46,7 +48,7 @@ def new_client(**options: Any) -> Client:
     return Client(partner_id="085", api_key="sandbox-key", base_url="http://localhost:1/v1", **options)
 
 
-@define
+@define(repr=False)
 class Asker:
     """An HTTP client in the place of a server: sends a body in pieces, and goes when it is told to.
 
@@ -61,6 +63,7 @@ class Asker:
     gone: anyio.Event = field(factory=anyio.Event)
     received: int = 0
     http_status: int | None = None
+    headers: dict[str, str] = field(factory=dict)
     body: bytes = b""
     _messages: Iterator[Message] = field(init=False)
 
@@ -90,6 +93,7 @@ class Asker:
         async def send(message: Message) -> None:
             if message["type"] == "http.response.start":
                 self.http_status = message["status"]
+                self.headers = {name.decode(): value.decode() for name, value in message["headers"]}
             elif message["type"] == "http.response.body":
                 self.body += message.get("body", b"")
 
@@ -357,8 +361,9 @@ async def test_what_is_refused_wakes_nobody(refusal: Refusal, caplog: pytest.Log
 
 
 def test_every_reason_has_a_status() -> None:
-    """The table knows what the verifier can say, and no more."""
-    assert {reason: refusal.http_status for reason, refusal in REFUSALS.items()} == HTTP_STATUSES
+    """The table knows what the verifier can say, and what is refused before it, and no more."""
+    before = {"slow": 408, "compressed": 415}
+    assert {reason: refusal.http_status for reason, refusal in REFUSALS.items()} | before == HTTP_STATUSES
 
 
 @pytest.mark.anyio
@@ -368,7 +373,79 @@ async def test_of_what_is_too_large_no_more_is_read() -> None:
     async with service(Script({})) as (app, _):
         asker = await Asker(endless).ask(app, "/smile-callback", headers=[(b"content-length", b"5")])
     assert asker.http_status == 413
+    assert asker.headers["connection"] == "close"
     assert asker.received == MAX_BYTES // 100 + 1
+
+
+@pytest.mark.anyio
+async def test_a_body_has_a_time_limit(caplog: pytest.LogCaptureFixture) -> None:
+    """A body that comes slowly, or never ends, is answered with 408 after 20 s, and the connection is closed."""
+
+    def slow() -> Iterator[bytes]:
+        yield callback(virtual_now())[:100]
+
+    async with service(Script({}), on_callback=lambda news: pytest.fail("slow")) as (app, _):
+        began = anyio.current_time()
+        asker = await Asker(slow(), ends=0).ask(app, "/smile-callback")
+        assert anyio.current_time() - began == pytest.approx(20)
+    assert (asker.http_status, asker.body, asker.headers["connection"]) == (408, b"", "close")
+    assert [record.getMessage() for record in caplog.records] == ["callback refused: its body took longer than 20 s"]
+
+
+@pytest.mark.anyio
+async def test_the_time_limit_can_be_chosen_and_ends_with_the_body() -> None:
+    """What else is done with a callback may take longer."""
+
+    async def on_callback(news: Callback) -> None:
+        await anyio.sleep(60)
+
+    async with service(Script({}), on_callback=on_callback, body_timeout=3) as (app, _):
+        assert (await call_back(app, callback(virtual_now()))).http_status == 200
+        began = anyio.current_time()
+        asker = await Asker([b"{"], ends=0).ask(app, "/smile-callback")
+        assert (asker.http_status, anyio.current_time() - began) == (408, pytest.approx(3))
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("coding", [b"gzip", b"GZIP", b" deflate", b"br", b"identity, gzip", b"what"])
+async def test_a_compressed_body_is_refused_unread(coding: bytes) -> None:
+    """With 415, and with what is accepted instead: a small body can be a large one."""
+    async with service(Script({})) as (app, _):
+        asker = await Asker([callback(virtual_now())]).ask(
+            app, "/smile-callback", headers=[(b"content-encoding", coding)]
+        )
+    assert (asker.http_status, asker.body, asker.received) == (415, b"", 0)
+    assert (asker.headers["accept-encoding"], asker.headers["connection"]) == ("identity", "close")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("coding", [b"", b"identity", b"Identity "])
+async def test_a_body_that_is_not_compressed_may_say_so(coding: bytes) -> None:
+    """By the name that HTTP has for no coding."""
+    async with service(Script({})) as (app, _):
+        asker = await Asker([callback(virtual_now())]).ask(
+            app, "/smile-callback", headers=[(b"content-encoding", coding)]
+        )
+    assert asker.http_status == 200
+
+
+@pytest.mark.anyio
+async def test_an_error_of_the_route_keeps_the_body_out_of_reach() -> None:
+    """Neither where something else fails with a callback, nor where the clock of the verifier does."""
+
+    async def fail(news: Callback) -> None:
+        raise ZeroDivisionError
+
+    secrets = (*SECRETS, sign(CREDENTIALS, format_timestamp(virtual_now())), "ResultCode")
+    async with service(Script({}), on_callback=fail) as (app, _):
+        with pytest.raises(ZeroDivisionError) as caught:
+            await call_back(app, callback(virtual_now()))
+        assert_keeps_secrets(caught.value, *secrets)
+        app.router.routes.clear()
+        app.include_router(callback_router(verifier(now=lambda: virtual_now().replace(tzinfo=None))))
+        with pytest.raises(ValueError, match="aware") as naive:
+            await call_back(app, callback(virtual_now()))
+        assert_keeps_secrets(naive.value, *secrets)
 
 
 @pytest.mark.anyio
@@ -420,6 +497,15 @@ def test_without_a_verifier_there_is_no_router() -> None:
     wrong: Any = CREDENTIALS
     with pytest.raises(TypeError, match="CallbackVerifier"):
         callback_router(wrong)
+
+
+@pytest.mark.parametrize(
+    ("body_timeout", "error"), [(0, ValueError), (-1, ValueError), (float("inf"), ValueError), ("5", TypeError)]
+)
+def test_a_time_limit_that_can_never_be_right_is_refused_at_once(body_timeout: Any, error: type[Exception]) -> None:
+    """By the name of the argument."""
+    with pytest.raises(error, match="^body_timeout must"):
+        callback_router(verifier(), body_timeout=body_timeout)
 
 
 DEAF = new_client()

@@ -328,8 +328,8 @@ async def test_two_hundred_requests_a_shutdown_and_a_restart(monkeypatch: pytest
 # Whatever comes
 
 
-@pytest.fixture(scope="module", params=["fastapi", "aiohttp"])
-def callback_port(request: pytest.FixtureRequest) -> Iterator[int]:
+@contextmanager
+def callback_route(framework: str, **options: Any) -> Iterator[int]:
     """A callback route behind a real server, in a thread of its own; nobody waits."""
     verifier = CallbackVerifier(bodies.CREDENTIALS, max_bytes=MAX_BYTES, now=lambda: bodies.NOW)
 
@@ -337,17 +337,32 @@ def callback_port(request: pytest.FixtureRequest) -> Iterator[int]:
         return Client(partner_id="085", api_key="key", base_url="http://localhost:1/v1")
 
     with anyio.from_thread.start_blocking_portal() as portal:
-        if request.param == "fastapi":
+        if framework == "fastapi":
             app = FastAPI(lifespan=for_fastapi.lifespan(client))
-            app.include_router(for_fastapi.callback_router(verifier))
+            app.include_router(for_fastapi.callback_router(verifier, **options))
             with portal.wrap_async_context_manager(by_uvicorn(app)) as serving:
                 yield port_of(serving.root)
         else:
             application = web.Application()
             application.cleanup_ctx.append(for_aiohttp.cleanup_ctx(client))
-            application.router.add_post("/smile-callback", for_aiohttp.callback_handler(verifier))
+            handler = for_aiohttp.callback_handler(verifier, **options)
+            application.router.add_post("/smile-callback", handler)
             with portal.wrap_async_context_manager(by_aiohttp(application)) as root:
                 yield port_of(root)
+
+
+@pytest.fixture(scope="module", params=["fastapi", "aiohttp"])
+def callback_port(request: pytest.FixtureRequest) -> Iterator[int]:
+    """The port of a callback route."""
+    with callback_route(request.param) as port:
+        yield port
+
+
+@pytest.fixture(params=["fastapi", "aiohttp"])
+def slow_port(request: pytest.FixtureRequest) -> Iterator[int]:
+    """The port of a callback route that has little time for a body."""
+    with callback_route(request.param, body_timeout=0.1) as port:
+        yield port
 
 
 def port_of(root: str) -> int:
@@ -367,9 +382,13 @@ FLAT = json.loads(callback(bodies.NOW, credentials=bodies.CREDENTIALS))
     cuts=st.none() | st.lists(st.integers(0, 500), max_size=8),
 )
 def test_whatever_is_posted_is_taken_or_refused(callback_port: int, body: bytes, cuts: list[int] | None) -> None:
-    """Any bytes, any JSON, anything in the place of anything, with a length or in chunks: 2xx or 4xx, and no body."""
+    """Any bytes, any JSON, anything in the place of anything, with a length or in chunks: 2xx or 4xx, and no body.
+
+    The connection is closed on a body that is too large, so a client that is still sending it may not see the answer.
+    """
     connection = HTTPConnection("127.0.0.1", callback_port, timeout=60)
-    with contextlib.closing(connection):
+    cut_off = contextlib.suppress(ConnectionError) if len(body) > MAX_BYTES else contextlib.nullcontext()
+    with contextlib.closing(connection), cut_off:
         if cuts is None:
             connection.request("POST", "/smile-callback", body)
         else:
@@ -378,3 +397,15 @@ def test_whatever_is_posted_is_taken_or_refused(callback_port: int, body: bytes,
         answer = connection.getresponse()
         assert answer.status in (200, 400, 401, 413)
         assert answer.read() == b""
+
+
+def test_a_slow_body_does_not_hold_its_connection(slow_port: int) -> None:
+    """On both servers it ends with 408, and no connection is kept for the rest of the body."""
+    connections = [socket.create_connection(("127.0.0.1", slow_port), timeout=60) for _ in range(20)]
+    for connection in connections:
+        connection.sendall(b"POST /smile-callback HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\n{")
+    for connection in connections:
+        with connection:
+            answer = connection.recv(65_536)
+            assert answer.startswith(b"HTTP/1.1 408 ")
+            assert b"\r\nconnection: close\r\n" in answer.lower()

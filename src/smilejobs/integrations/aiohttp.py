@@ -1,4 +1,4 @@
-"""At home in aiohttp's server: one client per application, and callbacks that wake it.
+"""For aiohttp's server: one client per application, and a route for callbacks.
 
 ::
 
@@ -22,7 +22,8 @@ except ImportError as error:
 
 from smilejobs.callbacks import CallbackVerifier
 from smilejobs.client import Client
-from smilejobs.integrations.callbacks import BROKEN_OFF, OnCallback, check, read, take
+from smilejobs.durations import Duration
+from smilejobs.integrations.callbacks import BODY_TIMEOUT_SECONDS, HEADERS, OnCallback, Receiver
 
 __all__ = ["CLIENT", "callback_handler", "cleanup_ctx"]
 
@@ -56,23 +57,29 @@ def cleanup_ctx(
 
 
 def callback_handler(
-    verifier: CallbackVerifier, *, on_callback: OnCallback | None = None
+    verifier: CallbackVerifier,
+    *,
+    on_callback: OnCallback | None = None,
+    body_timeout: Duration = BODY_TIMEOUT_SECONDS,
 ) -> Callable[[web.Request], Awaitable[web.Response]]:
-    """Return a handler that takes Smile ID's callbacks and wakes the waits of the client, see `Client.notify`.
+    """Return a handler that takes Smile ID's callbacks and notifies the waits of the client, see `Client.notify`.
 
     Answers have no body: 200, also for a duplicate; 401 for a callback that may not come from Smile ID, or comes too
-    late; 400 for one that cannot be read; 413 for one that is larger than the verifier takes, of which no more is read.
-    The verifier alone decides how large a callback may be: ``client_max_size`` is for other routes.
+    late; 400 for one that cannot be read; 408 for a body that takes too long; 413 for one that is larger than the
+    verifier takes, of which no more is read; 415 for one with a ``Content-Encoding``. The verifier alone decides how
+    large a callback may be: ``client_max_size`` is for other routes.
 
     Args:
-        verifier: Tells the vendor's callbacks from others.
+        verifier: Tells callbacks of the vendor from other requests.
         on_callback: What else is to be done, for example telling other processes. The answer waits for it, so let it be
-            quick; if it raises, the answer is a 500, and the vendor will call again.
+            quick; if it raises, the answer is a 500, and the vendor will repeat the callback.
+        body_timeout: Seconds (or a timedelta) for the body of a callback.
 
     Raises:
-        TypeError: *verifier* is none.
+        TypeError: *verifier* is none, or *body_timeout* has the wrong type.
+        ValueError: *body_timeout* can never be right.
     """
-    check(verifier)
+    receiver = Receiver(verifier, on_callback, body_timeout, web.RequestPayloadError)
 
     async def smile_callback(request: web.Request) -> web.Response:
         client = request.config_dict.get(CLIENT)
@@ -81,10 +88,12 @@ def callback_handler(
                 "this application has no smilejobs client: "
                 "app.cleanup_ctx.append(smilejobs.integrations.aiohttp.cleanup_ctx())"
             )
-        try:
-            body = await read(request.content.iter_any(), verifier)
-        except web.RequestPayloadError:
-            return web.Response(status=BROKEN_OFF)
-        return web.Response(status=await take(body, verifier, client, on_callback))
+        coding = request.headers.get("Content-Encoding")
+        http_status = await receiver.receive(request.content.iter_any(), coding, client)
+        headers = HEADERS.get(http_status)
+        response = web.Response(status=http_status, headers=headers)
+        if headers is not None:
+            response.force_close()
+        return response
 
     return smile_callback

@@ -1,4 +1,4 @@
-"""At home in FastAPI: one client per app, callbacks that wake it, waits that end with their HTTP client.
+"""For FastAPI: one client per app, a route for callbacks, waits that end with their HTTP client.
 
 ::
 
@@ -27,7 +27,8 @@ except ImportError as error:
 
 from smilejobs.callbacks import CallbackVerifier
 from smilejobs.client import Client
-from smilejobs.integrations.callbacks import BROKEN_OFF, OnCallback, check, read, take
+from smilejobs.durations import Duration
+from smilejobs.integrations.callbacks import BODY_TIMEOUT_SECONDS, HEADERS, OnCallback, Receiver
 from smilejobs.integrations.models import (
     ImageLinkModel,
     JobResultModel,
@@ -145,33 +146,38 @@ _NO_CLIENT = (
 
 
 def callback_router(
-    verifier: CallbackVerifier, *, path: str = "/smile-callback", on_callback: OnCallback | None = None
+    verifier: CallbackVerifier,
+    *,
+    path: str = "/smile-callback",
+    on_callback: OnCallback | None = None,
+    body_timeout: Duration = BODY_TIMEOUT_SECONDS,
 ) -> APIRouter:
-    """Return a router that takes Smile ID's callbacks and wakes the waits of the app's client, see `Client.notify`.
+    """Return a router that takes Smile ID's callbacks and notifies the waits of the app's client, see `Client.notify`.
 
     Answers have no body: 200, also for a duplicate; 401 for a callback that may not come from Smile ID, or comes too
-    late; 400 for one that cannot be read; 413 for one that is larger than the verifier takes, of which no more is read.
+    late; 400 for one that cannot be read; 408 for a body that takes too long; 413 for one that is larger than the
+    verifier takes, of which no more is read; 415 for one with a ``Content-Encoding``.
 
     Args:
-        verifier: Tells the vendor's callbacks from others.
+        verifier: Tells callbacks of the vendor from other requests.
         path: Where they come. It is not part of the app's OpenAPI schema.
         on_callback: What else is to be done, for example telling other processes. The answer waits for it, so let it be
-            quick; if it raises, the answer is a 500, and the vendor will call again.
+            quick; if it raises, the answer is a 500, and the vendor will repeat the callback.
+        body_timeout: Seconds (or a timedelta) for the body of a callback.
 
     Raises:
-        TypeError: *verifier* is none.
+        TypeError: *verifier* is none, or *body_timeout* has the wrong type.
+        ValueError: *body_timeout* can never be right.
     """
-    check(verifier)
+    receiver = Receiver(verifier, on_callback, body_timeout, ClientDisconnect)
     router = APIRouter()
 
     @router.post(path, include_in_schema=False)
     async def smile_callback(request: Request, client: SmileClient) -> Response:
-        try:
-            async with aclosing(request.stream()) as pieces:
-                body = await read(pieces, verifier)
-        except ClientDisconnect:
-            return Response(status_code=BROKEN_OFF)
-        return Response(status_code=await take(body, verifier, client, on_callback))
+        coding = request.headers.get("Content-Encoding")
+        async with aclosing(request.stream()) as pieces:
+            http_status = await receiver.receive(pieces, coding, client)
+        return Response(status_code=http_status, headers=HEADERS.get(http_status))
 
     return router
 
