@@ -4,6 +4,7 @@ import asyncio
 import importlib
 import json
 import logging
+import subprocess
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
@@ -18,11 +19,12 @@ from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
 from leaks import assert_keeps_secrets
+from pydantic import BaseModel, ValidationError
 from starlette.middleware.base import BaseHTTPMiddleware
 
 import bodies
 from services import CREDENTIALS, MAX_BYTES, REF, REFUSALS, SECRETS, Refusal, callback, pieces
-from smilejobs import Callback, CallbackError, CallbackVerifier, Client, JobResult, SmileJobsError, Verdict
+from smilejobs import Callback, CallbackError, CallbackVerifier, Client, JobResult, JobStatus, SmileJobsError, Verdict
 from smilejobs.integrations.callbacks import HTTP_STATUSES
 from smilejobs.integrations.fastapi import (
     ClientGoneError,
@@ -403,7 +405,8 @@ async def test_the_time_limit_can_be_chosen_and_ends_with_the_body() -> None:
         assert (await call_back(app, callback(virtual_now()))).http_status == 200
         began = anyio.current_time()
         asker = await Asker([b"{"], ends=0).ask(app, "/smile-callback")
-        assert (asker.http_status, anyio.current_time() - began) == (408, pytest.approx(3))
+        assert asker.http_status == 408
+        assert anyio.current_time() - began == pytest.approx(3)
 
 
 @pytest.mark.anyio
@@ -752,6 +755,80 @@ def test_a_route_sends_no_more_than_its_type_says() -> None:
     assert schemas["Verdict"]["enum"] == [verdict.value for verdict in Verdict]
     assert "full_name" not in schemas["JobResultModel"]["properties"]
     assert "full_name" in schemas["PersonalJobResultModel"]["properties"]
+
+
+LINKED = bodies.read(
+    bodies.signed(
+        bodies.complete(
+            result=bodies.result(**{vendor: f"the {ours}" for ours, vendor in bodies.PERSONAL.items()}),
+            history=bodies.other_jobs(),
+            image_links={"selfie_image": bodies.sigv4_url()},
+        )
+    )
+)
+
+
+@pytest.mark.parametrize("separate", [True, False])
+def test_a_route_may_return_the_answer_itself(separate: bool) -> None:
+    """``-> JobStatus`` and ``-> JobResult``, also in lists and unions: as `as_dict`, with the schema of the models."""
+    app = FastAPI(separate_input_output_schemas=separate)
+
+    @app.get("/status")
+    async def status() -> JobStatus:
+        return LINKED
+
+    @app.get("/maybe")
+    def maybe() -> JobStatus | None:
+        return LINKED
+
+    @app.get("/list")
+    async def many() -> list[JobStatus]:
+        return [LINKED]
+
+    @app.get("/result")
+    async def result() -> JobResult | None:
+        return LINKED.result
+
+    http = TestClient(app)
+    expected = json.loads(JobStatusModel.of(LINKED).model_dump_json())
+    assert http.get("/status").json() == http.get("/maybe").json() == expected
+    assert http.get("/list").json() == [expected]
+    assert http.get("/result").json() == expected["result"]
+    for path in ("/status", "/maybe", "/list", "/result"):
+        text = http.get(path).text
+        assert "the full_name" not in text
+        assert "X-Amz" not in text
+    paths = app.openapi()["paths"]
+    schema = paths["/status"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+    assert schema == {"$ref": "#/components/schemas/JobStatusModel"}
+
+
+def test_an_answer_may_be_a_field_of_a_model() -> None:
+    """It is written as by a route, and cannot be read: an answer comes from the API alone."""
+
+    class Customer(BaseModel):
+        status: JobStatus
+        result: JobResult | None = None
+
+    customer = Customer(status=LINKED, result=LINKED.result)
+    assert customer.status is LINKED
+    written = customer.model_dump_json()
+    assert json.loads(written)["status"]["verdict"] == "approved"
+    assert "the full_name" not in written + repr(customer)
+    for text in (written, "{}", '{"status": 5}'):
+        with pytest.raises(ValidationError):
+            Customer.model_validate_json(text)
+    with pytest.raises(ValidationError, match="comes from the API and cannot be read from JSON"):
+        Customer.model_validate_json(written)
+    with pytest.raises(ValidationError):
+        Customer.model_validate({"status": LINKED.as_dict()})
+
+
+def test_pydantic_is_not_imported_by_the_library_itself() -> None:
+    """Only where pydantic asks for the schema of an answer."""
+    program = "import smilejobs, sys; print([name for name in sys.modules if 'pydantic' in name])"
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_what_is_no_text_in_utf8_is_made_one() -> None:

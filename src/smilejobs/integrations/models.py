@@ -2,15 +2,19 @@
 
 What a model does not name is never sent, whatever the answer holds: personal data leave a service only where it says
 `PersonalJobStatusModel`.
+
+`smilejobs.JobStatus` and `smilejobs.JobResult` themselves are written as the models without personal data: pydantic
+calls their ``__get_pydantic_core_schema__``, which finds `core_schema_of` here.
 """
 
 from datetime import datetime
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar, NoReturn, Self
 
-from pydantic import BaseModel, BeforeValidator
+from pydantic import BaseModel, BeforeValidator, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
 
 from smilejobs.model.codes import Verdict
-from smilejobs.model.jobs import JobStatus
+from smilejobs.model.jobs import JobResult, JobStatus
 
 
 def _encodable(value: object) -> object:
@@ -30,7 +34,9 @@ class PartnerParamsModel(BaseModel, frozen=True):
 
 
 class JobResultModel(BaseModel, frozen=True):
-    """The outcome of one job, see `smilejobs.JobResult`."""
+    """The outcome of one job, see `smilejobs.JobResult`; without personal data."""
+
+    _personal: ClassVar[bool] = False
 
     result_code: _Text | None
     result_text: _Text | None
@@ -42,9 +48,16 @@ class JobResultModel(BaseModel, frozen=True):
     is_final_result: bool | None
     is_machine_result: bool | None
 
+    @classmethod
+    def of(cls, result: JobResult) -> Self:
+        """Return the model of a result: what its ``as_dict`` says."""
+        return cls.model_validate(result.as_dict(personal=cls._personal))
+
 
 class PersonalJobResultModel(JobResultModel, frozen=True):
     """The same, with what the ID authority says about the person."""
+
+    _personal: ClassVar[bool] = True
 
     country: _Text | None
     id_type: _Text | None
@@ -110,3 +123,25 @@ class PersonalJobStatusModel(JobStatusModel, frozen=True):
 
     result: PersonalJobResultModel | None
     history: tuple[PersonalJobResultModel, ...]
+
+
+def core_schema_of(cls: type[JobStatus] | type[JobResult], handler: GetCoreSchemaHandler) -> CoreSchema:
+    """Return how pydantic writes an answer or a result: as its model without personal data and without links.
+
+    It can be written, not read: an answer comes from the API alone.
+
+    Args:
+        cls: The class that pydantic came across.
+        handler: Makes the schema of the model.
+    """
+    model = JobStatusModel if issubclass(cls, JobStatus) else JobResultModel
+    written = handler(model)
+
+    def refuse(_: object) -> NoReturn:
+        raise ValueError(f"a {cls.__name__} comes from the API and cannot be read from JSON")
+
+    return core_schema.json_or_python_schema(
+        json_schema=core_schema.no_info_after_validator_function(refuse, written),
+        python_schema=core_schema.is_instance_schema(cls),
+        serialization=core_schema.plain_serializer_function_ser_schema(model.of, return_schema=written),
+    )

@@ -4,9 +4,10 @@ Everything here is frozen. Reprs are one line and show no ids, no links and no p
 the ids there.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from hashlib import sha256
+from importlib import import_module
 
 from attrs import field, fields, frozen
 
@@ -14,6 +15,9 @@ from smilejobs.errors import NotApprovedError
 from smilejobs.model.codes import Verdict, describe, describe_result, shown, verdict_by_code
 from smilejobs.model.links import ImageLink, ImageLinks
 from smilejobs.model.tables import table, word
+
+_PYDANTIC_MODELS = "smilejobs.integrations.models"
+"""Imported when pydantic asks for it: pydantic is no dependency of this package."""
 
 
 @frozen(repr=False)
@@ -174,6 +178,11 @@ class JobResult:
         )
         return out
 
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: object, handler: Callable[[object], object]) -> object:
+        """Let pydantic, which alone calls this, write a result as `as_dict` does: for ``-> JobResult`` in FastAPI."""
+        return import_module(_PYDANTIC_MODELS).core_schema_of(cls, handler)
+
     def _repr_html_(self) -> str:
         final = {None: "not said", True: "yes", False: "no"}[self.is_final_result]
         return table(
@@ -313,6 +322,11 @@ class JobStatus:
         smile_job_id = None if self.result is None else self.result.smile_job_id
         verdict = word(self.verdict)
         return f"<JobStatus {self.ref.tag}: {verdict}, code={shown(self.code)}, smile_job_id={shown(smile_job_id)}>"
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: object, handler: Callable[[object], object]) -> object:
+        """Let pydantic, which alone calls this, write an answer as `as_dict` does: for ``-> JobStatus`` in FastAPI."""
+        return import_module(_PYDANTIC_MODELS).core_schema_of(cls, handler)
 
     def _repr_html_(self) -> str:
         result = self.result or JobResult()
