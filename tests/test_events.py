@@ -2,7 +2,9 @@
 
 import itertools
 import logging
+import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import anyio
 import pytest
@@ -266,10 +268,10 @@ def test_what_cannot_be_called_is_no_hook() -> None:
 
 
 async def test_a_hook_that_raises_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    """It is logged once per event, without ids; the hooks after it are told all the same."""
+    """It is logged once per event, with its text and its frames; the hooks after it are called all the same."""
 
     def broken(event: Event) -> None:
-        raise LookupError(f"{REF} {REF.user_id}")
+        raise LookupError("no such queue")
 
     events: list[Event] = []
     script = Script({REF.job_id: [pending(), complete(FullName="Ada Fiction")]})
@@ -277,12 +279,61 @@ async def test_a_hook_that_raises_ends_nothing(caplog: pytest.LogCaptureFixture)
         assert (await client.wait(REF.user_id, REF.job_id)).job_complete
         client.notify(REF)
     errors = [record for record in caplog.records if record.levelno == logging.ERROR]
-    assert [record.getMessage() for record in errors] == [
-        f"a hook raised LookupError for {name}" for name in names(events)
+    texts = [record.getMessage().splitlines() for record in errors]
+    assert [lines[0] for lines in texts] == [
+        f"a hook raised for {name}: LookupError: no such queue" for name in names(events)
     ]
+    for lines in texts:
+        assert lines[-1].strip() == 'raise LookupError("no such queue")'
+        assert not [line for line in lines if "events.py" in line and "test_events.py" not in line]
     assert len(events) == 5
     assert {record.name for record in errors} == {"smilejobs"}
+    assert {(record.event_name, record.error_type) for record in errors} == {("HookFailed", "LookupError")}  # type: ignore[attr-defined]  # a field of ours
     assert not [secret for secret in SECRETS if secret in caplog.text]
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_what_a_hook_raises_for_a_failed_poll_brings_no_secrets_to_the_log(
+    again: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The failure is handled meanwhile; a crash reporter that watches the log gets neither it nor its frames."""
+
+    def broken(event: Event) -> None:
+        if isinstance(event, PollFailed):
+            raise event.error if again else LookupError("no such queue")
+
+    script = Script({REF.job_id: [refused("2305")]})
+    async with script.client(hooks=[broken]) as client:
+        with pytest.raises(smilejobs.CredentialsError):
+            await client.wait(REF.user_id, REF.job_id)
+    (record,) = caplog.records
+    signature = str(script.polls[REF.job_id][0].body["signature"])
+    assert record.exc_info is None
+    assert record.getMessage().startswith("a hook raised for PollFailed: ")
+    assert not [value for value in vars(record).values() if isinstance(value, BaseException)]
+    assert not [secret for secret in (*SECRETS, signature) if secret in str(vars(record))]
+
+
+async def test_a_log_that_raises_ends_nothing_either(caplog: pytest.LogCaptureFixture) -> None:
+    """A filter of the application that fails, for the line of the default hook and for the one about it."""
+
+    def broken(record: logging.LogRecord) -> bool:
+        raise LookupError
+
+    logger = logging.getLogger("smilejobs")
+    logger.addFilter(broken)
+    try:
+        async with Script({REF.job_id: [complete()]}).client() as client:
+            assert (await client.wait(REF.user_id, REF.job_id)).job_complete
+    finally:
+        logger.removeFilter(broken)
+
+
+async def test_what_cannot_be_called_with_an_event_has_no_frames(caplog: pytest.LogCaptureFixture) -> None:
+    """The text says what is wrong."""
+    async with Script({REF.job_id: [complete()]}).client(hooks=[lambda: None]) as client:  # type: ignore[list-item, misc]  # a type checker would say so, too
+        await client.wait(REF.user_id, REF.job_id)
+    assert "takes 0 positional arguments but 1 was given" in caplog.text
 
 
 async def test_a_hook_may_end_the_program() -> None:
@@ -350,6 +401,74 @@ async def test_what_the_log_says(caplog: pytest.LogCaptureFixture) -> None:
         if isinstance(event, WaitEnded):
             assert f"{event.polls} polls and {event.elapsed:.1f} s" in line
             assert ("CredentialsError" if event.error else "approved") in line
+
+
+FIELDS = {
+    PollFinished: {"event_name", "tag", "seconds", "late", "code", "verdict"},
+    PollFailed: {"event_name", "tag", "seconds", "late", "code", "error_type", "http_status"},
+    PollScheduled: {"event_name", "tag", "polls", "delay", "code", "error_type", "http_status"},
+    WaitEnded: {"event_name", "tag", "polls", "elapsed", "code", "verdict", "error_type", "http_status"},
+    FleetBraked: {"event_name", "pause", "polls_per_second"},
+    Notified: {"event_name", "tag"},
+}
+"""What a record can have, by event."""
+
+
+async def test_a_record_has_fields(caplog: pytest.LogCaptureFixture) -> None:
+    """For structured logging: the values of the event, none of which is an id or personal."""
+    events = await everything()
+    caplog.set_level(logging.DEBUG, "smilejobs")
+    plain = vars(logging.makeLogRecord({})).keys() | {"message", "asctime", "taskName"}
+    seen: dict[type, set[str]] = {kind: set() for kind in FIELDS}
+    for event in events:
+        caplog.clear()
+        log_event(event)
+        for record in caplog.records:
+            fields = {name: value for name, value in vars(record).items() if name not in plain}
+            seen[type(event)] |= fields.keys()
+            assert fields["event_name"] == type(event).__name__
+            assert fields.get("tag", REF.tag) == REF.tag
+            assert None not in fields.values()
+            assert not [secret for secret in SECRETS if secret in str(fields)]
+            for name in ("polls", "delay", "elapsed", "seconds", "late", "pause", "polls_per_second"):
+                assert fields.get(name) == getattr(event, name, None)
+    assert all(seen[kind] <= FIELDS[kind] for kind in FIELDS)
+    assert set[str]().union(*seen.values()) == set[str]().union(*FIELDS.values())
+    ended = [vars(record_of(event, caplog)) for event in events if isinstance(event, WaitEnded)]
+    assert [
+        (each.get("code"), each.get("verdict"), each.get("error_type"), each.get("http_status")) for each in ended
+    ] == [
+        ("2302", "approved", None, None),
+        ("2305", None, "CredentialsError", 400),
+    ]
+
+
+def record_of(event: Event, caplog: pytest.LogCaptureFixture) -> logging.LogRecord:
+    """The record that an event makes."""
+    caplog.clear()
+    log_event(event)
+    (record,) = caplog.records
+    return record
+
+
+def test_an_unknown_code_is_one_value_of_a_field(caplog: pytest.LogCaptureFixture) -> None:
+    """A code is text from outside; a log that is indexed by its fields sees those of the tables, and "other"."""
+    caplog.set_level(logging.DEBUG, "smilejobs")
+    error = smilejobs.ApiError("no", ref=REF, code="Ada Fiction")
+    record = record_of(PollFailed(ref=REF, wait=None, error=error, seconds=1.0, late=0.0), caplog)
+    assert vars(record)["code"] == "other"
+    assert "Ada Fiction" not in str(vars(record))
+
+
+def test_the_documented_fields_are_those_that_there_are() -> None:
+    """The table of the page about telemetry names each once."""
+    page = (Path(__file__).parent.parent / "docs" / "telemetry.md").read_text("utf-8")
+    table = page.partition("| field | of | what |")[2].partition("\n\n")[0]
+    documented = [
+        name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row.partition("| ")[2].partition(" |")[0])
+    ]
+    callbacks = {"reason", "duplicate"}
+    assert sorted(documented) == sorted(set[str]().union(*FIELDS.values()) | callbacks)
 
 
 @pytest.mark.parametrize(("level", "lines"), [("INFO", 1), ("WARNING", 0)])

@@ -362,6 +362,26 @@ async def test_what_is_refused_wakes_nobody(refusal: Refusal, caplog: pytest.Log
     assert not [secret for secret in SECRETS if secret in caplog.text]
 
 
+@pytest.mark.anyio
+async def test_records_about_callbacks_have_fields(caplog: pytest.LogCaptureFixture) -> None:
+    """For structured logging: what came of it, and the job by its tag where it is known."""
+    caplog.set_level(logging.DEBUG, "smilejobs")
+    body, gzip = callback(virtual_now()), [(b"content-encoding", b"gzip")]
+    async with service(Script({})) as (app, _):
+        for each in (body, body, REFUSALS["unsigned"].body(virtual_now()), REFUSALS["stale"].body(virtual_now())):
+            await call_back(app, each)
+        await Asker([body]).ask(app, "/smile-callback", headers=gzip)
+    names = ("event_name", "tag", "duplicate", "reason", "http_status")
+    fields = [{name: vars(record)[name] for name in names if name in vars(record)} for record in caplog.records]
+    assert [each for each in fields if each["event_name"] != "Notified"] == [
+        {"event_name": "CallbackTaken", "tag": REF.tag, "duplicate": False},
+        {"event_name": "CallbackTaken", "tag": REF.tag, "duplicate": True},
+        {"event_name": "CallbackRefused", "reason": "unsigned", "http_status": 401},
+        {"event_name": "CallbackRefused", "reason": "stale", "http_status": 401, "tag": REF.tag},
+        {"event_name": "CallbackRefused", "reason": "compressed", "http_status": 415},
+    ]
+
+
 def test_every_reason_has_a_status() -> None:
     """The table knows what the verifier can say, and what is refused before it, and no more."""
     before = {"slow": 408, "compressed": 415}

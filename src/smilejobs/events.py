@@ -1,13 +1,16 @@
 """What happens while a client polls, told to its hooks; the default hook writes it to the standard library's log."""
 
 import logging
-from collections.abc import Callable, Iterable
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from types import MappingProxyType
 from typing import Self
 
-from attrs import frozen
+from attrs import asdict, frozen
 
 from smilejobs.errors import SmileJobsError
-from smilejobs.model.codes import describe
+from smilejobs.model.codes import code_label, describe
 from smilejobs.model.jobs import JobRef, JobStatus
 from smilejobs.polling.rules import Done, GiveUp, PollState
 
@@ -132,44 +135,70 @@ class Notified:
 
 Event = PollFinished | PollFailed | PollScheduled | WaitEnded | FleetBraked | Notified
 Hook = Callable[[Event], None]
-"""Called in the event loop, between polls: it must be quick. What it raises is logged, and is nobody's end."""
+"""Called in the event loop, between polls: it must be quick. What it raises is logged and does not affect the wait."""
 
 
 def log_event(event: Event) -> None:
     """Write an event to the logger ``smilejobs``: the default hook.
 
     INFO for a wait that ended, WARNING for a failure that was absorbed and for a brake, DEBUG for the rest. Jobs are
-    named by `JobRef.tag`.
+    named by `JobRef.tag`. Each record has the event as fields as well, for structured logging.
     """
+    if isinstance(event, PollScheduled) and event.error is None:
+        return
+    level = _LEVELS[type(event)]
+    if logger.isEnabledFor(level):
+        text, *values = _line(event)
+        logger.log(level, text, *values, extra=_fields(event))
+
+
+_LEVELS: Mapping[type[Event], int] = MappingProxyType(
+    {
+        PollFinished: logging.DEBUG,
+        PollFailed: logging.DEBUG,
+        PollScheduled: logging.WARNING,
+        WaitEnded: logging.INFO,
+        FleetBraked: logging.WARNING,
+        Notified: logging.DEBUG,
+    }
+)
+
+
+def _line(event: Event) -> tuple[str, *tuple[object, ...]]:
+    """Return the text of a log line, and the values in it."""
     if isinstance(event, PollFinished):
-        if logger.isEnabledFor(logging.DEBUG):
-            logger.debug("job %s: polled: %s", event.ref.tag, describe(event.status.code))
-    elif isinstance(event, PollScheduled):
-        if event.error is not None:
-            logger.warning(
-                "job %s: poll %d failed, trying again in %.1f s: %s",
-                event.ref.tag,
-                event.polls,
-                event.delay,
-                type(event.error).__name__,
-            )
-    elif isinstance(event, WaitEnded):
-        if logger.isEnabledFor(logging.INFO):
-            logger.info(
-                "job %s: wait ended after %d polls and %.1f s: %s",
-                event.ref.tag,
-                event.polls,
-                event.elapsed,
-                event.status if event.error is None else type(event.error).__name__,
-            )
-    elif isinstance(event, PollFailed):
-        logger.debug("job %s: poll failed: %s", event.ref.tag, type(event.error).__name__)
-    elif isinstance(event, FleetBraked):
-        logger.warning(
-            "the API cannot keep up: no polls for %.1f s, then %.0f per second", event.pause, event.polls_per_second
-        )
-    else:
-        logger.debug("job %s: notified", event.ref.tag)
+        return "job %s: polled: %s", event.ref.tag, describe(event.status.code)
+    if isinstance(event, PollFailed):
+        return "job %s: poll failed: %s", event.ref.tag, type(event.error).__name__
+    if isinstance(event, PollScheduled):
+        text = "job %s: poll %d failed, trying again in %.1f s: %s"
+        return text, event.ref.tag, event.polls, event.delay, type(event.error).__name__
+    if isinstance(event, WaitEnded):
+        outcome = event.status if event.error is None else type(event.error).__name__
+        text = "job %s: wait ended after %d polls and %.1f s: %s"
+        return text, event.ref.tag, event.polls, event.elapsed, outcome
+    if isinstance(event, FleetBraked):
+        text = "the API cannot keep up: no polls for %.1f s, then %.0f per second"
+        return text, event.pause, event.polls_per_second
+    return "job %s: notified", event.ref.tag
+
+
+def _fields(event: Event) -> dict[str, object]:
+    """Return an event as the fields of a log record: no ids, no texts of the API, and codes out of a bounded set."""
+    values = asdict(event, recurse=False)
+    values.pop("wait", None)
+    ref: JobRef | None = values.pop("ref", None)
+    status: JobStatus | None = values.pop("status", None)
+    error: SmileJobsError | None = values.pop("error", None)
+    if ref is not None:
+        values["tag"] = ref.tag
+    if status is not None:
+        verdict = status.verdict
+        values |= {"code": code_label(status.code), "verdict": None if verdict is None else verdict.value}
+    if error is not None:
+        kind = type(error).__name__
+        values |= {"code": code_label(error.code), "error_type": kind, "http_status": error.http_status}
+    return {"event_name": type(event).__name__, **{name: value for name, value in values.items() if value is not None}}
 
 
 class Hooks:
@@ -189,10 +218,23 @@ class Hooks:
                 raise TypeError(f"hooks must be functions that take an event, not {type(hook).__name__}")
 
     def __call__(self, event: Event) -> None:
-        """Tell them."""
+        """Call each hook with an event; log what a hook raises."""
         for hook in self._hooks:
             try:
                 hook(event)
             except Exception as error:  # noqa: BLE001  # a broken hook must not end a wait
-                # Without its traceback, which may quote ids.
-                logger.error("a hook raised %s for %s", type(error).__name__, type(event).__name__)  # noqa: TRY400  # logger.exception would show the traceback
+                _report(error, event)
+
+
+def _report(error: Exception, event: Event) -> None:
+    """Log what a hook raised: its text, and the frames of the hook as text.
+
+    The log gets no ``exc_info``: a hook may be called while the failure of a poll is handled, which then is the
+    ``__context__`` of what the hook raises. A crash reporter that watches the log would copy the variables of the
+    frames of that failure, the signed request among them.
+    """
+    text = "".join(traceback.format_exception_only(error)).strip()
+    frames = error.__traceback__ and traceback.format_tb(error.__traceback__.tb_next)
+    fields = {"event_name": "HookFailed", "error_type": type(error).__name__}
+    with suppress(Exception):  # a broken filter of the log must not end a wait either
+        logger.error("a hook raised for %s: %s\n%s", type(event).__name__, text, "".join(frames or ()), extra=fields)
