@@ -48,14 +48,22 @@ def reachable(error: BaseException) -> Iterator[tuple[str, str]]:
         yield name, f"{problem} {problem!r} {problem.args!r}"
         attributes = vars(problem) | ({"doc": problem.doc} if hasattr(problem, "doc") else {})
         for attribute, value in attributes.items():
-            yield f"{name}.{attribute}", repr(value)
+            yield f"{name}.{attribute}", shown(value)
         for frame, line in traceback.walk_tb(problem.__traceback__):
             path = Path(frame.f_code.co_filename)
             if any(path.is_relative_to(place) for place in STAND_INS):
                 continue
             for variable, value in frame.f_locals.items():
-                yield f"{name} at {path.name}:{line} {frame.f_code.co_name}, {variable}", repr(value)
+                yield f"{name} at {path.name}:{line} {frame.f_code.co_name}, {variable}", shown(value)
         further = (problem.__cause__, problem.__context__, *vars(problem).values())
         left += [other for other in further if isinstance(other, BaseException)]
         if isinstance(problem, BaseExceptionGroup):
             left += problem.exceptions
+
+
+def shown(value: object) -> str:
+    """The repr of a value; nothing where that fails, as it may for an object whose making has failed."""
+    try:
+        return repr(value)
+    except Exception:  # noqa: BLE001  # any
+        return ""

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from leaks import assert_keeps_secrets
 
 from smilejobs import Client, Credentials
 from smilejobs.settings import HOSTS, Settings, arguments_from, credentials_from, settings
@@ -260,3 +261,54 @@ def test_all_missing_variables_are_named_at_once() -> None:
         ValueError, match="SMILE_PARTNER_ID.*SMILE_API_KEY.*SMILE_ENVIRONMENT.*SMILE_BASE_URL.*base_url"
     ):
         arguments_from({})
+
+
+WRONG: list[dict[str, Any]] = [
+    {"api_key": f"{KEY}\n"},
+    {"api_key": f"{KEY}\ud800"},
+    {"api_key": KEY.encode()},
+    {"api_key": [KEY]},
+    {"partner_id": ""},
+    {"partner_id": 85},
+    {"environment": "Sandbox"},
+    {"environment": None},
+    {"environment": None, "base_url": "http://a.example/v1"},
+]
+
+
+@pytest.mark.parametrize("more", WRONG)
+def test_an_error_about_arguments_keeps_the_key_out_of_reach(more: dict[str, Any]) -> None:
+    """Crash reporters copy the variables of the frames, and no frame holds the key any more."""
+    arguments: dict[str, Any] = {"partner_id": "085", "api_key": KEY, "environment": "sandbox", **more}
+    with pytest.raises((ValueError, TypeError)) as caught:
+        Client(**arguments)
+    assert_keeps_secrets(caught.value, KEY)
+    if more.keys() <= {"partner_id", "api_key"}:
+        with pytest.raises((ValueError, TypeError)) as directly:
+            Credentials(arguments["partner_id"], arguments["api_key"])
+        assert_keeps_secrets(directly.value, KEY)
+
+
+@pytest.mark.parametrize("more", [{"attempts": 0}, {"rate": -1}, {"hooks": 5}, {"transport": "smoke"}, {"now": None}])
+def test_an_error_about_any_other_argument_does_so_too(more: dict[str, Any]) -> None:
+    """It is raised after the key has been handed over."""
+    with pytest.raises((ValueError, TypeError)) as caught:
+        Client(**{"partner_id": "085", "api_key": KEY, "environment": "sandbox", **more})
+    assert_keeps_secrets(caught.value, KEY)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"SMILE_API_KEY": f"{KEY} "}, {"SMILE_PARTNER_ID": ""}, {"SMILE_PARTNER_ID": "085 "}, {"SMILE_ENVIRONMENT": "x"}],
+)
+def test_an_error_about_the_environment_keeps_its_variables_out_of_reach(more: dict[str, str]) -> None:
+    """The mapping is that of all variables, the key among them."""
+    mapping = {**ENVIRON, "SMILE_ENVIRONMENT": "sandbox", **more}
+    with pytest.raises(ValueError, match="SMILE_") as caught:
+        arguments_from(mapping)
+    assert caught.value.__context__ is None
+    assert_keeps_secrets(caught.value, KEY)
+    if "SMILE_ENVIRONMENT" not in more:
+        with pytest.raises(ValueError, match="SMILE_") as alone:
+            credentials_from(mapping)
+        assert_keeps_secrets(alone.value, KEY)

@@ -31,7 +31,7 @@ _CREDENTIALS = ("partner_id", "api_key")
 _QUOTATION_MARKS = tuple("\"'`\u00ab\u00bb\u2018\u2019\u201a\u201c\u201d\u201e")
 
 
-@frozen
+@frozen(init=False)
 class Credentials:
     """The partner's half of every signature.
 
@@ -48,14 +48,28 @@ class Credentials:
     partner_id: str = field(repr=False)
     api_key: str = field(repr=False)
 
-    def __attrs_post_init__(self) -> None:
-        for name, value in (("partner_id", self.partner_id), ("api_key", self.api_key)):
-            if not isinstance(value, str):
-                hint = "; write it in quotes, leading zeros included" if name == "partner_id" else ""
-                raise TypeError(f"{name} must be a string, not {type(value).__name__}{hint}")
-            if not value:
-                raise ValueError(f"{name} must not be empty")
-            _check_characters(value, name)
+    def __init__(self, partner_id: str, api_key: str) -> None:
+        try:
+            _check("partner_id", partner_id)
+            _check("api_key", api_key)
+            object.__setattr__(self, "partner_id", partner_id)
+            object.__setattr__(self, "api_key", api_key)
+        finally:
+            # Crash reporters copy the variables of every frame of a traceback. So here, and in all that follows.
+            del partner_id, api_key
+
+
+def _check(name: str, value: object) -> None:
+    """Raise an error that names the argument, unless *value* can be a credential."""
+    try:
+        if not isinstance(value, str):
+            hint = "; write it in quotes, leading zeros included" if name == "partner_id" else ""
+            raise TypeError(f"{name} must be a string, not {type(value).__name__}{hint}")
+        if not value:
+            raise ValueError(f"{name} must not be empty")
+        _check_characters(value, name)
+    finally:
+        del value
 
 
 @frozen
@@ -80,7 +94,10 @@ def settings(
         TypeError: A wrong type.
         ValueError: Anything else that can never be right; the text names the argument.
     """
-    credentials = Credentials(partner_id, api_key)
+    try:
+        credentials = Credentials(partner_id, api_key)
+    finally:
+        del partner_id, api_key
     if (environment is None) == (base_url is None):
         raise ValueError("give exactly one of environment ('sandbox' or 'production') and base_url")
     if environment is not None:
@@ -108,12 +125,20 @@ def arguments_from(mapping: Mapping[str, str], *, insecure_http: bool = False) -
     Raises:
         ValueError: One is missing or can never be right; the text names the argument and its variable.
     """
+    arguments = _arguments(mapping, insecure_http=insecure_http)
+    del mapping
+    if isinstance(arguments, ValueError):
+        raise arguments
+    return arguments
+
+
+def _arguments(mapping: Mapping[str, str], *, insecure_http: bool) -> EnvironmentArguments | ValueError:
     found = _found(mapping, _VARIABLES)
     missing = [argument for argument in _CREDENTIALS if argument not in found]
     if not found.keys() & {"environment", "base_url"}:
         missing.append("environment")
     if missing:
-        raise ValueError(
+        return ValueError(
             f"{_not_set(missing, mapping)}; SMILE_ENVIRONMENT is 'sandbox' or 'production', "
             "and SMILE_BASE_URL (the argument base_url) may stand in its place"
         )
@@ -121,7 +146,7 @@ def arguments_from(mapping: Mapping[str, str], *, insecure_http: bool = False) -
     try:
         settings(**arguments, insecure_http=insecure_http)
     except ValueError as error:
-        raise ValueError(f"{error} {_read_from(found)}") from None
+        return ValueError(f"{error} {_read_from(found)}")
     return arguments
 
 
@@ -131,13 +156,21 @@ def credentials_from(mapping: Mapping[str, str]) -> Credentials:
     Raises:
         ValueError: One is missing or can never be right; the text names the argument and its variable.
     """
+    credentials = _credentials(mapping)
+    del mapping
+    if isinstance(credentials, ValueError):
+        raise credentials
+    return credentials
+
+
+def _credentials(mapping: Mapping[str, str]) -> Credentials | ValueError:
     found = _found(mapping, _CREDENTIALS)
     if len(found) < len(_CREDENTIALS):
-        raise ValueError(_not_set([argument for argument in _CREDENTIALS if argument not in found], mapping))
+        return ValueError(_not_set([argument for argument in _CREDENTIALS if argument not in found], mapping))
     try:
         return Credentials(**found)
     except ValueError as error:
-        raise ValueError(f"{error} {_read_from(found)}") from None
+        return ValueError(f"{error} {_read_from(found)}")
 
 
 def _found(mapping: Mapping[str, str], arguments: Iterable[str]) -> dict[str, str]:
@@ -160,15 +193,19 @@ def _read_from(found: Iterable[str]) -> str:
 
 def _check_characters(value: str, name: str) -> None:
     """Raise ValueError if *value* has what no id, key or URL has, but the file or the page that it was copied from."""
-    if value[:1] in _QUOTATION_MARKS or value[-1:] in _QUOTATION_MARKS:
-        raise ValueError(
-            f"{name} begins or ends with a quotation mark: write it without (docker's --env-file keeps quotation marks)"
-        )
-    for character in value:
-        if not _is_readable(character):
+    try:
+        if value[:1] in _QUOTATION_MARKS or value[-1:] in _QUOTATION_MARKS:
             raise ValueError(
-                f"{name} holds white space or a character that cannot be seen (U+{ord(character):04X}): remove it"
+                f"{name} begins or ends with a quotation mark: write it without "
+                "(docker's --env-file keeps quotation marks)"
             )
+        for character in value:
+            if not _is_readable(character):
+                raise ValueError(
+                    f"{name} holds white space or a character that cannot be seen (U+{ord(character):04X}): remove it"
+                )
+    finally:
+        del value
 
 
 def _is_readable(character: str) -> bool:

@@ -48,13 +48,16 @@ class BaseClient:
         hooks: Iterable[Hook] = (log_event,),
         image_hosts: Iterable[str] = IMAGE_HOSTS,
     ) -> None:
-        checked = settings(
-            partner_id=partner_id,
-            api_key=api_key,
-            environment=environment,
-            base_url=base_url,
-            insecure_http=insecure_http,
-        )
+        try:
+            checked = settings(
+                partner_id=partner_id,
+                api_key=api_key,
+                environment=environment,
+                base_url=base_url,
+                insecure_http=insecure_http,
+            )
+        finally:
+            del partner_id, api_key  # crash reporters copy the variables of every frame of a traceback
         self._base_url = checked.base_url
         self._wakeups = Wakeups()
         self._attempts = count(attempts, "attempts")
