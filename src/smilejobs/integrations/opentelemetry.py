@@ -1,4 +1,4 @@
-"""At home in OpenTelemetry: a span for each wait and each of its polls, and metrics.
+"""For OpenTelemetry: a span for each wait and each of its polls, and metrics.
 
 ::
 
@@ -27,8 +27,8 @@ metric                           kind       unit        attributes
 
 The last three are recorded by `WatchListGauges`.
 
-Names, units and ``error.type`` follow OpenTelemetry's semantic conventions. There are no ids in it: spans name a job by
-`JobRef.tag`, metrics do not name it at all.
+Names, units and ``error.type`` follow OpenTelemetry's semantic conventions. No attribute is an id: spans name a job by
+`JobRef.tag`, metrics do not name it. The values of all others come from closed sets or are numbers.
 
 It needs ``pip install 'smilejobs[opentelemetry]'``, which brings the API alone; what becomes of spans and metrics is
 the business of the SDK of your application.
