@@ -266,6 +266,7 @@ def test_all_missing_variables_are_named_at_once() -> None:
 WRONG: list[dict[str, Any]] = [
     {"api_key": f"{KEY}\n"},
     {"api_key": f"{KEY}\ud800"},
+    {"api_key": f'"{KEY}"'},
     {"api_key": KEY.encode()},
     {"api_key": [KEY]},
     {"partner_id": ""},
