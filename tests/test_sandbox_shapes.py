@@ -44,7 +44,7 @@ from smilejobs.wire.signature import verify
 
 CREDENTIALS = Credentials("085", "sandbox-key")
 SEED = 3
-POLLS = 120
+POLLS = 160
 OUTCOMES = {"approved": Verdict.APPROVED, "rejected": Verdict.REJECTED, "error": Verdict.ERROR}
 
 
@@ -243,6 +243,15 @@ SHAPES: Mapping[str, Callable[[Seen], bool]] = {
     "nested data": lambda seen: isinstance(seen.result.get("FullData"), dict),
     "fraud in the result": lambda seen: "Antifraud" in seen.result,
     "fraud beside it": lambda seen: {"Antifraud", "kyc_receipt"} <= seen.body.keys(),
+    "a receipt with the answer's own proof": lambda seen: (
+        f"?signature={seen.body.get('signature')}&timestamp={seen.body.get('timestamp')}&environment=test"
+        in _text(seen.body.get("kyc_receipt"))
+    ),
+    "a receipt of a business": lambda seen: "kyb_receipt" in seen.body and "kyc_receipt" not in seen.body,
+    "the recorded shape": lambda seen: (
+        seen.body.keys() == {"timestamp", "signature", "job_complete", "job_success", "code", "result", "kyc_receipt"}
+        and len(seen.result.get("Actions") or ()) == 12
+    ),
     "a naive timestamp inside": lambda seen: (
         re.fullmatch(SECONDS + r"\.\d{6}", _text(seen.result.get("timestamp"))) is not None
     ),
@@ -396,10 +405,10 @@ def check_status(status: JobStatus, seen: Seen) -> None:
 
 
 def test_most_answers_verify(sightings: list[Seen]) -> None:
-    """Whatever the spelling of the timestamp; only forgeries do not, and refusals, which nobody signs."""
+    """Whatever the spelling of the timestamp; only forgeries do not, and refusals, which have no signature."""
     for seen in sightings:
         verified = verify(CREDENTIALS, seen.body.get("timestamp"), seen.body.get("signature"))
-        assert verified is (seen.is_answer and seen.plan.untrue != "forgeries" and not seen.broke_off)
+        assert verified is (seen.is_answer and seen.plan.untrue != "forgeries")
 
 
 def test_dates_and_seconds_ask_for_the_same_rest(sightings: list[Seen]) -> None:

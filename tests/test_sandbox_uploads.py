@@ -1,8 +1,10 @@
 """Submitting jobs to the sandbox over HTTP: the registration, the zip, and what comes of both."""
 
+import gzip
 import io
 import json
 import struct
+import tracemalloc
 import zipfile
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
@@ -154,11 +156,12 @@ async def test_a_job_comes_in_and_goes_its_way() -> None:
             await client.job_status("user-1", "job-1")
         answer = await http_client.post("/v1/upload", json=registration({"anything": ["more"]}))
         assert answer.json().keys() == {"upload_url", "ref_id", "smile_job_id", "camera_config", "code"}
-        assert (answer.json()["code"], answer.json()["camera_config"]) == ("2202", None)
+        assert (answer.json()["code"], answer.json()["camera_config"]) == ("2202", "null")
         number = answer.json()["smile_job_id"]
         assert answer.json()["ref_id"].startswith(f"085-{number}-")
-        assert answer.json()["upload_url"].startswith(f"{BASE}/videos/")
-        await anyio.sleep(1000)
+        url = answer.json()["upload_url"]
+        assert url.startswith(f"{BASE}/videos/085/{answer.json()['ref_id']}/selfie.zip?")
+        await anyio.sleep(800)
         assert (await client.job_status("user-1", "job-1")).code == "2314"
         assert (await http_client.put(answer.json()["upload_url"], content=zipped())).status_code == 200
         assert (await client.job_status("user-1", "job-1")).code == "2302"
@@ -185,7 +188,8 @@ async def test_the_same_requests_get_the_same_answers() -> None:
         (b"", "2203"),
         (b"[]", "2203"),
         (b"{", "2203"),
-        (registration(partner_params=None), "2213"),
+        (registration(partner_params=None), "2212"),
+        ({**registration(), "partner_params": None}, "2212"),
         (registration(smile_client_id=None), "2213"),
         (registration(timestamp=None), "2213"),
         (registration(signature=None), "2213"),
@@ -193,7 +197,8 @@ async def test_the_same_requests_get_the_same_answers() -> None:
         (registration({"user_id": " "}), "2213"),
         (registration({"user_id": ["user-1"]}), "2213"),
         (registration({"job_id": None}), "2213"),
-        (registration({"job_type": None}), "2213"),
+        (registration({"job_type": None}), "2212"),
+        (registration({"job_type": [1]}), "2212"),
         (registration(signature="bm8="), "2205"),
         (registration(smile_client_id="85"), "2205"),
         (registration({"job_type": 3}), "2212"),
@@ -203,8 +208,6 @@ async def test_the_same_requests_get_the_same_answers() -> None:
         (registration({"more": "\ud800"}), "2204"),
         (registration({"sandbox_result": "3"}), "2204"),
         (registration(callback_url=["https://127.0.0.1"]), "2204"),
-        (registration(callback_url="nowhere"), "2204"),
-        (registration(callback_url="https://example.com/callback"), "2204"),
     ],
 )
 async def test_a_registration_that_is_wrong_is_refused(body: object, code: str) -> None:
@@ -225,15 +228,55 @@ async def test_a_registration_that_is_too_large_is_refused() -> None:
     assert pieces == [None]
 
 
-async def test_the_text_of_a_refused_callback_url_says_what_to_do() -> None:
-    """It names the argument that lifts the ban."""
+async def test_a_job_type_that_is_missing_or_wrong_is_refused_as_recorded() -> None:
+    """In the words of the real server."""
     async with opened(Sandbox()) as http_client:
-        answer = await http_client.post("/v1/upload", json=registration(callback_url="https://example.com/callback"))
-    assert "allow_callbacks_to=" in answer.json()["error"]
+        for body in ({**registration(), "partner_params": None}, registration({"job_type": 3})):
+            answer = await http_client.post("/v1/upload", json=body)
+            assert (answer.status_code, answer.json()) == (400, {"error": "Invalid job type.", "code": "2212"})
+
+
+@pytest.mark.parametrize(
+    ("callback_url", "host"),
+    [
+        ("https://hooks.example", "hooks.example"),
+        ("https://hooks.example/secret-of-the-receiver", "hooks.example"),
+        ("hooks.example", "hooks.example"),
+        ("hooks.example:8080/secret-of-the-receiver", "hooks.example"),
+        ("secret of the receiver", "secret of the receiver"),
+        ("http://[secret-of-the-receiver", ""),
+        ("https://" + "x" * 10_000, "x" * 100),
+    ],
+)
+async def test_callbacks_to_a_foreign_host_are_dropped_with_one_warning(
+    callback_url: str, host: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The jobs are accepted and come to their results; the log names the host once, and nothing else of the URL."""
+    sandbox = Sandbox(now=virtual_now, review=60)
+    async with sandbox, opened(sandbox) as http_client:
+        for job_id in ("job-1", "job-2"):
+            params = {"job_id": job_id, "sandbox_result": "2"}
+            url = await registered(http_client, params, callback_url=callback_url)
+            zip_ = zipped(info_json(misc_information={"partner_params": {"user_id": "user-1", "job_id": job_id}}))
+            await http_client.put(url, content=zip_)
+            status = await client_of(http_client).wait("user-1", job_id, until="final")
+            assert status.verdict is Verdict.APPROVED
+    (record,) = [record for record in caplog.records if record.name == "smilejobs.sandbox"]
+    assert record.getMessage().startswith(f"callbacks to {host!r} are not sent: callback_url ")
+    assert "/secret" not in record.getMessage()
+
+
+async def test_the_log_does_not_name_hosts_for_ever(caplog: pytest.LogCaptureFixture) -> None:
+    """A client that names a new host for each job does not fill the log, nor the memory."""
+    sandbox = Sandbox(now=virtual_now)
+    async with opened(sandbox) as http_client:
+        for number in range(102):
+            await registered(http_client, {"job_id": str(number)}, callback_url=f"https://host-{number}.example")
+    assert len([record for record in caplog.records if record.name == "smilejobs.sandbox"]) == 100
 
 
 async def test_a_job_that_exists_is_refused_unless_it_is_sent_again_for_its_zip() -> None:
-    """2215 names the flag; with it the same job gets a URL again, until its zip is there."""
+    """2215 names the flag; with it the same job gets a URL again, also when its zip is there already."""
     async with opened(Sandbox(now=virtual_now)) as http_client:
         url = await registered(http_client)
         again = await http_client.post("/v1/upload", json=registration())
@@ -241,8 +284,10 @@ async def test_a_job_that_exists_is_refused_unless_it_is_sent_again_for_its_zip(
         assert "retry flag" in again.json()["error"]
         assert await registered(http_client, retry="true") == url
         await http_client.put(url, content=zipped())
-        late = await http_client.post("/v1/upload", json=registration(retry=True))
-        assert late.json()["code"] == "2215"
+        assert (await http_client.post("/v1/upload", json=registration())).json()["code"] == "2215"
+        assert await registered(http_client, retry=True) == url
+        assert (await http_client.put(url, content=zipped())).status_code == 200
+        assert (await client_of(http_client).wait("user-1", "job-1")).verdict is Verdict.APPROVED
 
 
 async def test_the_first_zip_counts() -> None:
@@ -255,18 +300,18 @@ async def test_the_first_zip_counts() -> None:
 
 
 async def test_the_upload_url_takes_one_zip_of_one_job() -> None:
-    """For another job, another method, changed, or after an hour it does nothing."""
+    """For another job, another method, changed, or after 15 minutes it does nothing."""
     sandbox = Sandbox(now=virtual_now)
     async with opened(sandbox) as http_client:
         url = await registered(http_client)
         other = await registered(http_client, {"job_id": "job-2"})
         swapped = url.replace(urlsplit(url).path, urlsplit(other).path)
-        for wrong in (swapped, url.replace("X-Amz-Expires=3600", "X-Amz-Expires=9999"), url.split("?")[0]):
+        for wrong in (swapped, url.replace("X-Amz-Expires=900", "X-Amz-Expires=9999"), url.split("?")[0]):
             answer = await http_client.put(wrong, content=zipped())
             assert (answer.status_code, answer.headers["content-type"]) == (403, "application/xml")
             assert "SignatureDoesNotMatch" in answer.text
         assert (await http_client.get(url)).status_code == 405
-        await anyio.sleep(3600)
+        await anyio.sleep(900)
         assert "Request has expired" in (await http_client.put(url, content=zipped())).text
     assert not any(job.uploaded_at for job in sandbox.jobs.values())
 
@@ -484,10 +529,9 @@ def test_who_is_not_found_has_no_data() -> None:
     [
         info_json(images=[]),
         info_json(images=None),
-        info_json(images=[CARD, "selfie", {"image_type_id": "2", "image": "c2VsZmll"}]),
+        info_json(images=[CARD, "selfie", {"image_type_id": "8", "image": "c2VsZmll"}]),
         info_json(images=[{**SELFIE, "image": ""}]),
         info_json(images=FILES[:1]),
-        info_json(misc_information=None),
         info_json(misc_information={"partner_params": {"user_id": "user-1", "job_id": "job-2"}}),
         info_json(misc_information={"partner_params": {"user_id": "user-1", "job_id": []}}),
     ],
@@ -513,7 +557,7 @@ def test_each_product_needs_its_images(
 ) -> None:
     """A selfie, an ID card, both, or none; the selfie may be on file."""
     finding = examine(job(job_type), zipped(info_json(images=images)), use_enrolled_image=enrolled)
-    assert finding == Finding(outcome=outcome)
+    assert finding == Finding(outcome=outcome, source="WebAPI - python")
 
 
 async def test_the_selfie_on_file_is_remembered_by_the_url() -> None:
@@ -644,3 +688,97 @@ def test_any_json_in_a_registration(params: dict[str, object], changes: dict[str
                 assert (await client.job_status(ref.user_id, ref.job_id)).code == "2302"
 
     anyio.run(main)
+
+
+@pytest.mark.parametrize("info", [b"", b"{"])
+def test_a_zip_that_cannot_be_read_has_no_source(info: bytes) -> None:
+    """Its sender is not known."""
+    assert examine(job(), zipped(info)).source == "WebAPI"
+
+
+@pytest.mark.parametrize(
+    ("package", "source"),
+    [
+        ({"language": "ruby"}, "WebAPI - ruby"),
+        ({"language": "Hosted Web Integration"}, "WebAPI - Hosted Web Integration"),
+        ({"language": ""}, "WebAPI"),
+        ({"language": "x" * 101}, "WebAPI"),
+        ({"language": "\ud800"}, "WebAPI"),
+        ({"language": ["ruby"]}, "WebAPI"),
+        ({}, "WebAPI"),
+        (None, "WebAPI"),
+    ],
+)
+async def test_the_source_is_the_client_that_has_sent_the_zip(package: object, source: str) -> None:
+    """By the language that it names, in the result; also where the zip is refused."""
+    async with opened(Sandbox(now=virtual_now)) as http_client:
+        for job_id, images in (("job-1", [SELFIE]), ("job-2", [])):
+            url = await registered(http_client, {"job_id": job_id})
+            info = info_json(package_information=package, misc_information=None, images=images)
+            await http_client.put(url, content=zipped(info))
+            status = await client_of(http_client).wait("user-1", job_id)
+            assert status.result is not None
+            assert status.result.raw["Source"] == source
+
+
+def compressed(body: bytes) -> bytes:
+    return gzip.compress(body)
+
+
+@pytest.mark.parametrize("path", ["/v1/upload", "/v1/job_status"])
+async def test_a_request_may_be_compressed(path: str) -> None:
+    """As the vendor's Android client sends it."""
+    body = {**registration(), "partner_id": "085", "user_id": "user-1", "job_id": "job-1"}
+    content = compressed(json.dumps(body).encode())
+    async with opened(Sandbox(now=virtual_now)) as http_client:
+        answer = await http_client.post(path, content=content, headers={"Content-Encoding": "GZip"})
+    assert answer.json()["code"] == ("2202" if path == "/v1/upload" else "2304")
+
+
+@pytest.mark.parametrize(
+    ("content", "http_status"),
+    [
+        (compressed(b" " * (1024 * 1024 + 1)), 413),
+        (compressed(b"{}" + b" " * 10**8), 413),
+        (compressed(json.dumps(registration()).encode())[:-1], 400),
+        (json.dumps(registration()).encode(), 400),
+        (b"", 400),
+    ],
+)
+async def test_a_compressed_request_that_is_wrong_is_refused(content: bytes, http_status: int) -> None:
+    """A bomb, one that ends too early, one that is not compressed: as any other that is not JSON, in little memory."""
+    tracemalloc.start()
+    async with opened(Sandbox(now=virtual_now)) as http_client:
+        answer = await http_client.post("/v1/upload", content=content, headers={"Content-Encoding": "gzip"})
+    assert (answer.status_code, answer.json()["code"]) == (http_status, "2203")
+    assert tracemalloc.get_traced_memory()[1] < 8 * 1024 * 1024
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("job_type", [6, 11])
+@pytest.mark.parametrize(("sandbox_result", "code"), [("0", "0810"), ("1", "0811")])
+async def test_document_verification_keeps_country_and_type(job_type: int, sandbox_result: str, code: str) -> None:
+    """Those that were sent, whatever the outcome."""
+    info = info_json(images=[SELFIE, CARD], id_info={"country": "KE", "id_type": "PASSPORT"})
+    async with opened(Sandbox(now=virtual_now)) as http_client:
+        url = await registered(http_client, {"job_type": job_type, "sandbox_result": sandbox_result})
+        await http_client.put(url, content=zipped(info))
+        result = (await client_of(http_client).wait("user-1", "job-1")).result
+    assert result is not None
+    assert (result.result_code, result.country, result.id_type) == (code, "KE", "PASSPORT")
+
+
+async def test_a_page_in_a_browser_may_submit() -> None:
+    """It is told so before it asks, for both steps; and the answers may be read by it."""
+    async with opened(Sandbox(now=virtual_now)) as http_client:
+        for path in ("/v1/upload", "/v1/job_status"):
+            answer = await http_client.options(path, headers={"Access-Control-Request-Method": "POST"})
+            assert answer.status_code == 200
+            assert answer.headers["access-control-allow-origin"] == "*"
+            assert answer.headers["access-control-allow-methods"] == "POST"
+            assert answer.headers["access-control-allow-headers"] == "Content-type"
+        url = await registered(http_client)
+        assert (await http_client.options(url)).headers["access-control-allow-methods"] == "PUT"
+        taken = await http_client.put(url, content=zipped())
+        refused = await http_client.put(url.partition("?")[0], content=zipped())
+        assert [answer.headers["access-control-allow-origin"] for answer in (taken, refused)] == ["*", "*"]

@@ -80,7 +80,8 @@ def check_answer(job: PeerJob, answer: Mapping[str, Any], *, with_links: bool) -
     result = answer["result"]
     assert result["ResultCode"] == job.result_code
     assert answer["job_success"] is (result["ResultCode"] in ("0810", "0814", "1020", "1210", "1220"))
-    assert result["PartnerParams"] == job.partner_params
+    assert result["PartnerParams"] == {**job.partner_params, "job_type": str(job.job_type)}
+    assert f"?signature={answer['signature']}&timestamp={answer['timestamp']}&" in answer["kyc_receipt"]
     if job.id_info.get("entered"):
         assert (result["Country"], result["IDType"]) == ("NG", "BVN")
         assert result["IDNumber"] == job.id_info["id_number"]

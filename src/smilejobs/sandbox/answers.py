@@ -2,14 +2,21 @@
 
 import gzip
 import json
+import uuid
 from collections.abc import Awaitable, Callable, Mapping
+from hashlib import sha256
 
 import anyio
 from attrs import evolve, field, frozen
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from smilejobs.sandbox.requests import CROSS_ORIGIN
+
 _DRIPS = 8
+_API_HEADERS = {**CROSS_ORIGIN, "access-control-allow-headers": "Content-type", "allow": "POST"}
+"""What every answer of the API says, as recorded."""
 
 
 class ConnectionCutError(ConnectionResetError):
@@ -72,6 +79,21 @@ def gzipped(answer: Answer) -> Answer:
     """Return the same answer, compressed."""
     headers = {**answer.headers, "content-encoding": "gzip"}
     return evolve(answer, body=gzip.compress(answer.body, mtime=0), headers=headers)
+
+
+def of_the_api(answer: Answer) -> Answer:
+    """Return the same answer with the headers of the API and of the gateway before it; its ids come of the body."""
+    number = uuid.UUID(bytes=sha256(answer.body).digest()[:16], version=4)
+    ids = {
+        "x-amzn-requestid": str(number),
+        "x-amzn-trace-id": f"Root=1-{number.hex[:8]}-{number.hex[8:]}",
+    }
+    return evolve(answer, headers={**_API_HEADERS, **ids, **answer.headers})
+
+
+def preflight(method: str) -> ASGIApp:
+    """Return what answers a browser that asks whether a page may send *method*."""
+    return Response(headers={**_API_HEADERS, "access-control-allow-methods": method, "allow": method})
 
 
 @frozen

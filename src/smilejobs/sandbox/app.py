@@ -16,19 +16,19 @@ from starlette.types import ASGIApp
 
 from smilejobs.client import Client, ClientOptions
 from smilejobs.clock import aware, utcnow
-from smilejobs.durations import Duration, seconds
+from smilejobs.durations import Duration
 from smilejobs.model.jobs import JobRef
-from smilejobs.sandbox.answers import Endpoint
+from smilejobs.sandbox.answers import Endpoint, preflight
 from smilejobs.sandbox.callbacks import DELIVERIES, Callbacks, Delivery
 from smilejobs.sandbox.dice import Lognormal, lasting, within_reason
+from smilejobs.sandbox.guard import Guard
 from smilejobs.sandbox.images import PATH as IMAGE_PATH
 from smilejobs.sandbox.images import Images
 from smilejobs.sandbox.inprocess import InProcess
-from smilejobs.sandbox.jobs import Job, Stage, result_code_for
-from smilejobs.sandbox.links import LONGEST
+from smilejobs.sandbox.jobs import Job, Stage
 from smilejobs.sandbox.page import Page
-from smilejobs.sandbox.picture import smallest_with_noise
 from smilejobs.sandbox.polls import Polls
+from smilejobs.sandbox.products import result_code_for
 from smilejobs.sandbox.registry import Registry, Review
 from smilejobs.sandbox.server import listening
 from smilejobs.sandbox.state import State
@@ -44,7 +44,6 @@ _NOWHERE = "https://localhost"
 """The root of links that nobody has asked for over a network."""
 _MACHINE = Lognormal(2.0, 0.6)
 _REVIEW = Lognormal(600.0, 1.0)
-_LARGEST_PICTURE = 16 * 1024 * 1024
 
 
 class Sandbox:
@@ -86,7 +85,8 @@ class Sandbox:
         now: The wall clock, as a function that returns an aware datetime.
 
     Attributes:
-        app: The ASGI application.
+        app: The ASGI application. Only `serve` checks for whom a request to the API is meant: a server of your own has
+            to check ``Host`` and ``Origin`` itself.
 
     Raises:
         TypeError: An argument has the wrong type.
@@ -118,7 +118,7 @@ class Sandbox:
         self._now = aware(now)
         self._jobs: dict[JobRef, Job] = {}
         self._numbered: dict[str, Job] = {}
-        self._hosts: set[str] = set()
+        self._guard = Guard()
         self._root = _NOWHERE
         self._background: AsyncExitStack | None = None
         kept = None if state is None else State(state)
@@ -129,8 +129,8 @@ class Sandbox:
             self._credentials,
             seed=seed,
             weather=sky,
-            lifetime=_lifetime(link_lifetime),
-            picture_bytes=_picture_bytes(picture_bytes),
+            lifetime=link_lifetime,
+            picture_bytes=picture_bytes,
             now=self._now,
             keep=_forget if kept is None else kept.save_fetches,
         )
@@ -174,11 +174,12 @@ class Sandbox:
             register=self._registry.register,
             receive=self._registry.receive,
         )
-        page = Page(jobs=self._numbered, polls=self.polls, review=self.review, hosts=self._hosts, now=self._now)
+        page = Page(jobs=self._numbered, polls=self.polls, review=self.review, guard=self._guard, now=self._now)
         # Not an application of Starlette's: that would answer a connection that is to be cut with a 500.
         self.app: ASGIApp = Router(
             routes=[
                 Route(_BASE + PATH, Endpoint(self._polls.answer), methods=["POST"]),
+                Route(_BASE + PATH, preflight("POST"), methods=["OPTIONS"]),
                 Route(IMAGE_PATH, Endpoint(images.answer), methods=["GET"]),
                 *uploads.routes,
                 *page.routes,
@@ -227,7 +228,8 @@ class Sandbox:
                 is refused; the job never ends.
             partner_params: Further parameters, which the results give back under ``PartnerParams``.
             details: Further keys of the results, in the vendor's spelling, such as ``{"FullName": "..."}``.
-            callback_url: Where the results are sent when they are there.
+            callback_url: Where the results are sent when they are there: on this machine, or at a host of
+                ``allow_callbacks_to``. (A registration over HTTP may name any; it is not used if it is elsewhere.)
             weather: What the polls of this job have to live with, and its pictures; that of the sandbox by default.
 
         Returns:
@@ -238,6 +240,8 @@ class Sandbox:
             ValueError: An argument can never be right, or there is such a job already.
             OSError: The state cannot be written.
         """
+        if callback_url is not None:
+            self._callbacks.check(callback_url)
         job = self._registry.made(
             JobRef(user_id, job_id, self._now()),
             outcome=outcome,
@@ -330,6 +334,10 @@ class Sandbox:
     ) -> AsyncGenerator[str, None]:
         """Serve over HTTP while the block runs, in the running event loop, which must be asyncio's.
 
+        Answered are only requests whose ``Host`` is a name of this machine, the *host*, or one of the names of *tls*,
+        and no page of another origin. With a *host* beyond loopback an address or a name without a dot is a name of
+        this sandbox too.
+
         The block gets the ``base_url`` for a client, for example "http://127.0.0.1:43211/v1".
 
         Args:
@@ -347,8 +355,8 @@ class Sandbox:
         context = None
         if tls is not False:
             context = self._authority.context(host, *(() if tls is True else tls))
-        async with self._callbacks.running(), listening(self.app, host, port, context) as root:
-            self._hosts.add(host.lower())
+        self._guard.add((host, *(tls if isinstance(tls, Collection) else ())))
+        async with self._callbacks.running(), listening(self._guard.over(self.app), host, port, context) as root:
             before, self._root = self._root, root
             try:
                 yield root + _BASE
@@ -380,20 +388,3 @@ def _forget(what: object, count: int) -> None:
 async def _no_such_route(request: Request) -> Response:
     """What the gateway before the API says about a path that there is not."""
     return JSONResponse({"message": "Missing Authentication Token"}, status_code=403)
-
-
-def _lifetime(value: Duration) -> int:
-    lifetime = seconds(value, "link_lifetime")
-    if not lifetime.is_integer() or not 1 <= lifetime <= LONGEST:
-        raise ValueError(f"link_lifetime must be a whole number of seconds from 1 to {LONGEST}")
-    return int(lifetime)
-
-
-def _picture_bytes(value: int | None) -> int | None:
-    if value is None:
-        return None
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"picture_bytes must be a whole number, not {type(value).__name__}")
-    if not smallest_with_noise() <= value <= _LARGEST_PICTURE:
-        raise ValueError(f"picture_bytes must be from {smallest_with_noise()} to {_LARGEST_PICTURE}")
-    return value

@@ -8,32 +8,35 @@ one callback that was seen.
 
 import heapq
 import json
+import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
-from functools import partial
+from functools import cached_property, partial
 from types import MappingProxyType
+from urllib.parse import urlsplit
 
 import anyio
 from anyio.abc import TaskGroup
 from attrs import Attribute, field, frozen
 
 from smilejobs.durations import Duration, seconds
-from smilejobs.errors import RequestError
-from smilejobs.model.codes import RESULT_CODES
 from smilejobs.model.jobs import JobRef
 from smilejobs.sandbox.dice import Lognormal, dice, lasting
-from smilejobs.sandbox.jobs import Job, has_succeeded, result_code_for
+from smilejobs.sandbox.jobs import Job
+from smilejobs.sandbox.posting import NoStatusError, status_of_post
+from smilejobs.sandbox.products import has_succeeded, result_code_for
 from smilejobs.sandbox.state import logger
 from smilejobs.sandbox.weather import WeatherName, share
 from smilejobs.settings import Credentials, is_loopback, split_url
 from smilejobs.tasks import beside
-from smilejobs.transport import HTTPClient, Transport
+from smilejobs.transport import HTTPClient
 from smilejobs.wire.signature import format_timestamp, sign
 
 _CONNECTIONS = 100
-_IDLE_POOLS = 8
-_MAX_ANSWER = 64 * 1024
+_LONGEST_URL = 8192
+_LONGEST_HOST = 100
+_MOST_WARNINGS = 100
 _LONGEST_RETRY = 60.0
 _OVERTAKEN_BY = timedelta(seconds=1)
 _HEADERS = {"content-type": "application/json"}
@@ -148,8 +151,10 @@ class Callbacks:
         self._delivery = delivery
         self._links = links
         self._allowed = frozenset(host.lower() for host in allow_to)
-        self._http_client = http_client
-        self._pools: dict[str, tuple[Transport, int]] = {}
+        self._post = partial(status_of_post, trust=self._trust) if http_client is None else _over(http_client)
+        self._timeout = seconds(delivery.timeout, "timeout")
+        self._refused: set[str] = set()
+        """The hosts to which callbacks are not sent, as far as the log has named them."""
         self._timetable: list[_Due] = []
         self._versions: dict[JobRef, int] = {}
         self._sent: set[tuple[JobRef, bool]] = set()
@@ -158,35 +163,34 @@ class Callbacks:
         self._is_running = False
 
     def check(self, url: str) -> None:
-        """Do nothing if callbacks may be sent to *url*.
+        """Raise ValueError unless callbacks may be sent to *url*.
 
-        Whoever can submit a job could otherwise have the sandbox POST to any address that it reaches.
+        A client that submits a job could otherwise have the sandbox POST to any address that it reaches.
 
         Raises:
             TypeError: It is no string.
             ValueError: They may not, or it is no URL.
         """
+        if isinstance(url, str) and len(url) > _LONGEST_URL:
+            raise ValueError(f"callback_url must be at most {_LONGEST_URL} characters long")
         host = str(split_url(url, "callback_url").hostname)
         if not is_loopback(host) and host not in self._allowed:
             raise ValueError(
                 "callback_url must be on this machine, at localhost or 127.0.0.1: the sandbox posts to no other host, "
                 "unless allow_callbacks_to= names it"
             )
-        if url not in self._pools:
-            try:
-                self._pools[url] = (self._opened(url), 0)
-            except ValueError:
-                raise ValueError("callback_url is not a URL") from None
 
     def schedule(self, ref: JobRef, *, since: datetime | None = None) -> None:
         """Plan the callbacks of a job that is new, or whose timetable has changed.
+
+        Callbacks to a URL that is not allowed are dropped, with one warning for each host.
 
         Args:
             ref: Its name.
             since: Count what was due before that instant as sent: for jobs of a former run.
         """
         job = self._jobs[ref]
-        if job.callback_url is None:
+        if job.callback_url is None or not self._may_send(job.callback_url):
             return
         version = self._versions[ref] = self._versions.get(ref, 0) + 1
         milestones = job.milestones()
@@ -223,10 +227,6 @@ class Callbacks:
                 yield
         finally:
             self._is_running = False
-            with anyio.CancelScope(shield=True):
-                while self._pools:
-                    _, (pool, _) = self._pools.popitem()
-                    await pool.aclose()
 
     async def _run(self, scope: anyio.CancelScope) -> None:
         limiter = anyio.CapacityLimiter(_CONNECTIONS)
@@ -248,11 +248,6 @@ class Callbacks:
 
     async def _deliver(self, job: Job, is_final: bool, limiter: anyio.CapacityLimiter) -> None:
         """Send one callback until it is taken, and what comes with it."""
-        try:
-            self.check(str(job.callback_url))
-        except ValueError as error:  # a former run with this state was allowed more
-            logger.warning("the callbacks of job %s are not sent: %s", job.ref.tag, error)
-            return
         at, result = next(milestone for milestone in job.milestones() if (milestone[0] == job.final_at) == is_final)
         timestamp = format_timestamp(at)
         proof = {"timestamp": timestamp, "signature": sign(self._credentials, timestamp)}
@@ -284,48 +279,71 @@ class Callbacks:
 
     async def _send(self, url: str, limiter: anyio.CapacityLimiter, body: bytes) -> str | None:
         """POST once; return what was wrong with the answer, if anything was."""
-        async with limiter, self._pool(url) as pool:
-            try:
-                answer = await pool.post(body)
-            except RequestError as error:
-                return str(error)
-        return None if 200 <= answer.http_status < 300 else f"HTTP {answer.http_status}"
+        status = 0
+        async with limiter:
+            with anyio.move_on_after(self._timeout):
+                try:
+                    status = await self._post(url, _HEADERS, body)
+                except NoStatusError as error:
+                    return str(error)
+        if not status:
+            return f"no answer within {self._timeout:.10g} s"
+        return None if 200 <= status < 300 else f"HTTP {status}"
 
-    @asynccontextmanager
-    async def _pool(self, url: str) -> AsyncGenerator[Transport, None]:
-        """Share the pool of a URL with all that send there, and keep it a while, but not those of every URL."""
-        pool, users = self._pools.pop(url) if url in self._pools else (self._opened(url), 0)
-        self._pools[url] = (pool, users + 1)
+    def _may_send(self, url: str) -> bool:
+        """Say whether callbacks may be sent to *url*; if they may not, tell why, once for each host."""
         try:
-            yield pool
-        finally:
-            self._pools[url] = (pool, self._pools[url][1] - 1)
-            idle = [other for other, (_, users) in self._pools.items() if not users]
-            for other in idle[: max(0, len(idle) - _IDLE_POOLS)]:
-                closing, _ = self._pools.pop(other)
-                with anyio.CancelScope(shield=True):
-                    await closing.aclose()
+            self.check(url)
+        except ValueError as error:
+            host = _host(url)
+            if host not in self._refused and len(self._refused) < _MOST_WARNINGS:
+                self._refused.add(host)
+                logger.warning("callbacks to %r are not sent: %s", host, error)
+            return False
+        return True
 
-    def _opened(self, url: str) -> Transport:
-        return Transport(
-            url,
-            _HEADERS,
-            http_client=self._http_client,
-            max_connections=_CONNECTIONS,
-            request_timeout=seconds(self._delivery.timeout, "timeout"),
-            max_response_bytes=_MAX_ANSWER,
-        )
+    @cached_property
+    def _context(self) -> ssl.SSLContext:
+        return ssl.create_default_context()
+
+    def _trust(self) -> ssl.SSLContext:
+        return self._context
 
     def _happens(self, job: Job, what: str, *, is_final: bool) -> bool:
         probability: float = getattr(self._delivery, what)
         return dice(self._seed, "callback", what, job.smile_job_id, is_final).random() < probability
 
 
+def _over(http_client: HTTPClient) -> Callable[[str, Mapping[str, str], bytes], Awaitable[int]]:
+    """Return what POSTs with a client of the user's. The body of the answer is not read."""
+
+    async def post(url: str, headers: Mapping[str, str], body: bytes) -> int:
+        try:
+            async with http_client.stream(
+                "POST", url, content=body, headers=headers, auth=None, follow_redirects=False, timeout=None
+            ) as response:
+                return response.status_code
+        except Exception as error:  # noqa: BLE001  # whatever a client of the user's raises ends one attempt
+            raise NoStatusError(f"no answer: {type(error).__name__}") from None
+
+    return post
+
+
+def _host(url: str) -> str:
+    """Return the host that *url* names, which need be no URL, for the log: the rest of it may be a secret."""
+    shortened = url[:_LONGEST_URL]
+    try:
+        host = urlsplit(shortened).hostname or urlsplit(f"//{shortened}").hostname
+    except ValueError:
+        host = None
+    return (host or "")[:_LONGEST_HOST]
+
+
 def _opposite(job: Job, result: Mapping[str, object], *, is_final: bool) -> dict[str, object]:
     """Return what somebody who forges callbacks would like the result to be."""
     outcome = "approved" if is_final and not has_succeeded(job.result_code) else "rejected"
     code = result_code_for(outcome, job.job_type)
-    return {**result, "ResultCode": code, "ResultText": RESULT_CODES[code].text, "IsFinalResult": "true"}
+    return {**result, "ResultCode": code, "ResultText": job.product.text(code), "IsFinalResult": "true"}
 
 
 def _encoded(body: Mapping[str, object]) -> bytes:

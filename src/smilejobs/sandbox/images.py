@@ -8,16 +8,18 @@ from attrs import evolve
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
+from smilejobs.durations import Duration, seconds
 from smilejobs.sandbox.answers import Answer
 from smilejobs.sandbox.dice import dice
 from smilejobs.sandbox.jobs import Job
-from smilejobs.sandbox.links import LinkRefusedError, check, presign
-from smilejobs.sandbox.picture import picture
+from smilejobs.sandbox.links import LONGEST, LinkRefusedError, check, presign
+from smilejobs.sandbox.picture import picture, smallest_with_noise
 from smilejobs.sandbox.requests import host_of, storage_error, storage_unavailable
 from smilejobs.sandbox.state import NotKeptError, keeping
 from smilejobs.sandbox.weather import CALM, Weather
 from smilejobs.settings import Credentials
 
+_LARGEST_PICTURE = 16 * 1024 * 1024
 PATH = "/images/{smile_job_id}/{file_name}"
 
 
@@ -29,10 +31,14 @@ class Images:
         credentials: The key that signs the links.
         seed: Draws what goes wrong.
         weather: What pictures have to live with, but for the jobs that have a weather of their own.
-        lifetime: Seconds for which a link works.
+        lifetime: Seconds (or a timedelta) for which a link works.
         picture_bytes: How large a picture is; None for as small as it can be.
         now: The wall clock.
         keep: Keeps how often a picture was fetched; an OSError says that it cannot.
+
+    Raises:
+        TypeError: *lifetime* or *picture_bytes* has the wrong type.
+        ValueError: It can never be right.
 
     Attributes:
         counts: How often each picture was fetched, by its path.
@@ -45,7 +51,7 @@ class Images:
         *,
         seed: int,
         weather: Weather,
-        lifetime: int,
+        lifetime: Duration,
         picture_bytes: int | None,
         now: Callable[[], datetime],
         keep: Callable[[str, int], None],
@@ -54,8 +60,8 @@ class Images:
         self._credentials = credentials
         self._seed = seed
         self._weather = weather
-        self._lifetime = lifetime
-        self._picture_bytes = picture_bytes
+        self._lifetime = _lifetime(lifetime)
+        self._picture_bytes = _picture_bytes(picture_bytes)
         self._now = now
         self._keep = keep
         self.counts: Counter[str] = Counter()
@@ -104,3 +110,20 @@ class Images:
             is_stored_so = chance.random() < 0.5
             answer = evolve(answer, body=answer.body[:size]) if is_stored_so else evolve(answer, cut_at=size)
         return answer
+
+
+def _lifetime(value: Duration) -> int:
+    lifetime = seconds(value, "link_lifetime")
+    if not lifetime.is_integer() or not 1 <= lifetime <= LONGEST:
+        raise ValueError(f"link_lifetime must be a whole number of seconds from 1 to {LONGEST}")
+    return int(lifetime)
+
+
+def _picture_bytes(value: int | None) -> int | None:
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"picture_bytes must be a whole number, not {type(value).__name__}")
+    if not smallest_with_noise() <= value <= _LARGEST_PICTURE:
+        raise ValueError(f"picture_bytes must be from {smallest_with_noise()} to {_LARGEST_PICTURE}")
+    return value

@@ -7,150 +7,15 @@ from types import MappingProxyType
 
 from attrs import field, frozen
 
-from smilejobs.model.codes import RESULT_CODES, Verdict
+from smilejobs.model.codes import Verdict
 from smilejobs.model.jobs import JobRef
+from smilejobs.sandbox.products import DOCUMENT, PRODUCTS, PROVISIONAL_CODE, RESULTS, Product
 from smilejobs.sandbox.weather import Weather
-
-PROVISIONAL_CODE = "0814"
-
-
-def _codes(approved: str, rejected: str, error: str) -> Mapping[str, str]:
-    return MappingProxyType({"approved": approved, "rejected": rejected, "error": error})
-
-
-_SELFIE_ACTIONS = MappingProxyType(
-    {"Liveness_Check": "Passed", "Register_Selfie": "Approved", "Human_Review_Liveness_Check": "Not Applicable"}
-)
-_ID_ACTIONS = MappingProxyType({"Verify_ID_Number": "Verified", "Return_Personal_Info": "Returned"})
-_PERSON = MappingProxyType(
-    {
-        "Country": "NG",
-        "IDType": "NIN_V2",
-        "IDNumber": "00000000000",
-        "FullName": "Ada Example",
-        "DOB": "1990-12-10",
-        "Gender": "F",
-        "PhoneNumber": "Not Available",
-        "ExpirationDate": "Not Available",
-    }
-)
-
-
-@frozen(kw_only=True)
-class _Product:
-    """What a product answers.
-
-    Attributes:
-        result_type: Its ``ResultType``.
-        codes: The result code by what the caller of `submit` wants.
-        actions: Its ``Actions`` when all went well; the first one decides.
-        has_confidence: Whether there is a ``ConfidenceValue``.
-        has_person: Whether an approval comes with the data of the person, who does not exist.
-
-    Source: the vendor's page of result codes, as far as it says which product a code belongs to; its samples.
-    """
-
-    result_type: str
-    codes: Mapping[str, str]
-    actions: Mapping[str, str]
-    has_confidence: bool = False
-    has_person: bool = False
-
-
-_DOCUMENT = _Product(
-    result_type="Document Verification",
-    codes=_codes("0810", "0811", "0001"),
-    actions={
-        "Verify_Document": "Passed",
-        "Document_Check": "Passed",
-        "Selfie_To_ID_Card_Compare": "Completed",
-        "Human_Review_Document_Check": "Not Applicable",
-        **_SELFIE_ACTIONS,
-    },
-    has_person=True,
-)
-_ID_NUMBER = _Product(
-    result_type="ID Verification", codes=_codes("1012", "1013", "1015"), actions=_ID_ACTIONS, has_person=True
-)
-_SELFIE = _Product(
-    result_type="SAIA", codes=_codes("1210", "0907", "0001"), actions=_SELFIE_ACTIONS, has_confidence=True
-)
-
-_PRODUCTS: Mapping[int, _Product] = MappingProxyType(
-    {
-        1: _Product(
-            result_type="SAIA",
-            codes=_codes("1210", "1022", "1015"),
-            actions={"Selfie_To_ID_Authority_Compare": "Completed", **_ID_ACTIONS, **_SELFIE_ACTIONS},
-            has_confidence=True,
-            has_person=True,
-        ),
-        2: _Product(
-            result_type="DIVA",
-            codes=_codes("1220", "0907", "0001"),
-            actions={"Selfie_To_Registered_Selfie_Compare": "Completed", "Liveness_Check": "Passed"},
-            has_confidence=True,
-        ),
-        4: _SELFIE,
-        5: _ID_NUMBER,
-        6: _DOCUMENT,
-        7: _Product(
-            result_type="Business Verification",
-            codes=_codes("1012", "1013", "1015"),
-            actions={"Verify_Business": "Verified", "Return_Business_Info": "Returned"},
-        ),
-        8: _SELFIE,
-        9: _Product(
-            result_type="ID Verification",
-            codes=_codes("1020", "1022", "1015"),
-            actions={"Names": "Exact Match", "DOB": "Exact Match", "ID_Verification": "Completed"},
-        ),
-        10: _ID_NUMBER,
-        11: _DOCUMENT,
-        12: _ID_NUMBER,
-    }
-)
-
-_DECISIVE_ACTION: Mapping[Verdict, str] = MappingProxyType(
-    {
-        Verdict.REJECTED: "Failed",
-        Verdict.ERROR: "Unable To Determine",
-        Verdict.UNKNOWN: "Unable To Determine",
-        Verdict.PROVISIONAL: "Under Review",
-    }
-)
 
 _PICTURES = MappingProxyType({"selfie_image": "SID_Preview_Full.png"})
 _DOCUMENT_PICTURES = MappingProxyType(
     {**_PICTURES, "id_card_image": "SID_IDCard.png", "id_card_back": "SID_IDCard_Back.png"}
 )
-
-
-def result_code_for(outcome: str, job_type: int) -> str:
-    """Return the result code with which a job of that type ends.
-
-    Args:
-        outcome: "approved", "rejected" or "error"; or a result code, which stands for itself.
-        job_type: The product.
-
-    Raises:
-        ValueError: There is no such product or outcome.
-    """
-    product = _PRODUCTS.get(job_type)
-    if product is None:
-        raise ValueError(f"job_type must be one of {', '.join(map(str, _PRODUCTS))}")
-    if outcome == PROVISIONAL_CODE:
-        raise ValueError(f"outcome must be final: give review=, and {PROVISIONAL_CODE} comes before it")
-    if outcome in RESULT_CODES:
-        return outcome
-    if outcome not in product.codes:
-        raise ValueError("outcome must be 'approved', 'rejected', 'error', or a result code of smilejobs.RESULT_CODES")
-    return product.codes[outcome]
-
-
-def has_succeeded(result_code: str) -> bool:
-    """Say whether ``job_success`` is true: there was a match, though a person may have to confirm it."""
-    return RESULT_CODES[result_code].verdict in (Verdict.APPROVED, Verdict.PROVISIONAL)
 
 
 class Stage(enum.Enum):
@@ -218,12 +83,17 @@ class Job:
     @property
     def verdict(self) -> Verdict | None:
         """The verdict with which it ends; None if it never ends, or nobody knows when."""
-        return None if self.final_at is None else RESULT_CODES[self.result_code].verdict
+        return None if self.final_at is None else RESULTS[self.result_code].verdict
+
+    @property
+    def product(self) -> Product:
+        """What its product answers."""
+        return PRODUCTS[self.job_type]
 
     @property
     def pictures(self) -> Mapping[str, str]:
         """The pictures that it has, as file names, by their name in ``image_links``."""
-        return _DOCUMENT_PICTURES if _PRODUCTS[self.job_type] is _DOCUMENT else _PICTURES
+        return _DOCUMENT_PICTURES if self.product is DOCUMENT else _PICTURES
 
     def stage(self, at: datetime) -> Stage:
         """Return how far it has come at the instant *at*."""
@@ -260,24 +130,13 @@ class Job:
         return f"<Job {self.ref.tag}: smile_job_id={self.smile_job_id!r}, result_code={self.result_code!r}>"
 
     def _result(self, code: str, *, is_final: bool, is_machine: bool) -> dict[str, object]:
-        """One ``result``, in the vendor's spelling: booleans and numbers are words."""
-        product = _PRODUCTS[self.job_type]
-        verdict = RESULT_CODES[code].verdict
-        actions = dict(product.actions)
-        if verdict in _DECISIVE_ACTION:
-            actions[next(iter(actions))] = _DECISIVE_ACTION[verdict]
-        ids = {"user_id": self.ref.user_id, "job_id": self.ref.job_id, "job_type": self.job_type}
-        confidence = {"ConfidenceValue": "99.000000" if has_succeeded(code) else "0.000000"}
+        """Return one ``result``, in the vendor's spelling: booleans and numbers are words."""
+        ids = {"user_id": self.ref.user_id, "job_id": self.ref.job_id, "job_type": str(self.job_type)}
         return {
-            "ResultType": product.result_type,
-            "JSONVersion": "1.0.0",
-            "Actions": actions,
-            "Source": "WebAPI",
-            **(confidence if product.has_confidence else {}),
-            **(_PERSON if product.has_person and verdict is Verdict.APPROVED else {}),
+            **self.product.result(code),
             **self.details,
             "ResultCode": code,
-            "ResultText": RESULT_CODES[code].text,
+            "ResultText": self.product.text(code),
             "SmileJobID": self.smile_job_id,
             "IsFinalResult": str(is_final).lower(),
             "IsMachineResult": str(is_machine).lower(),

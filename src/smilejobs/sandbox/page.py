@@ -1,10 +1,10 @@
 """What a person sees of the sandbox: its jobs, as a page and as JSON, and a button that ends a human review.
 
-It shows ids, and whoever presses the button changes something. So only this machine's own names are answered, which no
-page from elsewhere can have made up for itself, and the button works from this page alone.
+It shows ids, and the button changes something. So only requests that the guard allows are answered, also where the
+application is served by a server of the user's own, and the button works from this page alone.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import datetime
 from html import escape
 from urllib.parse import parse_qs
@@ -14,12 +14,13 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from smilejobs.model.codes import JOB_TYPES, RESULT_CODES
+from smilejobs.model.codes import JOB_TYPES
 from smilejobs.model.jobs import JobRef
+from smilejobs.sandbox.guard import FORBIDDEN, Guard
 from smilejobs.sandbox.jobs import Job, Stage
+from smilejobs.sandbox.products import RESULTS
 from smilejobs.sandbox.requests import CutOffError, TooLargeError, read, root_of
 from smilejobs.sandbox.state import NotKeptError, keeping
-from smilejobs.settings import is_loopback, split_url
 
 _MOST_ROWS = 200
 _MOST_BYTES = 4096
@@ -67,14 +68,14 @@ class Page:
         jobs: The jobs, by the number that the sandbox gave them, the oldest first.
         polls: Says how many polls there were about a job.
         review: Ends a human review; a ValueError says that there is none.
-        hosts: The hosts at which the sandbox listens.
+        guard: Knows the names of the sandbox.
         now: The wall clock.
     """
 
     jobs: Mapping[str, Job]
     polls: Callable[[JobRef], int]
     review: Callable[[JobRef, str], None]
-    hosts: Collection[str]
+    guard: Guard
     now: Callable[[], datetime]
 
     @property
@@ -87,13 +88,8 @@ class Page:
         ]
 
     def _guarded(self, view: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-        """Answer only who asks for a name of this machine: a name of another's may be a page that reads along."""
-
         async def guarded(request: Request) -> Response:
-            host = _host_name(request)
-            if host is None or not (is_loopback(host) or host in self.hosts):
-                return _message(403, "Ask for localhost, or for the address at which the sandbox listens.")
-            return await view(request)
+            return await view(request) if self.guard.allows(request) else _message(403, FORBIDDEN)
 
         return guarded
 
@@ -125,13 +121,6 @@ class Page:
         except NotKeptError:
             return _message(503, "The state cannot be written; the log says why.")
         return RedirectResponse("/", status_code=303, headers=_HEADERS)
-
-
-def _host_name(request: Request) -> str | None:
-    try:
-        return split_url(f"http://{request.headers.get('host', '')}", "Host").hostname
-    except ValueError:
-        return None
 
 
 def _as_dict(job: Job, polls: int, now: datetime) -> dict[str, object]:
@@ -187,7 +176,7 @@ def _row(labels: Iterable[str], job: Job, polls: int, now: datetime) -> str:
 def _state(job: Job, stage: Stage) -> str:
     match stage:
         case Stage.FINAL:
-            row = RESULT_CODES[job.result_code]
+            row = RESULTS[job.result_code]
             return f'<span class="final {row.verdict.value}">{job.result_code} {escape(row.text)}</span>'
         case Stage.REFUSED:
             return f'<span class="refused">refused with {job.refusal}</span>'

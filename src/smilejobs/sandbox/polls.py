@@ -13,10 +13,11 @@ from starlette.requests import Request
 
 from smilejobs.model.codes import JOB_NOT_FOUND, NO_ZIP, SUCCESS
 from smilejobs.model.jobs import JobRef
-from smilejobs.sandbox.answers import Answer, gzipped, json_answer
+from smilejobs.sandbox.answers import Answer, gzipped, json_answer, of_the_api
 from smilejobs.sandbox.dice import dice
 from smilejobs.sandbox.images import Images
-from smilejobs.sandbox.jobs import Job, Stage, has_succeeded
+from smilejobs.sandbox.jobs import Job, Stage
+from smilejobs.sandbox.products import has_succeeded
 from smilejobs.sandbox.requests import (
     Family,
     RefusalError,
@@ -36,12 +37,13 @@ from smilejobs.sandbox.spelling import (
     name_another_job,
     refusal_status,
     respell,
+    sign_body,
 )
 from smilejobs.sandbox.state import NotKeptError, keeping
 from smilejobs.sandbox.weather import CALM, Plan, Weather, plan
 from smilejobs.settings import Credentials
 from smilejobs.wire.codec import JSONObject, is_true
-from smilejobs.wire.signature import format_timestamp, sign
+from smilejobs.wire.signature import format_timestamp
 
 _FAMILY = Family(invalid_json="2303", wrong_signature="2305", missing_parameter="2313", system_error="2301")
 _NO_ZIP_TEXT = "No zip uploaded yet"
@@ -138,10 +140,13 @@ class Polls:
 
     async def answer(self, request: Request) -> Answer:
         """Answer one poll; sleep first, if the weather is like that."""
+        return of_the_api(await self._answer(request))
+
+    async def _answer(self, request: Request) -> Answer:
         try:
             poll = await self._read(request)
         except RefusalError as refusal:
-            return json_answer({"error": refusal.text, "code": refusal.code}, refusal.http_status)
+            return json_answer(refusal.body, refusal.http_status)
         if self._is_too_fast(poll.weather):
             return _too_many(poll, self._now())
         if poll.plan.latency:
@@ -218,6 +223,7 @@ class Polls:
             body["result"] = _NO_ZIP_TEXT
         if results:
             body["result"] = results[-1]
+            body[job.product.receipt] = job.smile_job_id
             if is_true(poll.asked.get("image_links")):
                 body["image_links"] = self._images.links(job, poll.root, at)
         if is_true(poll.asked.get("history")):
@@ -250,7 +256,7 @@ class Polls:
         try:
             body = self._truth(job, poll, at)
         except RefusalError as refusal:
-            body = {"error": refusal.text, "code": refusal.code}
+            body = refusal.body
         self._change(body, poll, at)
         if "job_complete" not in body:
             http_status = refusal_status(drawn.respellings, chance)
@@ -280,7 +286,7 @@ class Polls:
             return
         if drawn.untrue == "wrong_jobs":
             name_another_job(body, poll.ref, chance)
-        body["signature"] = sign(self._credentials, str(body["timestamp"]))
+        sign_body(body, self._credentials, poll.root)
         if drawn.untrue == "reflections":
             body |= {"timestamp": poll.asked["timestamp"], "signature": poll.asked["signature"]}
         if drawn.untrue == "forgeries":

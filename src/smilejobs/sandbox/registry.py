@@ -12,7 +12,8 @@ from smilejobs.model.codes import NO_ZIP, STATUS_CODES, SUCCESS
 from smilejobs.model.jobs import JobRef
 from smilejobs.sandbox.callbacks import Callbacks
 from smilejobs.sandbox.dice import Lognormal, dice, lasting
-from smilejobs.sandbox.jobs import Job, result_code_for
+from smilejobs.sandbox.jobs import Job
+from smilejobs.sandbox.products import result_code_for
 from smilejobs.sandbox.state import State
 from smilejobs.sandbox.uploads import Registration
 from smilejobs.sandbox.zips import Finding
@@ -93,8 +94,6 @@ class Registry:
             raise ValueError("there is a job with these ids already")
         if refusal is not None and (refusal not in STATUS_CODES or refusal in (SUCCESS, NO_ZIP)):
             raise ValueError(f"refusal must be a status code of smilejobs.STATUS_CODES, and not {SUCCESS} or {NO_ZIP}")
-        if callback_url is not None:
-            self._callbacks.check(callback_url)
         chance = dice(self._seed, "job", ref.user_id, ref.job_id)
         worked = (self._machine if machine is None else lasting(machine, "machine")).draw(chance)
         return Job(
@@ -119,7 +118,6 @@ class Registry:
             root: The scheme and the host at which the client has found the sandbox.
 
         Raises:
-            ValueError: Its callbacks may not be sent there.
             OSError: The state cannot be written.
         """
         ref = registration.ref
@@ -154,7 +152,7 @@ class Registry:
                 uploaded_at=self._now(),
                 result_code=result_code_for(finding.outcome, job.job_type),
                 review=self._reviewed(finding.review, job.ref),
-                details=finding.details,
+                details={"Source": finding.source, **finding.details},
             )
         )
 

@@ -1,11 +1,12 @@
 """What every route does with a request: read it, decode it, refuse it in the vendor's words."""
 
+import zlib
 from contextlib import aclosing
 from datetime import datetime, timedelta
 
 from attrs import frozen
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from smilejobs.model.codes import STATUS_CODES
 from smilejobs.settings import Credentials
@@ -13,7 +14,11 @@ from smilejobs.wire.codec import JSONObject, UnreadableError, decode_object, dec
 from smilejobs.wire.signature import verify
 
 MAX_BODY = 1024 * 1024
-"""The most bytes of a request's JSON."""
+"""The most bytes of a request's JSON, compressed or not."""
+_GZIP = 16 + zlib.MAX_WBITS
+
+CROSS_ORIGIN = {"access-control-allow-origin": "*"}
+"""Lets pages in a browser read an answer."""
 
 _STALE = "2405"
 
@@ -43,9 +48,10 @@ class RefusalError(Exception):
         self.http_status = http_status
         self.text = STATUS_CODES[code].meaning if text is None else text
 
-    def response(self) -> Response:
-        """Return it as the vendor writes it."""
-        return JSONResponse({"error": self.text, "code": self.code}, status_code=self.http_status)
+    @property
+    def body(self) -> dict[str, object]:
+        """The refusal as the vendor writes it."""
+        return {"error": self.text, "code": self.code}
 
 
 class TooLargeError(Exception):
@@ -84,11 +90,31 @@ async def read_object(request: Request, family: Family) -> JSONObject:
         RefusalError: It brings none, or too large a one.
     """
     try:
-        return decode_object(await read(request, MAX_BODY))
+        body = await read(request, MAX_BODY)
+        if request.headers.get("content-encoding", "").strip().lower() == "gzip":
+            body = _gunzip(body)
+        return decode_object(body)
     except TooLargeError:
         raise RefusalError(family.invalid_json, http_status=413) from None
-    except (CutOffError, UnreadableError):
+    except (CutOffError, UnreadableError, zlib.error):
         raise RefusalError(family.invalid_json) from None
+
+
+def _gunzip(body: bytes) -> bytes:
+    """Return *body* decompressed, with memory for `MAX_BODY` at most. The vendor's Android client compresses it.
+
+    Raises:
+        CutOffError: It ends too early.
+        TooLargeError: It has more bytes than `MAX_BODY`.
+        zlib.error: It is not compressed so.
+    """
+    inflater = zlib.decompressobj(_GZIP)
+    inflated = inflater.decompress(body, MAX_BODY + 1)
+    if len(inflated) > MAX_BODY:
+        raise TooLargeError
+    if not inflater.eof:
+        raise CutOffError
+    return inflated
 
 
 def parameter(asked: JSONObject, name: str, family: Family) -> str:
@@ -143,7 +169,7 @@ def root_of(request: Request) -> str:
 def storage_error(code: str, message: str, *, http_status: int) -> Response:
     """Return an error as S3, where the vendor keeps zips and pictures, writes it."""
     xml = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code><Message>{message}</Message></Error>'
-    return Response(xml, status_code=http_status, media_type="application/xml")
+    return Response(xml, status_code=http_status, media_type="application/xml", headers=CROSS_ORIGIN)
 
 
 def storage_unavailable() -> Response:

@@ -1,6 +1,7 @@
 """The sandbox behind a socket."""
 
 import asyncio
+import errno
 import socket
 import ssl
 import struct
@@ -108,7 +109,15 @@ def _listener(host: str, port: int) -> _Listener:
         struct.pack("!H", port)
     except (UnicodeError, struct.error) as error:
         raise OSError(f"cannot listen at host {host!r}, port {port}: {error}") from None
-    server = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        server = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        raise OSError(
+            f"port {port} of {host} is in use by another program, perhaps by another sandbox: end that one, or choose "
+            "another port, or port 0 for any that is free",
+        ) from None
     return _Listener(server.detach())
 
 

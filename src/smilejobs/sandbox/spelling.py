@@ -17,6 +17,9 @@ from smilejobs.model.jobs import JobRef
 from smilejobs.settings import Credentials
 from smilejobs.wire.signature import format_timestamp, sign
 
+RECEIPTS = ("kyc_receipt", "kyb_receipt")
+"""The keys of an answer that hold the link to a receipt; which one depends on the product."""
+
 Body = dict[str, object]
 _Respelling = Callable[[Body, datetime, random.Random], None]
 
@@ -76,7 +79,7 @@ def _fewer_keys(body: Body, at: datetime, chance: random.Random) -> None:
     """As few as three: timestamp, signature, job_complete."""
     if "job_complete" in body:
         most = chance.choice((0.5, 1.0))
-        for key in ("code", "job_success", "user_id", "job_id"):
+        for key in ("code", "job_success", "user_id", "job_id", *RECEIPTS):
             if chance.random() < most:
                 body.pop(key, None)
 
@@ -91,23 +94,15 @@ def _pending_result(body: Body, at: datetime, chance: random.Random) -> None:
 
 
 def _history(body: Body, at: datetime, chance: random.Random) -> None:
-    """No history is written in three ways; the order of one is not documented, and its job types are texts."""
+    """Write no history in one of three ways; shuffle the entries of one, whose order is not documented."""
     if "job_complete" not in body:
         return
     entries = body.pop("history", None)
     if isinstance(entries, list) and entries:
         chance.shuffle(entries)
         body["history"] = entries
-        for entry in entries:
-            _number_or_text(entry)
     elif chance.random() < 0.67:
         body["history"] = chance.choice(([], None))
-
-
-def _number_or_text(result: dict[str, object]) -> None:
-    params = result["PartnerParams"]
-    assert isinstance(params, dict)
-    result["PartnerParams"] = {**params, "job_type": str(params["job_type"])}
 
 
 def _inner_links(body: Body, at: datetime, chance: random.Random) -> None:
@@ -130,15 +125,17 @@ def _result_of(respell: Callable[[dict[str, object], datetime, random.Random], N
     return of_body
 
 
-def _job_type_as_text(result: dict[str, object], at: datetime, chance: random.Random) -> None:
-    _number_or_text(result)
+def _job_type_as_number(result: dict[str, object], at: datetime, chance: random.Random) -> None:
+    params = result["PartnerParams"]
+    assert isinstance(params, dict)
+    result["PartnerParams"] = {**params, "job_type": int(str(params["job_type"]))}
 
 
 def _confidence(result: dict[str, object], at: datetime, chance: random.Random) -> None:
     """Of the usual one; what the caller of `submit` has put there stays."""
-    if result.get("ConfidenceValue") in ("99.000000", "0.000000"):
+    if result.get("ConfidenceValue") in ("99", "0"):
         number = float(str(result.pop("ConfidenceValue")))
-        drawn = chance.choice((f"{number:.0f}", f"{number:.2f}", number, int(number), None))
+        drawn = chance.choice((f"{number:.6f}", f"{number:.2f}", number, int(number), None))
         if drawn is not None:
             result["ConfidenceValue"] = drawn
 
@@ -173,7 +170,13 @@ def _more_result_keys(result: dict[str, object], at: datetime, chance: random.Ra
 
 def _more_keys(body: Body, at: datetime, chance: random.Random) -> None:
     if "job_complete" in body:
-        body |= {"kyc_receipt": "https://sandbox.test/receipt", "Antifraud": _FRAUD}
+        body["Antifraud"] = _FRAUD
+
+
+def _no_top_ids(body: Body, at: datetime, chance: random.Random) -> None:
+    """Name the job in the result alone, as the real server was recorded to do, against the vendor's own page."""
+    for key in ("user_id", "job_id"):
+        body.pop(key, None)
 
 
 def _other_refusal(body: Body, at: datetime, chance: random.Random) -> None:
@@ -196,12 +199,13 @@ RESPELLINGS: Mapping[str, _Respelling] = MappingProxyType(
         "pending_result": _pending_result,
         "history": _history,
         "inner_links": _inner_links,
-        "job_type_as_text": _result_of(_job_type_as_text),
+        "job_type_as_number": _result_of(_job_type_as_number),
         "confidence": _result_of(_confidence),
         "not_a_number": _result_of(_not_a_number),
         "fewer_result_keys": _result_of(_fewer_result_keys),
         "more_result_keys": _result_of(_more_result_keys),
         "more_keys": _more_keys,
+        "no_top_ids": _no_top_ids,
         "fewer_keys": _fewer_keys,
         "wordy_booleans": _wordy_booleans,
         "code_as_int": _code_as_int,
@@ -226,6 +230,21 @@ def respell(body: Body, names: tuple[str, ...], at: datetime, chance: random.Ran
 def refusal_status(names: tuple[str, ...], chance: random.Random) -> int:
     """Return the HTTP status of a refusal. Which one the API uses is not known for sure: the code counts."""
     return chance.choice((200, 401, 403, 404)) if "refusal_status" in names else 400
+
+
+def sign_body(body: Body, credentials: Credentials, root: str) -> None:
+    """Sign *body*, and write the links to receipts, whose query holds the answer's own signature and timestamp.
+
+    Args:
+        body: The answer; under the key of a receipt, if there is one, is the SmileJobID.
+        credentials: The partner whose signature it is.
+        root: Where the client reaches the sandbox.
+    """
+    timestamp = str(body["timestamp"])
+    body["signature"] = signature = sign(credentials, timestamp)
+    for key in body.keys() & set(RECEIPTS):
+        path = f"/api/v3/{credentials.partner_id}/job_result_summary/{body[key]}/generate_pdf"
+        body[key] = f"{root}{path}?signature={signature}&timestamp={timestamp}&environment=test"
 
 
 def encode(body: Body, names: tuple[str, ...] = ()) -> bytes:

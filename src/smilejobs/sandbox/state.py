@@ -13,7 +13,8 @@ from cattrs.errors import BaseValidationError
 from cattrs.preconf.json import make_converter
 
 from smilejobs.model.jobs import JobRef
-from smilejobs.sandbox.jobs import Job, result_code_for
+from smilejobs.sandbox.jobs import Job
+from smilejobs.sandbox.products import result_code_for
 
 _Row = TypeVar("_Row")
 

@@ -12,14 +12,16 @@ from hashlib import sha256
 
 from attrs import field, frozen
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from smilejobs.model.codes import JOB_TYPES
 from smilejobs.model.jobs import JobRef
+from smilejobs.sandbox.answers import Answer, Endpoint, json_answer, of_the_api, preflight
 from smilejobs.sandbox.jobs import Job
 from smilejobs.sandbox.links import LinkRefusedError, check, presign
 from smilejobs.sandbox.requests import (
+    CROSS_ORIGIN,
     CutOffError,
     Family,
     RefusalError,
@@ -48,11 +50,12 @@ _INVALID_JOB_TYPE = "2212"
 _JOB_EXISTS = "2215"
 _ACCEPTED = "2202"
 
-_PATH = "/videos/{ref_id}/{file_name}"
+PATH = "/v1/upload"
+_ZIP_PATH = "/videos/{partner}/{ref_id}/{file_name}"
 _NEW, _ENROLLED = "selfie.zip", "enrolled.zip"
 """The name says whether the selfie on file is used. It is signed with the URL, so that nobody need remember it."""
-_LIFETIME = 3600
-"""Seconds for which the URL takes the zip; the vendor's own figure is not known."""
+_LIFETIME = 900
+"""Seconds for which the URL takes the zip, as recorded."""
 
 
 @frozen(kw_only=True)
@@ -63,9 +66,9 @@ class Registration:
         ref: Its name.
         job_type: The product.
         partner_params: All other parameters of the partner, as they came.
-        callback_url: Where its callbacks go; None for nowhere.
+        callback_url: Where its callbacks go, as it came, which may be no URL; None for nowhere.
         use_enrolled_image: Whether the selfie on file is to be used.
-        retry: Whether a job that was registered before, but has no zip yet, is meant.
+        retry: Whether a job that was registered before is meant.
     """
 
     ref: JobRef
@@ -82,15 +85,13 @@ def read_registration(asked: JSONObject) -> Registration:
     Raises:
         RefusalError: It says too little, or something that can never be right.
     """
-    params = asked.get("partner_params")
-    if params is None:
-        raise RefusalError(_FAMILY.missing_parameter)
+    params = {} if asked.get("partner_params") is None else asked["partner_params"]
     if not isinstance(params, dict) or not can_be_sent(params):
         raise RefusalError(_WRONG_TYPE)
-    user_id, job_id, job_type = (parameter(params, name, _FAMILY) for name in ("user_id", "job_id", "job_type"))
-    product = {str(number): number for number in JOB_TYPES}.get(job_type)
+    product = {str(number): number for number in JOB_TYPES}.get(str(params.get("job_type")))
     if product is None:
-        raise RefusalError(_INVALID_JOB_TYPE)
+        raise RefusalError(_INVALID_JOB_TYPE, "Invalid job type.")
+    user_id, job_id = (parameter(params, name, _FAMILY) for name in ("user_id", "job_id"))
     if str(params.get("sandbox_result")) not in ("None", "0", "1", "2"):
         raise RefusalError(_WRONG_TYPE, 'partner_params.sandbox_result must be "0", "1" or "2"')
     try:
@@ -120,8 +121,8 @@ class Uploads:
         seed: For the part of the URL that cannot be guessed.
         max_skew: How far the timestamp of a request may be from the clock; None for any distance.
         now: The wall clock.
-        register: Makes a job whose zip is to come; a ValueError says that its callbacks may not be sent there. It is
-            told the scheme and the host, too, at which the client has found the sandbox.
+        register: Makes a job whose zip is to come. It is told the scheme and the host, too, at which the client has
+            found the sandbox.
         receive: Starts a job, whose zip is there now.
 
     Attributes:
@@ -149,11 +150,16 @@ class Uploads:
         self._register = register
         self._receive = receive
         self.routes = [
-            Route("/v1/upload", self._prepare, methods=["POST"]),
-            Route(_PATH, self._take, methods=["PUT"]),
+            Route(PATH, Endpoint(self._prepare), methods=["POST"]),
+            Route(PATH, preflight("POST"), methods=["OPTIONS"]),
+            Route(_ZIP_PATH, self._take, methods=["PUT"]),
+            Route(_ZIP_PATH, preflight("PUT"), methods=["OPTIONS"]),
         ]
 
-    async def _prepare(self, request: Request) -> Response:
+    async def _prepare(self, request: Request) -> Answer:
+        return of_the_api(await self._answer(request))
+
+    async def _answer(self, request: Request) -> Answer:
         try:
             asked = await read_object(request, _FAMILY)
             check_partner(asked, "smile_client_id", self._credentials, _FAMILY)
@@ -161,9 +167,10 @@ class Uploads:
             registration = read_registration(asked)
             job = self._registered(registration, root_of(request))
         except RefusalError as refusal:
-            return refusal.response()
+            return json_answer(refusal.body, refusal.http_status)
         ref_id = self._ref_id(job.smile_job_id)
-        path = _PATH.format(ref_id=ref_id, file_name=_ENROLLED if registration.use_enrolled_image else _NEW)
+        file_name = _ENROLLED if registration.use_enrolled_image else _NEW
+        path = _ZIP_PATH.format(partner=self._folder, ref_id=ref_id, file_name=file_name)
         query = presign(
             self._credentials.api_key, host_of(request), path, at=self._now(), lifetime=_LIFETIME, method="PUT"
         )
@@ -171,30 +178,31 @@ class Uploads:
             "upload_url": f"{root_of(request)}{path}?{query}",
             "ref_id": ref_id,
             "smile_job_id": job.smile_job_id,
-            "camera_config": None,
+            "camera_config": "null",
             "code": _ACCEPTED,
         }
-        return JSONResponse(body)
+        return json_answer(body)
 
     def _registered(self, registration: Registration, root: str) -> Job:
-        """Return the job: a new one, or one that waits for its zip and is sent again."""
+        """Return the job: a new one, or one that is sent again."""
         job = self._jobs.get(registration.ref)
         if job is None:
             try:
                 with keeping():
                     return self._register(registration, root)
-            except ValueError as error:
-                raise RefusalError(_WRONG_TYPE, str(error)) from None
             except NotKeptError:
                 raise RefusalError(_FAMILY.system_error) from None
-        if job.uploaded_at is not None or not registration.retry:
+        if not registration.retry:
             raise RefusalError(_JOB_EXISTS, "Job already exists. Did you mean to set the retry flag to true?")
         return job
 
     def _ref_id(self, smile_job_id: str) -> str:
         secret = sha256(f"{self._seed}\0{smile_job_id}".encode()).hexdigest()
-        partner_id = re.sub("[^0-9A-Za-z]", "_", self._credentials.partner_id)
-        return f"{partner_id}-{smile_job_id}-{secret[:30]}"
+        return f"{self._folder}-{smile_job_id}-{secret[:30]}"
+
+    @property
+    def _folder(self) -> str:
+        return re.sub("[^0-9A-Za-z]", "_", self._credentials.partner_id)
 
     async def _take(self, request: Request) -> Response:
         path, query = request.scope["path"], request.scope["query_string"].decode("latin-1")
@@ -220,4 +228,4 @@ class Uploads:
                     self._receive(job, examine(job, body, use_enrolled_image=use_enrolled_image))
             except NotKeptError:
                 return storage_unavailable()
-        return Response()
+        return Response(headers=CROSS_ORIGIN)

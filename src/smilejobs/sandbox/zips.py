@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 from attrs import field, frozen
 
 from smilejobs.sandbox.jobs import Job
+from smilejobs.sandbox.products import DOCUMENT
 from smilejobs.wire.codec import JSONObject, UnreadableError, decode_object, decode_text, is_true
 
 MAX_UNPACKED = 64 * 1024 * 1024
@@ -27,8 +28,12 @@ _MOST_ENTRIES = 1000
 _MOST_VALUES = 100_000
 """In ``info.json``, whose clients write some dozens."""
 _PIECE = 64 * 1024
+_SOURCE = "WebAPI"
+_LONGEST_LANGUAGE = 100
 _ENCRYPTED = 0x1
 
+_IMAGE_TYPES = {str(kind): kind for kind in range(8)}
+"""The kinds of image; the vendor's Android client writes them as texts."""
 _SELFIES = frozenset({0, 2})
 _ID_CARDS = frozenset({1, 3})
 _NEEDED: Mapping[int, tuple[frozenset[int], ...]] = {
@@ -65,11 +70,13 @@ class Finding:
         outcome: As that of `smilejobs.sandbox.Sandbox.submit`.
         review: Whether a person has a look, so that a provisional result comes first.
         details: What the ID authority was asked for and has said, as the keys of a result.
+        source: Who has sent the zip, as the ``Source`` of a result.
     """
 
     outcome: str
     review: bool = False
     details: Mapping[str, str] = field(factory=dict[str, str], repr=False)
+    source: str = _SOURCE
 
 
 class UnusableZipError(Exception):
@@ -144,11 +151,12 @@ def examine(job: Job, body: bytes, *, use_enrolled_image: bool = False) -> Findi
         body: The zip.
         use_enrolled_image: Whether the selfie on file is used, so that none need be in the zip.
     """
+    info: JSONObject = {}
     try:
         info, names = unpack(body)
         _check_info(job, info, names, use_enrolled_image=use_enrolled_image)
     except UnusableZipError as error:
-        return Finding(outcome=error.result_code)
+        return Finding(outcome=error.result_code, source=_source(info))
     id_info = info.get("id_info")
     given = dict(_texts(id_info)) if isinstance(id_info, dict) else {}
     is_looked_up = job.job_type in _LOOKUPS and is_true(given.get("entered"))
@@ -159,11 +167,11 @@ def examine(job: Job, body: bytes, *, use_enrolled_image: bool = False) -> Findi
     else:
         outcome = "rejected" if str(chosen) == "1" else "approved"
     details: dict[str, str] = {}
-    if is_looked_up:
-        details = {theirs: given[ours] for ours, theirs in _ID_KEYS.items() if ours in given}
-        if outcome == "approved":
-            details |= _person(given, job.partner_params if digit == _OWN_DATA else {})
-    return Finding(outcome=outcome, review=str(chosen) == "2", details=details)
+    if is_looked_up or job.product is DOCUMENT:
+        details |= {theirs: given[ours] for ours, theirs in _ID_KEYS.items() if ours in given}
+    if is_looked_up and outcome == "approved":
+        details |= _person(given, job.partner_params if digit == _OWN_DATA else {})
+    return Finding(outcome=outcome, review=str(chosen) == "2", details=details, source=_source(info))
 
 
 def _check_entries(entries: Sequence[zipfile.ZipInfo], most: int) -> None:
@@ -179,17 +187,14 @@ def _check_entries(entries: Sequence[zipfile.ZipInfo], most: int) -> None:
 
 
 def _check_info(job: Job, info: JSONObject, names: frozenset[str], *, use_enrolled_image: bool) -> None:
-    """Check that the zip is that of the job, and that the images are there that it needs."""
+    """Check that the zip names no other job, and that the images are there that its job needs.
+
+    Raises:
+        UnusableZipError: It does, or they are not.
+    """
     misc = info.get("misc_information")
     params = misc.get("partner_params") if isinstance(misc, dict) else None
-    if not isinstance(params, dict):
-        raise UnusableZipError(_DATA_INVALID, "it does not say which job it belongs to")
-    ref = job.ref
-    try:
-        names_job = (decode_text(params, "user_id"), decode_text(params, "job_id")) == (ref.user_id, ref.job_id)
-    except UnreadableError:
-        names_job = False
-    if not names_job:
+    if isinstance(params, dict) and not _names(params, job):
         raise UnusableZipError(_DATA_INVALID, "it belongs to another job")
     there = frozenset(_image_types(info.get("images"), names))
     needed = _NEEDED.get(job.job_type, ())
@@ -197,6 +202,14 @@ def _check_info(job: Job, info: JSONObject, names: frozenset[str], *, use_enroll
         needed = tuple(kinds for kinds in needed if kinds is not _SELFIES)
     if not all(kinds & there for kinds in needed):
         raise UnusableZipError(_DATA_INVALID, "an image is missing")
+
+
+def _names(params: JSONObject, job: Job) -> bool:
+    """Say whether a zip names its job. The vendor's mobile and web clients write no names into it."""
+    try:
+        return (decode_text(params, "user_id"), decode_text(params, "job_id")) == (job.ref.user_id, job.ref.job_id)
+    except UnreadableError:
+        return False
 
 
 def _image_types(images: object, names: frozenset[str]) -> Iterator[int]:
@@ -207,10 +220,19 @@ def _image_types(images: object, names: frozenset[str]) -> Iterator[int]:
     for image in images if isinstance(images, list) else ():
         if not isinstance(image, dict):
             continue
-        kind, file_name = image.get("image_type_id"), image.get("file_name")
+        kind, file_name = _IMAGE_TYPES.get(str(image.get("image_type_id"))), image.get("file_name")
         is_file = isinstance(file_name, str) and PurePosixPath(file_name).name in names
-        if isinstance(kind, int) and (is_file or (isinstance(image.get("image"), str) and image["image"])):
+        if kind is not None and (is_file or (isinstance(image.get("image"), str) and image["image"])):
             yield kind
+
+
+def _source(info: JSONObject) -> str:
+    """Return the ``Source`` of a result: the client that has sent the zip, by the language that it names."""
+    package = info.get("package_information")
+    language = package.get("language") if isinstance(package, dict) else None
+    if not isinstance(language, str) or not 0 < len(language) <= _LONGEST_LANGUAGE or not can_be_sent(language):
+        return _SOURCE
+    return f"{_SOURCE} - {language}"
 
 
 def _texts(id_info: Mapping[str, object]) -> Iterator[tuple[str, str]]:

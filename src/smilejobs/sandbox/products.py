@@ -1,0 +1,224 @@
+"""What each product answers: its result codes, texts and actions. Pure data.
+
+Sources: the vendor's page of result codes, as far as it says which product a code belongs to; its samples; one recorded
+answer of job type 1, which has the code 1016.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from attrs import field, frozen
+
+from smilejobs.model.codes import RESULT_CODES, ResultCode, Verdict
+
+PROVISIONAL_CODE = "0814"
+_NOT_ENABLED_CODE = "1016"
+_LISTED_CODE = "1030"
+
+RESULTS: Mapping[str, ResultCode] = MappingProxyType(
+    {_LISTED_CODE: ResultCode("Found on list", Verdict.UNKNOWN), **RESULT_CODES}
+)
+"""All result codes that the sandbox can answer. It knows one that has no verdict in the library's own table."""
+
+
+def _codes(approved: str, rejected: str, error: str) -> Mapping[str, str]:
+    return MappingProxyType({"approved": approved, "rejected": rejected, "error": error})
+
+
+_SELFIE_ACTIONS = MappingProxyType(
+    {"Liveness_Check": "Passed", "Register_Selfie": "Approved", "Human_Review_Liveness_Check": "Not Applicable"}
+)
+_ID_ACTIONS = MappingProxyType({"Verify_ID_Number": "Verified", "Return_Personal_Info": "Returned"})
+_BIOMETRIC_KYC_ACTIONS = MappingProxyType(
+    {
+        "Selfie_To_ID_Authority_Compare": "Completed",
+        **_ID_ACTIONS,
+        **_SELFIE_ACTIONS,
+        "Selfie_Provided": "Passed",
+        "Human_Review_Compare": "Not Applicable",
+        "Human_Review_Update_Selfie": "Not Applicable",
+        "Selfie_To_ID_Card_Compare": "Not Applicable",
+        "Selfie_To_Registered_Selfie_Compare": "Not Applicable",
+        "Update_Registered_Selfie_On_File": "Not Applicable",
+    }
+)
+_PERSON = MappingProxyType(
+    {
+        "Country": "NG",
+        "IDType": "NIN_V2",
+        "IDNumber": "00000000000",
+        "FullName": "Ada Example",
+        "DOB": "1990-12-10",
+        "Gender": "F",
+        "PhoneNumber": "Not Available",
+        "ExpirationDate": "Not Available",
+    }
+)
+_COMPANY: Mapping[str, object] = MappingProxyType(
+    {
+        "company_information": {"legal_name": "Example Limited", "registration_number": "0000000", "status": "Active"},
+        "directors": [],
+        "beneficial_owners": [],
+        "fiduciaries": [],
+        "proprietors": [],
+        "documents": {},
+    }
+)
+
+
+@frozen(kw_only=True)
+class Product:
+    """What a product answers.
+
+    Attributes:
+        result_type: Its ``ResultType``.
+        codes: The result code by what the caller of `submit` wants.
+        actions: Its ``Actions`` when all went well; the first one decides.
+        texts: Its own ``ResultText``, by result code, where that is not the usual one.
+        has_confidence: Whether there is a ``ConfidenceValue``.
+        approval: Further keys of an approval: the data of a person or a company, neither of which exists.
+        receipt: The key of the answer that holds the link to a receipt.
+    """
+
+    result_type: str
+    codes: Mapping[str, str]
+    actions: Mapping[str, str]
+    texts: Mapping[str, str] = field(factory=dict[str, str])
+    has_confidence: bool = False
+    approval: Mapping[str, object] = field(factory=dict[str, object])
+    receipt: str = "kyc_receipt"
+
+    def result(self, code: str) -> dict[str, object]:
+        """Return what a result with this code says, apart from everything that depends on the job."""
+        verdict = RESULTS[code].verdict
+        confidence = {"ConfidenceValue": "99" if has_succeeded(code) else "0"}
+        return {
+            "ResultType": "SYSTEM" if code == _NOT_ENABLED_CODE else self.result_type,
+            "JSONVersion": "1.0.0",
+            "Actions": self._actions(code),
+            "Source": "WebAPI",
+            **(confidence if self.has_confidence else {}),
+            **(self.approval if verdict is Verdict.APPROVED else {}),
+        }
+
+    def text(self, code: str) -> str:
+        """Return the ``ResultText`` of a result code."""
+        return _NOT_ENABLED_TEXT if code == _NOT_ENABLED_CODE else self.texts.get(code, RESULTS[code].text)
+
+    def _actions(self, code: str) -> dict[str, str]:
+        if code == _NOT_ENABLED_CODE:
+            return {name: _NOT_ENABLED_ACTIONS.get(name, "Not Applicable") for name in self.actions}
+        verdict = RESULTS[code].verdict
+        decision = "Listed" if code == _LISTED_CODE else _DECISIVE_ACTION.get(verdict)
+        actions = dict(self.actions)
+        if decision is not None:
+            actions[next(iter(actions))] = decision
+        if verdict is not Verdict.APPROVED:
+            actions |= {name: "Not Returned" for name, done in actions.items() if done == "Returned"}
+        return actions
+
+
+_DECISIVE_ACTION: Mapping[Verdict, str] = MappingProxyType(
+    {
+        Verdict.REJECTED: "Failed",
+        Verdict.ERROR: "Unable To Determine",
+        Verdict.UNKNOWN: "Unable To Determine",
+        Verdict.PROVISIONAL: "Under Review",
+    }
+)
+_NOT_ENABLED_TEXT = "Unable to validate ID - This feature is not enabled for your Smile ID account."
+_NOT_ENABLED_ACTIONS: Mapping[str, str] = MappingProxyType(
+    {
+        "Verify_ID_Number": "Not Verified",
+        "Return_Personal_Info": "Not Returned",
+        "Selfie_To_ID_Authority_Compare": "ID Authority Photo Not Available",
+    }
+)
+
+DOCUMENT = Product(
+    result_type="Document Verification",
+    codes=_codes("0810", "0811", "0001"),
+    actions={
+        "Verify_Document": "Passed",
+        "Document_Check": "Passed",
+        "Selfie_To_ID_Card_Compare": "Completed",
+        "Human_Review_Document_Check": "Not Applicable",
+        **_SELFIE_ACTIONS,
+    },
+    approval=_PERSON,
+)
+_ID_NUMBER = Product(
+    result_type="ID Verification", codes=_codes("1012", "1013", "1015"), actions=_ID_ACTIONS, approval=_PERSON
+)
+_SELFIE = Product(
+    result_type="SAIA", codes=_codes("1210", "0907", "0001"), actions=_SELFIE_ACTIONS, has_confidence=True
+)
+
+PRODUCTS: Mapping[int, Product] = MappingProxyType(
+    {
+        1: Product(
+            result_type="SAIA",
+            codes=_codes("1210", "1022", "1015"),
+            actions=_BIOMETRIC_KYC_ACTIONS,
+            has_confidence=True,
+            approval=_PERSON,
+        ),
+        2: Product(
+            result_type="DIVA",
+            codes=_codes("1220", "0907", "0001"),
+            actions={"Selfie_To_Registered_Selfie_Compare": "Completed", "Liveness_Check": "Passed"},
+            has_confidence=True,
+        ),
+        4: _SELFIE,
+        5: _ID_NUMBER,
+        6: DOCUMENT,
+        7: Product(
+            result_type="Business Verification",
+            codes=_codes("1012", "1013", "1015"),
+            actions={"Verify_Business": "Verified", "Return_Business_Info": "Returned"},
+            texts={"1012": "Business Verified"},
+            approval=_COMPANY,
+            receipt="kyb_receipt",
+        ),
+        8: _SELFIE,
+        9: Product(
+            result_type="ID Verification",
+            codes=_codes("1020", "1022", "1015"),
+            actions={"Names": "Exact Match", "DOB": "Exact Match", "ID_Verification": "Completed"},
+        ),
+        10: Product(result_type="AML", codes=_codes("1012", "1013", "1015"), actions={"Listed": "Not Applicable"}),
+        11: DOCUMENT,
+        12: _ID_NUMBER,
+    }
+)
+"""The products, by job type."""
+
+
+def result_code_for(outcome: str, job_type: int) -> str:
+    """Return the result code with which a job of that type ends.
+
+    Args:
+        outcome: "approved", "rejected" or "error"; or a result code, which stands for itself.
+        job_type: The product.
+
+    Raises:
+        ValueError: There is no such product or outcome.
+    """
+    product = PRODUCTS.get(job_type)
+    if product is None:
+        raise ValueError(f"job_type must be one of {', '.join(map(str, PRODUCTS))}")
+    if outcome == PROVISIONAL_CODE:
+        raise ValueError(f"outcome must be final: give review=, and {PROVISIONAL_CODE} comes before it")
+    if outcome in RESULTS:
+        return outcome
+    if outcome not in product.codes:
+        raise ValueError(
+            "outcome must be 'approved', 'rejected', 'error', or a result code: one of smilejobs.RESULT_CODES, "
+            f"or {_LISTED_CODE}"
+        )
+    return product.codes[outcome]
+
+
+def has_succeeded(result_code: str) -> bool:
+    """Say whether ``job_success`` is true: there was a match, though a person may have to confirm it."""
+    return RESULTS[result_code].verdict in (Verdict.APPROVED, Verdict.PROVISIONAL)
