@@ -2,7 +2,9 @@
 
 import json
 import logging
+import re
 import ssl
+import tracemalloc
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
@@ -537,15 +539,138 @@ class TestOverSockets:
         await self.deliver(f"http://127.0.0.1:{free_port()}/", condition=lambda: bool(caplog.records), attempts=2)
         assert "2 times and never taken: no answer: Connection refused" in caplog.text
 
+    @pytest.mark.parametrize(
+        ("first", "then"),
+        [
+            (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"400\r\n" + b"x" * 1024 + b"\r\n"),
+            (b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n", b"x" * 1024),
+            (b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 1024),
+            (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", b""),
+            (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"no size"),
+        ],
+    )
+    async def test_an_answer_that_never_ends(self, first: bytes, then: bytes, caplog: pytest.LogCaptureFixture) -> None:
+        """Its status counts; no more than a limit is read, and the connection is closed soon."""
+        taken = 0
+
+        async def take(stream: Any, body: bytes) -> None:
+            nonlocal taken
+            taken += 1
+            await stream.send(first)
+            while then:
+                await stream.send(then)
+            await stream.receive()
+
+        async with serve(take) as server:
+            await self.deliver(f"http://127.0.0.1:{server.port}/", condition=lambda: taken and not server.open)
+        assert taken == 1
+        assert not caplog.records
+
+    @pytest.mark.parametrize(
+        ("answer", "why"),
+        [
+            (b"HTTP/1.1 100 Continue\r\n\r\n" * 1000, "no answer within 65536 bytes"),
+            (b"SSH-2.0-receiver\r\n\r\n", "the answer is not HTTP"),
+            (b"HTTP/1.1 200 OK\r\n" + b"X-100: x\r\n" * 1000, "the answer is not HTTP"),
+            (b"HTTP/1.1 200 OK\r\nX-More: ", "no answer within 1 s"),
+            (None, "no answer: the receiver closed the connection"),
+            (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "HTTP 404"),
+        ],
+    )
+    async def test_no_status(self, answer: bytes | None, why: str, caplog: pytest.LogCaptureFixture) -> None:
+        """The log says what came in its place, also where it never ends."""
+
+        async def take(stream: Any, body: bytes) -> None:
+            if answer is None:
+                await stream.aclose()
+                return
+            await stream.send(answer)
+            while b"100" in answer:
+                await stream.send(answer)
+            await stream.receive()
+
+        async with serve(take) as server:
+            url = f"http://127.0.0.1:{server.port}/"
+            await self.deliver(url, condition=lambda: bool(caplog.records), attempts=1, timeout=1)
+        assert f"1 times and never taken: {why}" in caplog.text
+
+    async def test_a_host_that_has_no_address(self, caplog: pytest.LogCaptureFixture) -> None:
+        """The log says what the resolver says."""
+        now = datetime.now(EPOCH.tzinfo)
+        one = evolve(job(machine=0.0), uploaded_at=now, callback_url="https://receiver.invalid/callback")
+        callbacks = Callbacks(
+            {one.ref: one},
+            CREDENTIALS,
+            seed=0,
+            now=lambda: datetime.now(EPOCH.tzinfo),
+            delivery=Delivery(attempts=1),
+            links=lambda job, at: LINKS,
+            allow_to=["receiver.invalid"],
+        )
+        callbacks.schedule(one.ref)
+        async with callbacks.running():
+            await until(lambda: bool(caplog.records))
+        assert re.search("1 times and never taken: no answer: .*([Nn]ame|not known|resol|No address)", caplog.text)
+
+    async def test_many_https_urls_take_no_memory(self) -> None:
+        """Three hundred of them, none of which has been sent to yet."""
+        now = datetime.now(EPOCH.tzinfo)
+        jobs = {
+            JobRef("user-1", f"job-{number}"): evolve(
+                job(number), uploaded_at=now, callback_url=f"https://localhost:{number}/"
+            )
+            for number in range(1, 301)
+        }
+        callbacks = callbacks_of(jobs)
+        tracemalloc.start()
+        for ref in jobs:
+            callbacks.schedule(ref)
+        assert tracemalloc.get_traced_memory()[0] < 1024 * 1024
+        tracemalloc.stop()
+        assert "_context" not in vars(callbacks)
+
+    async def test_a_receiver_over_https(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        """It is trusted if `SSL_CERT_FILE` names its authority, which is read once."""
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        authority = trustme.CA()
+        authority.issue_cert("localhost").configure_cert(tls)
+        authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+        seen = []
+
+        async def take(stream: Any, body: bytes) -> None:
+            seen.append(json.loads(body)["SmileJobID"])
+            await stream.send(http(b"{}"))
+
+        async with serve(take, tls) as server:
+            await self.deliver(server.url("https"), server.url("https"), condition=lambda: len(seen) == 2)
+        assert len(set(seen)) == 2
+
     async def test_a_certificate_that_is_not_trusted(self, caplog: pytest.LogCaptureFixture) -> None:
-        """The callback is not sent to whoever says that he is it."""
+        """The callback is not sent; the log says what is wrong with the certificate."""
         tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         trustme.CA().issue_cert("localhost").configure_cert(tls)
         server: Server
         async with serve(_never, tls) as server:
             await self.deliver(server.url("https"), condition=lambda: bool(caplog.records), attempts=1)
             assert not server.requests
-        assert "certificate is not trusted" in caplog.text
+        assert "certificate is not trusted: unable to get local issuer certificate" in caplog.text
+
+
+async def test_whatever_a_client_raises_ends_one_attempt(caplog: pytest.LogCaptureFixture) -> None:
+    """Its own errors and any other; the next attempt comes all the same."""
+    errors = [httpx.ConnectError("refused"), UnicodeEncodeError("utf-8", "x", 0, 1, "no"), KeyError("secret")]
+
+    async def refuse(request: httpx.Request) -> httpx.Response:
+        raise errors.pop(0)
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(refuse)) as http_client:
+        callbacks = callbacks_of({job().ref: job()}, http_client, attempts=3)
+        callbacks.schedule(job().ref)
+        async with callbacks.running():
+            await anyio.sleep(100)
+    assert "3 times and never taken: no answer: KeyError" in caplog.text
+    assert "secret" not in caplog.text
 
 
 def _ids(ref: JobRef) -> tuple[str, str]:

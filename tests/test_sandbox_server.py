@@ -2,9 +2,12 @@
 
 import asyncio
 import gc
+import json
 import re
 import signal
 import socket
+import ssl
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,6 +23,7 @@ from smilejobs.sandbox import Sandbox, Weather
 from smilejobs.sandbox.answers import ConnectionCutError
 from smilejobs.sandbox.server import _Cuttable, _url
 from smilejobs.wire.protocol import encode_request
+from smilejobs.wire.signature import format_timestamp, sign
 
 pytestmark = pytest.mark.anyio
 
@@ -123,10 +127,21 @@ async def test_a_start_that_is_cancelled_leaves_nothing_behind() -> None:
 
 
 async def test_a_port_that_is_taken_is_an_os_error() -> None:
-    """It is raised in the caller, and does not end the process."""
-    with socket.create_server(("127.0.0.1", 0)) as listener, pytest.raises(OSError, match="in use"):
-        async with Sandbox().serve(port=listener.getsockname()[1]):
-            pytest.fail("there is somebody else at this port")
+    """It is raised in the caller, and does not end the process; the text says which port, and what to do."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(OSError, match="in use") as refused:
+            async with Sandbox().serve(port=port):
+                pytest.fail("there is somebody else at this port")
+    assert str(refused.value).startswith(f"port {port} of 127.0.0.1 is in use by another program")
+    assert "choose another port" in str(refused.value)
+
+
+async def test_an_address_of_another_machine_is_an_os_error() -> None:
+    """What the system says about it is passed on."""
+    with pytest.raises(OSError, match=r"192\.0\.2\.1|assign"):
+        async with Sandbox().serve(host="192.0.2.1"):
+            pytest.fail("it listens")
 
 
 @pytest.mark.parametrize(
@@ -286,6 +301,107 @@ async def test_the_page_is_served_at_the_address_that_is_listened_at() -> None:
         assert (await http_client.get(root)).status_code == 200
         assert (await http_client.get(root, headers={"host": "0.0.0.0:1"})).status_code == 200
         assert (await http_client.get(root, headers={"host": "evil.example"})).status_code == 403
+
+
+ROUTES = [
+    ("POST", "/v1/job_status"),
+    ("POST", "/v1/upload"),
+    ("OPTIONS", "/v1/upload"),
+    ("PUT", "/videos/085/085-1-2/selfie.zip"),
+    ("GET", "/images/0000000001/SID_Preview_Full.png"),
+    ("GET", "/"),
+    ("GET", "/sandbox/jobs"),
+    ("POST", "/sandbox/review"),
+    ("GET", "/nothing"),
+]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"host": "evil.example"},
+        {"host": "evil"},
+        {"host": "localhost.evil.example:80"},
+        {"host": "192.168.0.7"},
+        {"host": ""},
+        {"origin": "https://evil.example"},
+        {"origin": "http://203.0.113.5"},
+        {"origin": "null"},
+        {"origin": "evil"},
+        {"host": "evil.example", "origin": "http://evil.example"},
+    ],
+)
+async def test_no_route_answers_a_page_from_elsewhere(headers: dict[str, str]) -> None:
+    """By a name that it has made point here, or across origins: 403, and no job is registered or looked up."""
+    sandbox = Sandbox()
+    ref = sandbox.submit("user-1", "job-1", machine=0)
+    async with sandbox.serve() as base_url, httpx.AsyncClient(base_url=base_url.removesuffix("/v1")) as http_client:
+        for method, path in ROUTES:
+            answer = await http_client.request(method, path, headers=headers, content=signed())
+            assert (answer.status_code, answer.json().keys()) == (403, {"message"})
+            assert "localhost" in answer.text
+    assert (list(sandbox.jobs), sandbox.polls(ref)) == ([ref], 0)
+
+
+def signed() -> bytes:
+    """What would be a poll and a registration, of an attacker who knows the key."""
+    timestamp = format_timestamp(utcnow())
+    proof = {"timestamp": timestamp, "signature": sign(Credentials("085", "sandbox-key"), timestamp)}
+    ids = {"user_id": "user-1", "job_id": "job-1"}
+    params = {"partner_params": {"user_id": "user-1", "job_id": "job-2", "job_type": 1}}
+    return json.dumps({**proof, **ids, **params, "partner_id": "085", "smile_client_id": "085"}).encode()
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"host": "localhost"},
+        {"host": "127.0.0.1:1"},
+        {"host": "[::1]:80"},
+        {"host": "sandbox.internal"},
+        {"origin": "http://localhost:3000"},
+        {"origin": "http://127.0.0.1"},
+        {"origin": "https://SANDBOX.internal"},
+    ],
+)
+async def test_names_of_the_sandbox_are_answered(headers: dict[str, str], tmp_path: Path) -> None:
+    """Those of this machine, and those for which it has a certificate; also to pages of this machine."""
+    sandbox = Sandbox()
+    sandbox.submit("user-1", "job-1", machine=0)
+    authority = tmp_path / "authority.pem"
+    authority.write_bytes(sandbox.ca_pem)
+    trust = ssl.create_default_context(cafile=authority)
+    async with (
+        sandbox.serve(tls=["Sandbox.internal"]) as base_url,
+        httpx.AsyncClient(base_url=base_url, verify=trust) as http_client,
+    ):
+        answer = await http_client.post("/job_status", content=signed(), headers=headers)
+        assert answer.json()["code"] == "2302"
+        assert answer.headers["access-control-allow-origin"] == "*"
+
+
+@pytest.mark.parametrize(
+    ("headers", "http_status"),
+    [
+        ({"host": "sandbox:8787"}, 200),
+        ({"host": "192.168.0.7:8787"}, 200),
+        ({"host": "[fe80::1]:8787"}, 200),
+        ({"host": "evil.example"}, 403),
+        ({"origin": "http://shop:3000"}, 200),
+        ({"host": "192.168.0.7", "origin": "http://192.168.0.7"}, 200),
+        ({"origin": "http://192.168.0.7"}, 403),
+        ({"origin": "http://[fe80::1]"}, 403),
+        ({"origin": "http://evil.example"}, 403),
+    ],
+)
+async def test_beyond_this_machine_more_names_are_answered(headers: dict[str, str], http_status: int) -> None:
+    """Addresses, and names without a dot as containers have them; a page from elsewhere can have neither."""
+    sandbox = Sandbox()
+    sandbox.submit("user-1", "job-1", machine=0)
+    async with sandbox.serve(host="0.0.0.0") as base_url, httpx.AsyncClient(base_url=base_url) as http_client:
+        answer = await http_client.post("/job_status", content=signed(), headers=headers)
+    assert answer.status_code == http_status
 
 
 async def test_what_is_cut_is_let_go_when_its_client_is_gone() -> None:

@@ -1,6 +1,7 @@
 """The state of a sandbox in a file: a restart goes on, also after a sudden end."""
 
 import json
+import os
 import signal
 import sqlite3
 import subprocess
@@ -182,7 +183,24 @@ def test_a_name_that_means_something_to_sqlite_is_a_file(path: Path, monkeypatch
         "UPDATE job SET body = json_set(body, '$.job_type', 3)",
         "UPDATE job SET body = json_set(body, '$.result_code', '9999')",
         "INSERT INTO poll VALUES ('', '', 1)",
+        "INSERT INTO poll VALUES ('user-1', 'job-1', -1)",
         "INSERT INTO fetch VALUES ('/', 'often')",
+        "UPDATE job SET smile_job_id = '0000000002'",
+        "UPDATE job SET smile_job_id = '<script>', body = json_set(body, '$.smile_job_id', '<script>')",
+        "UPDATE job SET body = json_set(body, '$.refusal', '<script>')",
+        "UPDATE job SET body = json_set(body, '$.root', 'https://evil.example/path')",
+        "UPDATE job SET body = json_set(body, '$.root', 'javascript:alert(1)')",
+        "UPDATE job SET body = json_set(body, '$.machine', -1)",
+        "UPDATE job SET body = json_set(body, '$.review', -1)",
+        "UPDATE job SET body = json_set(body, '$.machine', 1e12)",
+        "UPDATE job SET body = json_set(body, '$.machine', 1e300)",
+        "UPDATE job SET body = json_set(body, '$.uploaded_at', '2026-01-01T00:00:00')",
+        "UPDATE job SET body = json_set(body, '$.reviewed_at', '2026-01-01T00:00:00')",
+        "UPDATE job SET body = json_set(body, '$.weather', json('{\"cuts\": 2}'))",
+        'UPDATE job SET body = replace(body, \'"details": {}\', \'"details": {"a": NaN}\')',
+        'UPDATE job SET body = replace(body, \'"details": {}\', \'"details": {"a": "\\ud800"}\')',
+        "UPDATE job SET body = '{\"a\":' || replace(hex(zeroblob(50000)), '0', '[')",
+        "INSERT INTO job SELECT '0000000002', json_set(body, '$.smile_job_id', '0000000002') FROM job",
     ],
 )
 def test_a_row_that_can_never_be_right_says_so(path: Path, change: str) -> None:
@@ -192,6 +210,50 @@ def test_a_row_that_can_never_be_right_says_so(path: Path, change: str) -> None:
         connection.execute(change)
     with pytest.raises(OSError, match=r"sandbox\.state cannot be read"):
         Sandbox(state=path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "CREATE TRIGGER more AFTER INSERT ON poll BEGIN DELETE FROM job; END",
+        "CREATE VIEW more AS SELECT * FROM job",
+        "ALTER TABLE poll RENAME TO more",
+    ],
+)
+def test_a_state_with_something_else_in_it_is_refused(path: Path, change: str) -> None:
+    """A trigger could change what is kept."""
+    Sandbox(state=path).submit("user-1", "job-1")
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute(change)
+    with pytest.raises(OSError, match="or of something else"):
+        Sandbox(state=path)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="files have no such modes there")
+def test_only_its_owner_may_read_a_state(path: Path) -> None:
+    """From its first byte, whatever the umask; a file that is there already keeps its mode."""
+    umask = os.umask(0)
+    try:
+        Sandbox(state=path).submit("user-1", "job-1")
+    finally:
+        os.umask(umask)
+    assert path.stat().st_mode & 0o777 == 0o600
+    path.chmod(0o640)
+    Sandbox(state=path)
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_link_that_leads_nowhere_is_not_followed(path: Path) -> None:
+    """A file that somebody else wants to be made is not; one that is there is used."""
+    target = path.with_name("target")
+    path.symlink_to(target)
+    with pytest.raises(OSError, match="unable to open"):
+        Sandbox(state=path)
+    assert not target.exists()
+    path.unlink()
+    Sandbox(state=target).submit("user-1", "job-1")
+    path.symlink_to(target)
+    assert len(Sandbox(state=path).jobs) == 1
 
 
 async def test_what_is_refused_is_not_kept(path: Path) -> None:

@@ -1,5 +1,6 @@
 """What every route does with a request: read it, decode it, refuse it in the vendor's words."""
 
+import json
 import zlib
 from contextlib import aclosing
 from datetime import datetime, timedelta
@@ -154,6 +155,15 @@ def check_fresh(asked: JSONObject, max_skew: timedelta | None, now: datetime) ->
     signed_at = parse_timestamp(asked["timestamp"])
     if signed_at is None or abs(signed_at - now) > max_skew:
         raise RefusalError(_STALE)
+
+
+def can_be_sent(value: object) -> bool:
+    """Say whether it can be given back as JSON: no half surrogate pairs, no numbers beyond all bounds."""
+    try:
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def host_of(request: Request) -> str:

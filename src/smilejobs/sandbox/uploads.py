@@ -26,6 +26,7 @@ from smilejobs.sandbox.requests import (
     Family,
     RefusalError,
     TooLargeError,
+    can_be_sent,
     check_fresh,
     check_partner,
     host_of,
@@ -37,7 +38,7 @@ from smilejobs.sandbox.requests import (
     storage_unavailable,
 )
 from smilejobs.sandbox.state import NotKeptError, keeping
-from smilejobs.sandbox.zips import Finding, can_be_sent, examine
+from smilejobs.sandbox.zips import Finding, examine
 from smilejobs.settings import Credentials
 from smilejobs.wire.codec import JSONObject, UnreadableError, decode_text, is_true
 

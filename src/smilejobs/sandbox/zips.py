@@ -3,7 +3,6 @@
 Sources: the vendor's client libraries, and its pages about test data.
 """
 
-import json
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from io import BytesIO
@@ -13,6 +12,7 @@ from attrs import field, frozen
 
 from smilejobs.sandbox.jobs import Job
 from smilejobs.sandbox.products import DOCUMENT
+from smilejobs.sandbox.requests import can_be_sent
 from smilejobs.wire.codec import JSONObject, UnreadableError, decode_object, decode_text, is_true
 
 MAX_UNPACKED = 64 * 1024 * 1024
@@ -89,15 +89,6 @@ class UnusableZipError(Exception):
     def __init__(self, result_code: str, why: str) -> None:
         super().__init__(why)
         self.result_code = result_code
-
-
-def can_be_sent(value: object) -> bool:
-    """Say whether it can be given back as JSON: no half surrogate pairs, no numbers beyond all bounds."""
-    try:
-        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
-    except (ValueError, RecursionError):
-        return False
-    return True
 
 
 def unpack(body: bytes, most: int = MAX_UNPACKED) -> tuple[JSONObject, frozenset[str]]:
