@@ -571,7 +571,7 @@ class TestOverSockets:
         [
             (b"HTTP/1.1 100 Continue\r\n\r\n" * 1000, "no answer within 65536 bytes"),
             (b"SSH-2.0-receiver\r\n\r\n", "the answer is not HTTP"),
-            (b"HTTP/1.1 200 OK\r\n" + b"X-100: x\r\n" * 1000, "the answer is not HTTP"),
+            (b"HTTP/1.1 200 OK\r\n" + b"X-100: x\r\n" * 1000, "no answer within 65536 bytes"),
             (b"HTTP/1.1 200 OK\r\nX-More: ", "no answer within 1 s"),
             (None, "no answer: the receiver closed the connection"),
             (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "HTTP 404"),
