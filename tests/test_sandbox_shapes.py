@@ -234,7 +234,6 @@ SHAPES: Mapping[str, Callable[[Seen], bool]] = {
     "confidence, no digits": lambda seen: seen.result.get("ConfidenceValue") == "99",
     "confidence as a number": lambda seen: seen.result.get("ConfidenceValue") == 99,
     "confidence as a fraction": lambda seen: b'"ConfidenceValue":99.0' in seen.raw,
-    "confidence NaN": lambda seen: seen.result.get("ConfidenceValue") == "NaN",
     "no confidence": lambda seen: seen.result.get("ResultType") == "SAIA" and "ConfidenceValue" not in seen.result,
     "actions": lambda seen: bool(seen.result.get("Actions")),
     "no actions": lambda seen: "ResultCode" in seen.result and "Actions" not in seen.result,

@@ -140,10 +140,6 @@ def _confidence(result: dict[str, object], at: datetime, chance: random.Random) 
             result["ConfidenceValue"] = drawn
 
 
-def _not_a_number(result: dict[str, object], at: datetime, chance: random.Random) -> None:
-    result["ConfidenceValue"] = "NaN"
-
-
 def _fewer_result_keys(result: dict[str, object], at: datetime, chance: random.Random) -> None:
     for key in ("ResultText", "ResultType", "JSONVersion", "Source", "Actions", "IsMachineResult"):
         if chance.random() < 0.5:
@@ -201,11 +197,10 @@ RESPELLINGS: Mapping[str, _Respelling] = MappingProxyType(
         "inner_links": _inner_links,
         "job_type_as_number": _result_of(_job_type_as_number),
         "confidence": _result_of(_confidence),
-        "not_a_number": _result_of(_not_a_number),
+        "no_top_ids": _no_top_ids,
         "fewer_result_keys": _result_of(_fewer_result_keys),
         "more_result_keys": _result_of(_more_result_keys),
         "more_keys": _more_keys,
-        "no_top_ids": _no_top_ids,
         "fewer_keys": _fewer_keys,
         "wordy_booleans": _wordy_booleans,
         "code_as_int": _code_as_int,
