@@ -4,7 +4,6 @@ Each direction of each connection may have one fault: it is drawn when the conne
 number of the connection, and happens after some bytes of that direction.
 """
 
-import asyncio
 import random
 import socket
 import struct
@@ -13,11 +12,12 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from typing import Literal
 
+import anyio
+from anyio.abc import SocketAttribute, SocketStream
 from attrs import define, field, frozen
 
 Fault = Literal["cut", "delay", "reset", "freeze"]
 
-_PIECE = 16 * 1024
 _RESET = struct.pack("ii", 1, 0)
 """SO_LINGER with no time: closing sends RST."""
 
@@ -60,9 +60,6 @@ class Faults:
         return None
 
 
-Writers = tuple[asyncio.StreamWriter, asyncio.StreamWriter]
-
-
 @define
 class FaultProxy:
     """A proxy, and what it has done.
@@ -79,82 +76,54 @@ class FaultProxy:
     target: int
     faults: Faults
     seed: int
-    port: int = 0
+    port: int
     connections: int = 0
     happened: Counter[Fault] = field(factory=Counter["Fault"])
-    _tasks: set["asyncio.Task[None]"] = field(factory=set["asyncio.Task[None]"])
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Forward one connection until it ends."""
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
+    async def serve(self, outer: SocketStream) -> None:
+        """Forward one connection until one of its directions ends."""
         self.connections += 1
         chance = random.Random(f"{self.seed} {self.connections}")
-        try:
-            await self._connect(chance, reader, writer)
-        except (OSError, asyncio.CancelledError):
-            pass  # the server of asyncio complains of tasks that are cancelled
-        finally:
-            await _close(writer)
-            self._tasks.discard(task)
+        with suppress(OSError):
+            async with (
+                outer,
+                await anyio.connect_tcp("127.0.0.1", self.target) as inner,
+                anyio.create_task_group() as tasks,
+            ):
+                for source, sink in ((outer, inner), (inner, outer)):
+                    one = random.Random(chance.random())
+                    tasks.start_soon(self._forward, one, source, sink, tasks.cancel_scope)
 
-    async def stop(self) -> None:
-        """End all connections."""
-        for task in tuple(self._tasks):
-            task.cancel()
-        while self._tasks:  # noqa: ASYNC110  # they have been told to end
-            await asyncio.sleep(0.01)
-
-    async def _connect(self, chance: random.Random, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", self.target)
-        writers = (inner_writer, writer)
-        forwarding = [
-            asyncio.ensure_future(self._forward(random.Random(chance.random()), source, index, writers))
-            for index, source in enumerate((reader, inner_reader))
-        ]
-        try:
-            await asyncio.wait(forwarding, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for one in forwarding:
-                one.cancel()
-            await asyncio.gather(*forwarding, return_exceptions=True)
-            await _close(inner_writer)
-
-    async def _forward(self, chance: random.Random, source: asyncio.StreamReader, index: int, writers: Writers) -> None:
-        """Forward one direction until it ends, or its fault ends it."""
-        sink = writers[index]
+    async def _forward(
+        self, chance: random.Random, source: SocketStream, sink: SocketStream, ending: anyio.CancelScope
+    ) -> None:
         fault = self.faults.draw(chance)
         left = chance.randrange(self.faults.after_bytes)
-        while piece := await source.read(_PIECE):
-            if fault is None or left >= len(piece):
-                left -= len(piece)
-                sink.write(piece)
-                await sink.drain()
-                continue
-            self.happened[fault] += 1
-            if fault == "delay":
-                await asyncio.sleep(chance.uniform(0.0, self.faults.delay_seconds))
-                sink.write(piece)
-                await sink.drain()
-                continue
-            sink.write(piece[:left])
-            await sink.drain()
-            if fault == "freeze":
-                await asyncio.sleep(self.faults.freeze_seconds)
-                sink.write(piece[left:])
-                fault = None  # once is enough
-                continue
-            if fault == "reset":
-                for each in writers:
-                    each.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-            return
-
-
-async def _close(writer: asyncio.StreamWriter) -> None:
-    writer.close()
-    with suppress(OSError):
-        await writer.wait_closed()
+        try:
+            async for piece in source:
+                if fault is None or left >= len(piece):
+                    left -= len(piece)
+                    await sink.send(piece)
+                    continue
+                self.happened[fault] += 1
+                if fault == "delay":
+                    await anyio.sleep(chance.uniform(0.0, self.faults.delay_seconds))
+                    await sink.send(piece)
+                    continue
+                await sink.send(piece[:left])
+                if fault == "freeze":
+                    await anyio.sleep(self.faults.freeze_seconds)
+                    await sink.send(piece[left:])
+                    fault = None  # once is enough
+                    continue
+                if fault == "reset":
+                    for stream in (source, sink):
+                        raw = stream.extra(SocketAttribute.raw_socket)
+                        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                break
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+            pass
+        ending.cancel()
 
 
 @asynccontextmanager
@@ -166,12 +135,9 @@ async def fault_proxy(target: int, faults: Faults, seed: int = 0) -> AsyncGenera
         faults: What happens to them.
         seed: Draws what happens.
     """
-    proxy = FaultProxy(target, faults, seed)
-    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
-    proxy.port = server.sockets[0].getsockname()[1]
-    try:
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=0)
+    proxy = FaultProxy(target, faults, seed, listener.extra(SocketAttribute.local_port))
+    async with listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, proxy.serve)
         yield proxy
-    finally:
-        server.close()
-        await proxy.stop()
-        await server.wait_closed()
+        tasks.cancel_scope.cancel()

@@ -1,7 +1,9 @@
 """The callbacks of the sandbox: when they come, how often, in which order, and what is in them."""
 
+import errno
 import json
 import logging
+import os
 import re
 import ssl
 import tracemalloc
@@ -29,6 +31,7 @@ from smilejobs.sandbox import Sandbox
 from smilejobs.sandbox.callbacks import DELIVERIES, Callbacks, Delivery
 from smilejobs.sandbox.dice import Lognormal
 from smilejobs.sandbox.jobs import Job
+from smilejobs.sandbox.posting import _reason
 from smilejobs.testing import EPOCH, virtual_now
 
 pytestmark = pytest.mark.anyio
@@ -591,7 +594,8 @@ class TestOverSockets:
 
         async with serve(take) as server:
             url = f"http://127.0.0.1:{server.port}/"
-            await self.deliver(url, condition=lambda: bool(caplog.records), attempts=1, timeout=1)
+            timeout = 1 if "1 s" in why else 60
+            await self.deliver(url, condition=lambda: bool(caplog.records), attempts=1, timeout=timeout)
         assert f"1 times and never taken: {why}" in caplog.text
 
     async def test_a_host_that_has_no_address(self, caplog: pytest.LogCaptureFixture) -> None:
@@ -655,6 +659,13 @@ class TestOverSockets:
             await self.deliver(server.url("https"), condition=lambda: bool(caplog.records), attempts=1)
             assert not server.requests
         assert "certificate is not trusted: unable to get local issuer certificate" in caplog.text
+
+
+def test_the_reason_is_that_of_the_first_address() -> None:
+    """A host may have several, and anyio wraps their errors."""
+    error = OSError("All connection attempts failed")
+    error.__cause__ = ExceptionGroup("", [ConnectionRefusedError(errno.ECONNREFUSED, "no"), OSError("no")])
+    assert _reason(error) == os.strerror(errno.ECONNREFUSED)
 
 
 async def test_whatever_a_client_raises_ends_one_attempt(caplog: pytest.LogCaptureFixture) -> None:
