@@ -5,11 +5,10 @@
 
 import os
 import time
-from collections import Counter
 from collections.abc import AsyncIterator
 
 import pytest
-from fault_proxy import Faults, fault_proxy
+from fault_proxy import FaultProxy, Faults, fault_proxy
 
 from smilejobs import Client, JobRef, Outcome, Pace, Verdict
 from smilejobs.sandbox import Lognormal, Sandbox
@@ -27,8 +26,12 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-async def run(transport: TransportName, faults: Faults) -> tuple[float, Counter[str]]:
-    """Wait for all jobs over one carrier; check that each one has come to its own end, once; return the seconds."""
+async def run(transport: TransportName, faults: Faults) -> tuple[float, FaultProxy]:
+    """Wait for all jobs over one carrier, and check that each one has come to its own end, once.
+
+    Returns:
+        The seconds that it took, and the proxy that it went through.
+    """
     sandbox = Sandbox(machine=Lognormal(2.0, 0.6), seed=SEED)
     reported: dict[int, Outcome] = {}
     refs: list[JobRef] = []
@@ -66,7 +69,7 @@ async def run(transport: TransportName, faults: Faults) -> tuple[float, Counter[
         assert outcome.status.verdict is OUTCOMES[names[number % len(names)]]
         assert outcome.status.result is not None
         assert outcome.status.result.smile_job_id == sandbox.jobs[ref].smile_job_id
-    return elapsed, Counter({**proxy.happened, "connections": proxy.connections})
+    return elapsed, proxy
 
 
 @pytest.mark.anyio
@@ -74,8 +77,9 @@ async def run(transport: TransportName, faults: Faults) -> tuple[float, Counter[
 async def test_nothing_is_lost_doubled_or_crossed(transport: TransportName) -> None:
     """Each job has the outcome that is its own, and it takes at most three times as long as without faults."""
     calm, _ = await run(transport, Faults())
-    faulty, happened = await run(transport, FAULTS)
+    faulty, proxy = await run(transport, FAULTS)
     # The figures of the run, shown by pytest -s.
-    print(f"\n{transport}: {calm:.1f} s calm, {faulty:.1f} s with {dict(happened)}")  # noqa: T201  # the figures are what it is run for
-    assert all(happened[fault] for fault in ("cut", "delay", "reset", "freeze"))
+    figures = f"{dict(proxy.happened)} on {proxy.connections} connections"
+    print(f"\n{transport}: {calm:.1f} s calm, {faulty:.1f} s with {figures}")  # noqa: T201  # the figures are what it is run for
+    assert all(proxy.happened[fault] for fault in ("cut", "delay", "reset", "freeze"))
     assert faulty <= MOST_TIMES_CALM * calm
