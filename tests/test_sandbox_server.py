@@ -46,8 +46,14 @@ def client_of(base_url: str, **options: Any) -> Client:
 async def test_a_job_is_waited_for_over_http() -> None:
     """A client that knows nothing but the URL and the credentials gets the result."""
     sandbox = Sandbox()
-    async with sandbox.serve() as base_url, client_of(base_url) as client:
-        ref = sandbox.submit("user-1", "job-1", machine=0.5)
+    ref = sandbox.submit("user-1", "job-1", upload=None, machine=0)
+
+    async def upload() -> None:
+        await until(lambda: sandbox.polls(ref) > 0)
+        sandbox.receive(ref)
+
+    async with sandbox.serve() as base_url, client_of(base_url) as client, anyio.create_task_group() as tasks:
+        tasks.start_soon(upload)
         status = await client.wait("user-1", "job-1", pace=lambda age, polls: 0.1)
     assert status.verdict is Verdict.APPROVED
     assert sandbox.polls(ref) > 1
