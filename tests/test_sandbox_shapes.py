@@ -398,7 +398,8 @@ def check_status(status: JobStatus, seen: Seen) -> None:
     assert (status.verdict, status.is_final) == (meant, job_id != "review")
     assert status.job_success in (None, meant in (Verdict.APPROVED, Verdict.PROVISIONAL))
     assert status.timestamp is not None
-    assert abs(status.timestamp - seen.at) < timedelta(seconds=11)
+    # A slow body takes 10 s; some timestamps have whole seconds, and the clock ticks on.
+    assert abs(status.timestamp - seen.at) < timedelta(seconds=12)
     assert status.result is not None
     assert len(status.result.smile_job_id or "") == 10
 
