@@ -90,7 +90,7 @@ async def test_what_is_refused_is_an_error_of_the_clients(tmp_path: Path) -> Non
                 await run_sync(partial(submit, JOBS[0], base_url, tmp_path, poll=False, callback_url=LOCAL))
             assert "'code': '2215'" in refused.value.message
             with pytest.raises(ServerError) as refused:
-                await run_sync(partial(submit, JOBS[1], base_url, tmp_path, key="another key"))
+                await run_sync(partial(submit, JOBS[1], base_url, tmp_path, key="another-key"))
             assert "'code': '2205'" in refused.value.message
 
 

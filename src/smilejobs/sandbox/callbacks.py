@@ -40,7 +40,7 @@ _MOST_WARNINGS = 100
 _LONGEST_RETRY = 60.0
 _OVERTAKEN_BY = timedelta(seconds=1)
 _HEADERS = {"content-type": "application/json"}
-_FORGED_KEY = "a key that is not the partner's"
+_FORGED_KEY = "not-the-key-of-the-partner"
 
 
 def _attempts(_: object, attribute: "Attribute[int]", value: int) -> None:
