@@ -280,12 +280,12 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def interrupt_when(condition: Callable[[], bool]) -> threading.Thread:
-    """Press Ctrl-C as soon as the condition holds."""
+def interrupt_when(condition: Callable[[], bool], number: int = signal.SIGINT) -> threading.Thread:
+    """Press Ctrl-C, or send another signal, as soon as the condition holds."""
 
     def watch() -> None:
         wait_until(condition)
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), number)
 
     thread = threading.Thread(target=watch)
     thread.start()

@@ -39,6 +39,7 @@ FLOORS = {
     "durable": 9,
     "testing": 9,
     "cli": 10,
+    "__main__": 11,
 }
 """By module or package of `smilejobs`; "" is the package itself. It and what is below it is the core."""
 

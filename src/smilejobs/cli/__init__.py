@@ -1,6 +1,7 @@
 """The shell commands; they need ``pip install 'smilejobs[cli]'``."""
 
 import sys
+from functools import partial
 
 
 def main() -> None:
@@ -17,5 +18,6 @@ def main() -> None:
         sys.stderr.write("smilejobs: the shell commands need typer, rich and filelock: pip install 'smilejobs[cli]'\n")
         sys.exit(2)
     from smilejobs.cli.app import app
+    from smilejobs.cli.exits import run
 
-    app(prog_name="smilejobs")
+    run(partial(app, prog_name="smilejobs"))

@@ -16,7 +16,7 @@ from smilejobs.cli.options import CANNOT_ASK, WHO_ASKS, JobID, Until, UserID, cl
 from smilejobs.client import Client
 from smilejobs.errors import SmileJobsError, WaitTimeoutError
 from smilejobs.model.codes import Verdict
-from smilejobs.model.jobs import JobStatus
+from smilejobs.model.jobs import JobRef, JobStatus
 from smilejobs.version import __version__
 
 _EPILOG = f"{WHO_ASKS} Exit codes: 0 approved, 1 complete but not approved, 2 usage, 3 pending, 4 error."
@@ -25,6 +25,7 @@ _SHOWN_JOBS = 8
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # the others keep the line ends of docstrings in the middle of paragraphs
     help="Ask for the results of Smile ID jobs, and wait for them.",
 )
 
@@ -85,6 +86,13 @@ def wait(
             return await client.wait(ref.user_id, ref.job_id, timeout=patience, until=until.value)
 
     _run(client, ask, as_json=as_json, links=False)
+
+
+@app.command(epilog="Example: smilejobs tag user-1 job-1\n\nExit codes: 0 printed, 2 usage.")
+def tag(user_id: UserID, job_id: JobID) -> None:
+    """Print the tag that stands for a job in logs and error texts."""
+    with exit_on(ValueError, ExitCode.USAGE):
+        typer.echo(JobRef(user_id, job_id).tag)
 
 
 app.command(epilog=batch.EPILOG)(batch.batch)
@@ -178,13 +186,13 @@ def _knob(text: str) -> tuple[str, str]:
     return name, value
 
 
-@app.command(epilog="Example: smilejobs demo\n\nExit codes: 0 if every job ended as it was meant to, else 1.")
+@app.command(epilog="Example: smilejobs demo\n\nExit codes: 0 if every job ended as it was meant to, else 4.")
 def demo() -> None:
     """Watch 24 jobs of all kinds being waited for, in 15 seconds."""
     with exit_on(ImportError, ExitCode.USAGE):
         from smilejobs.cli.demo import run
     with exit_on(KeyboardInterrupt, ExitCode.INTERRUPTED):
-        raise typer.Exit(0 if anyio.run(run, console()) else 1)
+        raise typer.Exit(ExitCode.COMPLETE if anyio.run(run, console()) else ExitCode.ERROR)
 
 
 def _run(client: Client, ask: Callable[[], Awaitable[JobStatus]], *, as_json: bool, links: bool) -> NoReturn:

@@ -24,7 +24,13 @@ STYLES: Mapping[str, str] = MappingProxyType(
 
 def console(*, stderr: bool = False) -> Console:
     """Return a console that prints what it is given: no markup, no emoji, no line breaks of its own."""
-    return Console(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=True)
+    return _Console(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Raise the BrokenPipeError that is being handled; rich would exit with 1, the code of a verdict."""
+        raise  # noqa: PLE0704  # rich calls this where it has caught the error
 
 
 def show(status: JobStatus, *, as_json: bool, links: bool) -> None:

@@ -1,0 +1,289 @@
+"""How commands end: a crash has never the exit code of a verdict, and SIGTERM stops a command as Ctrl-C does."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Generator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import typer
+from anyio.from_thread import start_blocking_portal
+from test_cli import ENVIRONMENT, Command, command, interrupt_when, wait_until
+
+from smilejobs import JobRef
+from smilejobs.cli.exits import ExitCode, complain, describe, run, show_tracebacks
+from smilejobs.cli.stopping import stop_on_sigterm
+from smilejobs.sandbox import Sandbox
+
+__all__ = ["command"]
+
+SHELL = [sys.executable, "-m", "smilejobs"]
+DEAF = [
+    sys.executable,
+    "-c",
+    "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); from smilejobs.cli import main; main()",
+]
+"""As a shell starts what it runs in the background: with Ctrl-C ignored."""
+LONG = 120
+"""Seconds, on a slow machine too."""
+
+unix = pytest.mark.skipif(os.name == "nt", reason="signals and devices of Unix")
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Sandbox:
+    sandbox = Sandbox()
+    sandbox.submit("user-1", "approved", machine=0)
+    sandbox.submit("user-1", "rejected", machine=0, outcome="rejected", job_type=6)
+    sandbox.submit("user-1", "running", machine=3600)
+    return sandbox
+
+
+@pytest.fixture(scope="module")
+def base_url(sandbox: Sandbox) -> Generator[str, None, None]:
+    with start_blocking_portal("asyncio") as portal, portal.wrap_async_context_manager(sandbox.serve()) as base_url:
+        yield base_url
+
+
+def environment(base_url: str, **more: str) -> dict[str, str]:
+    return {**os.environ, **ENVIRONMENT, "SMILE_BASE_URL": base_url, **more}
+
+
+# --- Exit codes
+
+
+def ended(error: BaseException) -> object:
+    """The exit code of a command that raises an error."""
+
+    def commands() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as exited:
+        run(commands)
+    return exited.value.code
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (RuntimeError("no\x1b[2J"), 4, "smilejobs: unexpected RuntimeError: no?[2J; smilejobs --debug shows where"),
+        (OSError(28, "No space left on device"), 4, "smilejobs: standard output cannot be written: No space left"),
+        (OSError(13, "Permission denied", "ca.pem"), 4, "smilejobs: Permission denied: 'ca.pem'\n"),
+        (KeyboardInterrupt(), 130, ""),
+        (SystemExit(2), 2, ""),
+        (SystemExit(1), 4, ""),
+        (SystemExit(), 0, ""),
+    ],
+)
+def test_whatever_a_command_raises(
+    error: BaseException, code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is one line, and its exit code is not that of a verdict."""
+    assert ended(error) == code
+    err = capsys.readouterr().err
+    assert err.startswith(said)
+    assert err.count("\n") == bool(said)
+
+
+def test_a_command_that_returns_is_done() -> None:
+    """Its exit code is 0."""
+    with pytest.raises(SystemExit) as exited:
+        run(lambda: None)
+    assert exited.value.code == 0
+
+
+def test_a_reader_that_leaves_ends_typer_with_the_code_of_a_verdict(capsys: pytest.CaptureFixture[str]) -> None:
+    """That is no verdict; what comes as `typer.Exit` is one."""
+
+    def commands(error: Exception) -> None:
+        try:
+            raise error
+        except Exception:  # noqa: BLE001  # as typer does
+            sys.exit(1)
+
+    for error, code in ((BrokenPipeError(32, "Broken pipe"), 4), (typer.Abort(), 4), (typer.Exit(1), 1)):
+        with pytest.raises(SystemExit) as exited:
+            run(lambda error=error: commands(error))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+        assert exited.value.code == code
+    assert capsys.readouterr().err == "smilejobs: standard output cannot be written: Broken pipe\n"
+
+
+def test_the_traceback_is_shown_on_request(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of expected errors and of others."""
+    show_tracebacks(wanted=True)
+    try:
+        complain(OSError(2, "No such file", "x"))
+        for error in (ZeroDivisionError("no"), OSError(28, "No space left on device")):
+            assert ended(error) == 4
+    finally:
+        show_tracebacks(wanted=False)
+    err = capsys.readouterr().err
+    assert err.count("Traceback") == 2
+    assert err.count("\nsmilejobs: ") == 3
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (OSError(98, "Address already in use"), "Address already in use"),
+        (FileNotFoundError(2, "No such file or directory", "a"), "No such file or directory: 'a'"),
+        (OSError("plain"), "plain"),
+        (ValueError("wrong"), "wrong"),
+    ],
+)
+def test_an_error_of_the_system_is_told_in_words(error: Exception, text: str) -> None:
+    """Its number is for programs."""
+    assert describe(error) == text
+
+
+@unix
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("status", "user-1", "approved"), 4),
+        (("status", "user-1", "rejected", "--json"), 4),
+        (("tag", "user-1", "job-1"), 4),
+        (("--help",), 4),
+        (("status", "user-1", "nobody"), 4),
+        (("status", "user-1"), 2),
+    ],
+)
+def test_a_full_disk_and_a_reader_that_leaves(base_url: str, arguments: tuple[str, ...], code: int) -> None:
+    """What cannot be written is one line on standard error, and never the exit code of a verdict."""
+    for why in ("No space left on device", "Broken pipe"):
+        with ExitStack() as closing:
+            if why == "Broken pipe":
+                reading, writing = os.pipe()
+                os.close(reading)
+                closing.callback(os.close, writing)
+                out: int = writing
+            else:
+                out = closing.enter_context(Path("/dev/full").open("w")).fileno()
+            done = subprocess.run(
+                [*SHELL, *arguments],
+                stdout=out,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+                env=environment(base_url),
+            )
+        assert done.returncode == code
+        assert "Traceback" not in done.stderr
+        assert "Exception" not in done.stderr
+        if "nobody" not in arguments and code == 4:
+            assert done.stderr == f"smilejobs: standard output cannot be written: {why}\n"
+
+
+@unix
+def test_standard_error_that_cannot_be_written(base_url: str) -> None:
+    """The exit code says what it would have said."""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*SHELL, "status", "user-1", "nobody"], stderr=full, check=False, env=environment(base_url)
+        )
+    assert done.returncode == 4
+
+
+TICK = """
+from smilejobs.cli.display import console
+from smilejobs.cli.exits import run
+
+def commands():
+    console().print("\\u2713")
+    console(stderr=True).print("\\u2713")
+
+run(commands)
+"""
+
+
+def test_text_that_the_terminal_cannot_encode() -> None:
+    """It is escaped, and the exit code stays."""
+    for encoding, shown in (("ascii", "\\u2713"), ("utf-8", "\u2713")):
+        done = subprocess.run(
+            [sys.executable, "-c", TICK],
+            capture_output=True,
+            check=False,
+            env={**os.environ, "PYTHONIOENCODING": encoding},
+        )
+        printed = [each.decode("utf-8").rstrip() for each in (done.stdout, done.stderr)]
+        assert (done.returncode, printed) == (0, [shown, shown])
+
+
+# --- SIGTERM
+
+
+@unix
+@pytest.mark.parametrize("ignored", [False, True], ids=["", "no Ctrl-C"])
+def test_sigterm_stops_a_wait(base_url: str, sandbox: Sandbox, ignored: bool) -> None:
+    """As Ctrl-C does, also where a shell has started it in the background, where Ctrl-C is ignored."""
+    ref = sandbox.submit("user-1", f"terminated-{ignored}", machine=3600)
+    with subprocess.Popen(
+        [*(DEAF if ignored else SHELL), "wait", ref.user_id, ref.job_id],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(base_url),
+    ) as process:
+        wait_until(lambda: sandbox.polls(ref) > 0)
+        process.terminate()
+        assert process.wait(LONG) == 130
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+
+
+@unix
+def test_sigterm_stops_a_batch(base_url: str, tmp_path: Path) -> None:
+    """What is pending is written as such, and it is said how to go on."""
+    out = tmp_path / "out.csv"
+    (tmp_path / "in.csv").write_text("user_id,job_id\nuser-1,approved\nuser-1,running\n")
+    with subprocess.Popen(
+        [*SHELL, "batch", "in.csv", "--out", "out.csv"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env=environment(base_url),
+    ) as process:
+        wait_until(lambda: out.exists() and b"approved" in out.read_bytes())
+        process.terminate()
+        assert process.wait(LONG) == 130
+        assert process.stderr is not None
+        said = process.stderr.read()
+    assert "stopped; to go on: smilejobs batch in.csv --out out.csv --resume\n" in said
+    assert "Traceback" not in said
+    assert sorted(line.split(b",")[5] for line in out.read_bytes().splitlines()[1:]) == [b"complete", b"pending"]
+
+
+@unix
+def test_sigterm_in_this_process(command: Command, sandbox: Sandbox) -> None:
+    """The event loop cancels what it runs."""
+    ref = JobRef("user-1", "running")
+    polls = sandbox.polls(ref)
+    thread = interrupt_when(lambda: sandbox.polls(ref) > polls, signal.SIGTERM)
+    assert command("wait", "user-1", "running").code == 130
+    thread.join()
+
+
+@unix
+def test_sigterm_where_it_or_ctrl_c_is_ignored() -> None:
+    """An ignored SIGTERM stays ignored; an ignored Ctrl-C does not keep SIGTERM from stopping the command."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        stop_on_sigterm()
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        stop_on_sigterm()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def test_the_exit_code_of_a_verdict_is_of_a_verdict_alone() -> None:
+    """No other code has its number."""
+    assert [code.name for code in ExitCode if code == 1] == ["NOT_APPROVED"]
