@@ -268,8 +268,9 @@ def test_sigterm_in_this_process(command: Command, sandbox: Sandbox) -> None:
 
 @unix
 def test_sigterm_where_it_or_ctrl_c_is_ignored() -> None:
-    """An ignored SIGTERM stays ignored; an ignored Ctrl-C does not keep SIGTERM from stopping the command."""
+    """What is ignored stays ignored; an ignored Ctrl-C does not keep SIGTERM from stopping the command."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         stop_on_sigterm()
@@ -277,10 +278,15 @@ def test_sigterm_where_it_or_ctrl_c_is_ignored() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         stop_on_sigterm()
+        signal.raise_signal(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGTERM)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.raise_signal(signal.SIGTERM)
     finally:
         for number, handler in before.items():
+            signal.signal(number, signal.SIG_IGN)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             signal.signal(number, handler)
 
 
