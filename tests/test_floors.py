@@ -172,6 +172,7 @@ def test_http_libraries_are_known_to_the_transport_alone(module: str) -> None:
         "transport.fetching": {"httpx", "aiohttp"},
         "transport.pool": {"httpx", "httpx_aiohttp"},
         "transport.posting": {"httpx"},
+        "transport.trust": {"httpx"},
         "integrations.aiohttp": {"aiohttp"},
     }
     assert outer(module) & libraries == known.get(module, set())

@@ -151,7 +151,7 @@ async def test_a_host_that_does_not_exist(transport: TransportName) -> None:
 def test_certificates_that_are_not_there(transport: TransportName, monkeypatch: pytest.MonkeyPatch) -> None:
     """A wrong path is seen before the first request."""
     monkeypatch.setenv("SSL_CERT_FILE", "/no/such/file.pem")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(ValueError, match="^SSL_CERT_FILE: '/no/such/file.pem': No such file or directory"):
         client_of("https://localhost/v1", transport=transport)
 
 

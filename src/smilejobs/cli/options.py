@@ -19,7 +19,7 @@ from smilejobs.model.jobs import JobRef
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-WHO_ASKS = "Who asks is read from SMILE_PARTNER_ID, SMILE_API_KEY and SMILE_ENVIRONMENT (or SMILE_BASE_URL)."
+WHO_ASKS = "Credentials are read from SMILE_PARTNER_ID, SMILE_API_KEY and SMILE_ENVIRONMENT (or SMILE_BASE_URL)."
 CANNOT_ASK = (ImportError, ValueError)
 """What is raised where a client cannot be made: of the variables, or of a proxy that they name."""
 

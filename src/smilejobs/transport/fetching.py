@@ -22,6 +22,7 @@ from smilejobs.transport.carriers import (
 )
 from smilejobs.transport.connections import Connections, over_httpcore
 from smilejobs.transport.failures import broke_off, errors, no_answer
+from smilejobs.transport.trust import load_trust
 
 if TYPE_CHECKING:
     import aiohttp
@@ -147,7 +148,10 @@ class Fetcher:
 
     @cached_property
     def _trust(self) -> ssl.SSLContext:
-        return httpx.create_ssl_context()
+        try:
+            return load_trust()
+        except ValueError as error:
+            raise _no_way(error) from None
 
 
 def _no_way(error: Exception) -> RequestError:

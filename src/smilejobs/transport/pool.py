@@ -18,6 +18,7 @@ from smilejobs.transport.carriers import (
     proxy_for,
 )
 from smilejobs.transport.connections import over_httpcore
+from smilejobs.transport.trust import load_trust
 
 logger = logging.getLogger("smilejobs")
 
@@ -35,7 +36,7 @@ class Pool:
         self._name = name
         # Reading the certificates takes 30 ms; over plain http nothing is trusted, for nothing has to be.
         is_secure = url.scheme == "https"
-        self._trust = httpx.create_ssl_context() if is_secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self._trust = load_trust() if is_secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self._proxy = proxy_for(url, self._trust) if is_secure else None
         self._client: _Client | None = None
         socks = is_socks(self._proxy)
