@@ -165,7 +165,7 @@ def test_a_file_that_is_refused_leaves_nothing_behind(tmp_path: Path, line: byte
         (b"user_id,job_id,note\nu,\xff,n\n", "u", None, {"note": "n"}),
         ("user_id,job_id,note\nu,j\n", None, None, {}),
         ('{"user_id": "u", "note": [1]}\n', "u", None, {"note": [1]}),
-        ('{"user_id": "u", "job_id": 7, "note": null}\n', "u", None, {"note": None}),
+        ('{"user_id": "u", "job_id": 7.5, "note": null}\n', "u", None, {"note": None}),
         ('{"user_id": "u", "job_id": "j", "\\ud800": 1, "a": "\\ud800", "b": 2}\n', "u", "j", {"b": 2}),
         ("{\n", None, None, {}),
     ],

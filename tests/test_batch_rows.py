@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 
 from smilejobs import JobRef
+from smilejobs.batch.cells import guard, unguard
 from smilejobs.batch.rows import ENCODING, ERRORS, BadRow, Row, Rows, count_rows
 
 
@@ -118,7 +119,8 @@ def test_bad_rows_of_a_csv_file() -> None:
         ("[]", "the row is not a JSON object"),
         ('{"job_id": "j"}', "user_id is missing"),
         ('{"user_id": "u"}', "job_id is missing"),
-        ('{"user_id": "u", "job_id": 7}', "job_id must be a string, not int"),
+        ('{"user_id": "u", "job_id": 7.0}', "job_id must be a string, not float"),
+        ('{"user_id": true, "job_id": "j"}', "user_id must be a string, not bool"),
         ('{"user_id": "u", "job_id": "j", "submitted_at": 7}', "submitted_at must be an instant"),
         ('{"user_id": "u", "job_id": "j", "note": "\\ud800"}', "it is not UTF-8, or holds half a surrogate pair"),
     ],
@@ -148,30 +150,183 @@ def test_a_quote_that_is_never_closed() -> None:
     assert len(rows) > 50_000
 
 
+EXPECTED = 'expected a CSV header that names user_id and job_id, or JSON Lines: {"user_id": "...", "job_id": "..."}'
+FIRST = "no column is named {} in its first line ({}); expected a CSV header"
+
+
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("data", "words"),
     [
-        ("", "must begin with a CSV header that names user_id and job_id"),
-        ("\n \n", "must begin with a CSV header"),
-        ("user_id;job_id\n", "separated by commas"),
-        ('[{"user_id": "u"}]', "or be JSON Lines"),
-        ("user_id,job_id,a,a\n", "names a column twice"),
-        ('user_id,"job_id"x\n', "the row is not CSV"),
+        ("", f" is empty; {EXPECTED}"),
+        ("\n \n", f" is empty; {EXPECTED}"),
+        ("u,j\n", f": {FIRST.format('user_id or job_id', '2 columns separated by commas')}"),
+        ("user_id|job_id\n", f": {FIRST.format('user_id or job_id', '1 column')}"),
+        (
+            "UserID;job_id\n",
+            f": {FIRST.format('user_id', '2 columns separated by semicolons')}; rename 'UserID' to user_id",
+        ),
+        ("user_id\tJob Id\n", f": {FIRST.format('job_id', '2 columns separated by tabs')}; rename 'Job Id' to job_id"),
+        ('[{"user_id": "u"}]', " begins with '[', a JSON array; write its objects one per line"),
+        ("[\n", " begins with '[', a JSON array"),
+        ("<!doctype html>\n", f" begins with '<', as HTML and XML do; {EXPECTED}"),
+        ("user_id,job_id,a,a\n", ": the header names a column twice; rename one of them"),
+        ('user_id,"job_id"x\n', ": the row is not CSV"),
+        ("user_id,job_id\n".encode("utf-16"), " is in UTF-16; save it as UTF-8 (in Excel: CSV UTF-8)"),
+        ("user_id,job_id\n".encode("utf-16-le"), " is in UTF-16; "),
+        (b"\xfe\xff" + "user_id,job_id\n".encode("utf-16-be"), " is in UTF-16; "),
+        (b"PK\x03\x04\x14\0", " is an Excel workbook or another zip archive; export it as CSV in UTF-8"),
+        (b"\xd0\xcf\x11\xe0\xa1", " is an Excel workbook; export it"),
+        (b"\x1f\x8b\x08\0", " is compressed; unpack it first"),
+        (b"SQLite format 3\0", f" is not text; {EXPECTED}"),
     ],
 )
-def test_a_header_that_will_not_do(text: str, words: str) -> None:
-    """It is refused at once, and the text says what is wanted."""
-    with pytest.raises(ValueError, match=words):
-        Rows(stream(text))
+def test_a_file_that_will_not_do(data: str | bytes, words: str) -> None:
+    """It is refused at once: the text names the file, what was seen, and what to do."""
+    with pytest.raises(ValueError) as raised:
+        Rows(stream(data), "in.csv")
+    said, _, hint = f"in.csv{words}".partition("; rename '")
+    assert str(raised.value).startswith(said)
+    assert str(raised.value).endswith(hint)
+
+
+def test_the_first_line_of_a_file_without_a_header_is_not_repeated() -> None:
+    """It is a job."""
+    with pytest.raises(ValueError, match="2 columns") as raised:
+        Rows(stream("user-secret,job-secret\n"))
+    assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_columns_may_be_separated_in_three_ways(delimiter: str) -> None:
+    """Whichever names the ids tells, whatever else the header holds."""
+    rows = ["job_id", '"a;b,c\td"', "user_id"], ["j", '"x;y,z\tw"', "u"]
+    (row,) = read("\n".join(delimiter.join(cells) for cells in rows))
+    assert isinstance(row, Row)
+    assert (row.ref, row.carried) == (JobRef("u", "j"), {"a;b,c\td": "x;y,z\tw"})
+
+
+def test_a_header_in_brackets_is_no_json() -> None:
+    """As long as the ids have their names."""
+    assert Rows(stream("[note],user_id,job_id\n")).columns == ("[note]",)
+
+
+# --- Ids as exports write them
+
+
+@pytest.mark.parametrize(
+    "cell",
+    ["x", " x", "x\t", "\u00a0x\u00a0", "\u200bx", "\ufeffx\u2060", "\u3000 x", '="x"', ' =" x "', "\u202ax\u202c"],
+)
+def test_what_no_id_has_is_stripped(cell: str) -> None:
+    """White space and what shows nothing at the ends, and the guard of spreadsheets; in JSON Lines as well."""
+    out = io.StringIO(newline="")
+    csv.writer(out).writerows([("user_id", " job_id", "submitted_at"), (cell, cell, "")])
+    for text in (out.getvalue(), json.dumps({"user_id": cell, "job_id": cell})):
+        (row,) = read(text)
+        assert isinstance(row, Row)
+        assert row.ref == JobRef("x", "x")
+
+
+@pytest.mark.parametrize(
+    ("cell", "letter"), [("x y", "U+0020"), ("x\u00a0y", "U+00A0"), ("x\u200dy", "U+200D"), ("x\x07", "U+0007")]
+)
+def test_an_id_with_a_blank_in_its_middle_is_a_bad_row(cell: str, letter: str) -> None:
+    """It is not polled, and reported with its line."""
+    text = f"job_id has a blank or an invisible character ({letter}) in its middle"
+    assert reasons(json.dumps({"user_id": "u", "job_id": cell})) == [(1, text)]
+    assert reasons(f"user_id,job_id\nu,{cell}\n") == [(2, text)]
+
+
+def test_quotes_within_the_guard_of_a_spreadsheet() -> None:
+    """They are doubled there, and again by CSV."""
+    (row,) = read('user_id,job_id\nu,"=""a""""b"""\n')
+    assert isinstance(row, Row)
+    assert row.ref.job_id == 'a"b'
+
+
+def test_numbers_are_read_as_their_digits() -> None:
+    """In JSON Lines as in CSV; text keeps its zeros."""
+    rows = read('{"user_id": 123, "job_id": 456}\n{"user_id": "007", "job_id": 12345678901234567890}\n')
+    assert [(row.ref.user_id, row.ref.job_id) for row in rows if isinstance(row, Row)] == [
+        ("123", "456"),
+        ("007", "12345678901234567890"),
+    ]
+
+
+@pytest.mark.parametrize("text", ["NULL", "\\N", "nan", "NaT", "None", " null ", "\u00a0"])
+def test_a_submission_that_is_not_known(text: str) -> None:
+    """As exports of databases and data frames say it."""
+    for data in (
+        f"user_id,job_id,submitted_at\nu,j,{text}\n",
+        json.dumps(dict(zip(REF, ("u", "j", text), strict=True))),
+    ):
+        (row,) = read(data)
+        assert isinstance(row, Row)
+        assert row.ref.submitted_at is None
+
+
+REF = ("user_id", "job_id", "submitted_at")
+
+
+def test_the_guard_of_a_results_file_is_taken_off() -> None:
+    """Of ids, of other columns and of their names."""
+    (row,) = read("user_id,job_id,'=note\n'+254,''-j,'@home\n")
+    assert isinstance(row, Row)
+    assert (row.ref, row.carried) == (JobRef("+254", "'-j"), {"=note": "@home"})
+
+
+@given(text=st.text())
+def test_a_guarded_cell_is_no_formula_and_comes_back(text: str) -> None:
+    """All text, guarded before or not."""
+    guarded = guard(text)
+    assert unguard(guarded) == text
+    assert not guarded.startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
+
+
+def test_only_formulas_are_guarded() -> None:
+    """An apostrophe before anything else stays as it is."""
+    assert [guard(text) for text in ("", "a=1", "'a", "1", "'=1", "=1")] == ["", "a=1", "'a", "1", "''=1", "'=1"]
+    assert [unguard(text) for text in ("'a", "''", "a")] == ["'a", "''", "a"]
+
+
+# --- Lines without an end
+
+
+def test_an_endless_line_is_refused_with_its_number() -> None:
+    """It would take all memory; so it is when rows are counted, and of both formats."""
+
+    class Endless(io.RawIOBase):
+        """Some lines, then a line that does not end."""
+
+        def __init__(self, beginning: bytes) -> None:
+            self.beginning = beginning
+
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # no other buffer comes
+            piece = self.beginning[: len(buffer)] or b"x" * len(buffer)
+            self.beginning = self.beginning[len(buffer) :]
+            buffer[: len(piece)] = piece
+            return len(piece)
+
+    for beginning in (b'user_id,job_id\n\nu,j\nu,"', b'{}\n\n{}\n{"'):
+        for work in (lambda text: [*Rows(text, "in.csv")], lambda text: count_rows(text, "in.csv")):
+            raw = io.BufferedReader(Endless(beginning), 2**20)
+            with pytest.raises(
+                ValueError, match=r"^in\.csv: line 4 is longer than 33,554,432 characters; write one row"
+            ):
+                work(io.TextIOWrapper(raw, ENCODING, ERRORS, newline=""))
 
 
 def test_an_empty_file_has_no_rows() -> None:
-    """Nothing to count is no error of the count."""
-    assert count_rows(stream("")) == 0
+    """A header alone is one."""
+    assert count_rows(stream("user_id,job_id\n")) == 0
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]))
-ids = texts.filter(lambda text: text and not text.isspace())
+ids = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1).filter(lambda text: text[0] not in "='")
+"""What is left of an id as it is: no blank, nothing invisible, no guard of a spreadsheet."""
 
 
 @given(rows=st.lists(st.tuples(ids, ids, texts)))
@@ -179,7 +334,9 @@ def test_what_a_csv_library_writes_is_read(rows: list[tuple[str, str, str]]) -> 
     """All text comes back as it was, however it is quoted."""
     out = io.StringIO(newline="")
     csv.writer(out, quoting=csv.QUOTE_ALL).writerows([("user_id", "job_id", "note"), *rows])
-    assert [(row.ref.user_id, row.ref.job_id, row.carried["note"]) for row in good(out.getvalue())] == rows
+    assert [(row.ref.user_id, row.ref.job_id, row.carried["note"]) for row in good(out.getvalue())] == [
+        (user_id, job_id, unguard(note)) for user_id, job_id, note in rows
+    ]
 
 
 @given(rows=st.lists(st.tuples(ids, ids, st.recursive(texts | st.integers() | st.none(), st.lists))))

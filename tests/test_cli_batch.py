@@ -179,7 +179,7 @@ def test_an_empty_input(command: Command) -> None:
         (["in.csv", "--out", "nowhere/out.csv"], "No such file or directory: 'nowhere/out.csv'"),
         (["in.csv", "--out", "there.csv"], "there.csv exists: go on with it by --resume"),
         (["in.csv", "--out", "there.csv", "--resume"], "there.csv is no results file"),
-        (["there.csv", "--out", "out.csv"], "must begin with a CSV header"),
+        (["there.csv", "--out", "out.csv"], "there.csv: no column is named user_id or job_id in its first line (1 column)"),
         (["in.csv", "--out", "out.csv", "--timeout", "soon"], "--timeout must be a number and a unit"),
         (["in.csv", "--out", "out.csv", "--timeout", "0"], "--timeout must be more than 0"),
         (["in.csv", "--out", "out.csv", "--rate", "-1"], "rate must be a finite number above 0"),

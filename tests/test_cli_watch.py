@@ -360,7 +360,7 @@ def test_warnings_are_lines(capsys: pytest.CaptureFixture[str]) -> None:
         (("add", "mysql://host/jobs", "in.csv"), "a watch list lives in SQLite or PostgreSQL, not in 'mysql'"),
         (("add", "jobs.db", "in.csv"), "this is not the URL of a database: write sqlite:///jobs.db"),
         (("add", URL, "missing.csv"), "No such file or directory: 'missing.csv'"),
-        (("add", URL, "bad.csv"), "the input must begin with a CSV header that names user_id and job_id"),
+        (("add", URL, "bad.csv"), "bad.csv: no column is named user_id or job_id in its first line"),
         (("add", URL, "in.csv", "--deadline", "soon"), "--deadline must be a number and a unit, for example 90s"),
         (("add", URL, "in.csv", "--deadline", "0"), "--deadline must be more than 0"),
         (("list", URL), "there is no watch list 'jobs.db': smilejobs watch add makes one"),

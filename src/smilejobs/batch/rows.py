@@ -9,6 +9,8 @@ from typing import NoReturn, TextIO, cast
 
 from attrs import field, frozen
 
+from smilejobs.batch.cells import is_unknown, read_id, strip, unguard
+from smilejobs.batch.header import check_kind, check_names, read_name, sniff_delimiter
 from smilejobs.model.jobs import JobRef
 
 ENCODING = "utf-8-sig"
@@ -19,6 +21,8 @@ ERRORS = "surrogateescape"
 _REF = ("user_id", "job_id", "submitted_at")
 _LARGEST = 2**31 - 1
 """What a C long holds on Windows, too."""
+_LONGEST_LINE = 2**25
+"""Characters. What is large in our own files is a history, of a few megabytes."""
 _MOST_FURTHER = 131_072
 """Characters of a row beyond its first line, in lines that are not its last: a quote that is never closed would take
 the rest of the file. What is large in our own files is JSON, which has no line ends."""
@@ -65,26 +69,27 @@ class BadRow:
 class Rows:
     """The rows of a file, read as they are iterated over, once.
 
-    The first character tells the format: ``{`` begins JSON Lines, anything else the header of a CSV file. A job is
-    named by the columns (or keys) ``user_id`` and ``job_id``, and may have ``submitted_at``, in ISO 8601 with its time
-    zone. All others are carried along.
+    The first character tells the format: ``{`` begins JSON Lines, anything else the header of a CSV file, whose columns
+    are separated by commas, semicolons or tabs. A job is named by the columns (or keys) ``user_id`` and ``job_id``, and
+    may have ``submitted_at``, in ISO 8601 with its time zone. All others are carried along.
 
     Args:
         stream: Opened as text, with `ENCODING`, `ERRORS` and ``newline=""``.
+        name: What the file is called in error texts.
 
     Attributes:
         columns: The names of the columns that are carried; None for JSON Lines, where every row may have others.
 
     Raises:
-        ValueError: There is no such header.
+        ValueError: There is no such header; or, while the rows are iterated over, a line is longer than a line may be.
     """
 
-    def __init__(self, stream: TextIO) -> None:
-        self._lines, self._line, is_json = _begin(stream)
-        self._records = None if is_json else _records(self._lines)
+    def __init__(self, stream: TextIO, name: str = "the input") -> None:
+        self._lines, self._line, is_json, delimiter = _begin(stream, name)
+        self._records = None if is_json else _records(self._lines, delimiter)
         self.columns: tuple[str, ...] | None = None
         if self._records is not None:
-            self._header = _header(self._records)
+            self._header = _header(self._records, delimiter, name)
             self.columns = tuple(name for name in self._header if name not in _REF)
 
     def __iter__(self) -> Iterator[Row | BadRow]:
@@ -118,7 +123,7 @@ class Rows:
             elif len(record) != len(self._header):
                 row = ValueError(f"the row has {len(record)} fields, the header has {len(self._header)}")
             else:
-                row = dict(zip(self._header, record, strict=True))
+                row = dict(zip(self._header, map(unguard, record), strict=True))
             yield self._line - 1 + line, row
 
 
@@ -131,31 +136,48 @@ def lift_field_limit() -> None:
     csv.field_size_limit(max(csv.field_size_limit(), _LARGEST))
 
 
-def count_rows(stream: TextIO) -> int:
+def count_rows(stream: TextIO, name: str = "the input") -> int:
     """Return how many rows a file has, bad ones included.
 
     Args:
         stream: As for `Rows`.
+        name: As for `Rows`.
+
+    Raises:
+        ValueError: The file has no rows that could be read, or a line is longer than a line may be.
     """
-    lines, _, is_json = _begin(stream)
+    lines, _, is_json, delimiter = _begin(stream, name)
     if is_json:
         return sum(not text.isspace() for text in lines)
-    return max(sum(1 for _ in _records(lines)) - 1, 0)
+    return max(sum(1 for _ in _records(lines, delimiter)) - 1, 0)
 
 
-def _begin(stream: TextIO) -> tuple[Iterator[str], int, bool]:
-    """Return the lines from the first that is not blank, its number, and whether it is JSON."""
-    for number, text in enumerate(stream, 1):
-        if not text.isspace():
-            return chain((text,), stream), number, text.lstrip().startswith("{")
-    return iter(()), 1, False
+def _begin(stream: TextIO, name: str) -> tuple[Iterator[str], int, bool, str]:
+    """Return the lines from the first that is not blank, its number, whether it is JSON, and the delimiter of CSV."""
+    lines = _bounded_lines(stream, name)
+    number, text = next(((number, text) for number, text in enumerate(lines, 1) if not text.isspace()), (1, ""))
+    beginning = text.lstrip(" \t\r\n")
+    check_kind(beginning, name)
+    return chain((text,), lines), number, beginning.startswith("{"), sniff_delimiter(text)
 
 
-def _records(lines: Iterable[str]) -> Iterator[tuple[int, list[str] | ValueError]]:
+def _bounded_lines(stream: TextIO, name: str) -> Iterator[str]:
+    """Yield the lines of a file; an endless one would take all memory."""
+    number = 0
+    while text := stream.readline(_LONGEST_LINE + 1):
+        number += 1
+        if len(text) > _LONGEST_LINE:
+            raise ValueError(
+                f"{name}: line {number} is longer than {_LONGEST_LINE:,} characters; write one row per line"
+            )
+        yield text
+
+
+def _records(lines: Iterable[str], delimiter: str) -> Iterator[tuple[int, list[str] | ValueError]]:
     """Return what CSV calls records, with the line at which each begins; those without a field are left out."""
     lift_field_limit()
     pieces = _Pieces(lines)
-    reader = csv.reader(pieces, strict=True)
+    reader = csv.reader(pieces, strict=True, delimiter=delimiter)
     while True:
         line = reader.line_num + 1
         pieces.begin()
@@ -195,19 +217,14 @@ class _Pieces:
         return line
 
 
-def _header(records: Iterator[tuple[int, list[str] | ValueError]]) -> list[str]:
-    _, record = next(records, (0, []))
+def _header(records: Iterator[tuple[int, list[str] | ValueError]], delimiter: str, name: str) -> list[str]:
+    _, record = next(records)
     if isinstance(record, ValueError):
-        raise record
-    names = [name.strip() for name in record]
-    if not {"user_id", "job_id"} <= set(names):
-        raise ValueError(
-            "the input must begin with a CSV header that names user_id and job_id, separated by commas, "
-            'or be JSON Lines: {"user_id": "...", "job_id": "..."}'
-        )
-    _check_text(names)
-    if len(set(names)) < len(names):
-        raise ValueError("the header of the input names a column twice")
+        raise ValueError(f"{name}: {record}")  # noqa: TRY004  # it is about the file
+    names = [read_name(cell) for cell in record]
+    check_names(names, delimiter, name)
+    if not _is_text(*names):
+        raise ValueError(f"{name}: the header is not UTF-8; save the file as UTF-8")
     return names
 
 
@@ -240,18 +257,18 @@ def _is_text(*values: object) -> bool:
 
 
 def _ref(user_id: object, job_id: object, submitted_at: object) -> JobRef:
-    for name, value in (("user_id", user_id), ("job_id", job_id)):
-        if value is None:
-            raise ValueError(f"{name} is missing")
-    return JobRef(cast("str", user_id), cast("str", job_id), _instant(submitted_at))  # JobRef checks them
+    return JobRef(read_id(user_id, "user_id"), read_id(job_id, "job_id"), _instant(submitted_at))
 
 
-def _instant(text: object) -> datetime | None:
-    if text is None or text == "":
+def _instant(value: object) -> datetime | None:
+    if value is None:
+        return None
+    text = strip(value) if isinstance(value, str) else "?"
+    if is_unknown(text):
         return None
     try:
-        instant = datetime.fromisoformat(cast("str", text).strip())
-    except (AttributeError, ValueError):
+        instant = datetime.fromisoformat(text)
+    except ValueError:
         instant = None
     if instant is None or instant.utcoffset() is None:
         raise ValueError("submitted_at must be an instant with its time zone, for example 2026-03-02T10:20:30Z")

@@ -108,7 +108,7 @@ def batch(
             is_settled=is_settled,
         )
         with ExitStack() as closing:
-            rows = Rows(closing.enter_context(open_input(source)))
+            rows = Rows(closing.enter_context(open_input(source)), source)
             closing.enter_context(_alone(out))
             journal = Journal(
                 out,
@@ -271,7 +271,7 @@ def _count(source: str) -> int | None:
     if source == "-" or not Path(source).is_file():
         return None
     with open_input(source) as stream:
-        return count_rows(stream)
+        return count_rows(stream, source)
 
 
 def _again() -> str:

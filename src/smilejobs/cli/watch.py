@@ -60,7 +60,7 @@ def add(
     with exit_on(KeyboardInterrupt, ExitCode.INTERRUPTED), exit_on((OSError, ValueError), ExitCode.USAGE):
         within = None if deadline == "none" else duration(deadline, "--deadline")
         with ExitStack() as closing:
-            jobs = _Jobs(source, Rows(closing.enter_context(open_input(source))))
+            jobs = _Jobs(source, Rows(closing.enter_context(open_input(source)), source))
             files = closing.pop_all()
 
     async def work(watch: "WatchList") -> ExitCode:
