@@ -1,7 +1,8 @@
 """Twenty-four jobs of all kinds, waited for at once over real HTTP, and what became of them."""
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 
 import anyio
 from attrs import define, frozen
@@ -108,7 +109,7 @@ class _Row:
 
 
 async def run(console: Console, plans: Sequence[Plan] = PLANS) -> bool:
-    """Submit the jobs, wait for all of them, and report.
+    """Submit the jobs to a sandbox, wait for all of them, and report.
 
     Args:
         console: Where to: a live table if it is a terminal, else a line for each job.
@@ -123,19 +124,151 @@ async def run(console: Console, plans: Sequence[Plan] = PLANS) -> bool:
         Client(partner_id="085", api_key="sandbox-key", base_url=base_url, now=utcnow) as client,
     ):
         console.print(f"Waiting for {len(plans)} jobs at once, on a sandbox at {base_url}\n")
-        started = anyio.current_time()
-        rows = [_Row(plan=plan, ref=_submit(sandbox, plan)) for plan in plans]
-        if console.is_terminal:
-            await _wait_in_table(console, client, sandbox, rows)
-        else:
-            await _wait_in_lines(console, client, sandbox, rows)
-        elapsed = anyio.current_time() - started
-        selfies, folder = await _save_selfies(client, [row.ref for row in rows if row.outcome == "approved"])
+        show = Show(console, sandbox, client, utcnow, plans)
+        await show.wait()
+        selfies, folder = await _save_selfies(client, show.approved())
     console.print()
     console.print(f"Selfies of approved jobs: {selfies}, in {folder}")
-    for line in _summary(sandbox, rows, elapsed):
+    for line in show.summary():
         console.print(line)
-    return all(row.outcome == row.plan.meant for row in rows)
+    return show.is_as_meant()
+
+
+class Show:
+    """The waits for jobs on a sandbox, and what is seen of them.
+
+    Args:
+        console: As for `run`.
+        sandbox: Where the jobs are submitted.
+        client: Waits for them.
+        now: The clock of the sandbox and the client.
+        plans: As for `run`.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        sandbox: Sandbox,
+        client: Client,
+        now: Callable[[], datetime],
+        plans: Sequence[Plan],
+    ) -> None:
+        self._console = console
+        self._sandbox = sandbox
+        self._client = client
+        self._now = now
+        self._rows = [_Row(plan=plan, ref=_submit(sandbox, plan)) for plan in plans]
+        self._elapsed = 0.0
+
+    async def wait(self) -> None:
+        """Wait for all jobs, and show how it is going."""
+        started = anyio.current_time()
+        if self._console.is_terminal:
+            await self._wait_in_table()
+        else:
+            await self._wait_in_lines()
+        self._elapsed = anyio.current_time() - started
+
+    def approved(self) -> list[JobRef]:
+        """Return the jobs that were approved."""
+        return [row.ref for row in self._rows if row.outcome == "approved"]
+
+    def is_as_meant(self) -> bool:
+        """Say whether every job ended as it was meant to."""
+        return all(row.outcome == row.plan.meant for row in self._rows)
+
+    def summary(self) -> Iterator[str]:
+        """Yield what there is to say at the end."""
+        rows = self._rows
+        polls = sum(self._sandbox.polls(row.ref) for row in rows)
+        as_meant = sum(row.outcome == row.plan.meant for row in rows)
+        late = [row.late for row in rows if row.late is not None]
+        jobs = f"{as_meant} of {len(rows)} jobs"
+        yield f"{jobs} ended as they were meant to, after {self._elapsed:.1f} s and {polls} polls."
+        if late:
+            yield (
+                f"Results were seen {statistics.median(late):.2f} s after they were there (median), "
+                f"{max(late):.2f} s at the latest."
+            )
+        for row in rows:
+            if row.outcome != row.plan.meant:
+                yield f"{row.plan.job_id} ended as {row.outcome!r}; meant was {row.plan.meant!r}."
+
+    async def _wait_in_table(self) -> None:
+        with Live(console=self._console, auto_refresh=False) as live:
+            async with anyio.create_task_group() as tasks:
+                for row in self._rows:
+                    tasks.start_soon(self._wait, row)
+                while any(row.outcome is None for row in self._rows):
+                    live.update(self._table(), refresh=True)
+                    await anyio.sleep(_REFRESH)
+            live.update(self._table(), refresh=True)
+
+    async def _wait_in_lines(self) -> None:
+        async def report(row: _Row) -> None:
+            await self._wait(row)
+            polls = self._sandbox.polls(row.ref)
+            self._console.print(f"{row.plan.job_id}: {row.outcome}, polls: {polls}, late: {_late(row)}")
+
+        async with anyio.create_task_group() as tasks:
+            for row in self._rows:
+                tasks.start_soon(report, row)
+
+    async def _wait(self, row: _Row) -> None:
+        """Wait as a service would, which knows no more than the ids; only the lateness is told by the sandbox."""
+        ref = row.ref
+        try:
+            status = await self._client.wait(
+                ref.user_id,
+                ref.job_id,
+                timeout=row.plan.timeout,
+                until="final",
+                submitted_at=ref.submitted_at,
+            )
+        except WaitTimeoutError as error:
+            row.outcome = _how_it_timed_out(error)
+        except SmileJobsError as error:
+            row.outcome = f"failed {error.code}"
+        else:
+            row.outcome = word(status.verdict)
+            job = self._sandbox.jobs[ref]
+            row.late = None if job.final_at is None else (self._now() - job.final_at).total_seconds()
+
+    def _table(self) -> Table:
+        """Two halves side by side: 24 lines and a heading do not fit in a terminal of 24 lines."""
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
+        for side in ("left", "right"):
+            if side == "right":
+                table.add_column(width=2)
+            table.add_column("job", min_width=10)
+            table.add_column("outcome", min_width=12)
+            table.add_column("polls", justify="right")
+            table.add_column("late", justify="right", min_width=6)
+        half = len(self._rows) // 2
+        for left, right in zip(self._rows[:half], self._rows[half:], strict=True):
+            table.add_row(*self._cells(left), "", *self._cells(right))
+        return table
+
+    def _cells(self, row: _Row) -> Iterator[str | Text]:
+        yield row.plan.job_id
+        if row.outcome is None:
+            yield Text(self._progress(row), style="dim")
+        else:
+            yield Text(row.outcome, style=STYLES.get(row.outcome, "cyan"))
+        yield str(self._sandbox.polls(row.ref))
+        yield _late(row)
+
+    def _progress(self, row: _Row) -> str:
+        """What the sandbox knows, and the one who waits does not know yet."""
+        job = self._sandbox.jobs.get(row.ref)
+        if job is None:
+            return "not there"
+        if job.complete_at is None or job.final_at is None:
+            return "no images"
+        now = self._now()
+        if now < job.complete_at:
+            return "running"
+        return "under review" if now < job.final_at else "ready"
 
 
 def _submit(sandbox: Sandbox, plan: Plan) -> JobRef:
@@ -151,48 +284,6 @@ def _submit(sandbox: Sandbox, plan: Plan) -> JobRef:
         review=plan.review,
         refusal=plan.refusal,
     )
-
-
-async def _wait_in_table(console: Console, client: Client, sandbox: Sandbox, rows: list[_Row]) -> None:
-    with Live(console=console, auto_refresh=False) as live:
-        async with anyio.create_task_group() as tasks:
-            for row in rows:
-                tasks.start_soon(_wait, client, sandbox, row)
-            while any(row.outcome is None for row in rows):
-                live.update(_table(sandbox, rows), refresh=True)
-                await anyio.sleep(_REFRESH)
-        live.update(_table(sandbox, rows), refresh=True)
-
-
-async def _wait_in_lines(console: Console, client: Client, sandbox: Sandbox, rows: list[_Row]) -> None:
-    async def report(row: _Row) -> None:
-        await _wait(client, sandbox, row)
-        console.print(f"{row.plan.job_id}: {row.outcome}, polls: {sandbox.polls(row.ref)}, late: {_late(row)}")
-
-    async with anyio.create_task_group() as tasks:
-        for row in rows:
-            tasks.start_soon(report, row)
-
-
-async def _wait(client: Client, sandbox: Sandbox, row: _Row) -> None:
-    """Wait as a service would, which knows no more than the ids; only the lateness is told by the sandbox."""
-    ref = row.ref
-    try:
-        status = await client.wait(
-            ref.user_id,
-            ref.job_id,
-            timeout=row.plan.timeout,
-            until="final",
-            submitted_at=ref.submitted_at,
-        )
-    except WaitTimeoutError as error:
-        row.outcome = _how_it_timed_out(error)
-    except SmileJobsError as error:
-        row.outcome = f"failed {error.code}"
-    else:
-        row.outcome = word(status.verdict)
-        job = sandbox.jobs[ref]
-        row.late = None if job.final_at is None else (utcnow() - job.final_at).total_seconds()
 
 
 async def _save_selfies(client: Client, approved: Sequence[JobRef]) -> tuple[int, str]:
@@ -212,59 +303,5 @@ def _how_it_timed_out(error: WaitTimeoutError) -> str:
     return _NO_ZIP if error.last is not None and error.last.code == NO_ZIP else "timed out"
 
 
-def _table(sandbox: Sandbox, rows: list[_Row]) -> Table:
-    """Two halves side by side: 24 lines and a heading do not fit in a terminal of 24 lines."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
-    for side in ("left", "right"):
-        if side == "right":
-            table.add_column(width=2)
-        table.add_column("job", min_width=10)
-        table.add_column("outcome", min_width=12)
-        table.add_column("polls", justify="right")
-        table.add_column("late", justify="right", min_width=6)
-    half = len(rows) // 2
-    for left, right in zip(rows[:half], rows[half:], strict=True):
-        table.add_row(*_cells(sandbox, left), "", *_cells(sandbox, right))
-    return table
-
-
-def _cells(sandbox: Sandbox, row: _Row) -> Iterator[str | Text]:
-    yield row.plan.job_id
-    if row.outcome is None:
-        yield Text(_progress(sandbox, row), style="dim")
-    else:
-        yield Text(row.outcome, style=STYLES.get(row.outcome, "cyan"))
-    yield str(sandbox.polls(row.ref))
-    yield _late(row)
-
-
-def _progress(sandbox: Sandbox, row: _Row) -> str:
-    """What the sandbox knows, and the one who waits does not know yet."""
-    job = sandbox.jobs.get(row.ref)
-    if job is None:
-        return "not there"
-    if job.complete_at is None or job.final_at is None:
-        return "no images"
-    now = utcnow()
-    if now < job.complete_at:
-        return "running"
-    return "under review" if now < job.final_at else "ready"
-
-
 def _late(row: _Row) -> str:
     return "-" if row.late is None else f"{row.late:.2f} s"
-
-
-def _summary(sandbox: Sandbox, rows: list[_Row], elapsed: float) -> Iterator[str]:
-    polls = sum(sandbox.polls(row.ref) for row in rows)
-    as_meant = sum(row.outcome == row.plan.meant for row in rows)
-    late = [row.late for row in rows if row.late is not None]
-    yield f"{as_meant} of {len(rows)} jobs ended as they were meant to, after {elapsed:.1f} s and {polls} polls."
-    if late:
-        yield (
-            f"Results were seen {statistics.median(late):.2f} s after they were there (median), "
-            f"{max(late):.2f} s at the latest."
-        )
-    for row in rows:
-        if row.outcome != row.plan.meant:
-            yield f"{row.plan.job_id} ended as {row.outcome!r}; meant was {row.plan.meant!r}."
