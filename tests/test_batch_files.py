@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import os
-import shutil
 import stat
 from collections.abc import Iterator
 from functools import partial
@@ -107,16 +106,17 @@ def test_to_resume_lets_nobody_else_read_the_file(tmp_path: Path, monkeypatch: p
         modes.update(stat.S_IMODE(each.stat().st_mode) for each in tmp_path.iterdir())
         return record.outcome is Ending.COMPLETE
 
-    def copy(old: Path, new: Path) -> None:
-        born.append(stat.S_IMODE(new.stat().st_mode))
-        real(old, new)
+    def chmod(descriptor: int, mode: int) -> None:
+        born.append(stat.S_IMODE(os.fstat(descriptor).st_mode))
+        real(descriptor, mode)
 
     born: list[int] = []
-    real = shutil.copymode
-    monkeypatch.setattr(shutil, "copymode", copy)
+    real = os.fchmod
+    monkeypatch.setattr(os, "fchmod", chmod)
     before = os.umask(0o022)
     try:
-        Journal(path, columns=(), extra=(), resume=True, is_settled=look, on_record=lambda record: None).__exit__()
+        with Journal(path, columns=(), extra=(), resume=True, is_settled=look, on_record=lambda record: None):
+            pass
     finally:
         os.umask(before)
     assert born == [0o600]

@@ -3,7 +3,9 @@
 import csv
 import io
 import json
-from collections.abc import Mapping
+import os
+import tracemalloc
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -15,10 +17,13 @@ from attrs import evolve
 from hypothesis import given
 
 from smilejobs import JobRef
-from smilejobs.batch.journal import Journal, settles
+from smilejobs.batch.cells import unguard
+from smilejobs.batch.journal import Journal, ResultsLostError, settles
 from smilejobs.batch.records import Ending, Record
 from smilejobs.batch.rows import Row
 from smilejobs.polling.rules import Until
+
+unix = pytest.mark.skipif(os.name == "nt", reason="an open file can be neither removed nor replaced there")
 
 NOTES = ('plain, "quoted"\r\n', "two\nlines", "", "\r", '"', "é\u2028", 'a"\r\n"b')
 COMPLETE = Record(
@@ -66,7 +71,8 @@ def write(path: Path, *records: Record, note: object = "a note", **options: Any)
 
 def rows(path: Path) -> list[Mapping[str, Any]]:
     if path.suffix == ".csv":
-        return [*csv.DictReader(io.StringIO(path.read_bytes().decode(), newline=""))]
+        found = csv.DictReader(io.StringIO(path.read_bytes().decode(), newline=""))
+        return [{unguard(name): unguard(value) for name, value in row.items()} for row in found]
     return [json.loads(line) for line in path.read_bytes().decode().split("\n")[:-1]]
 
 
@@ -184,11 +190,169 @@ def test_a_kill_at_any_byte(path: Path) -> None:
 
 
 def test_a_kill_while_it_is_written_anew(path: Path) -> None:
-    """The old file is in place until the new one is whole."""
+    """The old file is in place until the new one is whole; what a kill has left is in nobody's way."""
     write(path, COMPLETE, PENDING)
-    path.with_name(f"{path.name}.new").write_bytes(b"half of")
+    left = path.with_name(f".{path.name}-0123456789abcdef.part")
+    left.write_bytes(b"half of")
     assert write(path, PENDING, resume=True) == [COMPLETE]
     assert len(rows(path)) == 2
+    assert left.read_bytes() == b"half of"
+
+
+def test_files_and_links_beside_the_results_stay(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No name that another could choose is written to; one that is guessed is neither followed nor replaced."""
+    write(path, COMPLETE, PENDING)
+    mine = path.with_name(f"{path.name}.new")
+    mine.write_bytes(b"mine")
+    target = tmp_path / "target"
+    target.write_bytes(b"secret")
+    target.chmod(0o600)
+    path.with_name(f".{path.name}-00.part").symlink_to(target)
+    assert write(path, resume=True) == [COMPLETE]
+    assert mine.read_bytes() == b"mine"
+    monkeypatch.setattr("smilejobs.files.token_hex", lambda size: "00")
+    with pytest.raises(FileExistsError):
+        write(path, resume=True)
+    assert path.with_name(f".{path.name}-00.part").is_symlink()
+    assert (target.read_bytes(), target.stat().st_mode & 0o777) == (b"secret", 0o600)
+
+
+@unix
+def test_only_its_owner_may_read_the_file_from_its_first_byte(path: Path) -> None:
+    """It may hold personal data."""
+    before = os.umask(0)
+    try:
+        with opened(path):
+            assert path.stat().st_mode & 0o777 == 0o600
+    finally:
+        os.umask(before)
+
+
+# --- Results that are gone
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+def truncate(path: Path) -> None:
+    os.truncate(path, 0)
+
+
+def replace(path: Path) -> None:
+    copy = path.with_name("copy")
+    copy.write_bytes(path.read_bytes())
+    copy.replace(path)
+
+
+def append(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(b"more")
+
+
+@unix
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (remove, "was removed while the batch was running; run it again with another --out"),
+        (truncate, "has 0 bytes in place of the"),
+        (replace, "was replaced by another file"),
+        (append, "that were written"),
+    ],
+)
+def test_results_that_are_lost(path: Path, harm: Callable[[Path], None], words: str) -> None:
+    """It is seen when it is looked for, and at the end at the latest; nothing is written any more."""
+    journal = opened(path)
+    journal.write(COMPLETE)
+    journal.check()
+    harm(path)
+    with pytest.raises(ResultsLostError, match=words):
+        journal.__exit__(None, None, None)
+    path.unlink(missing_ok=True)
+    with opened(path) as journal:
+        journal.write(COMPLETE)
+        harm(path)
+        size = path.stat().st_size if path.exists() else None
+        with pytest.raises(ResultsLostError, match=words):
+            journal.check()
+        journal.write(COMPLETE)
+    assert (path.stat().st_size if path.exists() else None) == size
+
+
+def test_a_link_to_the_results_is_followed(tmp_path: Path) -> None:
+    """The file is what counts."""
+    link = tmp_path / "results.csv"
+    link.symlink_to(tmp_path / "real.csv")
+    with opened(link) as journal:
+        journal.write(COMPLETE)
+        journal.check()
+    assert len(rows(tmp_path / "real.csv")) == 1
+
+
+# --- Formulas
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\tx", "\rx", "\nx", "'=x", '=HYPERLINK("http://x","y")'])
+def test_no_cell_is_a_formula(tmp_path: Path, text: str) -> None:
+    """Whichever column it is in, its name too; it comes back as it was where the batch is resumed, or is an input."""
+    path = tmp_path / "results.csv"
+    unsafe = evolve(COMPLETE, user_id=text, job_id=text, result_text=text, error_text=text)
+    kept: list[Record] = []
+    for _ in range(2):
+        with opened(path, columns=(text,), resume=True, on_record=kept.append) as journal:
+            if not kept:
+                journal.write(unsafe, carried={text: text})
+    assert kept == [unsafe]
+    cells = [cell for row in csv.reader(io.StringIO(path.read_bytes().decode(), newline="")) for cell in row]
+    assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n"))]
+    assert cells.count(f"'{text}") == 6
+    write(tmp_path / "results.jsonl", unsafe, note=text)
+    (found,) = rows(tmp_path / "results.jsonl")
+    assert (found["user_id"], found["note"]) == (text, text)
+
+
+def test_text_that_is_no_utf8(path: Path) -> None:
+    """Half a surrogate pair in an answer ends no batch."""
+    write(path, record(0, result_text="\ud800"))
+    assert rows(path)[0]["result_text"] in ("\ud800", "\\ud800")
+
+
+# --- Rows that would take all memory
+
+
+def test_an_index_out_of_all_proportion(path: Path) -> None:
+    """It costs no more memory than others."""
+    huge = record(10**15)
+    tracemalloc.start()
+    try:
+        write(path, COMPLETE, huge)
+        assert write(path, resume=True) == [COMPLETE, huge]
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+    with opened(path, resume=True) as journal:
+        assert [journal.holds(row(index)) for index in (0, 1, 63, 64, 10**9)] == [True, *[False] * 4]
+        assert journal.holds(Row(index=10**15, line=2, ref=JobRef("user-1", f"job-{10**15}"), carried={}))
+
+
+def test_a_row_without_an_end(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is refused: it is none of ours."""
+    monkeypatch.setattr("smilejobs.batch.journal._LONGEST_ROW", 10_000)
+    write(path, COMPLETE)
+    with path.open("ab") as file:
+        file.write(b'"' + b"x" * 10_000)
+    with pytest.raises(ValueError, match="has a row of more than 10,000 bytes: choose another file"):
+        write(path, resume=True)
+
+
+def test_a_quote_that_is_never_closed_takes_no_time(tmp_path: Path) -> None:
+    """Each piece of a row is looked at once."""
+    path = tmp_path / "results.csv"
+    write(path, COMPLETE)
+    with path.open("ab") as file:
+        file.write(b'"' + b"x\n" * 1_000_000)
+    assert write(path, resume=True) == [COMPLETE]
+    assert len(rows(path)) == 1
 
 
 def test_a_row_that_is_there_twice(path: Path) -> None:

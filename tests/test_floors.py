@@ -24,6 +24,7 @@ FLOORS = {
     "polling": 2,
     "callbacks": 3,
     "events": 3,
+    "files": 3,
     "tasks": 3,
     "transport": 3,
     "exchange": 4,

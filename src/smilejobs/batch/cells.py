@@ -1,6 +1,7 @@
 """Cells of tables: what spreadsheets and exports add to them, and a guard against what spreadsheets would run."""
 
 import re
+from datetime import datetime
 from typing import cast
 from unicodedata import category
 
@@ -52,9 +53,28 @@ def read_id(value: object, name: str) -> str:
     return text
 
 
-def is_unknown(text: str) -> bool:
-    """Say whether a stripped text stands for a value that is not known, such as ``NULL`` or ``NaT``."""
-    return text.lower() in _UNKNOWN
+def read_instant(value: object, name: str) -> datetime | None:
+    """Return an instant; None if it is not known, as in an empty cell, or one of ``NULL`` or ``NaT``.
+
+    Args:
+        value: The cell, or the value of JSON: ISO 8601 with a time zone.
+        name: What the column is called; it opens the error text.
+
+    Raises:
+        ValueError: It names no instant.
+    """
+    if value is None:
+        return None
+    text = strip(value) if isinstance(value, str) else "?"
+    if text.lower() in _UNKNOWN:
+        return None
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError:
+        instant = None
+    if instant is None or instant.utcoffset() is None:
+        raise ValueError(f"{name} must be an instant with its time zone, for example 2026-03-02T10:20:30Z")
+    return instant
 
 
 def _strip(text: str) -> str:

@@ -6,88 +6,35 @@ one step: so at no moment does it hold two rows for one row of the input.
 """
 
 import csv
-import io
-import json
 import os
-import shutil
+import sys
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO, Protocol, Self, cast
+from stat import S_IMODE
+from types import TracebackType
+from typing import BinaryIO, Self
 from zlib import crc32
 
 from attrs import fields
 
+from smilejobs.batch.formats import CSV, Format, JSONLines
 from smilejobs.batch.records import Ending, Record
-from smilejobs.batch.rows import Row, lift_field_limit
+from smilejobs.batch.rows import Row
+from smilejobs.files import create_private, open_private, temporary_path
 from smilejobs.polling.rules import Until
 
 SUFFIXES = (".jsonl", ".ndjson", ".csv")
 _OWN = tuple(attribute.name for attribute in fields(Record))
 _CARRIED = "carried"
+_BLOCK = 64
+_LONGEST_ROW = 2**27
+"""Bytes. A row of ours has those of a history, of a few megabytes, and of what the input has brought along."""
 
 
-class _Format(Protocol):
-    """How rows become bytes: each one is a line, which may hold quoted ends of lines."""
-
-    header: bytes
-    opening: bytes
-    """What every such file begins with."""
-
-    def encode(self, row: Mapping[str, object]) -> bytes: ...
-
-    def decode(self, line: bytes) -> Mapping[str, object]: ...
-
-    def is_whole(self, line: bytes) -> bool: ...
-
-
-class _JSONLines:
-    header = b""
-    opening = b'{"index": '
-
-    def encode(self, row: Mapping[str, object]) -> bytes:
-        return json.dumps(row, default=_word).encode() + b"\n"
-
-    def decode(self, line: bytes) -> Mapping[str, object]:
-        row = json.loads(line)
-        if not isinstance(row, dict):
-            raise TypeError("not an object")
-        return cast("dict[str, object]", row)
-
-    def is_whole(self, line: bytes) -> bool:
-        return line.endswith(b"\n")
-
-
-class _CSV:
-    """With ends of lines as in RFC 4180; a bare one of either kind is thus always quoted."""
-
-    def __init__(self, names: Sequence[str]) -> None:
-        lift_field_limit()
-        self._names = names
-        self._text = io.StringIO(newline="")
-        self._writer = csv.writer(self._text)
-        self.header = self.opening = self._line(names)
-
-    def encode(self, row: Mapping[str, object]) -> bytes:
-        return self._line([_cell(row.get(name)) for name in self._names])
-
-    def decode(self, line: bytes) -> Mapping[str, object]:
-        (record,) = csv.reader([line.decode()], strict=True)
-        return dict(zip(self._names, record, strict=True))
-
-    def is_whole(self, line: bytes) -> bool:
-        if not line.endswith(b"\n") or line.count(b'"') % 2:
-            return False
-        if not line.endswith(b"\r\n"):
-            raise ValueError("another program has changed its ends of lines")
-        return True
-
-    def _line(self, cells: Iterable[str]) -> bytes:
-        self._text.seek(0)
-        self._text.truncate()
-        self._writer.writerow(cells)
-        return self._text.getvalue().encode()
+class ResultsLostError(Exception):
+    """The results file is no longer the one that was written."""
 
 
 class Journal:
@@ -127,23 +74,62 @@ class Journal:
         self._own = (*_OWN, *extra)
         self._nested = columns is None and path.suffix == ".csv"
         carried = [_CARRIED] if columns is None else [name for name in columns if name not in self._own]
-        self._format: _Format = _CSV((*self._own, *carried)) if path.suffix == ".csv" else _JSONLines()
-        self._jobs = array("I")
-        """By index: a check sum of the ids of the job whose outcome is final; 0 for all others."""
+        self._format: Format = CSV((*self._own, *carried)) if path.suffix == ".csv" else JSONLines()
+        self._jobs: dict[int, array[int]] = {}
+        """By index, in blocks of `_BLOCK`: a check sum of the ids of the job whose outcome is final; 0 for all others.
+
+        Blocks cost few bytes per row, and a row with an index out of all proportion no more than one of them.
+        """
         if path.exists():
             if not resume:
                 raise ValueError(f"{path} exists: go on with it by --resume, or choose another file")
             self._keep(is_settled, on_record)
-        self._file = path.open("ab")
-        if not self._file.tell():
+        self._file = open(path, "ab", buffering=0, opener=open_private)  # noqa: SIM115  # it is closed at the exit
+        self._size = os.fstat(self._file.fileno()).st_size
+        self._is_lost = False
+        if not self._size:
             self._append(self._format.header)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exc_info: object) -> None:
-        """Close the file."""
-        self._file.close()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close the file, after a last `check`.
+
+        Raises:
+            ResultsLostError: As for `check`, unless that has been raised already.
+        """
+        with self._file:
+            if not self._is_lost:
+                self.check()
+
+    def check(self) -> None:
+        """Raise `ResultsLostError` unless the rows that were written are in the file that has the name.
+
+        Nothing is written after that.
+
+        Raises:
+            ResultsLostError: The file was removed, replaced, or changed by another program.
+            OSError: That cannot be seen.
+        """
+        ours = os.fstat(self._file.fileno())
+        try:
+            named = self._path.stat()
+        except FileNotFoundError:
+            what = "was removed"
+        else:
+            if (named.st_dev, named.st_ino) != (ours.st_dev, ours.st_ino):
+                what = "was replaced by another file"
+            elif ours.st_size != self._size:
+                what = f"has {ours.st_size:,} bytes in place of the {self._size:,} that were written"
+            else:
+                return
+        self._is_lost = True
+        raise ResultsLostError(
+            f"the results are lost: {self._path} {what} while the batch was running; run it again with another --out"
+        )
 
     def holds(self, row: Row) -> bool:
         """Say whether the file holds the final outcome of a row of the input.
@@ -154,7 +140,8 @@ class Journal:
         Raises:
             ValueError: It holds that of another job: the input has changed.
         """
-        job = self._jobs[row.index] if row.index < len(self._jobs) else 0
+        block, place = divmod(row.index, _BLOCK)
+        job = self._jobs[block][place] if block in self._jobs else 0
         if job and job != _checksum(row.ref.user_id, row.ref.job_id):
             raise ValueError(
                 f"line {row.line} of the input is another job than row {row.index} of {self._path}: resume with the "
@@ -188,20 +175,26 @@ class Journal:
         self._append(self._format.encode(row))
 
     def _append(self, line: bytes) -> None:
-        self._file.write(line)
-        self._file.flush()
+        left = memoryview(b"" if self._is_lost else line)
+        while left:
+            written = self._file.write(left)
+            self._size += written
+            left = left[written:]
 
     def _keep(self, is_settled: Callable[[Record], bool], on_record: Callable[[Record], None]) -> None:
         """Write the file anew, with nothing but what is final."""
         path = self._path.resolve()
-        new = path.with_name(f"{path.name}.new")
+        new = temporary_path(path.parent, path.name)
         try:
-            with path.open("rb") as old, open(new, "wb", opener=_open_privately) as kept:
-                shutil.copymode(path, new)
+            with path.open("rb") as old, open(new, "wb", opener=create_private) as kept:
+                if sys.platform != "win32":
+                    os.fchmod(kept.fileno(), S_IMODE(os.fstat(old.fileno()).st_mode))
                 kept.writelines(self._settled(old, is_settled, on_record))
                 kept.flush()
                 os.fsync(kept.fileno())
             new.replace(path)
+        except FileExistsError:
+            raise
         except BaseException:
             new.unlink(missing_ok=True)
             raise
@@ -224,17 +217,23 @@ class Journal:
                 yield line
                 on_record(record)
 
-    def _whole_lines(self, file: Iterable[bytes]) -> Iterator[bytes]:
-        line = b""
-        for piece in file:
-            line += piece
+    def _whole_lines(self, file: BinaryIO) -> Iterator[bytes]:
+        pieces: list[bytes] = []
+        size = quotes = 0
+        while piece := file.readline(_LONGEST_ROW):
+            pieces.append(piece)
+            size += len(piece)
+            quotes += piece.count(b'"')
+            if size >= _LONGEST_ROW:
+                raise ValueError(f"{self._path} has a row of more than {_LONGEST_ROW:,} bytes: choose another file")
             try:
-                whole = self._format.is_whole(line)
+                whole = self._format.is_whole(piece, quotes)
             except ValueError as error:
                 raise ValueError(f"{self._path} cannot be gone on with: {error}") from None
             if whole:
-                yield line
-                line = b""
+                yield b"".join(pieces)
+                pieces = []
+                size = quotes = 0
 
     def _record(self, line: bytes, number: int) -> Record:
         try:
@@ -244,12 +243,11 @@ class Journal:
 
     def _settle(self, record: Record) -> bool:
         """Note that the outcome of a row is known; say whether that is news."""
-        missing = record.index + 1 - len(self._jobs)
-        if missing > 0:
-            self._jobs.frombytes(bytes(self._jobs.itemsize * missing))
-        if self._jobs[record.index]:
+        block, place = divmod(record.index, _BLOCK)
+        jobs = self._jobs.setdefault(block, array("I", bytes(array("I").itemsize * _BLOCK)))
+        if jobs[place]:
             return False
-        self._jobs[record.index] = _checksum(record.user_id, record.job_id)
+        jobs[place] = _checksum(record.user_id, record.job_id)
         return True
 
 
@@ -279,24 +277,8 @@ def check_suffix(path: Path) -> None:
         raise ValueError(f"the results file must end in one of {', '.join(SUFFIXES)}: {path}")
 
 
-def _open_privately(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
-
-
 def _checksum(user_id: str | None, job_id: str | None) -> int:
     return crc32(f"{user_id}\0{job_id}".encode()) or 1
-
-
-def _word(value: object) -> str:
-    return value.isoformat() if isinstance(value, datetime) else str(value)
-
-
-def _cell(value: object) -> str:
-    if value is None or isinstance(value, str):
-        return value or ""
-    if isinstance(value, datetime):
-        return value.isoformat()
-    return json.dumps(value)
 
 
 def _revived(row: Mapping[str, object]) -> Record:

@@ -7,13 +7,14 @@ from heapq import heappush, heappushpop
 from html import escape
 from itertools import pairwise
 from os import PathLike
-from pathlib import Path
 from typing import TypeVar
 
 from attrs import define, field
 
 from smilejobs.batch.charts import Bar, bars, check_library
 from smilejobs.batch.records import WORDS, Ending, Record, record_of
+from smilejobs.batch.words import number_of
+from smilejobs.files import open_private
 from smilejobs.model.codes import RESULT_CODES, Verdict, describe, shown
 from smilejobs.model.jobs import JobRef
 from smilejobs.outcomes import Outcome
@@ -116,7 +117,7 @@ class Report:
         return _PAGE.format(css=_CSS, body="\n".join(self._body()))
 
     def write(self, path: str | PathLike[str]) -> None:
-        """Write the page to a file, which is replaced.
+        """Write the page to a file, which is replaced; a new one can be read by its owner alone.
 
         Args:
             path: Where to.
@@ -124,13 +125,14 @@ class Report:
         Raises:
             OSError: It cannot be written.
         """
-        Path(path).write_text(self.html(), "utf-8")
+        with open(path, "w", encoding="utf-8", errors="backslashreplace", opener=open_private) as file:
+            file.write(self.html())
 
     def _body(self) -> Iterator[str]:
         total = self._words.total()
         complete = self._complete()
         yield "<h1>Smile ID jobs</h1>"
-        yield f'<p class="lead">{_number(total, "row")}, {complete:,} complete.</p>'
+        yield f'<p class="lead">{number_of(total, "row")}, {complete:,} complete.</p>'
         if total:
             yield '<div class="tiles">'
             yield from (
@@ -215,10 +217,6 @@ def _span(seconds: float) -> str:
         if seconds >= size:
             return f"{seconds / size:.3g} {unit}"
     return f"{seconds:.3g} s"
-
-
-def _number(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _section(title: str, content: str) -> str:

@@ -3,13 +3,12 @@
 import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime
 from itertools import chain
 from typing import NoReturn, TextIO, cast
 
 from attrs import field, frozen
 
-from smilejobs.batch.cells import is_unknown, read_id, strip, unguard
+from smilejobs.batch.cells import read_id, read_instant, unguard
 from smilejobs.batch.header import check_kind, check_names, read_name, sniff_delimiter
 from smilejobs.model.jobs import JobRef
 
@@ -257,19 +256,4 @@ def _is_text(*values: object) -> bool:
 
 
 def _ref(user_id: object, job_id: object, submitted_at: object) -> JobRef:
-    return JobRef(read_id(user_id, "user_id"), read_id(job_id, "job_id"), _instant(submitted_at))
-
-
-def _instant(value: object) -> datetime | None:
-    if value is None:
-        return None
-    text = strip(value) if isinstance(value, str) else "?"
-    if is_unknown(text):
-        return None
-    try:
-        instant = datetime.fromisoformat(text)
-    except ValueError:
-        instant = None
-    if instant is None or instant.utcoffset() is None:
-        raise ValueError("submitted_at must be an instant with its time zone, for example 2026-03-02T10:20:30Z")
-    return instant
+    return JobRef(read_id(user_id, "user_id"), read_id(job_id, "job_id"), read_instant(submitted_at, "submitted_at"))

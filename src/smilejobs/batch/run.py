@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypedDict
 
+import anyio
 from anyio import to_thread
 from attrs import define, field
 
@@ -18,6 +19,9 @@ from smilejobs.images import SavedImages
 from smilejobs.model.jobs import JobRef
 from smilejobs.outcomes import JobRefs, Outcome, Progress
 from smilejobs.polling.rules import Until
+
+_CHECK_INTERVAL_SECONDS = 2.0
+"""Between two looks whether the results file is still there."""
 
 
 class _Options(TypedDict):
@@ -57,6 +61,7 @@ class Run:
     _pending: dict[int, Row] = field(init=False, repr=False, factory=dict[int, Row])
     """By the index of the fleet, which knows nothing of rows that are bad or have been asked for."""
     _asked: int = field(init=False, default=0)
+    _check_at: float = field(init=False, default=0.0)
 
     async def ask(self, rows: Iterable[Row | BadRow], *, slow: bool) -> None:
         """Wait for all jobs.
@@ -71,6 +76,7 @@ class Run:
             CredentialsError: It is the second one in a row.
             ImageError: The folder for the pictures is not there.
             ValueError: The input is not the one that the journal was begun with.
+            ResultsLostError: The results file was removed, replaced or changed.
             OSError: The input cannot be read, or the results file not be written.
         """
         refs: JobRefs = self._refs_by_thread(iter(rows)) if slow else self._refs(rows)
@@ -78,7 +84,7 @@ class Run:
             "timeout": self.timeout,
             "until": self.until,
             "history": self.history,
-            "on_progress": self.on_progress,
+            "on_progress": self._tell,
         }
         try:
             if self.save_images is None:
@@ -92,6 +98,13 @@ class Run:
         finally:
             for row in self._pending.values():
                 self._write(_unanswered(row), carried=row.carried)
+
+    def _tell(self, progress: Progress) -> None:
+        now = anyio.current_time()
+        if now >= self._check_at:
+            self._check_at = now + _CHECK_INTERVAL_SECONDS
+            self.journal.check()
+        self.on_progress(progress)
 
     def _refs(self, rows: Iterable[Row | BadRow]) -> Generator[JobRef, None, None]:
         for row in rows:

@@ -4,7 +4,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from errno import ENOENT
 from functools import partial
@@ -18,14 +18,15 @@ from attrs import define, field
 from filelock import FileLock, Timeout
 
 from smilejobs.batch.extra import extra_columns
-from smilejobs.batch.journal import Journal, check_suffix, settles
+from smilejobs.batch.journal import Journal, ResultsLostError, check_suffix, settles
 from smilejobs.batch.records import Ending, Record
 from smilejobs.batch.report import Report
 from smilejobs.batch.rows import Rows, count_rows
 from smilejobs.batch.run import Run
-from smilejobs.cli.display import console
+from smilejobs.batch.words import number_of
+from smilejobs.cli.display import console, printable
 from smilejobs.cli.exits import ExitCode, complain, exit_on
-from smilejobs.cli.options import CANNOT_ASK, WHO_ASKS, Until, duration, open_input
+from smilejobs.cli.options import CANNOT_ASK, WHO_ASKS, Until, api_url, duration, open_input
 from smilejobs.cli.progress import Tally, view
 from smilejobs.client import Client
 from smilejobs.clock import utcnow
@@ -55,7 +56,9 @@ def batch(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with results that exist.")] = False,
     concurrency: Annotated[int, typer.Option(min=1, help="Polls under way at once.")] = 100,
     rate: Annotated[float, typer.Option(help="Polls per second, at most.")] = 100.0,
-    timeout: Annotated[str, typer.Option(metavar="DURATION", help="For each job: 90s, 10m, 2h, 1d.")] = "10m",
+    timeout: Annotated[
+        str, typer.Option(metavar="DURATION", help="For each job: 90s, 10m, 2h, 1d, or seconds.")
+    ] = "10m",
     until: Annotated[Until, typer.Option(help="Whether a provisional result ends the wait.")] = Until.COMPLETE,
     history: Annotated[bool, typer.Option("--history", help="Add the history of each user.")] = False,
     personal: Annotated[bool, typer.Option("--personal", help="Add personal data, without pictures.")] = False,
@@ -90,9 +93,9 @@ def batch(
         settings = {
             "input": source,
             "results": out,
-            "asked": repr(client),
+            "API": api_url(),
             "concurrency": concurrency,
-            "rate": f"{rate:g} polls/s",
+            "polls per second": f"{rate:g}, at most",
             "timeout": timeout,
             "until": until.value,
             "history": history,
@@ -137,27 +140,54 @@ def batch(
                     on_progress=shown.on_progress,
                 ).ask(rows, slow=books.tally.total is None)
 
-    code = None
+    code = _run(run, files, journal)
+    raise typer.Exit(
+        _finish(books, code, out=out, save_images=save_images, report=report, quiet=quiet, as_json=as_json)
+    )
+
+
+def _run(work: Callable[[], Awaitable[None]], files: ExitStack, journal: Journal) -> ExitCode | ResultsLostError | None:
+    """Do the work, close the files, and return what it was stopped by; None if it came to its end."""
     try:
         with files, journal:
-            anyio.run(run)
+            anyio.run(work)
     except KeyboardInterrupt:
-        code = ExitCode.INTERRUPTED
+        return ExitCode.INTERRUPTED
+    except ResultsLostError as error:
+        complain(error)
+        return error
     except (SmileJobsError, OSError, ValueError) as error:
         complain(error)
-        code = ExitCode.ERROR
+        return ExitCode.ERROR
+    return None
+
+
+def _finish(
+    books: "_Books",
+    stopped_by: ExitCode | ResultsLostError | None,
+    *,
+    out: Path,
+    save_images: Path | None,
+    report: Path | None,
+    quiet: bool,
+    as_json: bool,
+) -> ExitCode:
+    """Write the report, say how it went and how to go on, and return the exit code."""
     written = _written(books.report, report)
+    if isinstance(stopped_by, ResultsLostError):
+        return ExitCode.ERROR
     is_missing = written is not report
-    again = _again() if books.unsettled or is_missing or code is not None else None
+    again = _again() if books.unsettled or is_missing or stopped_by is not None else None
     if as_json:
         typer.echo(json.dumps(books.summary(out, save_images, written, again), indent=2))
     elif not quiet:
-        typer.echo("\n".join(books.lines(out, save_images, written)))
-    if again is not None and (not quiet or code is ExitCode.INTERRUPTED):
-        typer.echo(f"{'' if code is None else 'stopped; '}to go on: {again}", err=True)
-    if code is None:
-        code = ExitCode.ERROR if is_missing else books.exit_code()
-    raise typer.Exit(code)
+        for line in books.lines(out, save_images, written):
+            typer.echo(printable(line))
+    if again is not None and (not quiet or stopped_by is ExitCode.INTERRUPTED):
+        typer.echo(printable(f"{'' if stopped_by is None else 'stopped; '}to go on: {again}"), err=True)
+    if stopped_by is not None:
+        return stopped_by
+    return ExitCode.ERROR if is_missing else books.exit_code()
 
 
 @define(kw_only=True)
@@ -211,12 +241,11 @@ class _Books:
     def lines(self, out: Path, save_images: Path | None, report: Path | None) -> Iterator[str]:
         """Return what there is to say at the end, for people."""
         tally = self.tally
-        total = "" if tally.total is None or tally.total == tally.ended else f" of {tally.total:,}"
         words = ", ".join(f"{count:,} {word}" for word, count in tally.counts()) or "nothing"
-        yield f"{tally.ended:,}{total} rows in {out}: {words}"
+        yield f"{tally.rows()} in {out}: {words}"
         if save_images is not None:
-            without = f"; not all pictures of {self.without_images:,} jobs" if self.without_images else ""
-            yield f"{self.images:,} pictures in {save_images}{without}"
+            without = f"; not all pictures of {number_of(self.without_images, 'job')}" if self.without_images else ""
+            yield f"{number_of(self.images, 'picture')} in {save_images}{without}"
         if report is not None:
             yield f"the report: {report}"
 

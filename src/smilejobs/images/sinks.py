@@ -5,12 +5,12 @@ from contextlib import suppress
 from hashlib import sha256
 from io import FileIO
 from pathlib import Path
-from random import getrandbits
 from threading import Lock
 from typing import Protocol, TypeVar
 
 import anyio.to_thread
 
+from smilejobs.files import create_private, temporary_path
 from smilejobs.images.values import Format, Image, shown
 from smilejobs.model.jobs import JobRef
 
@@ -70,8 +70,7 @@ class InFile:
     def __init__(self, folder: Path, stem: str) -> None:
         self._folder = folder
         self._stem = stem
-        # Not from the system: the event loop would wait its turn for the interpreter's lock, for what is no secret.
-        self._partial = folder / f".{stem}-{getrandbits(32):08x}.part"
+        self._partial: Path  # named with the first write, in a thread: the system's random source lets go of the GIL
         self._pieces: list[bytes] = []
         self._size = 0
         self._file: FileIO | None = None
@@ -116,7 +115,8 @@ class InFile:
             if self._ended:
                 return
             if self._file is None:
-                self._file = FileIO(self._partial, "xb", opener=_open_private)
+                self._partial = temporary_path(self._folder, self._stem)
+                self._file = FileIO(self._partial, "xb", opener=create_private)
             for piece in pieces:  # not joined: fresh memory for all of them costs as much as writing them
                 left = memoryview(piece)
                 while left:
@@ -149,7 +149,3 @@ def stem(ref: JobRef, name: str) -> str:
     """
     more = sha256(f"{len(ref.user_id)} {ref.user_id}{ref.job_id}".encode()).hexdigest()[:16]
     return f"{ref.tag}{more}-{shown(name)}"
-
-
-def _open_private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)

@@ -1,0 +1,113 @@
+"""The formats of results files: JSON Lines, and CSV."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Protocol, cast
+
+from smilejobs.batch.cells import guard, unguard
+from smilejobs.batch.rows import lift_field_limit
+
+
+class Format(Protocol):
+    """How rows become bytes: each one is a line, which may hold quoted ends of lines.
+
+    Whether a line is whole is decided by its last piece, up to an end of line, and by the number of its quotes.
+    """
+
+    header: bytes
+    opening: bytes
+    """What every such file begins with."""
+
+    def encode(self, row: Mapping[str, object]) -> bytes:
+        """Return the line of a row."""
+        ...
+
+    def decode(self, line: bytes) -> Mapping[str, object]:
+        """Return the row of a line.
+
+        Raises:
+            TypeError, ValueError, RecursionError, csv.Error: It is no such line.
+        """
+        ...
+
+    def is_whole(self, piece: bytes, quotes: int) -> bool:
+        """Say whether a line is whole.
+
+        Raises:
+            ValueError: Another program has changed it.
+        """
+        ...
+
+
+class JSONLines:
+    """One JSON object per row."""
+
+    header = b""
+    opening = b'{"index": '
+
+    def encode(self, row: Mapping[str, object]) -> bytes:
+        """Return the line of a row."""
+        return json.dumps(row, default=_word).encode() + b"\n"
+
+    def decode(self, line: bytes) -> Mapping[str, object]:
+        """Return the row of a line."""
+        row = json.loads(line)
+        if not isinstance(row, dict):
+            raise TypeError("not an object")
+        return cast("dict[str, object]", row)
+
+    def is_whole(self, piece: bytes, quotes: int) -> bool:
+        """Say whether a line is whole."""
+        return piece.endswith(b"\n")
+
+
+class CSV:
+    """With ends of lines as in RFC 4180; a bare one of either kind is thus always quoted.
+
+    Texts that a spreadsheet could take for formulas are guarded, see `guard`.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        lift_field_limit()
+        self._names = names
+        self._text = io.StringIO(newline="")
+        self._writer = csv.writer(self._text)
+        self.header = self.opening = self._line(map(guard, names))
+
+    def encode(self, row: Mapping[str, object]) -> bytes:
+        """Return the line of a row."""
+        return self._line([_cell(row.get(name)) for name in self._names])
+
+    def decode(self, line: bytes) -> Mapping[str, object]:
+        """Return the row of a line."""
+        (record,) = csv.reader([line.decode()], strict=True)
+        return dict(zip(self._names, map(unguard, record), strict=True))
+
+    def is_whole(self, piece: bytes, quotes: int) -> bool:
+        """Say whether a line is whole."""
+        if not piece.endswith(b"\n") or quotes % 2:
+            return False
+        if not piece.endswith(b"\r\n"):
+            raise ValueError("another program has changed its ends of lines")
+        return True
+
+    def _line(self, cells: Iterable[str]) -> bytes:
+        self._text.seek(0)
+        self._text.truncate()
+        self._writer.writerow(cells)
+        return self._text.getvalue().encode(errors="backslashreplace")
+
+
+def _word(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def _cell(value: object) -> str:
+    if value is None or isinstance(value, str):
+        return guard(value or "")
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return json.dumps(value)
