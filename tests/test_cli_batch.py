@@ -510,7 +510,7 @@ async def test_lines_where_there_is_no_terminal() -> None:
             await anyio.sleep(1)
             shown.on_progress(progress(braked=True))
     assert printed(out).splitlines() == [
-        f"100 of 1,000 rows, 50 polls/s, 3 being asked for, {left} left, braked: the API cannot keep up, 100 approved"
+        f"100 of 1,000 rows, 50 polls/s, 3 pending, {left} left, braked: the API cannot keep up, 100 approved"
         for left in ("0:18", "3:18", "6:18")
     ]
 

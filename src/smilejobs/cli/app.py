@@ -13,6 +13,7 @@ from smilejobs.cli import batch, callback, doctor, images, watch, worker
 from smilejobs.cli.display import console, show
 from smilejobs.cli.exits import ExitCode, complain, exit_on, show_tracebacks
 from smilejobs.cli.options import CANNOT_ASK, WHO_ASKS, JobID, Until, UserID, client_and_ref, duration
+from smilejobs.cli.waiting import WaitView
 from smilejobs.client import Client
 from smilejobs.errors import SmileJobsError, WaitTimeoutError
 from smilejobs.model.codes import Verdict
@@ -72,18 +73,30 @@ def wait(
     user_id: UserID,
     job_id: JobID,
     *,
-    timeout: Annotated[str, typer.Option(metavar="DURATION", help="For the whole wait: 90s, 10m, 2h, 1d.")] = "5m",
+    timeout: Annotated[
+        str, typer.Option(metavar="DURATION", help="For the whole wait: 90s, 10m, 2h, 1d, or seconds.")
+    ] = "5m",
     until: Annotated[Until, typer.Option(help="Whether a provisional result ends the wait.")] = Until.COMPLETE,
+    submitted_at: Annotated[
+        str | None,
+        typer.Option(
+            metavar="INSTANT",
+            help="When the job was submitted, for example 2026-03-02T10:20:30Z: the pace fits its age.",
+        ),
+    ] = None,
     as_json: _JSON = False,
 ) -> None:
     """Wait until a job is complete, or final."""
     with exit_on(CANNOT_ASK, ExitCode.USAGE):
-        client, ref = client_and_ref(user_id, job_id)
         patience = duration(timeout, "--timeout")
+        view = WaitView(patience)
+        client, ref = client_and_ref(user_id, job_id, submitted_at=submitted_at, hooks=[view])
 
     async def ask() -> JobStatus:
-        with console(stderr=True).status(f"waiting until the job is {until.value}, for at most {patience:g} s"):
-            return await client.wait(ref.user_id, ref.job_id, timeout=patience, until=until.value)
+        with console(stderr=True).status(view):
+            return await client.wait(
+                ref.user_id, ref.job_id, submitted_at=ref.submitted_at, timeout=patience, until=until.value
+            )
 
     _run(client, ask, as_json=as_json, links=False)
 

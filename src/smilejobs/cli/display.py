@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -28,6 +29,13 @@ def console(*, stderr: bool = False) -> Console:
 
 
 class _Console(Console):
+    def print(self, *objects: object, **options: Any) -> None:
+        """Print; in texts, only ends of lines may steer the terminal."""
+        super().print(
+            *("\n".join(map(printable, each.split("\n"))) if isinstance(each, str) else each for each in objects),
+            **options,
+        )
+
     def on_broken_pipe(self) -> None:
         """Raise the BrokenPipeError that is being handled; rich would exit with 1, the code of a verdict."""
         raise  # noqa: PLE0704  # rich calls this where it has caught the error
@@ -49,7 +57,7 @@ def show(status: JobStatus, *, as_json: bool, links: bool) -> None:
     finality = "" if status.is_final or not status.job_complete else ", not final yet"
     out.print(Text(verdict, style=STYLES.get(verdict, "")) + finality)
     for name, value in _details(status, links=links):
-        out.print(f"  {name:<12}  {printable(value)}")
+        out.print(f"  {printable(name):<12}  {printable(value)}")
 
 
 def _details(status: JobStatus, *, links: bool) -> Iterator[tuple[str, str]]:
@@ -75,6 +83,16 @@ def _outcome(result: JobResult) -> str:
     return " ".join(filter(None, (result.result_code, result.result_text))) or "without a code"
 
 
+def format_clock(seconds: float) -> str:
+    """Return seconds as a clock shows them: minutes and seconds, with hours if there are any."""
+    minutes, rest = divmod(max(round(seconds), 0), 60)  # an input that has grown since it was counted has no end
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
 def printable(text: str) -> str:
-    """Return text without what could steer the terminal: it comes from outside."""
+    """Return text without what could steer the terminal, each such character as a question mark.
+
+    For all that comes from the API, a file, a command line or the environment.
+    """
     return "".join(letter if letter.isprintable() else "?" for letter in text)

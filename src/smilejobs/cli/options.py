@@ -5,16 +5,20 @@ import os
 import re
 import select
 import sys
+from collections.abc import Iterable
 from io import BufferedReader, FileIO, RawIOBase, TextIOWrapper, UnsupportedOperation
 from stat import S_ISREG
 from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
+from smilejobs.batch.cells import read_instant
 from smilejobs.batch.rows import ENCODING, ERRORS
 from smilejobs.client import Client
 from smilejobs.durations import seconds
+from smilejobs.events import Hook, log_event
 from smilejobs.model.jobs import JobRef
+from smilejobs.settings import HOSTS, arguments_from
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -60,14 +64,34 @@ def duration(text: str, name: str) -> float:
     return seconds(float(found[1]) * _UNITS[found[2]], name, zero=False)
 
 
-def client_and_ref(user_id: str, job_id: str) -> tuple[Client, JobRef]:
-    """Return who asks, and for what.
+def client_and_ref(
+    user_id: str, job_id: str, *, submitted_at: str | None = None, hooks: Iterable[Hook] = ()
+) -> tuple[Client, JobRef]:
+    """Return a client for the credentials of the environment, and a job.
+
+    Args:
+        user_id: The id, as the user has typed it.
+        job_id: The same.
+        submitted_at: The same, in ISO 8601 with its time zone.
+        hooks: Told of events, besides the log.
 
     Raises:
         ImportError: A variable names a proxy that needs what is not installed.
         ValueError: A variable or an id can never be right.
     """
-    return Client.from_env(), JobRef(user_id, job_id)
+    return Client.from_env(hooks=(log_event, *hooks)), JobRef(
+        user_id, job_id, read_instant(submitted_at, "--submitted-at")
+    )
+
+
+def api_url() -> str:
+    """Return the base URL of the API that the environment variables name.
+
+    Raises:
+        ValueError: A variable can never be right.
+    """
+    arguments = arguments_from(os.environ)
+    return arguments.get("base_url") or HOSTS[str(arguments.get("environment"))]
 
 
 def open_input(source: str) -> TextIO:

@@ -15,7 +15,8 @@ from rich.text import Text
 
 from smilejobs.batch.records import WORDS, Ending, Record
 from smilejobs.batch.rows import BadRow
-from smilejobs.cli.display import STYLES
+from smilejobs.batch.words import number_of
+from smilejobs.cli.display import STYLES, format_clock, printable
 from smilejobs.outcomes import Progress, time_left
 
 _ENDING_STYLES = {"pending": "yellow", "refused": "red", "failed": "red", "invalid": "red"}
@@ -48,14 +49,20 @@ class Tally:
         """Count a row."""
         self.words[record.word] += 1
         if record.outcome in (Ending.REFUSED, Ending.FAILED):
-            self.errors.append(f"line {record.line}: {record.error}: {record.error_text}")
+            self.errors.append(printable(f"line {record.line}: {record.error}: {record.error_text}"))
         if record.images_error is not None:
-            self.errors.append(f"line {record.line}: {record.images_error_text}")
+            self.errors.append(printable(f"line {record.line}: {record.images_error_text}"))
 
     @property
     def ended(self) -> int:
         """How many rows have ended."""
         return self.words.total()
+
+    def rows(self) -> str:
+        """Return how many rows have ended, of how many if that is known."""
+        if self.total is None or self.total == self.ended:
+            return number_of(self.ended, "row")
+        return f"{self.ended:,} of {number_of(self.total, 'row')}"
 
     def counts(self) -> Iterator[tuple[str, int]]:
         """Return how many rows have ended how, best first."""
@@ -114,7 +121,7 @@ class _Quiet:
         """Show what is wrong with a row of the input."""
         self._bad_rows += 1
         if self._bad_rows <= _SHOWN_BAD_ROWS:
-            self._console.print(f"{self._tally.name}:{row.line}: {row.reason}")
+            self._console.print(printable(f"{self._tally.name}:{row.line}: {row.reason}"))
         if self._bad_rows == _SHOWN_BAD_ROWS:
             self._console.print("further bad rows are only counted; the results file has them all")
 
@@ -132,8 +139,8 @@ class _Told(_Quiet):
         total = None if tally.total is None else tally.total - tally.earlier
         left = time_left(total, tally.ended - tally.earlier, anyio.current_time() - self._started)
         return (
-            f"{progress.polls_per_second:.0f} polls/s, {progress.pending:,} being asked for"
-            f"{'' if left is None else f', {_clock(left)} left'}"
+            f"{number_of(round(progress.polls_per_second), 'poll')}/s, {progress.pending:,} pending"
+            f"{'' if left is None else f', {format_clock(left)} left'}"
             f"{', braked: the API cannot keep up' if progress.braked else ''}"
         )
 
@@ -148,9 +155,8 @@ class _Told(_Quiet):
 class _Lines(_Told):
     def on_progress(self, progress: Progress) -> None:
         if self._is_time(_TOLD_EVERY):
-            total = "" if self._tally.total is None else f" of {self._tally.total:,}"
             counts = "".join(f", {count:,} {word}" for word, count in self._tally.counts())
-            self._console.print(f"{self._tally.ended:,}{total} rows, {self._speed(progress)}{counts}")
+            self._console.print(f"{self._tally.rows()}, {self._speed(progress)}{counts}")
 
 
 class _Display(_Told):
@@ -175,13 +181,12 @@ class _Display(_Told):
 
     def _drawn(self, progress: Progress) -> RenderableType:
         tally = self._tally
-        total = "" if tally.total is None else f" of {tally.total:,}"
         bar = Table.grid(padding=(0, 1), expand=True)
         bar.add_column(ratio=1)
         bar.add_column(no_wrap=True)
         bar.add_row(
             ProgressBar(total=tally.total, completed=tally.ended, animation_time=anyio.current_time()),
-            f"{tally.ended:,}{total} rows",
+            tally.rows(),
         )
         counts = Text("  ").join(
             Text(f"{count:,} {word}", style=STYLES.get(word) or _ENDING_STYLES.get(word, ""))
@@ -189,9 +194,3 @@ class _Display(_Told):
         )
         errors = (Text(line, style="red", no_wrap=True, overflow="ellipsis") for line in tally.errors)
         return Group(bar, Text(self._speed(progress)), counts, *errors)
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(max(round(seconds), 0), 60)  # an input that has grown since it was counted has no end
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -117,7 +117,7 @@ class _Jobs:
 
     def _complain(self, line: int, reason: str) -> None:
         self.bad += 1
-        typer.echo(f"{self.name}:{line}: {reason}", err=True)
+        typer.echo(printable(f"{self.name}:{line}: {reason}"), err=True)
 
 
 @app.command(
@@ -202,7 +202,7 @@ def paused(url: ListURL) -> None:
 
     async def work(watch: "WatchList") -> ExitCode:
         why = await watch.store.paused()
-        typer.echo("polling is not paused" if why is None else f"polling is paused: {why}")
+        typer.echo("polling is not paused" if why is None else printable(f"polling is paused: {why}"))
         return ExitCode.COMPLETE if why is None else ExitCode.ERROR
 
     _run(url, work)
@@ -223,7 +223,9 @@ def counts(url: ListURL, *, as_json: Annotated[bool, typer.Option("--json", help
         else:
             for name, value in asdict(found).items():
                 if value is not None:
-                    typer.echo(f"{name:<9} {value:,}" if isinstance(value, int) else f"{name:<9} {_text(value)}")
+                    typer.echo(
+                        f"{name:<9} {value:,}" if isinstance(value, int) else printable(f"{name:<9} {_text(value)}")
+                    )
         return ExitCode.COMPLETE if found.paused is None else ExitCode.ERROR
 
     _run(url, work)

@@ -222,7 +222,7 @@ def timed_out(state: PollState, now: float, *, retry_after: float | None = None)
             f"The API asks for {retry_after:.10g} s of rest, which is more than is left of the wait of {timeout:.10g} s"
         )
     return WaitTimeoutError(
-        f"{_what_is_known(state)}. {end}: call wait() again to go on, with submitted_at= if you know it",
+        f"{_what_is_known(state)}. {end}: wait again to go on, with the time of its submission if you know it",
         ref=state.ref,
         last=state.last,
         last_error=state.last_error,
@@ -333,6 +333,6 @@ def _what_is_known(state: PollState) -> str:
             return "there was no answer yet"
         return f"there was no good answer yet, the last poll failed with {_named(state.last_error)}"
     if state.last.job_complete:
-        return "the outcome is provisional, under review (see .last)"
+        return "the outcome is provisional, under review"
     what = "the job has no images yet" if state.last.code == NO_ZIP else "the job is still running"
     return what if state.last_error is None else f"{what}; the last poll failed with {_named(state.last_error)}"

@@ -1,0 +1,48 @@
+"""How the wait for one job is going, as a line in a terminal."""
+
+import time
+from collections.abc import Callable
+
+from attrs import define, field
+from rich.text import Text
+
+from smilejobs.batch.words import number_of
+from smilejobs.cli.display import format_clock, printable
+from smilejobs.errors import JobNotFoundError
+from smilejobs.events import Event, PollFailed, PollFinished
+from smilejobs.model.tables import word
+
+
+@define
+class WaitView:
+    """A hook that keeps what the last poll has brought; rich draws it, from a thread of its own.
+
+    Args:
+        timeout: Seconds for the whole wait.
+        now: A monotonic clock, in seconds.
+    """
+
+    timeout: float
+    now: Callable[[], float] = time.monotonic
+    _state: str = field(init=False, default="no answer yet")
+    _polls: int = field(init=False, default=0)
+    _started: float = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._started = self.now()
+
+    def __call__(self, event: Event) -> None:
+        """Take note of a poll."""
+        if isinstance(event, PollFinished):
+            self._polls += 1
+            self._state = f"{word(event.status.verdict)} ({event.status.code or 'no code'})"
+        elif isinstance(event, PollFailed):
+            self._polls += 1
+            is_missing = isinstance(event.error, JobNotFoundError)
+            self._state = "the API knows no such job yet" if is_missing else f"the last poll failed: {event.error}"
+
+    def __rich__(self) -> Text:
+        """Return the line."""
+        times = f"{format_clock(self.now() - self._started)} of {format_clock(self.timeout)}"
+        line = f"{printable(self._state)}, {number_of(self._polls, 'poll')}, {times}"
+        return Text(line, no_wrap=True, overflow="ellipsis")
