@@ -7,6 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Generator, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -179,7 +180,10 @@ def test_an_empty_input(command: Command) -> None:
         (["in.csv", "--out", "nowhere/out.csv"], "No such file or directory: 'nowhere/out.csv'"),
         (["in.csv", "--out", "there.csv"], "there.csv exists: go on with it by --resume"),
         (["in.csv", "--out", "there.csv", "--resume"], "there.csv is no results file"),
-        (["there.csv", "--out", "out.csv"], "there.csv: no column is named user_id or job_id in its first line (1 column)"),
+        (
+            ["there.csv", "--out", "out.csv"],
+            "there.csv: no column is named user_id or job_id in its first line (1 column)",
+        ),
         (["in.csv", "--out", "out.csv", "--timeout", "soon"], "--timeout must be a number and a unit"),
         (["in.csv", "--out", "out.csv", "--timeout", "0"], "--timeout must be more than 0"),
         (["in.csv", "--out", "out.csv", "--rate", "-1"], "rate must be a finite number above 0"),
@@ -463,6 +467,84 @@ def test_what_is_no_duration(text: str) -> None:
     """It is refused with an example."""
     with pytest.raises(ValueError, match="--timeout must be a number and a unit, for example 90s"):
         duration(text, "--timeout")
+
+
+# --- Files that are wrong, or go away
+
+
+def test_results_that_go_away(command: Command, sandbox: Sandbox) -> None:
+    """It is said, with exit code 4, and nobody is told of rows that are not there."""
+    Path("in.csv").write_text(f"{JOBS}user-1,running,c\n")
+    out = Path("out.csv").absolute()
+
+    def remove_when_written() -> None:
+        wait_until(lambda: out.exists() and b"rejected" in out.read_bytes())
+        out.unlink()
+
+    thread = threading.Thread(target=remove_when_written)
+    thread.start()
+    answer = command("batch", "in.csv", "--out", "out.csv", "--report", "out.html")
+    thread.join()
+    assert (answer.code, answer.out) == (4, "")
+    assert (
+        "smilejobs: the results are lost: out.csv was removed while the batch was running; run it again" in answer.err
+    )
+    assert "to go on" not in answer.err
+    assert "3 rows" in Path("out.html").read_text()
+    assert not out.exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="files have no mode there")
+def test_nobody_else_may_read_what_is_written(command: Command, pictures: Path) -> None:
+    """Results, report and pictures, whatever the umask."""
+    Path("in.csv").write_text(JOBS)
+    before = os.umask(0)
+    try:
+        options = ("--history", "--personal", "--report", "out.html", "--save-images", "pictures")
+        assert command("batch", "in.csv", "--out", "out.csv", *options).code == 0
+    finally:
+        os.umask(before)
+    written = [Path("out.csv"), Path("out.html"), *pictures.iterdir()]
+    assert len(written) > 2
+    assert {path.stat().st_mode & 0o777 for path in written} == {0o600}
+
+
+def test_names_of_files_do_not_steer_the_terminal(command: Command) -> None:
+    """Nor do the errors of rows."""
+    name = "in\x1b[2J.csv"
+    Path(name).write_text("user_id,job_id\n,x\n")
+    answer = command("batch", name, "--out", "o\x1b[2Jut.csv")
+    assert answer.code == 4
+    assert "in?[2J.csv:2: user_id must not be empty\n" in answer.err
+    assert answer.out == "1 row in o?[2Jut.csv: 1 invalid\n"
+    assert "\x1b" not in answer.err
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ("user_id,job_id\n".encode("utf-16"), "in.csv is in UTF-16; save it as UTF-8"),
+        (b"", "in.csv is empty"),
+        (b"PK\x03\x04", "in.csv is an Excel workbook or another zip archive"),
+    ],
+)
+def test_an_input_of_another_kind(command: Command, data: bytes, words: str) -> None:
+    """It is named, with what was seen, from a file and from standard input."""
+    Path("in.csv").write_bytes(data)
+    for source in ("in.csv", "-"):
+        answer = command("batch", source, "--out", "out.csv", stdin=data)
+        assert (answer.code, answer.out) == (2, "")
+        assert answer.err.startswith(f"smilejobs: {words.replace('in.csv', source)}")
+        assert not Path("out.csv").exists()
+
+
+def test_a_report_of_text_that_is_no_utf8(command: Command) -> None:
+    """A name of the input that cannot be encoded is escaped."""
+    name = os.fsdecode(b"in\xff.csv")
+    Path(name).write_text(JOBS)
+    answer = command("batch", name, "--out", "out.csv", "--report", "out.html")
+    assert answer.code == 0
+    assert "in\\udcff.csv" in Path("out.html").read_text()
 
 
 # --- The display, under the virtual clock

@@ -1,21 +1,26 @@
 """How commands end: a crash has never the exit code of a verdict, and SIGTERM stops a command as Ctrl-C does."""
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Generator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
+import anyio
 import pytest
 import typer
 from anyio.from_thread import start_blocking_portal
 from test_cli import ENVIRONMENT, Command, command, interrupt_when, wait_until
 
 from smilejobs import JobRef
-from smilejobs.cli.exits import ExitCode, complain, describe, run, show_tracebacks
-from smilejobs.cli.stopping import stop_on_sigterm
+from smilejobs.cli.exits import ExitCode, complain, describe, run_commands, show_tracebacks
+from smilejobs.cli.stopping import run, stop_on_sigterm
 from smilejobs.sandbox import Sandbox
 
 __all__ = ["command"]
@@ -62,7 +67,7 @@ def ended(error: BaseException) -> object:
         raise error
 
     with pytest.raises(SystemExit) as exited:
-        run(commands)
+        run_commands(commands)
     return exited.value.code
 
 
@@ -91,7 +96,7 @@ def test_whatever_a_command_raises(
 def test_a_command_that_returns_is_done() -> None:
     """Its exit code is 0."""
     with pytest.raises(SystemExit) as exited:
-        run(lambda: None)
+        run_commands(lambda: None)
     assert exited.value.code == 0
 
 
@@ -106,7 +111,7 @@ def test_a_reader_that_leaves_ends_typer_with_the_code_of_a_verdict(capsys: pyte
 
     for error, code in ((BrokenPipeError(32, "Broken pipe"), 4), (typer.Abort(), 4), (typer.Exit(1), 1)):
         with pytest.raises(SystemExit) as exited:
-            run(lambda error=error: commands(error))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+            run_commands(lambda error=error: commands(error))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
         assert exited.value.code == code
     assert capsys.readouterr().err == "smilejobs: standard output cannot be written: Broken pipe\n"
 
@@ -178,6 +183,22 @@ def test_a_full_disk_and_a_reader_that_leaves(base_url: str, arguments: tuple[st
 
 
 @unix
+def test_streams_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is left in them is dropped; a stream that is closed has nothing to write."""
+    for name in ("stdout", "stderr"):
+        with monkeypatch.context() as patch, Path("/dev/full").open("w") as full:
+            patch.setattr(sys, name, full)
+            with pytest.raises(SystemExit) as exited:
+                run_commands(partial(full.write, "left"))
+            assert exited.value.code == (4 if name == "stdout" else 0)
+    assert capsys.readouterr().err == "smilejobs: standard output cannot be written: No space left on device\n"
+    monkeypatch.setattr(sys, "stdout", None)
+    with pytest.raises(SystemExit) as exited:
+        run_commands(lambda: None)
+    assert exited.value.code == 0
+
+
+@unix
 def test_standard_error_that_cannot_be_written(base_url: str) -> None:
     """The exit code says what it would have said."""
     with Path("/dev/full").open("w") as full:
@@ -189,13 +210,13 @@ def test_standard_error_that_cannot_be_written(base_url: str) -> None:
 
 TICK = """
 from smilejobs.cli.display import console
-from smilejobs.cli.exits import run
+from smilejobs.cli.exits import run_commands
 
 def commands():
     console().print("\\u2713")
     console(stderr=True).print("\\u2713")
 
-run(commands)
+run_commands(commands)
 """
 
 
@@ -288,6 +309,41 @@ def test_sigterm_where_it_or_ctrl_c_is_ignored() -> None:
             signal.signal(number, signal.SIG_IGN)
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             signal.signal(number, handler)
+
+
+@unix
+def test_a_signal_finds_no_event_loop_asleep() -> None:
+    """Another thread may get it, and the loop have nothing else to wake up for."""
+    is_over = threading.Event()
+    late: list[bool] = []
+
+    async def work() -> None:
+        loop = asyncio.get_running_loop()
+
+        def interrupt() -> None:
+            time.sleep(0.2)  # then the loop sleeps; if the machine is slow and it does not yet, this test shows less
+            signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+            if not is_over.wait(LONG):
+                late.append(True)
+                loop.call_soon_threadsafe(lambda: None)
+
+        threading.Thread(target=interrupt).start()
+        await anyio.Event().wait()
+
+    with pytest.raises(KeyboardInterrupt):
+        run(work)
+    is_over.set()
+    assert not late
+    assert signal.set_wakeup_fd(-1) == -1
+
+
+def test_what_ran_is_returned() -> None:
+    """As it came."""
+
+    async def work() -> str:
+        return "done"
+
+    assert run(work) == "done"
 
 
 def test_the_exit_code_of_a_verdict_is_of_a_verdict_alone() -> None:

@@ -18,6 +18,6 @@ def main() -> None:
         sys.stderr.write("smilejobs: the shell commands need typer, rich and filelock: pip install 'smilejobs[cli]'\n")
         sys.exit(2)
     from smilejobs.cli.app import app
-    from smilejobs.cli.exits import run
+    from smilejobs.cli.exits import run_commands
 
-    run(partial(app, prog_name="smilejobs"))
+    run_commands(partial(app, prog_name="smilejobs"))

@@ -13,6 +13,7 @@ from smilejobs.cli import batch, callback, doctor, images, watch, worker
 from smilejobs.cli.display import console, show
 from smilejobs.cli.exits import ExitCode, complain, exit_on, show_tracebacks
 from smilejobs.cli.options import CANNOT_ASK, WHO_ASKS, JobID, Until, UserID, client_and_ref, duration
+from smilejobs.cli.stopping import run
 from smilejobs.cli.waiting import WaitView
 from smilejobs.client import Client
 from smilejobs.errors import SmileJobsError, WaitTimeoutError
@@ -189,7 +190,7 @@ def sandbox(
             await anyio.sleep_forever()
 
     with exit_on(KeyboardInterrupt, 0), exit_on(ValueError, ExitCode.USAGE), exit_on(OSError, ExitCode.ERROR):
-        anyio.run(serve)
+        run(serve)
 
 
 def _knob(text: str) -> tuple[str, str]:
@@ -203,9 +204,9 @@ def _knob(text: str) -> tuple[str, str]:
 def demo() -> None:
     """Watch 24 jobs of all kinds being waited for, in 15 seconds."""
     with exit_on(ImportError, ExitCode.USAGE):
-        from smilejobs.cli.demo import run
+        from smilejobs.cli.demo import run as run_demo
     with exit_on(KeyboardInterrupt, ExitCode.INTERRUPTED):
-        raise typer.Exit(ExitCode.COMPLETE if anyio.run(run, console()) else ExitCode.ERROR)
+        raise typer.Exit(ExitCode.COMPLETE if run(partial(run_demo, console())) else ExitCode.ERROR)
 
 
 def _run(client: Client, ask: Callable[[], Awaitable[JobStatus]], *, as_json: bool, links: bool) -> NoReturn:
@@ -227,7 +228,7 @@ def _run(client: Client, ask: Callable[[], Awaitable[JobStatus]], *, as_json: bo
         return _exit_code(answer)
 
     with exit_on(KeyboardInterrupt, ExitCode.INTERRUPTED):
-        raise typer.Exit(anyio.run(report))
+        raise typer.Exit(run(report))
 
 
 def _exit_code(answer: JobStatus) -> ExitCode:

@@ -12,7 +12,6 @@ from os import strerror
 from pathlib import Path
 from typing import Annotated
 
-import anyio
 import typer
 from attrs import define, field
 from filelock import FileLock, Timeout
@@ -28,6 +27,7 @@ from smilejobs.cli.display import console, printable
 from smilejobs.cli.exits import ExitCode, complain, exit_on
 from smilejobs.cli.options import CANNOT_ASK, WHO_ASKS, Until, api_url, duration, open_input
 from smilejobs.cli.progress import Tally, view
+from smilejobs.cli.stopping import run
 from smilejobs.client import Client
 from smilejobs.clock import utcnow
 from smilejobs.errors import SmileJobsError
@@ -124,7 +124,7 @@ def batch(
             files = closing.pop_all()
         books.tally.earlier = books.tally.ended
 
-    async def run() -> None:
+    async def work() -> None:
         with view(console(stderr=True), books.tally, quiet=quiet) as shown:
             async with client:
                 await Run(
@@ -140,7 +140,7 @@ def batch(
                     on_progress=shown.on_progress,
                 ).ask(rows, slow=books.tally.total is None)
 
-    code = _run(run, files, journal)
+    code = _run(work, files, journal)
     raise typer.Exit(
         _finish(books, code, out=out, save_images=save_images, report=report, quiet=quiet, as_json=as_json)
     )
@@ -150,7 +150,7 @@ def _run(work: Callable[[], Awaitable[None]], files: ExitStack, journal: Journal
     """Do the work, close the files, and return what it was stopped by; None if it came to its end."""
     try:
         with files, journal:
-            anyio.run(work)
+            run(work)
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
     except ResultsLostError as error:

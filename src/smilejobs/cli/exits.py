@@ -46,7 +46,7 @@ def show_tracebacks(*, wanted: bool) -> None:
     _Complaints.tracebacks = wanted
 
 
-def run(commands: Callable[[], object]) -> NoReturn:
+def run_commands(commands: Callable[[], object]) -> NoReturn:
     """Run a command, and end the process with an exit code that means what the help says.
 
     Text that the terminal cannot encode is escaped. Whatever the command raises is one line on standard error.

@@ -1,14 +1,15 @@
 """The command ``images``: the pictures of one job, as files."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-import anyio
 import typer
 
 from smilejobs.cli.display import console
 from smilejobs.cli.exits import ExitCode, complain, exit_on
 from smilejobs.cli.options import CANNOT_ASK, WHO_ASKS, JobID, UserID, client_and_ref
+from smilejobs.cli.stopping import run
 from smilejobs.client import Client
 from smilejobs.errors import ImageError, SmileJobsError
 from smilejobs.model.jobs import JobRef
@@ -33,7 +34,7 @@ def images(
     with exit_on(CANNOT_ASK, ExitCode.USAGE):
         client, ref = client_and_ref(user_id, job_id)
     with exit_on(KeyboardInterrupt, ExitCode.INTERRUPTED):
-        raise typer.Exit(anyio.run(_save, client, ref, out))
+        raise typer.Exit(run(partial(_save, client, ref, out)))
 
 
 async def _save(client: Client, ref: JobRef, folder: Path) -> ExitCode:

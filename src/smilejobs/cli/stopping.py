@@ -1,8 +1,16 @@
 """SIGTERM stops a command as Ctrl-C does, also where the command is process 1 of a container."""
 
+import asyncio
 import signal
+import socket
 import sys
+from collections.abc import Awaitable, Callable
 from types import FrameType
+from typing import TypeVar
+
+import anyio
+
+_T = TypeVar("_T")
 
 
 def stop_on_sigterm() -> None:
@@ -26,3 +34,36 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     handler = signal.getsignal(signal.SIGINT)
     if callable(handler):
         handler(signal.SIGINT, frame)
+
+
+def run(work: Callable[[], Awaitable[_T]]) -> _T:
+    """Run an async function in an event loop that no signal finds asleep; only from the main thread.
+
+    Python's handler of a signal runs when the interpreter does: one that comes just before the loop waits for its next
+    event would be seen after that event. So the system's handler writes to a socket that the loop reads.
+
+    Args:
+        work: The function.
+
+    Returns:
+        What it returns.
+
+    Raises:
+        KeyboardInterrupt: It was stopped by Ctrl-C or SIGTERM.
+    """
+
+    async def awake() -> _T:
+        loop = asyncio.get_running_loop()
+        reading, writing = socket.socketpair()
+        with reading, writing:
+            reading.setblocking(False)  # noqa: FBT003  # its only parameter
+            writing.setblocking(False)  # noqa: FBT003  # its only parameter
+            loop.add_reader(reading, reading.recv, 4096)
+            before = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
+            try:
+                return await work()
+            finally:
+                signal.set_wakeup_fd(before)
+                loop.remove_reader(reading)
+
+    return anyio.run(work if sys.platform == "win32" else awake)  # on Windows the loop has such a socket of its own

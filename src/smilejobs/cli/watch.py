@@ -8,12 +8,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
-import anyio
 import typer
 from anyio import to_thread
 from attrs import asdict, define, field
 
 from smilejobs.batch.rows import BadRow, Rows
+from smilejobs.cli import stopping
 from smilejobs.cli.display import printable
 from smilejobs.cli.exits import ExitCode, exit_on
 from smilejobs.cli.options import ListURL, Until, duration, open_input
@@ -289,7 +289,7 @@ def _run(url: str, work: Callable[["WatchList"], Awaitable[ExitCode]], *, new: b
         exit_on(ValueError, ExitCode.USAGE),
         exit_on(WatchListError, ExitCode.ERROR),
     ):
-        raise typer.Exit(anyio.run(run))
+        raise typer.Exit(stopping.run(run))
 
 
 def _ids(ref: JobRef) -> dict[str, object]:
