@@ -185,7 +185,7 @@ def test_a_file_with_the_name_of_standard_input(command: Command) -> None:
     Path("in.csv").write_text("user_id,job_id\nuser-1,approved\n")
     with Path("in.csv").open(encoding="utf-8") as stdin:
         answer = command("batch", "-", "--out", "out.csv", stdin=stdin)
-    assert (answer.code, answer.out) == (0, "1 rows in out.csv: 1 approved\n")
+    assert (answer.code, answer.out) == (0, "1 row in out.csv: 1 approved\n")
 
 
 # --- The report, and other files
