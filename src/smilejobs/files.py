@@ -5,8 +5,8 @@ from pathlib import Path
 from secrets import token_hex
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
-_LONGEST_NAME = 200
-"""Characters that a temporary file takes of another file's name: 255 bytes are the limit of most systems."""
+_LONGEST_NAME = 50
+"""Characters, of four bytes at most, that a temporary file takes of another's name: most systems allow 255 bytes."""
 
 
 def open_private(path: str | os.PathLike[str], flags: int) -> int:
