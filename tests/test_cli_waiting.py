@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from anyio.from_thread import start_blocking_portal
 from rich.console import Console
+from rich.spinner import Spinner
 from test_cli import Command, command, timed_out
 from typer.main import get_command
 
@@ -77,8 +78,8 @@ def test_a_line_that_is_too_long_is_cut() -> None:
     out = io.StringIO()
     view = WaitView(60.0)
     view(failed(RequestError("a" * 100)))
-    Console(file=out, width=40).print(view)
-    assert out.getvalue() == f"the last poll failed: {'a' * 17}\u2026\n"
+    Console(file=out, width=40).print(Spinner("line", text=view))
+    assert out.getvalue() == f"- the last poll failed: {'a' * 15}\u2026\n"
 
 
 def test_the_age_of_the_job_gives_the_pace(command: Command, sandbox: Sandbox) -> None:
