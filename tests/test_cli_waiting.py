@@ -11,10 +11,9 @@ from rich.spinner import Spinner
 from test_cli import Command, command, timed_out
 from typer.main import get_command
 
-from smilejobs import JobNotFoundError, JobRef, JobStatus, RequestError, TooManyFailuresError
+from smilejobs import JobNotFoundError, JobRef, JobStatus, RequestError
 from smilejobs.cli.app import app
 from smilejobs.cli.display import console, printable
-from smilejobs.cli.exits import describe
 from smilejobs.cli.waiting import WaitView
 from smilejobs.events import PollFailed, PollFinished, PollScheduled
 from smilejobs.sandbox import Sandbox
@@ -110,14 +109,6 @@ def test_a_wait_that_times_out_speaks_no_python(command: Command) -> None:
     assert "wait again to go on, with the time of its submission if you know it" in answer.err
     for word in ("()", "=", ".last"):
         assert word not in answer.err
-
-
-def test_the_last_failure_is_told() -> None:
-    """Its text says more than its class."""
-    error = TooManyFailuresError(
-        "20 polls in a row failed", ref=REF, last=None, last_error=RequestError("certificate has expired"), polls=20
-    )
-    assert describe(error) == f"20 polls in a row failed [job {REF.tag}]; the last failure: certificate has expired"
 
 
 def test_the_tag_of_a_job(command: Command) -> None:

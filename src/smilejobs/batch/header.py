@@ -46,10 +46,7 @@ def sniff_delimiter(text: str) -> str:
         text: The line of the header.
     """
     for delimiter in _DELIMITERS:
-        try:
-            found = next(csv.reader([text], delimiter=delimiter), [])
-        except csv.Error:
-            continue
+        found = next(csv.reader([text], delimiter=delimiter), [])
         if set(REQUIRED) <= set(map(read_name, found)):
             return delimiter
     return max(_DELIMITERS, key=text.count)

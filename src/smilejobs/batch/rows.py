@@ -157,7 +157,10 @@ def _begin(stream: TextIO, name: str) -> tuple[Iterator[str], int, bool, str]:
     number, text = next(((number, text) for number, text in enumerate(lines, 1) if not text.isspace()), (1, ""))
     beginning = text.lstrip(" \t\r\n")
     check_kind(beginning, name)
-    return chain((text,), lines), number, beginning.startswith("{"), sniff_delimiter(text)
+    is_json = beginning.startswith("{")
+    if not is_json:
+        lift_field_limit()
+    return chain((text,), lines), number, is_json, "" if is_json else sniff_delimiter(text)
 
 
 def _bounded_lines(stream: TextIO, name: str) -> Iterator[str]:
@@ -174,7 +177,6 @@ def _bounded_lines(stream: TextIO, name: str) -> Iterator[str]:
 
 def _records(lines: Iterable[str], delimiter: str) -> Iterator[tuple[int, list[str] | ValueError]]:
     """Return what CSV calls records, with the line at which each begins; those without a field are left out."""
-    lift_field_limit()
     pieces = _Pieces(lines)
     reader = csv.reader(pieces, strict=True, delimiter=delimiter)
     while True:

@@ -14,7 +14,6 @@ import typer
 
 from smilejobs.cli.display import printable
 from smilejobs.cli.stopping import stop_on_sigterm
-from smilejobs.errors import TooManyFailuresError, WaitTimeoutError
 
 
 class ExitCode(enum.IntEnum):
@@ -129,9 +128,7 @@ def complain(error: BaseException) -> None:
 
 
 def describe(error: BaseException) -> str:
-    """Return what an error says, without the number that the system has for it, and what the last poll failed with."""
-    if isinstance(error, (WaitTimeoutError, TooManyFailuresError)) and error.last_error is not None:
-        return f"{error}; the last failure: {Exception.__str__(error.last_error)}"
+    """Return what an error says, without the number that the system has for it."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror if error.filename is None else f"{error.strerror}: {os.fspath(error.filename)!r}"
     return str(error)
