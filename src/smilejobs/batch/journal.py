@@ -7,9 +7,9 @@ one step: so at no moment does it hold two rows for one row of the input.
 
 import csv
 import os
-import sys
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from stat import S_IMODE
@@ -187,7 +187,7 @@ class Journal:
         new = temporary_path(path.parent, path.name)
         try:
             with path.open("rb") as old, open(new, "wb", opener=create_private) as kept:
-                if sys.platform != "win32":
+                with suppress(AttributeError):  # Windows has no such modes
                     os.fchmod(kept.fileno(), S_IMODE(os.fstat(old.fileno()).st_mode))
                 kept.writelines(self._settled(old, is_settled, on_record))
                 kept.flush()
