@@ -127,7 +127,7 @@ async def test_a_timeout_is_a_state_of_the_waiter() -> None:
     assert error.polls == len(instants(script)) == 2
     assert instants(script) == pytest.approx([0, 59])
     assert "still running" in str(error)
-    assert "wait()" in str(error)
+    assert "wait again to go on" in str(error)
     assert "user-1" not in str(error)
 
 
