@@ -551,7 +551,15 @@ def test_a_report_of_text_that_is_no_utf8(command: Command) -> None:
 
 
 def progress(**changes: Any) -> Progress:
-    values = {"pending": 3, "done": 0, "failed": 0, "polls": 0, "braked": False, "polls_per_second": 49.7, "eta": None}
+    values = {
+        "pending": 3,
+        "done": 0,
+        "failed": 0,
+        "polls": 0,
+        "throttled": False,
+        "polls_per_second": 49.7,
+        "eta": None,
+    }
     return Progress(**{**values, **changes})
 
 
@@ -590,9 +598,9 @@ async def test_lines_where_there_is_no_terminal() -> None:
     with view(out, made, quiet=False) as shown:
         for _ in range(25):
             await anyio.sleep(1)
-            shown.on_progress(progress(braked=True))
+            shown.on_progress(progress(throttled=True))
     assert printed(out).splitlines() == [
-        f"100 of 1,000 rows, 50 polls/s, 3 pending, {left} left, braked: the API cannot keep up, 100 approved"
+        f"100 of 1,000 rows, 50 polls/s, 3 pending, {left} left, throttled: the API cannot keep up, 100 approved"
         for left in ("0:18", "3:18", "6:18")
     ]
 

@@ -18,7 +18,7 @@ import pytest
 import smilejobs.durable.shift
 from patience import until
 from postgres import Postgres, empty_database
-from smilejobs import Event, FleetBraked, JobRef, Pace
+from smilejobs import Event, JobRef, Pace, Throttled
 from smilejobs.clock import utcnow
 from smilejobs.durable import WatchList, Worker
 from smilejobs.durable.calls import ADDED, calls
@@ -228,7 +228,7 @@ async def test_a_worker_that_is_stopped_leaves_nothing_behind(database_url: str)
         await until(lambda: asyncio.all_tasks() == before)
 
 
-async def test_one_429_brakes_all_workers(postgres_url: str) -> None:
+async def test_one_429_throttles_all_workers(postgres_url: str) -> None:
     """The other one stops soon, for as long as the API asks."""
     gates = [Gate(open=False) for _ in range(2)]
     known = jobs(300)
@@ -245,18 +245,18 @@ async def test_one_429_brakes_all_workers(postgres_url: str) -> None:
         await shared_out(watch, known, scripts)
         before = Counter(poll.body["job_id"] for poll in polls(fine))
         gates[1].open = True
-        await until(lambda: [event for event in told if isinstance(event, FleetBraked)])
+        await until(lambda: [event for event in told if isinstance(event, Throttled)])
         await anyio.wait_all_tasks_blocked()  # until what was under way has its answer
         after = Counter(poll.body["job_id"] for poll in polls(fine))
         await anyio.sleep(0.5)
         assert Counter(poll.body["job_id"] for poll in polls(fine)) == after
     assert max((after - before).values(), default=0) <= 12  # in 3 s, if each was asked about when it was due
-    brake, *_ = [event for event in told if isinstance(event, FleetBraked)]
-    assert brake.pause == pytest.approx(200)
+    throttled, *_ = [event for event in told if isinstance(event, Throttled)]
+    assert throttled.pause == pytest.approx(200)
 
 
 @pytest.mark.parametrize("trouble", [cut(), html(502)])
-async def test_trouble_of_ones_own_brakes_nobody_else(
+async def test_trouble_of_ones_own_throttles_no_other_worker(
     postgres_url: str, trouble: Step, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It may be this worker's network, or its way there: it slows down, and does not call out to the others."""

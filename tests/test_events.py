@@ -13,7 +13,6 @@ from attrs import asdict
 import smilejobs
 from smilejobs import (
     Event,
-    FleetBraked,
     JobRef,
     Notified,
     Pace,
@@ -21,6 +20,7 @@ from smilejobs import (
     PollFinished,
     PollScheduled,
     RateLimitedError,
+    Throttled,
     WaitEnded,
     log_event,
 )
@@ -39,7 +39,7 @@ def names(events: Sequence[Event]) -> list[str]:
 
 def of(events: Sequence[Event], ref: JobRef) -> list[str]:
     """The names of the events of one job."""
-    return names([event for event in events if not isinstance(event, FleetBraked) and event.ref == ref])
+    return names([event for event in events if not isinstance(event, Throttled) and event.ref == ref])
 
 
 def one_wait(events: Sequence[Event]) -> object:
@@ -188,7 +188,7 @@ async def test_each_job_of_many_has_a_wait_of_its_own() -> None:
     waits = set()
     for ref in refs:
         assert of(events, ref) == ["PollFinished", "PollScheduled", "PollFinished", "WaitEnded"]
-        told = [event for event in events if not isinstance(event, FleetBraked) and event.ref == ref]
+        told = [event for event in events if not isinstance(event, Throttled) and event.ref == ref]
         wait = one_wait(told)
         waits.add(wait)
         values = {"status": found[ref].status, "error": None, "polls": 2, "elapsed": found[ref].elapsed}
@@ -209,17 +209,17 @@ async def test_a_job_that_comes_twice_is_told_once() -> None:
     assert names(events) == ["PollFinished", "WaitEnded"]
 
 
-async def test_a_fleet_tells_when_it_is_braked() -> None:
-    """Once per brake, with the pause that the API asked for, between the poll and what becomes of it."""
+async def test_a_fleet_tells_when_it_is_throttled() -> None:
+    """Once per throttle, with the pause that the API asked for, between the poll and what becomes of it."""
     events: list[Event] = []
     script = Script({REF.job_id: [rate_limited(40), complete()]})
     async with script.client(hooks=[events.append]) as client, client.wait_many([REF]) as outcomes:
         assert [outcome.error async for outcome in outcomes] == [None]
-    assert names(events) == ["PollFailed", "FleetBraked", "PollScheduled", "PollFinished", "WaitEnded"]
-    brake = events[1]
-    assert isinstance(brake, FleetBraked)
-    assert brake.pause == pytest.approx(40)
-    assert brake.polls_per_second >= 1
+    assert names(events) == ["PollFailed", "Throttled", "PollScheduled", "PollFinished", "WaitEnded"]
+    throttle = events[1]
+    assert isinstance(throttle, Throttled)
+    assert throttle.pause == pytest.approx(40)
+    assert throttle.polls_per_second >= 1
 
 
 async def test_a_notification_is_told_also_if_nobody_waits() -> None:
@@ -371,11 +371,11 @@ async def test_no_event_shows_ids_or_personal_data() -> None:
     for event in events:
         shown = repr(event)
         assert not [secret for secret in SECRETS if secret in shown], type(event).__name__
-        assert (REF.tag in shown) == (not isinstance(event, FleetBraked))
+        assert (REF.tag in shown) == (not isinstance(event, Throttled))
 
 
 async def test_what_the_log_says(caplog: pytest.LogCaptureFixture) -> None:
-    """DEBUG per poll and notification, INFO per ended wait, WARNING per absorbed failure and brake; tags, never ids."""
+    """DEBUG per poll and notification, INFO per ended wait, WARNING for failures and throttling; tags, never ids."""
     events = await everything()
     caplog.set_level(logging.DEBUG, "smilejobs")
     levels = {
@@ -383,7 +383,7 @@ async def test_what_the_log_says(caplog: pytest.LogCaptureFixture) -> None:
         PollFailed: "DEBUG",
         Notified: "DEBUG",
         WaitEnded: "INFO",
-        FleetBraked: "WARNING",
+        Throttled: "WARNING",
     }
     for event in events:
         caplog.clear()
@@ -397,7 +397,7 @@ async def test_what_the_log_says(caplog: pytest.LogCaptureFixture) -> None:
         ((level, line),) = lines
         assert level == levels[type(event)]
         assert not [secret for secret in SECRETS if secret in line]
-        assert line.startswith("the API cannot keep up" if isinstance(event, FleetBraked) else f"job {REF.tag}: ")
+        assert line.startswith("the API cannot keep up" if isinstance(event, Throttled) else f"job {REF.tag}: ")
         if isinstance(event, WaitEnded):
             assert f"{event.polls} polls and {event.elapsed:.1f} s" in line
             assert ("CredentialsError" if event.error else "approved") in line

@@ -555,7 +555,7 @@ async def test_progress() -> None:
     assert all(later - earlier > 0.19 for earlier, later in itertools.pairwise(instants[:-1]))
     first, last = seen[0][1], seen[-1][1]
     assert (first.pending, first.done, first.failed, first.polls) == (1, 1, 1, 3)
-    assert not first.braked
+    assert not first.throttled
     assert first.polls_per_second > 0
     assert first.eta is not None
     assert (last.pending, last.done, last.failed, last.polls, last.eta) == (0, 2, 1, 6, 0.0)
@@ -574,7 +574,7 @@ async def test_progress_of_an_input_without_an_end_in_sight() -> None:
     async with script.client() as client, client.wait_many(read(), on_progress=seen.append) as outcomes:
         await everything(outcomes)
     assert [progress.eta is None for progress in seen[:6]] == [True, True, True, True, True, False]
-    assert [progress.braked for progress in (seen[0], seen[8])] == [False, True]
+    assert [progress.throttled for progress in (seen[0], seen[8])] == [False, True]
 
 
 async def test_a_progress_function_that_raises_ends_the_batch() -> None:
@@ -768,7 +768,7 @@ ENDS: dict[str, Reply | Exception] = {
     "2307": refused("2307"),
     "2310": refused("2310"),
 }
-BRAKES = {"429", "429 and 7 s"}
+THROTTLES = {"429", "429 and 7 s"}
 TROUBLE = {"502", "2301", "cut"}
 
 
@@ -812,13 +812,13 @@ def test_one_job_of_many_ends_as_it_would_alone(
     expected = anyio.run(alone, backend=name, backend_options=options)
     random.seed(seed)
     got = anyio.run(one_of_many, backend=name, backend_options=options)
-    if BRAKES.isdisjoint(names[0]) and sum(each in TROUBLE for each in names[0]) < 5:
+    if THROTTLES.isdisjoint(names[0]) and sum(each in TROUBLE for each in names[0]) < 5:
         assert got[0] == pytest.approx(expected[0])
         assert without_timestamp(got[1]) == without_timestamp(expected[1])
     elif timeout is None:
         assert len(got[0]) == len(expected[0])
         assert without_timestamp(got[1]) == without_timestamp(expected[1])
-        assert all(braked >= free - 1e-6 for braked, free in zip(got[0], expected[0], strict=True))
+        assert all(throttled >= free - 1e-6 for throttled, free in zip(got[0], expected[0], strict=True))
 
 
 def without_timestamp(end: object) -> object:

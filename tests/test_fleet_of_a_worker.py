@@ -1,4 +1,4 @@
-"""What a worker of a watch list asks of a fleet beside `Client.wait_many`: jobs that come and go, and brakes of others.
+"""What a worker of a watch list asks of a fleet beside `Client.wait_many`: jobs come and go, others throttle it.
 
 By script, under the virtual clock.
 """
@@ -25,7 +25,7 @@ ONE, OTHER = JobRef("user-1", "one"), JobRef("user-1", "other")
 
 @asynccontextmanager
 async def running(
-    client: Client, concurrency: int = 10, on_brake: Callable[[SmileJobsError], None] | None = None
+    client: Client, concurrency: int = 10, on_throttle: Callable[[SmileJobsError], None] | None = None
 ) -> AsyncGenerator[Fleet, None]:
     """A fleet whose input never ends and brings nothing."""
     hand, nothing = anyio.create_memory_object_stream[JobRefLike](0)
@@ -37,7 +37,7 @@ async def running(
         on_progress=None,
         image_links=False,
         history=False,
-        on_brake=on_brake,
+        on_throttle=on_throttle,
     )
     with hand, nothing:
         async with fleet.running():
@@ -178,15 +178,15 @@ async def test_news_of_a_job_that_was_taken_in() -> None:
     assert instants(script, ONE, began) == [0, 10]
 
 
-async def test_a_brake_of_another_fleet_holds_this_one_back() -> None:
+async def test_a_throttle_of_another_fleet_holds_this_one_back() -> None:
     """For as long as the API asked; then it starts again with care, and nobody is told of it in turn."""
     told: list[SmileJobsError] = []
     script = Script({"one": itertools.repeat(pending()), "other": itertools.repeat(pending())})
-    async with script.client() as client, running(client, on_brake=told.append) as fleet:
+    async with script.client() as client, running(client, on_throttle=told.append) as fleet:
         began = anyio.current_time()
         fleet.take_in(ONE, FOREVER, first_after=0)
         await anyio.sleep(3.5)
-        fleet.hold_back(RateLimitedError("another worker braked", http_status=429, retry_after=5))
+        fleet.throttle(RateLimitedError("another worker throttled", http_status=429, retry_after=5))
         fleet.take_in(OTHER, FOREVER, first_after=0)
         await anyio.sleep(10)
     polls = instants(script, ONE, began) + instants(script, OTHER, began)
@@ -195,22 +195,22 @@ async def test_a_brake_of_another_fleet_holds_this_one_back() -> None:
     assert told == []
 
 
-async def test_a_brake_without_a_hint_is_short() -> None:
+async def test_a_throttle_without_a_hint_is_short() -> None:
     """Some polls are late, none is lost."""
     script = Script({"one": itertools.repeat(pending())})
     async with script.client() as client, running(client) as fleet:
         began = anyio.current_time()
         fleet.take_in(ONE, FOREVER, first_after=0.1)
-        fleet.hold_back(RateLimitedError("another worker braked", http_status=429, retry_after=0.0))
+        fleet.throttle(RateLimitedError("another worker throttled", http_status=429, retry_after=0.0))
         await anyio.sleep(2)
     assert 0.1 < instants(script, ONE, began)[0] <= 0.5
 
 
-async def test_others_are_told_of_a_brake_of_ones_own() -> None:
-    """Once per brake, of the answer that braked; not of failures that are a job's own."""
+async def test_others_are_told_of_a_throttle_of_ones_own() -> None:
+    """Once per throttle, of the answer that throttled; not of failures that are a job's own."""
     told: list[SmileJobsError] = []
     script = Script({"one": [pending(), rate_limited(2), cut(), complete()], "other": [refused("2307")]})
-    async with script.client() as client, running(client, on_brake=told.append) as fleet:
+    async with script.client() as client, running(client, on_throttle=told.append) as fleet:
         fleet.take_in(ONE, FOREVER, first_after=0)
         fleet.take_in(OTHER, FOREVER, first_after=0)
         await take(fleet, 2)
@@ -219,11 +219,11 @@ async def test_others_are_told_of_a_brake_of_ones_own() -> None:
     ]
 
 
-async def test_an_answer_about_a_job_that_is_gone_brakes_as_well() -> None:
+async def test_an_answer_about_a_job_that_is_gone_throttles_as_well() -> None:
     """It says something about the API."""
     told: list[SmileJobsError] = []
     script = Script({"one": [rate_limited(2)]})
-    async with script.client() as client, running(client, on_brake=told.append) as fleet:
+    async with script.client() as client, running(client, on_throttle=told.append) as fleet:
         fleet.take_in(ONE, FOREVER, first_after=0)
         await anyio.lowlevel.checkpoint()
         while not script.polls["one"]:  # it has just begun

@@ -260,7 +260,7 @@ async def test_a_wait_that_has_ended_ends_its_span_once(telemetry: Telemetry, ca
 
 
 async def test_what_is_measured(telemetry: Telemetry) -> None:
-    """Polls, failures by kind, durations of both, brakes, notifications."""
+    """Polls, failures by kind, durations of both, throttles, notifications."""
     steps = {"job-1": [pending(delay=0.5), rate_limited(1), complete(delay=0.5)], "job-2": [refused("2305")]}
     async with Script(steps).client(hooks=[telemetry.hook], rate=None) as client:
         async with client.wait_many([("user-1", "job-1"), ("user-1", "job-2")], pace=STEADY) as outcomes:
@@ -278,7 +278,7 @@ async def test_what_is_measured(telemetry: Telemetry) -> None:
         (wrong, 1, pytest.approx(elapsed["job-2"])),
         ({"smilejobs.verdict": "approved"}, 1, pytest.approx(elapsed["job-1"])),
     ]
-    assert telemetry.counts("smilejobs.fleet.brakes") == [({}, 1)]
+    assert telemetry.counts("smilejobs.fleet.throttles") == [({}, 1)]
     assert telemetry.counts("smilejobs.notifications") == [({}, 2)]
 
 

@@ -30,12 +30,12 @@ from smilejobs.errors import (
 )
 from smilejobs.events import (
     Event,
-    FleetBraked,
     Hook,
     Notified,
     PollFailed,
     PollFinished,
     PollScheduled,
+    Throttled,
     WaitEnded,
     log_event,
 )
@@ -79,7 +79,6 @@ __all__ = [
     "Duration",
     "Environment",
     "Event",
-    "FleetBraked",
     "GatewayError",
     "HTTPClient",
     "HTTPResponse",
@@ -114,6 +113,7 @@ __all__ = [
     "SignatureError",
     "SmileJobsError",
     "StatusCode",
+    "Throttled",
     "TooManyFailuresError",
     "TransportName",
     "Until",

@@ -110,7 +110,7 @@ class WaitEnded:
 
 
 @frozen(kw_only=True, eq=False)
-class FleetBraked:
+class Throttled:
     """The API cannot keep up: all polls of a `Client.wait_many` slow down.
 
     Attributes:
@@ -133,7 +133,7 @@ class Notified:
     ref: JobRef
 
 
-Event = PollFinished | PollFailed | PollScheduled | WaitEnded | FleetBraked | Notified
+Event = PollFinished | PollFailed | PollScheduled | WaitEnded | Throttled | Notified
 Hook = Callable[[Event], None]
 """Called in the event loop, between polls: it must be quick. What it raises is logged and does not affect the wait."""
 
@@ -141,7 +141,7 @@ Hook = Callable[[Event], None]
 def log_event(event: Event) -> None:
     """Write an event to the logger ``smilejobs``: the default hook.
 
-    INFO for a wait that ended, WARNING for a failure that was absorbed and for a brake, DEBUG for the rest. Jobs are
+    INFO for a wait that ended, WARNING for an absorbed failure and for `Throttled`, DEBUG for the rest. Jobs are
     named by `JobRef.tag`. Each record has the event as fields as well, for structured logging.
     """
     if isinstance(event, PollScheduled) and event.error is None:
@@ -158,7 +158,7 @@ _LEVELS: Mapping[type[Event], int] = MappingProxyType(
         PollFailed: logging.DEBUG,
         PollScheduled: logging.WARNING,
         WaitEnded: logging.INFO,
-        FleetBraked: logging.WARNING,
+        Throttled: logging.WARNING,
         Notified: logging.DEBUG,
     }
 )
@@ -177,7 +177,7 @@ def _line(event: Event) -> tuple[str, *tuple[object, ...]]:
         outcome = event.status if event.error is None else type(event.error).__name__
         text = "job %s: wait ended after %d polls and %.1f s: %s"
         return text, event.ref.tag, event.polls, event.elapsed, outcome
-    if isinstance(event, FleetBraked):
+    if isinstance(event, Throttled):
         text = "the API cannot keep up: no polls for %.1f s, then %.0f per second"
         return text, event.pause, event.polls_per_second
     return "job %s: notified", event.ref.tag

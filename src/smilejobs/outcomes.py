@@ -63,7 +63,7 @@ class Progress:
         done: Jobs that ended with a status.
         failed: Jobs that ended with an error.
         polls: Polls that were begun.
-        braked: Whether polls are held back because the API cannot keep up.
+        throttled: Whether polls are held back because the API cannot keep up.
         polls_per_second: Over the last seconds.
         eta: Seconds to the end at the present speed; None where the size of the input or the speed is not known.
     """
@@ -72,7 +72,7 @@ class Progress:
     done: int
     failed: int
     polls: int
-    braked: bool
+    throttled: bool
     polls_per_second: float
     eta: float | None
 

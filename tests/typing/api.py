@@ -275,7 +275,7 @@ def hooks(event: smilejobs.Event) -> None:
             assert_type(event.error, SmileJobsError | None)
             assert_type(event.polls, int)
             assert_type(event.elapsed, float)
-        case smilejobs.FleetBraked():
+        case smilejobs.Throttled():
             assert_type(event.pause, float)
         case _:
             assert_type(event, smilejobs.Notified)

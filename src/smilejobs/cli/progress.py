@@ -141,7 +141,7 @@ class _Told(_Quiet):
         return (
             f"{number_of(round(progress.polls_per_second), 'poll')}/s, {progress.pending:,} pending"
             f"{'' if left is None else f', {format_clock(left)} left'}"
-            f"{', braked: the API cannot keep up' if progress.braked else ''}"
+            f"{', throttled: the API cannot keep up' if progress.throttled else ''}"
         )
 
     def _is_time(self, every: float) -> bool:

@@ -140,7 +140,7 @@ class BaseClient:
         on_progress: Callable[[Progress], None] | None,
         image_links: bool,
         history: bool,
-        on_brake: Callable[[SmileJobsError], None] | None = None,
+        on_throttle: Callable[[SmileJobsError], None] | None = None,
     ) -> Fleet:
         check_refs(refs)
         return Fleet(
@@ -154,7 +154,7 @@ class BaseClient:
             on_progress=on_progress,
             image_links=image_links,
             history=history,
-            on_brake=on_brake,
+            on_throttle=on_throttle,
         )
 
     def _at_most(self, concurrency: int | None) -> int:

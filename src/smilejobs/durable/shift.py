@@ -123,7 +123,7 @@ class Shift:
             on_progress=None,
             image_links=False,
             history=False,
-            on_brake=None if leases is None else self._braked,
+            on_throttle=None if leases is None else self._throttled,
         )
 
     async def work(self) -> None:
@@ -349,8 +349,8 @@ class Shift:
             await self._take_named(bytes.fromhex(rest[0]))
         elif call == "brake":
             if rest[0] != self._name:
-                trouble = RateLimitedError("another worker braked", http_status=429, retry_after=float(rest[1]))
-                self._fleet.hold_back(trouble)
+                trouble = RateLimitedError("another worker throttled", http_status=429, retry_after=float(rest[1]))
+                self._fleet.throttle(trouble)
         elif call == ADDED:
             if self._leases is not None:
                 self._leases.sweep_soon()
@@ -368,7 +368,7 @@ class Shift:
         for bucket in list(self._held):
             await self._load(bucket)
 
-    def _braked(self, trouble: SmileJobsError) -> None:
+    def _throttled(self, trouble: SmileJobsError) -> None:
         if trouble.http_status not in {429, 503}:
             return  # it may be this worker's own network
         self._shouts.append(f"brake {self._name} {trouble.retry_after or 0:.3f}")

@@ -11,13 +11,12 @@ from typing import Self
 import anyio
 
 from smilejobs.errors import CredentialsError, SmileJobsError
-from smilejobs.events import FleetBraked, PollScheduled, WaitEnded
+from smilejobs.events import PollScheduled, Throttled, WaitEnded
 from smilejobs.exchange import Exchange
 from smilejobs.fleet.agenda import Agenda, Entry, kept
 from smilejobs.fleet.clock import Clock
 from smilejobs.model.jobs import JobRef, JobStatus
 from smilejobs.outcomes import TICK, JobRefLike, JobRefs, Outcome, Progress, each, job_ref, time_left
-from smilejobs.polling.brake import Brake
 from smilejobs.polling.rules import (
     SAME_INSTANT,
     Done,
@@ -31,12 +30,13 @@ from smilejobs.polling.rules import (
     timed_out,
     wake,
 )
+from smilejobs.polling.throttle import Throttle
 from smilejobs.tasks import beside
 from smilejobs.wakeups import Signal, Wakeups
 from smilejobs.wire.protocol import accepts_credentials
 
 _TOGETHER = 1.0
-"""Seconds within which the brakes of several fleets are one: they have met the same trouble."""
+"""Seconds within which the throttles of several fleets are one: they have met the same trouble."""
 
 
 class Fleet:
@@ -53,7 +53,7 @@ class Fleet:
         on_progress: Told every 0.2 s, and at the end.
         image_links: Ask for links.
         history: Ask for the history.
-        on_brake: Told of an answer that braked this fleet.
+        on_throttle: Told of an answer that throttled this fleet.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Fleet:
         on_progress: Callable[[Progress], None] | None,
         image_links: bool,
         history: bool,
-        on_brake: Callable[[SmileJobsError], None] | None = None,
+        on_throttle: Callable[[SmileJobsError], None] | None = None,
     ) -> None:
         self._exchange = exchange
         self._refs = refs
@@ -81,12 +81,12 @@ class Fleet:
         self._on_progress = on_progress
         self._image_links = image_links
         self._history = history
-        self._on_brake = on_brake
+        self._on_throttle = on_throttle
         self._agenda = Agenda(concurrency)
         self._clock = Clock()
         self._notified: set[JobRef] = set()
         self._total = len(refs) if isinstance(refs, Sized) else None
-        self._brake = Brake(max_hint=terms.max_hint)
+        self._throttle = Throttle(max_hint=terms.max_hint)
         self._outcomes: deque[Outcome] = deque()
         self._started = 0.0
         self._read = 0
@@ -293,17 +293,17 @@ class Fleet:
             self._agenda.put(entry, due)
             self._agenda.tidy()
 
-    def hold_back(self, trouble: SmileJobsError) -> None:
-        """Brake as if a poll of this fleet had met *trouble* now: another fleet did."""
+    def throttle(self, trouble: SmileJobsError) -> None:
+        """Throttle as if a poll of this fleet had met *trouble* now: another fleet did."""
         now = anyio.current_time()
-        self._brakes(trouble, now - _TOGETHER, now)
+        self._throttles(trouble, now - _TOGETHER, now)
 
     def _delay(self, real_now: float) -> float:
         """Seconds until something is due and may be polled."""
         first = self._agenda.first()
         if first is None or first.due is None:
             return math.inf
-        return max(first.due - self._clock.at(real_now), self._brake.ready_at() - real_now)
+        return max(first.due - self._clock.at(real_now), self._throttle.ready_at() - real_now)
 
     def _until_deadline(self, real_now: float) -> float:
         """End the jobs whose time is over although they were not polled when due; return the seconds to the next."""
@@ -330,7 +330,7 @@ class Fleet:
             over = begin(entry, now)
             if over is None:
                 self._polls += 1
-                self._brake.begin(real_now)
+                self._throttle.begin(real_now)
                 return entry, now - due
             self._finish(entry, over, now)
         return None
@@ -382,18 +382,18 @@ class Fleet:
 
     def _heed(self, observation: JobStatus | SmileJobsError, began: float, now: float) -> None:
         """Take in what a poll says of the API as a whole."""
-        brakes = self._brakes(observation, began, now)
+        throttles = self._throttles(observation, began, now)
         if accepts_credentials(observation):
             self._distrusted = False
-        if brakes and self._on_brake is not None and not isinstance(observation, JobStatus):
-            self._on_brake(observation)
+        if throttles and self._on_throttle is not None and not isinstance(observation, JobStatus):
+            self._on_throttle(observation)
 
-    def _brakes(self, observation: JobStatus | SmileJobsError, began: float, now: float) -> bool:
-        brakes = self._brake.end(observation, began=began, now=now)
-        if brakes:
-            pause = self._brake.ready_at() - now
-            self._exchange.emit(FleetBraked(pause=pause, polls_per_second=self._brake.limit(now)))
-        return brakes
+    def _throttles(self, observation: JobStatus | SmileJobsError, began: float, now: float) -> bool:
+        throttles = self._throttle.end(observation, began=began, now=now)
+        if throttles:
+            pause = self._throttle.ready_at() - now
+            self._exchange.emit(Throttled(pause=pause, polls_per_second=self._throttle.limit(now)))
+        return throttles
 
     def _finish(self, entry: Entry, decision: Done | GiveUp, now: float) -> None:
         """Report the job for every time that the input named it.
@@ -436,7 +436,7 @@ class Fleet:
             done=self._done,
             failed=self._failed,
             polls=self._polls,
-            braked=self._brake.is_on(now),
-            polls_per_second=self._brake.speed(now),
+            throttled=self._throttle.is_on(now),
+            polls_per_second=self._throttle.speed(now),
             eta=time_left(total, self._done + self._failed, self._clock.at(now) - self._started),
         )

@@ -49,7 +49,7 @@ class SavingMany:
         self._total = total
         self._concurrency = concurrency
         self._on_progress = on_progress
-        self._polling = Progress(pending=0, done=0, failed=0, polls=0, braked=False, polls_per_second=0.0, eta=None)
+        self._polling = Progress(pending=0, done=0, failed=0, polls=0, throttled=False, polls_per_second=0.0, eta=None)
         self._done = 0
         self._failed = 0
         self._error: Exception | None = None

@@ -18,7 +18,7 @@ metric                           kind       unit        attributes
 ``smilejobs.poll.duration``      histogram  s           ``error.type`` if it failed
 ``smilejobs.poll.lateness``      histogram  s
 ``smilejobs.wait.duration``      histogram  s           ``smilejobs.verdict``, or ``error.type``
-``smilejobs.fleet.brakes``       counter    {brake}
+``smilejobs.fleet.throttles``    counter    {throttle}
 ``smilejobs.notifications``      counter    {notification}
 ``smilejobs.watch_list.jobs``    gauge      {job}       ``smilejobs.state``
 ``smilejobs.watch_list.age``     gauge      s
@@ -50,7 +50,7 @@ except ImportError as error:
 
 from smilejobs.clock import aware, utcnow
 from smilejobs.errors import SmileJobsError
-from smilejobs.events import Event, FleetBraked, Notified, PollFailed, PollFinished, WaitEnded
+from smilejobs.events import Event, Notified, PollFailed, PollFinished, Throttled, WaitEnded
 from smilejobs.model.codes import code_label
 from smilejobs.model.jobs import JobStatus
 from smilejobs.version import __version__
@@ -112,7 +112,9 @@ class OpenTelemetryHook:
             "Duration of waits that ended by themselves.",
             explicit_bucket_boundaries_advisory=_WAIT,
         )
-        self._brakes = meter.create_counter("smilejobs.fleet.brakes", "{brake}", "Times that a fleet slowed down.")
+        self._throttles = meter.create_counter(
+            "smilejobs.fleet.throttles", "{throttle}", "Times that a batch was throttled."
+        )
         self._notifications = meter.create_counter(
             "smilejobs.notifications", "{notification}", "Notifications that there may be news of a job."
         )
@@ -127,8 +129,8 @@ class OpenTelemetryHook:
             self._take_poll(event, now)
         elif isinstance(event, WaitEnded):
             self._take_end(event, now)
-        elif isinstance(event, FleetBraked):
-            self._brakes.add(1)
+        elif isinstance(event, Throttled):
+            self._throttles.add(1)
         elif isinstance(event, Notified):
             self._notifications.add(1)
 

@@ -1,4 +1,4 @@
-"""The brake of a fleet: pure, with instants of its own."""
+"""The throttle of a fleet: pure, with instants of its own."""
 
 import math
 
@@ -15,7 +15,7 @@ from smilejobs.errors import (
     SmileJobsError,
 )
 from smilejobs.model.jobs import JobStatus
-from smilejobs.polling.brake import Brake
+from smilejobs.polling.throttle import Throttle
 
 GOOD = JobStatus(user_id="user-1", job_id="job-1")
 LIMITED = RateLimitedError("429", http_status=429)
@@ -25,44 +25,44 @@ BROKEN = RequestError("no answer")
 TROUBLE = ServerError("500", http_status=500)
 
 
-def run(brake: Brake, *observations: JobStatus | SmileJobsError, now: float = 0.0, every: float = 0.01) -> float:
-    """Poll one after another, as soon as the brake allows; return the instant of the end of the last."""
+def run(throttle: Throttle, *observations: JobStatus | SmileJobsError, now: float = 0.0, every: float = 0.01) -> float:
+    """Poll one after another, as soon as the throttle allows; return the instant of the end of the last."""
     for observation in observations:
-        now = max(now, brake.ready_at())
-        brake.begin(now)
-        brake.end(observation, began=now, now=now + every)
+        now = max(now, throttle.ready_at())
+        throttle.begin(now)
+        throttle.end(observation, began=now, now=now + every)
         now += every
     return now
 
 
 def test_without_failures_nothing_is_held_back() -> None:
     """A poll may begin at any instant."""
-    brake = Brake()
-    now = run(brake, *[GOOD] * 1000)
-    assert brake.ready_at() <= now
-    assert not brake.is_on(now)
-    assert brake.speed(now) == pytest.approx(100, rel=0.05)
+    throttle = Throttle()
+    now = run(throttle, *[GOOD] * 1000)
+    assert throttle.ready_at() <= now
+    assert not throttle.is_on(now)
+    assert throttle.speed(now) == pytest.approx(100, rel=0.05)
 
 
 @pytest.mark.parametrize("observation", [LIMITED, UNAVAILABLE, HTML_503])
-def test_429_and_503_brake_at_once(observation: SmileJobsError) -> None:
+def test_429_and_503_throttle_at_once(observation: SmileJobsError) -> None:
     """The speed is halved, or set to what worked if that is more, after a pause."""
-    brake = Brake()
-    now = run(brake, *[GOOD] * 100, *[observation])
-    assert brake.is_on(now)
-    assert brake.ready_at() - now == pytest.approx(0.25)
-    now = run(brake, GOOD, now=now)
-    assert 1 / (brake.ready_at() - (now - 0.01)) == pytest.approx(0.9 * 100, rel=0.1)
+    throttle = Throttle()
+    now = run(throttle, *[GOOD] * 100, *[observation])
+    assert throttle.is_on(now)
+    assert throttle.ready_at() - now == pytest.approx(0.25)
+    now = run(throttle, GOOD, now=now)
+    assert 1 / (throttle.ready_at() - (now - 0.01)) == pytest.approx(0.9 * 100, rel=0.1)
 
 
 @pytest.mark.parametrize("observation", [BROKEN, TROUBLE])
-def test_other_trouble_brakes_when_there_is_much(observation: SmileJobsError) -> None:
+def test_other_trouble_throttles_when_there_is_much(observation: SmileJobsError) -> None:
     """One poll in fifty is an accident; five in a row are not."""
-    brake = Brake()
-    now = run(brake, *([GOOD] * 49 + [observation]) * 20)
-    assert not brake.is_on(now)
-    now = run(brake, *[observation] * 5, now=now)
-    assert brake.is_on(now)
+    throttle = Throttle()
+    now = run(throttle, *([GOOD] * 49 + [observation]) * 20)
+    assert not throttle.is_on(now)
+    now = run(throttle, *[observation] * 5, now=now)
+    assert throttle.is_on(now)
 
 
 @pytest.mark.parametrize(
@@ -74,60 +74,60 @@ def test_other_trouble_brakes_when_there_is_much(observation: SmileJobsError) ->
         JobStatus(user_id="user-1", job_id="job-1", retry_after=60.0),
     ],
 )
-def test_what_says_nothing_about_the_load_does_not_brake(observation: JobStatus | SmileJobsError) -> None:
+def test_what_says_nothing_about_the_load_does_not_throttle(observation: JobStatus | SmileJobsError) -> None:
     """An answer about one job, also one that says when to ask about that job again."""
-    brake = Brake()
-    now = run(brake, *[observation] * 100)
-    assert not brake.is_on(now)
-    assert brake.ready_at() <= now
+    throttle = Throttle()
+    now = run(throttle, *[observation] * 100)
+    assert not throttle.is_on(now)
+    assert throttle.ready_at() <= now
 
 
 def test_retry_after_holds_everything_back() -> None:
-    """Until it has passed, at most for max_hint; also that of a poll which began before the brake."""
-    brake = Brake(max_hint=300)
-    brake.begin(0)
-    brake.begin(0)
-    brake.end(RateLimitedError("429", http_status=429, retry_after=10), began=0, now=1)
-    assert brake.ready_at() == pytest.approx(11)
-    brake.end(RateLimitedError("429", http_status=429, retry_after=20), began=0, now=2)
-    assert brake.ready_at() == pytest.approx(22)
-    run(brake, RateLimitedError("429", http_status=429, retry_after=1e9), now=22)
-    assert brake.ready_at() == pytest.approx(322, abs=1)
+    """Until it has passed, at most for max_hint; also that of a poll which began before the throttle."""
+    throttle = Throttle(max_hint=300)
+    throttle.begin(0)
+    throttle.begin(0)
+    throttle.end(RateLimitedError("429", http_status=429, retry_after=10), began=0, now=1)
+    assert throttle.ready_at() == pytest.approx(11)
+    throttle.end(RateLimitedError("429", http_status=429, retry_after=20), began=0, now=2)
+    assert throttle.ready_at() == pytest.approx(22)
+    run(throttle, RateLimitedError("429", http_status=429, retry_after=1e9), now=22)
+    assert throttle.ready_at() == pytest.approx(322, abs=1)
 
 
-def test_polls_that_began_before_the_brake_do_not_brake_again() -> None:
-    """A hundred polls under way are one reason to brake, not a hundred."""
-    one, many = Brake(), Brake()
-    for brake, count in ((one, 1), (many, 100)):
+def test_polls_that_began_before_the_throttle_do_not_throttle_again() -> None:
+    """A hundred polls under way are one reason to throttle, not a hundred."""
+    one, many = Throttle(), Throttle()
+    for throttle, count in ((one, 1), (many, 100)):
         for _ in range(100):
-            brake.begin(0)
+            throttle.begin(0)
         for _ in range(count):
-            brake.end(LIMITED, began=0, now=0.5)
-    for brake in (one, many):
-        brake.begin(1)
+            throttle.end(LIMITED, began=0, now=0.5)
+    for throttle in (one, many):
+        throttle.begin(1)
     assert one.ready_at() == many.ready_at()
 
 
 def test_an_outage_makes_the_pauses_longer() -> None:
     """Up to 30 s; the first good answer ends that."""
-    brake = Brake()
+    throttle = Throttle()
     pauses = []
-    now = run(brake, *[GOOD] * 1000)
+    now = run(throttle, *[GOOD] * 1000)
     for _ in range(20):
-        now = run(brake, LIMITED, now=now)
-        pauses.append(brake.ready_at() - now)
+        now = run(throttle, LIMITED, now=now)
+        pauses.append(throttle.ready_at() - now)
     assert pauses[:4] == pytest.approx([0.25, 0.5, 1, 2])
     assert pauses[-1] == pytest.approx(30)
-    now = run(brake, *[GOOD] * 100, LIMITED, now=now)
-    assert brake.ready_at() - now < 1
+    now = run(throttle, *[GOOD] * 100, LIMITED, now=now)
+    assert throttle.ready_at() - now < 1
 
 
 def test_it_is_never_slower_than_a_poll_per_second() -> None:
     """Or it would not learn that the API is well again."""
-    brake = Brake()
-    now = run(brake, *[LIMITED] * 50)
-    now = run(brake, GOOD, now=now)
-    assert brake.ready_at() - now <= 1
+    throttle = Throttle()
+    now = run(throttle, *[LIMITED] * 50)
+    now = run(throttle, GOOD, now=now)
+    assert throttle.ready_at() - now <= 1
 
 
 @pytest.mark.parametrize("burst", [1.0, 20.0, 200.0])
@@ -135,18 +135,18 @@ def test_it_is_never_slower_than_a_poll_per_second() -> None:
 @pytest.mark.parametrize("latency", [0.003, 0.5])
 def test_it_finds_the_limit_of_an_api(burst: float, retry_after: float | None, latency: float) -> None:
     """200 polls per second, by a token bucket: nearly all of it is used, and few polls are refused."""
-    brake = Brake()
+    throttle = Throttle()
     limited = RateLimitedError("429", http_status=429, retry_after=retry_after)
     under_way: list[tuple[float, float, JobStatus | SmileJobsError]] = []
     tokens, at, now, good, late_good, late_refused = burst, 0.0, 0.0, 0, 0, 0
     while now < 60:
-        ready = brake.ready_at() if len(under_way) < 100 else math.inf
+        ready = throttle.ready_at() if len(under_way) < 100 else math.inf
         if under_way and under_way[0][0] <= max(now, ready):
             now, began, observation = under_way.pop(0)
-            brake.end(observation, began=began, now=now)
+            throttle.end(observation, began=began, now=now)
             continue
         now = max(now, ready)
-        brake.begin(now)
+        throttle.begin(now)
         tokens, at = min(burst, tokens + (now - at) * 200), now
         ok = tokens >= 1
         tokens -= ok
@@ -160,18 +160,18 @@ def test_it_finds_the_limit_of_an_api(burst: float, retry_after: float | None, l
 
 def test_an_api_that_hangs_is_not_hammered() -> None:
     """Until a poll is answered well there is one a second at most, though none has failed yet since the pause."""
-    brake = Brake()
-    now = run(brake, *[GOOD] * 200)
+    throttle = Throttle()
+    now = run(throttle, *[GOOD] * 200)
     for _ in range(100):
-        brake.begin(now)
+        throttle.begin(now)
     for _ in range(100):
-        brake.end(BROKEN, began=now, now=now + 30)
-    now = brake.ready_at()
+        throttle.end(BROKEN, began=now, now=now + 30)
+    now = throttle.ready_at()
     begun = 0
     while now < 100:
         begun += 1
-        brake.begin(now)
-        now = max(now + 1e-3, brake.ready_at())
+        throttle.begin(now)
+        now = max(now + 1e-3, throttle.ready_at())
     assert begun <= 70
 
 
@@ -187,14 +187,14 @@ def test_an_api_that_hangs_is_not_hammered() -> None:
 )
 def test_it_always_lets_go(steps: list[tuple[JobStatus | SmileJobsError, float, float]]) -> None:
     """Whatever has happened, the next poll may begin within half a minute, or a second if all is well."""
-    brake = Brake()
+    throttle = Throttle()
     now = 0.0
     for observation, idle, latency in steps:
-        now = max(now + idle, brake.ready_at())
-        brake.begin(now)
+        now = max(now + idle, throttle.ready_at())
+        throttle.begin(now)
         now += latency
-        brake.end(observation, began=now - latency, now=now)
-        assert brake.ready_at() <= now + 30
-        assert brake.speed(now) >= 0
+        throttle.end(observation, began=now - latency, now=now)
+        assert throttle.ready_at() <= now + 30
+        assert throttle.speed(now) >= 0
         if observation is GOOD and latency >= 1:
-            assert brake.ready_at() <= now + 1
+            assert throttle.ready_at() <= now + 1

@@ -1,11 +1,11 @@
 """When the API cannot keep up: all polls of a fleet slow down together, and speed up again with care.
 
 The curve is that of CUBIC, the congestion control of TCP (RFC 9438), for polls per second in the place of bytes in
-flight: back to the speed of the last brake quickly, long and slowly about there, and quickly beyond if nothing happens.
-After a brake that had to halve the speed, because it came too soon or because nothing works any more, nobody knows what
+flight: back to the speed at which it was throttled quickly, slowly about there, and quickly beyond if nothing fails.
+After the speed had to be halved, because trouble came too soon or because nothing works any more, no one knows what
 the API can do: then a poll a second asks whether it is well, and once it is the speed doubles every second.
 It is the speed that is halved, and with it the number of polls in flight; where an answer takes a few milliseconds, a
-single connection can ask more often than an API allows, and fewer connections would be no brake.
+single connection can ask more often than an API allows, and fewer connections would be no throttle.
 """
 
 import math
@@ -18,10 +18,10 @@ from smilejobs.model.jobs import JobStatus
 _HARDEST = 0.5
 _SOFTEST = 0.9
 _SLOWEST = 1.0
-"""Polls per second: slower than this no brake makes a fleet, or it would never learn that the API is well again."""
+"""Polls per second: slower than this no throttle makes a fleet, or it would never learn that the API is well again."""
 
 _STRETCH = 10.0
-"""Seconds, the scale of the curve: so long after it came back to the speed of the last brake, a fleet is twice as
+"""Seconds, the scale of the curve: so long after it came back to the speed of the last throttle, a fleet is twice as
 fast."""
 
 _LATE = 0.01
@@ -59,11 +59,11 @@ class _Speed:
 
 
 @define(eq=False, repr=False)
-class Brake:
+class Throttle:
     """Says when a fleet may begin its next poll. All instants are of one monotonic clock, in seconds.
 
-    HTTP 429 and 503 brake at once, and a ``Retry-After`` stops everybody until it has passed. Other 5xx and broken
-    connections brake if they are many: one in five of the last twenty or so.
+    HTTP 429 and 503 throttle at once, and a ``Retry-After`` stops everybody until it has passed. Other 5xx and broken
+    connections throttle if they are many: one in five of the last twenty or so.
 
     Args:
         max_hint: A ``Retry-After`` of more seconds is taken for this many.
@@ -73,7 +73,7 @@ class Brake:
     _ceiling: float = math.inf
     _remaining: float = 1.0
     _well_since: float | None = None
-    _braked_at: float = -math.inf
+    _throttled_at: float = -math.inf
     _resumes_at: float = -math.inf
     _next: float = -math.inf
     _pauses: int = 0
@@ -101,7 +101,7 @@ class Brake:
             self._next = planned + 1 / self.limit(now)
 
     def end(self, observation: JobStatus | SmileJobsError, *, began: float, now: float) -> bool:
-        """Take in what the poll that began at the instant *began* brought at *now*; say whether that brakes."""
+        """Take in what the poll that began at the instant *began* brought at *now*; say whether that throttles."""
         if not (isinstance(observation, _TROUBLE) and observation.transient):
             self._share -= self._share / _MEMORY
             self._good.add(now)
@@ -110,21 +110,21 @@ class Brake:
                 self._well_since = now
             return False
         self._share += (1 - self._share) / _MEMORY
-        brakes = began >= self._braked_at and (observation.http_status in (429, 503) or self._share > _MANY)
-        if brakes:
-            self._brake(now)
+        throttles = began >= self._throttled_at and (observation.http_status in (429, 503) or self._share > _MANY)
+        if throttles:
+            self._throttle(now)
         if observation.retry_after is not None:
             self._resumes_at = max(self._resumes_at, now + min(observation.retry_after, self.max_hint))
-        return brakes
+        return throttles
 
-    def _brake(self, now: float) -> None:
+    def _throttle(self, now: float) -> None:
         worked = self._good.at(now)
         is_probing = self._ceiling < math.inf and self._remaining == _HARDEST and self._well_since is None
         tried = self._ceiling * _HARDEST if is_probing else min(self.limit(now), self._begun.at(now))
         self._ceiling = max(_SLOWEST, tried)
         self._remaining = min(max(_HARDEST, _SOFTEST * worked / self._ceiling), _SOFTEST)
         self._well_since = None
-        self._braked_at = now
+        self._throttled_at = now
         self._resumes_at = max(self._resumes_at, now + min(_PAUSE * 2**self._pauses, _LONGEST_PAUSE))
         self._pauses = min(self._pauses + 1, 10)
 
