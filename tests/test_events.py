@@ -408,7 +408,7 @@ FIELDS = {
     PollFailed: {"event_name", "tag", "seconds", "late", "code", "error_type", "http_status"},
     PollScheduled: {"event_name", "tag", "polls", "delay", "code", "error_type", "http_status"},
     WaitEnded: {"event_name", "tag", "polls", "elapsed", "code", "verdict", "error_type", "http_status"},
-    FleetBraked: {"event_name", "pause", "polls_per_second"},
+    Throttled: {"event_name", "pause", "polls_per_second"},
     Notified: {"event_name", "tag"},
 }
 """What a record can have, by event."""

@@ -421,6 +421,8 @@ async def test_a_ref_that_is_none(item: Any, text: str) -> None:
         ({"max_pending": 0}, ValueError, "max_pending must be at least 1"),
         ({"on_progress": 5}, TypeError, "on_progress must be a function"),
         ({"timeout": 0}, ValueError, "timeout"),
+        ({"deadline": 0}, ValueError, "deadline"),
+        ({"deadline": "1h"}, TypeError, "deadline"),
         ({"until": "done"}, ValueError, "until"),
         ({"pace": 5}, TypeError, "pace"),
         ({"image_links": "yes"}, TypeError, "image_links"),
@@ -504,9 +506,10 @@ async def test_retry_after_stops_everybody() -> None:
     assert sum(at < 0.1 for at in instants) <= 6
 
 
-async def test_a_timeout_that_comes_while_everybody_is_stopped() -> None:
-    """It is reported at its instant, not when the polls go on."""
-    script = Script({"job-0": [pending()], "job-1": [pending()], "job-2": [rate_limited(200)]})
+async def test_no_timeout_runs_while_everybody_is_stopped() -> None:
+    """Though the API asks for more rest than a job has time, each job is polled again, at its pace."""
+    steps = [pending(), complete()]
+    script = Script({"job-0": steps, "job-1": steps, "job-2": [rate_limited(200), complete()]})
     instants = {}
     slow = Pace(min=100, max=100, jitter=0)
     async with script.client() as client:
@@ -514,8 +517,195 @@ async def test_a_timeout_that_comes_while_everybody_is_stopped() -> None:
         async with client.wait_many(refs(3), timeout=120, pace=slow, concurrency=1) as outcomes:
             async for outcome in outcomes:
                 instants[outcome.index] = anyio.current_time() - begun
-                assert isinstance(outcome.error, smilejobs.WaitTimeoutError)
-    assert instants == pytest.approx({0: 120, 1: 120.01, 2: 0.02})
+                assert outcome.error is None
+                assert outcome.elapsed <= 100.01
+    assert instants == pytest.approx({0: 300, 1: 300.01, 2: 200.02})
+
+
+async def test_no_timeout_runs_while_the_throttle_holds_due_jobs_back() -> None:
+    """An API of one poll per second: 60 jobs of two polls and 20 s each take two minutes, and none times out."""
+    last = -10.0
+
+    def steps() -> Iterator[Reply]:
+        nonlocal last
+        good = 0
+        while True:
+            now = anyio.current_time()
+            if now - last < 0.99:
+                yield rate_limited()
+                continue
+            last = now
+            good += 1
+            yield complete() if good == 2 else pending()
+
+    script = Script({f"job-{index}": steps() for index in range(60)})
+    async with script.client() as client, client.wait_many(refs(60), timeout=20) as outcomes:
+        ended = await everything(outcomes)
+    assert [outcome.error for outcome in ended] == [None] * 60
+    assert anyio.current_time() > 100
+
+
+@pytest.mark.parametrize("hint", [None, 2, 30])
+async def test_a_batch_whose_polls_are_refused_at_random(hint: int | None) -> None:
+    """One in ten, with a Retry-After or without: no job ends after one poll, and soon nobody else waits for it."""
+    draw = random.Random(1)
+
+    def steps() -> Iterator[Reply]:
+        good = 0
+        while True:
+            if draw.random() < 0.1:
+                yield rate_limited(hint)
+            else:
+                good += 1
+                yield complete() if good == 2 else pending()
+
+    script = Script({f"job-{index}": steps() for index in range(200)})
+    async with script.client() as client:
+        begun = anyio.current_time()
+        async with client.wait_many(refs(200), timeout=40) as outcomes:
+            ended = await everything(outcomes)
+        taken = anyio.current_time() - begun
+    assert min(outcome.polls for outcome in ended) > 1
+    assert sum(outcome.error is not None for outcome in ended) <= 10
+    assert taken < 10 * (hint or 2) + 20
+
+
+async def test_every_job_gets_more_than_one_poll() -> None:
+    """Also where the rate is so low that its time is over before it is due again."""
+    script = scripts(30, [pending(), complete()])
+    async with script.client(rate=1) as client, client.wait_many(refs(30), timeout=3, concurrency=30) as outcomes:
+        ended = await everything(outcomes)
+    assert {outcome.polls for outcome in ended} == {2}
+    assert {outcome.error for outcome in ended} == {None}
+
+
+async def test_a_job_that_is_refused_for_longer_than_its_time() -> None:
+    """While the others are not stopped any more, it is polled once more after that rest; from then on its time runs."""
+    draw = random.Random(1)
+
+    def busy() -> Iterator[Reply]:
+        while anyio.current_time() < begun + 60:
+            yield rate_limited() if draw.random() < 0.2 else pending()
+        while True:
+            yield complete()
+
+    async def read() -> AsyncIterator[JobRef]:
+        for ref in refs(100):
+            yield ref
+        await anyio.sleep(30)
+        yield JobRef("user-1", "late")
+        yield JobRef("user-1", "later")
+
+    begun = 0.0
+    late = {"late": [rate_limited(100), complete()], "later": [pending(), rate_limited(100)]}
+    script = Script({**{f"job-{index}": busy() for index in range(100)}, **late})
+    async with script.client() as client:
+        begun = anyio.current_time()
+        async with client.wait_many(read(), timeout=90) as outcomes:
+            ended = {outcome.ref.job_id: outcome for outcome in await everything(outcomes)}
+    later = ended.pop("later")
+    assert {outcome.error for outcome in ended.values()} == {None}
+    assert isinstance(later.error, smilejobs.WaitTimeoutError)
+    assert later.error.retry_after == 100
+    assert later.elapsed < 10
+    assert script.polls["late"][1].at - script.polls["late"][0].at == pytest.approx(100, abs=1)
+
+
+@pytest.mark.parametrize(("step", "most"), [(html(), 900), (cut(), 900), (rate_limited(300), 9000)])
+async def test_an_api_that_never_answers_well_ends_the_batch(step: Reply | Exception, most: float) -> None:
+    """What is pending is reported as pending with the last error, and the error says how to go on."""
+    read = 0
+
+    def listed() -> Iterator[JobRef]:
+        nonlocal read
+        for ref in refs(1000):
+            read += 1
+            yield ref
+
+    script = Script({f"job-{index}": itertools.repeat(step) for index in range(1000)})
+    ended: list[Outcome] = []
+    seen: list[Progress] = []
+    events: list[smilejobs.Event] = []
+    async with script.client(hooks=[events.append]) as client:
+        begun = anyio.current_time()
+        with pytest.raises(smilejobs.TooManyFailuresError, match="30 polls in a row failed .* wait for them") as caught:
+            await collect(ended, client, listed(), timeout=60, on_progress=seen.append)
+        assert anyio.current_time() - begun < most
+    assert 0 < len(ended) == read < 3000
+    for outcome in ended:
+        assert isinstance(outcome.error, smilejobs.WaitTimeoutError)
+        assert outcome.error.last_error is not None
+        assert outcome.elapsed >= 0
+    assert (caught.value.ref, caught.value.polls) == (None, seen[-1].polls)
+    assert caught.value.last_error is caught.value.__cause__
+    assert (seen[-1].pending, seen[-1].failed) == (0, read)
+    assert sum(isinstance(event, smilejobs.WaitEnded) for event in events) == read
+
+
+async def test_a_good_answer_now_and_then_keeps_a_batch_going() -> None:
+    """What ends a batch are failures in a row; an answer that refuses a job for good is a good one here."""
+    script = Script({**{f"job-{index}": [*[cut()] * 15, refused("2307")] for index in range(4)}})
+    async with script.client() as client, client.wait_many(refs(4), concurrency=1, timeout=None) as outcomes:
+        ended = await everything(outcomes)
+    assert {type(outcome.error) for outcome in ended} == {smilejobs.UserDisabledError}
+
+
+async def test_a_batch_of_one_job_ends_as_a_wait_does() -> None:
+    """The job's own end comes first."""
+    script = Script({"job-0": itertools.repeat(cut())})
+    async with script.client() as client, client.wait_many(refs(1), timeout=None) as outcomes:
+        (outcome,) = await everything(outcomes)
+    assert isinstance(outcome.error, smilejobs.TooManyFailuresError)
+
+
+async def test_a_deadline_ends_the_batch() -> None:
+    """At that instant what is pending is reported as pending, what was not read stays unread, and nothing is lost."""
+    read = 0
+
+    def listed() -> Iterator[JobRef]:
+        nonlocal read
+        for ref in refs(300):
+            read += 1
+            yield ref
+
+    script = Script(
+        {f"job-{index}": [complete()] if index < 10 else itertools.repeat(pending(delay=9)) for index in range(300)}
+    )
+    async with script.client() as client:
+        begun = anyio.current_time()
+        async with client.wait_many(listed(), deadline=timedelta(minutes=1), concurrency=20) as outcomes:
+            ended = await everything(outcomes)
+        assert anyio.current_time() - begun == pytest.approx(60)
+    assert 10 < len(ended) == read < 300
+    assert sorted(outcome.index for outcome in ended) == list(range(read))
+    assert [outcome.error is None for outcome in ended] == [True] * 10 + [False] * (read - 10)
+    for outcome in ended[10:]:
+        assert isinstance(outcome.error, smilejobs.WaitTimeoutError)
+        assert "The deadline of the batch, 60 s, has come" in str(outcome.error)
+        assert outcome.error.timeout == pytest.approx(60)
+
+
+async def test_a_deadline_that_does_not_come() -> None:
+    """A batch that is done earlier ends then."""
+    async with scripts(3, [complete()]).client() as client, client.wait_many(refs(3), deadline=600) as outcomes:
+        ended = await everything(outcomes)
+        assert anyio.current_time() < 600
+    assert {outcome.error for outcome in ended} == {None}
+
+
+async def test_nothing_foreign_ends_more_than_one_job() -> None:
+    """Whatever a poll raises is a failure of that job, and the batch goes on."""
+    foreign = UnicodeEncodeError("ascii", "\xe9", 0, 1, "a secret")
+    seen: list[smilejobs.Event] = []
+    script = Script({"job-0": itertools.repeat(foreign), "job-1": [*[pending()] * 9, complete()]})
+    async with script.client(hooks=[seen.append]) as client, client.wait_many(refs(2), timeout=None) as outcomes:
+        ended = {outcome.index: outcome for outcome in await everything(outcomes)}
+    assert ended[1].error is None
+    error = ended[0].error
+    assert isinstance(error, smilejobs.TooManyFailuresError)
+    assert isinstance(error.last_error, smilejobs.RequestError)
+    assert "secret" not in str(error.last_error)
+    assert any(isinstance(event, smilejobs.PollFailed) for event in seen)
 
 
 async def test_an_outage_is_not_hammered() -> None:
@@ -818,7 +1008,7 @@ def test_one_job_of_many_ends_as_it_would_alone(
     elif timeout is None:
         assert len(got[0]) == len(expected[0])
         assert without_timestamp(got[1]) == without_timestamp(expected[1])
-        assert all(throttled >= free - 1e-6 for throttled, free in zip(got[0], expected[0], strict=True))
+        assert all(throttled >= 0.8 * free - 1e-6 for throttled, free in zip(got[0], expected[0], strict=True))
 
 
 def without_timestamp(end: object) -> object:

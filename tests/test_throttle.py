@@ -1,6 +1,9 @@
 """The throttle of a fleet: pure, with instants of its own."""
 
 import math
+import random
+from collections import Counter, deque
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, strategies
@@ -57,11 +60,11 @@ def test_429_and_503_throttle_at_once(observation: SmileJobsError) -> None:
 
 @pytest.mark.parametrize("observation", [BROKEN, TROUBLE])
 def test_other_trouble_throttles_when_there_is_much(observation: SmileJobsError) -> None:
-    """One poll in fifty is an accident; five in a row are not."""
+    """One poll in ten is an accident, and so are two in a row; seven in a row are not."""
     throttle = Throttle()
-    now = run(throttle, *([GOOD] * 49 + [observation]) * 20)
+    now = run(throttle, *([GOOD] * 9 + [observation]) * 20, observation)
     assert not throttle.is_on(now)
-    now = run(throttle, *[observation] * 5, now=now)
+    now = run(throttle, *[observation] * 7, now=now)
     assert throttle.is_on(now)
 
 
@@ -151,7 +154,7 @@ def test_it_finds_the_limit_of_an_api(burst: float, retry_after: float | None, l
         ok = tokens >= 1
         tokens -= ok
         good += ok
-        if now > 2:
+        if now > 4:
             late_good, late_refused = late_good + ok, late_refused + (not ok)
         under_way.append((now + latency, now, GOOD if ok else limited))
     assert late_refused / (late_good + late_refused) < 0.02
@@ -173,6 +176,155 @@ def test_an_api_that_hangs_is_not_hammered() -> None:
         throttle.begin(now)
         now = max(now + 1e-3, throttle.ready_at())
     assert begun <= 70
+
+
+Answer = Callable[[float], JobStatus | SmileJobsError]
+"""What an API answers to a poll that begins at an instant."""
+
+
+def simulate(answer: Answer, seconds: float, *, throttle: Throttle | None = None, begin: float = 0.0) -> Counter[str]:
+    """Poll up to 100 times per second, with answers after 20 ms; count what came, per second."""
+    throttle = throttle or Throttle()
+    under_way: deque[tuple[float, float, JobStatus | SmileJobsError]] = deque()
+    counts: Counter[str] = Counter()
+    now = planned = begin
+    while now < begin + seconds:
+        ready = max(throttle.ready_at(), planned)
+        if under_way and under_way[0][0] <= ready:
+            now, began, observation = under_way.popleft()
+            counts["throttled"] += throttle.end(observation, began=began, now=now)
+            counts["good" if observation is GOOD else "bad"] += 1
+            continue
+        now = max(now, ready)
+        planned = max(now, planned) + 0.01
+        throttle.begin(now)
+        under_way.append((now + 0.02, now, answer(now)))
+    return Counter({name: round(count / seconds, 2) for name, count in counts.items()})
+
+
+def losing(share: float, seed: int, observation: SmileJobsError = BROKEN) -> Answer:
+    """Return an API that loses so many polls at random."""
+    draw = random.Random(seed)
+    return lambda now: observation if draw.random() < share else GOOD
+
+
+def allowing(per_second: float, burst: float, retry_after: float | None = None) -> Answer:
+    """Return an API that refuses what is more, by a token bucket."""
+    tokens, at = burst, 0.0
+
+    def answer(now: float) -> JobStatus | SmileJobsError:
+        nonlocal tokens, at
+        tokens, at = min(burst, tokens + (now - at) * per_second), now
+        if tokens < 1:
+            return RateLimitedError("429", http_status=429, retry_after=retry_after)
+        tokens -= 1
+        return GOOD
+
+    return answer
+
+
+def collapsing(above: float, below: float) -> Answer:
+    """Return an API of which nothing comes back above a speed, until the speed is below the other one."""
+    speed, at, is_down = 0.0, 0.0, False
+
+    def answer(now: float) -> JobStatus | SmileJobsError:
+        nonlocal speed, at, is_down
+        speed, at = speed * math.exp(at - now) + 1, now
+        is_down = speed > below if is_down else speed > above
+        return BROKEN if is_down else GOOD
+
+    return answer
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize(("share", "least"), [(0.05, 90), (0.1, 80), (0.2, 50), (0.4, 15)])
+def test_random_loss_is_no_overload(share: float, least: float, seed: int) -> None:
+    """Slowing down does not lower the share of losses, so the speed is kept."""
+    counts = simulate(losing(share, seed), 60)
+    assert counts["good"] + counts["bad"] >= least
+
+
+@pytest.mark.parametrize("burst", [1, 10, 40])
+@pytest.mark.parametrize("retry_after", [None, 1.0])
+def test_an_api_with_a_limit_is_used_and_not_annoyed(burst: float, retry_after: float | None) -> None:
+    """40 polls per second are allowed: at most a tenth is refused, and 28 or more are answered well."""
+    counts = simulate(allowing(40, burst, retry_after), 90)
+    assert counts["bad"] <= 0.1 * (counts["good"] + counts["bad"])
+    assert counts["good"] >= 28
+
+
+@pytest.mark.parametrize(("above", "below", "least"), [(60, 60, 45), (60, 20, 20)])
+def test_a_server_that_collapses_is_relieved(above: float, below: float, least: float) -> None:
+    """Few polls meet the collapsed server, and what it can do is used."""
+    counts = simulate(collapsing(above, below), 60)
+    assert counts["bad"] <= 5
+    assert counts["good"] >= least
+
+
+def test_a_server_that_recovers_is_used_again() -> None:
+    """After an outage of five minutes the whole speed is back within seconds of the first good answer."""
+    throttle = Throttle()
+    simulate(lambda now: GOOD, 10, throttle=throttle)
+    assert simulate(lambda now: BROKEN, 300, throttle=throttle, begin=10)["bad"] < 0.2
+    simulate(lambda now: GOOD, 40, throttle=throttle, begin=310)
+    assert simulate(lambda now: GOOD, 10, throttle=throttle, begin=350)["good"] > 95
+
+
+def test_refusals_at_random_are_no_overload() -> None:
+    """A tenth is refused at any speed, with a Retry-After: once that is known, only the job itself waits."""
+    observation = RateLimitedError("429", http_status=429, retry_after=2.0)
+    throttle = Throttle()
+    answer = losing(0.1, 1, observation)
+    first = simulate(answer, 30, throttle=throttle)
+    assert 3 <= first["throttled"] * 30 <= 15
+    later = simulate(answer, 60, throttle=throttle, begin=30)
+    assert later["good"] + later["bad"] > 95
+    assert later["throttled"] == 0
+
+
+def test_a_judgement_that_turns_out_wrong_is_taken_back() -> None:
+    """An API that first refuses at random and then for good reasons is spared as any other."""
+    throttle = Throttle()
+    observation = RateLimitedError("429", http_status=429, retry_after=2.0)
+    simulate(losing(0.1, 1, observation), 60, throttle=throttle)
+    limit = allowing(5, 1)
+    counts = simulate(limit, 120, throttle=throttle, begin=60)
+    assert counts["bad"] <= 1
+    assert counts["good"] >= 3
+
+
+def test_what_is_usual_is_forgotten() -> None:
+    """After a long calm, one refusal throttles at once again."""
+    throttle = Throttle()
+    simulate(losing(0.1, 1, LIMITED), 60, throttle=throttle)
+    assert not throttle.end(LIMITED, began=60, now=60)
+    simulate(lambda now: GOOD, 60, throttle=throttle, begin=60)
+    assert throttle.end(LIMITED, began=120, now=120)
+
+
+def test_an_api_that_fails_mostly_is_spared() -> None:
+    """Where four of five polls fail whatever the speed, it stays low."""
+    counts = simulate(losing(0.8, 1), 60)
+    assert counts["good"] + counts["bad"] < 30
+
+
+def test_one_connection_that_breaks_never_throttles() -> None:
+    """Neither the first poll of all nor one after many good ones."""
+    assert not Throttle().end(BROKEN, began=0, now=1)
+    throttle = Throttle()
+    simulate(lambda now: GOOD, 10, throttle=throttle)
+    assert not throttle.end(BROKEN, began=10, now=10)
+    assert throttle.ready_at() <= 10
+
+
+def test_the_speed_shown_while_stopped_falls() -> None:
+    """No polls begin during a Retry-After, so the polls per second go to zero."""
+    throttle = Throttle()
+    now = run(throttle, *[GOOD] * 200, RateLimitedError("429", http_status=429, retry_after=30))
+    assert throttle.stopped_for(now) == pytest.approx(30)
+    assert throttle.speed(now) == pytest.approx(100, rel=0.1)
+    assert throttle.speed(now + 10) < 0.1
+    assert throttle.stopped_for(now + 31) == 0
 
 
 @given(

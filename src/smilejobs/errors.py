@@ -238,6 +238,8 @@ class WaitTimeoutError(SmileJobsError, TimeoutError):
 class TooManyFailuresError(SmileJobsError):
     """So many polls in a row failed that going on makes no sense; the last failure is the ``__cause__``.
 
+    Of a batch it has no ``ref``: the polls were about many jobs, and those that are pending have outcomes of their own.
+
     Attributes:
         last: The last good answer, if there was one.
         last_error: The last failure (a pickled exception loses its ``__cause__``, but keeps this).
@@ -245,7 +247,13 @@ class TooManyFailuresError(SmileJobsError):
     """
 
     def __init__(
-        self, message: str, *, ref: "JobRef", last: "JobStatus | None", last_error: SmileJobsError, polls: int
+        self,
+        message: str,
+        *,
+        ref: "JobRef | None" = None,
+        last: "JobStatus | None" = None,
+        last_error: SmileJobsError,
+        polls: int,
     ) -> None:
         super().__init__(
             message,

@@ -45,6 +45,7 @@ class CheckOptions(TypedDict, total=False):
     """The options of `Client.wait_many`, which `check` passes on."""
 
     timeout: Duration | None
+    deadline: Duration | None
     until: Until
     pace: PaceFunction | None
     concurrency: int | None
@@ -187,12 +188,13 @@ async def check(
         options: Those of `Client.wait_many`, with its defaults.
 
     Returns:
-        The outcomes, in the order of the input.
+        The outcomes, in the order of the input; those of the jobs that were read, if *deadline* has ended it.
 
     Raises:
         TypeError: An argument of the wrong type.
         ValueError: An argument that can never be right.
         ImportError: A progress bar is wanted, and the extra ``notebook`` is not installed.
+        TooManyFailuresError: 30 polls in a row failed without one good answer.
         CredentialsError: Two in a row: partner id, API key, clock and environment do not fit each other.
         RuntimeError: The client is closed, or belongs to another event loop.
     """

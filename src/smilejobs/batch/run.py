@@ -26,6 +26,7 @@ _CHECK_INTERVAL_SECONDS = 2.0
 
 class _Options(TypedDict):
     timeout: Duration
+    deadline: Duration | None
     until: Until
     history: bool
     on_progress: Callable[[Progress], None]
@@ -39,6 +40,7 @@ class Run:
         client: Asks.
         journal: Where to write; the rows whose final outcome it holds are not asked for.
         timeout: Seconds (or a timedelta) for each job.
+        deadline: Seconds (or a timedelta) for all of them; None for no limit.
         until: "complete" or "final", as for `Client.wait`.
         history: Ask for the history, and write it.
         personal: Write personal data.
@@ -46,11 +48,13 @@ class Run:
         on_record: Told of every row that was written.
         on_bad_row: Told of every row that names no job, after it was written.
         on_progress: As for `Client.wait_many`.
+        is_read: Whether all rows were read.
     """
 
     client: Client
     journal: Journal
     timeout: Duration
+    deadline: Duration | None
     until: Until
     history: bool
     personal: bool
@@ -58,6 +62,7 @@ class Run:
     on_record: Callable[[Record], None]
     on_bad_row: Callable[[BadRow], None]
     on_progress: Callable[[Progress], None]
+    is_read: bool = field(init=False, default=False)
     _pending: dict[int, Row] = field(init=False, repr=False, factory=dict[int, Row])
     """By the index of the fleet, which knows nothing of rows that are bad or have been asked for."""
     _asked: int = field(init=False, default=0)
@@ -74,6 +79,7 @@ class Run:
 
         Raises:
             CredentialsError: It is the second one in a row.
+            TooManyFailuresError: The API gives no good answer any more.
             ImageError: The folder for the pictures is not there.
             ValueError: The input is not the one that the journal was begun with.
             ResultsLostError: The results file was removed, replaced or changed.
@@ -82,6 +88,7 @@ class Run:
         refs: JobRefs = self._refs_by_thread(iter(rows)) if slow else self._refs(rows)
         options: _Options = {
             "timeout": self.timeout,
+            "deadline": self.deadline,
             "until": self.until,
             "history": self.history,
             "on_progress": self._tell,
@@ -109,12 +116,14 @@ class Run:
     def _refs(self, rows: Iterable[Row | BadRow]) -> Generator[JobRef, None, None]:
         for row in rows:
             yield from self._admit(row)
+        self.is_read = True
 
     async def _refs_by_thread(self, rows: Iterator[Row | BadRow]) -> AsyncGenerator[JobRef, None]:
         read = partial(next, rows, None)
         while (row := await to_thread.run_sync(read, abandon_on_cancel=True)) is not None:
             for ref in self._admit(row):
                 yield ref
+        self.is_read = True
 
     def _admit(self, row: Row | BadRow) -> tuple[JobRef, ...]:
         """Return the job of a row, if it is to be asked for."""

@@ -59,6 +59,9 @@ def batch(
     timeout: Annotated[
         str, typer.Option(metavar="DURATION", help="For each job: 90s, 10m, 2h, 1d, or seconds.")
     ] = "10m",
+    deadline: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="For the whole batch; what is pending then stays pending.")
+    ] = None,
     until: Annotated[Until, typer.Option(help="Whether a provisional result ends the wait.")] = Until.COMPLETE,
     history: Annotated[bool, typer.Option("--history", help="Add the history of each user.")] = False,
     personal: Annotated[bool, typer.Option("--personal", help="Add personal data, without pictures.")] = False,
@@ -89,6 +92,7 @@ def batch(
         _check_files(source, out, report)
         is_settled = partial(settles, until=until.value, images=save_images is not None)
         patience = duration(timeout, "--timeout")
+        limit = None if deadline is None else duration(deadline, "--deadline")
         client = Client.from_env(max_connections=concurrency, rate=rate)
         settings = {
             "input": source,
@@ -97,6 +101,7 @@ def batch(
             "concurrency": concurrency,
             "polls per second": f"{rate:g}, at most",
             "timeout": timeout,
+            "deadline": deadline or "none",
             "until": until.value,
             "history": history,
             "personal": personal,
@@ -127,10 +132,11 @@ def batch(
     async def work() -> None:
         with view(console(stderr=True), books.tally, quiet=quiet) as shown:
             async with client:
-                await Run(
+                asking = Run(
                     client=client,
                     journal=journal,
                     timeout=patience,
+                    deadline=limit,
                     until=until.value,
                     history=history,
                     personal=personal,
@@ -138,7 +144,9 @@ def batch(
                     on_record=books.add,
                     on_bad_row=shown.on_bad_row,
                     on_progress=shown.on_progress,
-                ).ask(rows, slow=books.tally.total is None)
+                )
+                await asking.ask(rows, slow=books.tally.total is None)
+                books.is_read = asking.is_read
 
     code = _run(work, files, journal)
     raise typer.Exit(
@@ -177,7 +185,8 @@ def _finish(
     if isinstance(stopped_by, ResultsLostError):
         return ExitCode.ERROR
     is_missing = written is not report
-    again = _again() if books.unsettled or is_missing or stopped_by is not None else None
+    is_unfinished = books.unsettled or is_missing or stopped_by is not None or not books.is_read
+    again = _again() if is_unfinished else None
     if as_json:
         typer.echo(json.dumps(books.summary(out, save_images, written, again), indent=2))
     elif not quiet:
@@ -201,6 +210,7 @@ class _Books:
         unsettled: How many would be.
         images: How many pictures are saved.
         without_images: Of how many jobs not all pictures are.
+        is_read: Whether all rows were read; a deadline may come first.
     """
 
     tally: Tally
@@ -209,6 +219,7 @@ class _Books:
     unsettled: int = field(init=False, default=0)
     images: int = field(init=False, default=0)
     without_images: int = field(init=False, default=0)
+    is_read: bool = field(init=False, default=True)
 
     def add(self, record: Record) -> None:
         self.tally.add(record)
@@ -222,7 +233,7 @@ class _Books:
         words = self.tally.words
         if words[Ending.REFUSED] or words[Ending.FAILED] or words[Ending.INVALID] or self.without_images:
             return ExitCode.ERROR
-        return ExitCode.PENDING if words[Ending.PENDING] else ExitCode.COMPLETE
+        return ExitCode.PENDING if words[Ending.PENDING] or not self.is_read else ExitCode.COMPLETE
 
     def summary(
         self, out: Path, save_images: Path | None, report: Path | None, again: str | None

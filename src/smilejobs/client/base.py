@@ -141,6 +141,8 @@ class BaseClient:
         image_links: bool,
         history: bool,
         on_throttle: Callable[[SmileJobsError], None] | None = None,
+        deadline: Duration | None = None,
+        max_failures: int | None = None,
     ) -> Fleet:
         check_refs(refs)
         return Fleet(
@@ -155,6 +157,8 @@ class BaseClient:
             image_links=image_links,
             history=history,
             on_throttle=on_throttle,
+            deadline=None if deadline is None else seconds(deadline, "deadline", zero=False),
+            max_failures=max_failures,
         )
 
     def _at_most(self, concurrency: int | None) -> int:

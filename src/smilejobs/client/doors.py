@@ -10,6 +10,7 @@ from smilejobs.client.arguments import check_flags, check_names, check_progress
 from smilejobs.client.base import BaseClient
 from smilejobs.durations import Duration
 from smilejobs.events import Notified
+from smilejobs.fleet import MAX_FAILURES
 from smilejobs.images import Image, SavedImages
 from smilejobs.model.callback import Callback
 from smilejobs.model.jobs import JobRef, JobStatus
@@ -173,6 +174,7 @@ class Client(BaseClient):
         refs: JobRefs,
         *,
         timeout: Duration | None = 300.0,
+        deadline: Duration | None = None,
         until: Until = "complete",
         pace: PaceFunction | None = None,
         concurrency: int | None = None,
@@ -190,8 +192,10 @@ class Client(BaseClient):
                     print(outcome.ref, outcome.status or outcome.error)
 
         The failure of one job is an outcome and does not end the others. What does end the batch is raised by the
-        iteration, bare, after the outcomes that are known: an error of *refs*, of *pace* or of *on_progress*, or the
-        second `CredentialsError` in a row. Leaving the block stops all work.
+        iteration, bare, after the outcomes that are known: an error of *refs*, of *pace* or of *on_progress*, the
+        second `CredentialsError` in a row, or a `TooManyFailuresError` when 30 polls in a row failed without one good
+        answer; the jobs that are pending then have outcomes with a `WaitTimeoutError`. Leaving the block stops all
+        work.
 
         A pending job costs less than a kilobyte. Jobs that are due are polled in the order in which they fell due. When
         the API cannot keep up (429, 503, many 5xx or broken connections), all polls slow down together.
@@ -200,8 +204,12 @@ class Client(BaseClient):
             refs: `JobRef`s, or pairs of user_id and job_id, from any iterable or async iterable. It is read only as
                 there is room. A job that is pending already is not polled twice, but reported for each time that it
                 comes.
-            timeout: Seconds (or a timedelta) for each job, from its first poll, of which every job gets at least one.
-                It stands still while more outcomes are waiting than the caller takes. None for no limit.
+            timeout: Seconds (or a timedelta) for each job, from its first poll; every job gets at least two. It stands
+                still while more outcomes are waiting than the caller takes, and while a throttled batch may not poll
+                the jobs that are due. None for no limit.
+            deadline: Seconds (or a timedelta) for the whole batch, from entering the block, whatever happens. Then each
+                job that is pending has an outcome with a `WaitTimeoutError`, what is left of *refs* is not read, and
+                the iteration ends. None for no limit.
             until: "complete" or "final", as for `wait`.
             pace: As for `wait`.
             concurrency: How many polls may be under way at once, at most the client's ``max_connections``, which None
@@ -229,6 +237,8 @@ class Client(BaseClient):
             on_progress=on_progress,
             image_links=image_links,
             history=history,
+            deadline=deadline,
+            max_failures=MAX_FAILURES,
         )
         return fleet.running()
 
@@ -301,6 +311,7 @@ class Client(BaseClient):
         folder: str | PathLike[str],
         *,
         timeout: Duration | None = 300.0,
+        deadline: Duration | None = None,
         until: Until = "complete",
         pace: PaceFunction | None = None,
         concurrency: int | None = None,
@@ -324,6 +335,7 @@ class Client(BaseClient):
             refs: As for `wait_many`.
             folder: Where to; it must exist.
             timeout: Seconds (or a timedelta) for each job to be complete, as for `wait_many`.
+            deadline: Seconds (or a timedelta) for the polling of the whole batch, as for `wait_many`.
             until: "complete" or "final", as for `wait`.
             pace: As for `wait`.
             concurrency: How many polls may be under way at once, and for how many jobs pictures; at most the client's
@@ -362,6 +374,8 @@ class Client(BaseClient):
             on_progress=saving.heard,
             image_links=True,
             history=history,
+            deadline=deadline,
+            max_failures=MAX_FAILURES,
         )
         return saving.running(fleet)
 

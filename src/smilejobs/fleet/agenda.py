@@ -1,6 +1,6 @@
 """The jobs that are pending, and which of them is due first."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from heapq import heapify, heappop, heappush
 from sys import intern
 from types import MappingProxyType
@@ -47,6 +47,9 @@ class Agenda:
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(tuple(self._entries.values()))
 
     def get(self, ref: JobRef) -> Entry | None:
         """Return the entry of a job, if it is pending; it may be under way."""

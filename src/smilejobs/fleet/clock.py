@@ -1,5 +1,6 @@
-"""The clock of a fleet, which can be stopped."""
+"""The clock of a fleet, which can be stopped: by a consumer that is slow, and by the throttle."""
 
+import enum
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,33 +8,44 @@ from contextlib import contextmanager
 import anyio
 
 
+class Stop(enum.Enum):
+    """Why a clock stands still."""
+
+    CONSUMER = enum.auto()
+    """There are more outcomes than the caller takes."""
+    THROTTLE = enum.auto()
+    """Jobs are due, and may not be polled."""
+
+
 class Clock:
     """The event loop's clock, less the time for which this one stood still."""
 
     def __init__(self) -> None:
+        self._stops: set[Stop] = set()
         self._stood_still = 0.0
         self._since: float | None = None
         self._cuts: dict[anyio.CancelScope, float] = {}
 
-    @property
-    def stands_still(self) -> bool:
-        """Whether it has been stopped."""
-        return self._since is not None
+    def is_stopped(self, stop: Stop) -> bool:
+        """Whether it has been stopped for that reason."""
+        return stop in self._stops
 
     def at(self, real_now: float) -> float:
         """Return the instant by this clock; by the event loop's it is *real_now*."""
         return (real_now if self._since is None else self._since) - self._stood_still
 
-    def stop(self) -> None:
-        """Stand still, from now on."""
+    def stop(self, stop: Stop) -> None:
+        """Stand still from now on, until `go_on` is called with every reason for which it was stopped."""
+        self._stops.add(stop)
         if self._since is None:
             self._since = anyio.current_time()
             for scope in self._cuts:
                 scope.deadline = math.inf
 
-    def go_on(self) -> None:
-        """Run again, if it stood still."""
-        if self._since is not None:
+    def go_on(self, stop: Stop) -> None:
+        """Run again, if it stood still for this reason alone."""
+        self._stops.discard(stop)
+        if self._since is not None and not self._stops:
             self._stood_still += anyio.current_time() - self._since
             self._since = None
             for scope, deadline in self._cuts.items():

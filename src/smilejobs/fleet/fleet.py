@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sized
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sized
 from contextlib import aclosing, asynccontextmanager
 from datetime import datetime
 from functools import partial
@@ -10,21 +10,31 @@ from typing import Self
 
 import anyio
 
-from smilejobs.errors import CredentialsError, SmileJobsError
-from smilejobs.events import PollScheduled, Throttled, WaitEnded
+from smilejobs.errors import (
+    ApiError,
+    CredentialsError,
+    RequestError,
+    SmileJobsError,
+    TooManyFailuresError,
+    WaitTimeoutError,
+)
+from smilejobs.events import PollFailed, PollScheduled, Throttled, WaitEnded
 from smilejobs.exchange import Exchange
 from smilejobs.fleet.agenda import Agenda, Entry, kept
-from smilejobs.fleet.clock import Clock
+from smilejobs.fleet.clock import Clock, Stop
 from smilejobs.model.jobs import JobRef, JobStatus
 from smilejobs.outcomes import TICK, JobRefLike, JobRefs, Outcome, Progress, each, job_ref, time_left
 from smilejobs.polling.rules import (
     SAME_INSTANT,
+    Decision,
     Done,
     GiveUp,
     Sleep,
     Terms,
     begin,
+    cut_short,
     end,
+    is_outage,
     start,
     step,
     timed_out,
@@ -37,6 +47,12 @@ from smilejobs.wire.protocol import accepts_credentials
 
 _TOGETHER = 1.0
 """Seconds within which the throttles of several fleets are one: they have met the same trouble."""
+
+
+MAX_FAILURES = 30
+"""So many polls in a row without one good answer end a batch. A poll counts if it began after the failure before it was
+known, so all that are under way when a connection breaks are one. With the pauses of the throttle they take about ten
+minutes: longer than an API needs to restart. More than the 20 that end the wait for one job: the job goes first."""
 
 
 class Fleet:
@@ -54,6 +70,9 @@ class Fleet:
         image_links: Ask for links.
         history: Ask for the history.
         on_throttle: Told of an answer that throttled this fleet.
+        deadline: Seconds after which what is pending is reported as pending; None for no limit.
+        max_failures: So many polls in a row without one good answer end the batch likewise, with an error; None to sit
+            out any outage.
     """
 
     def __init__(
@@ -70,6 +89,8 @@ class Fleet:
         image_links: bool,
         history: bool,
         on_throttle: Callable[[SmileJobsError], None] | None = None,
+        deadline: float | None = None,
+        max_failures: int | None = None,
     ) -> None:
         self._exchange = exchange
         self._refs = refs
@@ -82,6 +103,8 @@ class Fleet:
         self._image_links = image_links
         self._history = history
         self._on_throttle = on_throttle
+        self._deadline = deadline
+        self._max_failures = math.inf if max_failures is None else max_failures
         self._agenda = Agenda(concurrency)
         self._clock = Clock()
         self._notified: set[JobRef] = set()
@@ -96,7 +119,10 @@ class Fleet:
         self._failed = 0
         self._polls = 0
         self._input_ended = False
+        self._failures = 0
+        self._failed_at = -math.inf
         self._distrusted = False
+        self._leftovers: Iterator[Outcome] = iter(())
         self._over = False
         self._error: Exception | None = None
         self._changed = Signal()
@@ -123,6 +149,8 @@ class Fleet:
 
     async def __anext__(self) -> Outcome:
         while not self._outcomes:
+            for outcome in self._leftovers:
+                return outcome
             if self._error is not None:
                 error, self._error = self._error, None
                 raise error
@@ -131,7 +159,7 @@ class Fleet:
             await self._news.wait()
         outcome = self._outcomes.popleft()
         if len(self._outcomes) < self._concurrency:
-            self._clock.go_on()
+            self._clock.go_on(Stop.CONSUMER)
             self._taken.set()
         return outcome
 
@@ -143,6 +171,8 @@ class Fleet:
                     tasks.start_soon(self._guarded, self._work)
                 if self._on_progress is not None:
                     tasks.start_soon(self._guarded, partial(self._tell, self._on_progress))
+                if self._deadline is not None:
+                    tasks.start_soon(self._guarded, partial(self._until_cut_short, self._deadline))
 
     async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
         """Let an error end the batch; the iteration raises it, bare, after the outcomes that are known."""
@@ -168,6 +198,41 @@ class Fleet:
         if self._on_progress is not None:
             self._on_progress(self._progress())
         self._end()
+
+    async def _until_cut_short(self, deadline: float) -> None:
+        await anyio.sleep_until(self._started + deadline)
+        self._cut_short(f"The deadline of the batch, {deadline:.10g} s, has come")
+
+    def _cut_short(self, why: str, last_error: SmileJobsError | None = None) -> None:
+        """End the batch; what is pending is reported as pending, and what was not read stays unread."""
+        self._leftovers = self._report_pending(why, anyio.current_time(), last_error)
+        self._failed += self._pending
+        self._pending = 0
+        self._complete()
+
+    def _give_up(self, last_error: SmileJobsError) -> None:
+        """End the batch with an error: the API cannot be reached, or does not speak of any job."""
+        why = f"{self._failures} polls in a row failed without one good answer"
+        error = TooManyFailuresError(
+            f"{why}, the last one with {type(last_error).__name__}; the jobs may be fine: those that are pending are "
+            "reported as pending, wait for them and for the rest of the input again when the API can be reached",
+            last_error=last_error,
+            polls=self._polls,
+        )
+        error.__cause__ = last_error
+        self._error = error
+        self._cut_short(f"The batch has ended: {why}", last_error)
+
+    def _report_pending(self, why: str, real_now: float, last_error: SmileJobsError | None) -> Iterator[Outcome]:
+        for entry in self._agenda:
+            now = max(self._clock.at(real_now), entry.started)  # not by a rounding error before it
+            if not entry.is_started:
+                entry.started = now
+            entry.last_error = entry.last_error or last_error
+            error = cut_short(entry, now, why, timeout=real_now - self._started)
+            end = WaitEnded.of(entry, GiveUp(error), now)
+            self._exchange.emit(end)
+            yield from self._outcomes_of(entry, end)
 
     # The input
 
@@ -262,21 +327,29 @@ class Fleet:
 
     async def _until_due(self) -> None:
         while True:
-            while self._clock.stands_still:
+            while self._clock.is_stopped(Stop.CONSUMER):
                 await self._taken.wait()
             real_now = anyio.current_time()
             while self._notified:
                 self._bring_forward(self._notified.pop(), self._clock.at(real_now))
-            delay = self._delay(real_now)
-            if delay < SAME_INSTANT:
-                return
-            with anyio.move_on_after(min(delay, self._until_deadline(real_now))):
+            held = self._throttle.ready_at() - real_now
+            delay = self._until_first(real_now)
+            # No job's time runs while the throttle keeps back all polls, or those of jobs that are due.
+            if held >= SAME_INSTANT and (delay < SAME_INSTANT or self._throttle.stopped_for(real_now)):
+                self._clock.stop(Stop.THROTTLE)
+                delay = held
+            else:
+                self._clock.go_on(Stop.THROTTLE)
+                if delay < SAME_INSTANT:
+                    return
+                delay = min(delay, self._until_deadline(real_now))
+            with anyio.move_on_after(delay):
                 await self._changed.wait()
 
     def _stand_still(self) -> None:
         """Stop the clock when the consumer has more than it takes; what is under way may take as long as it likes."""
         if len(self._outcomes) >= self._concurrency:
-            self._clock.stop()
+            self._clock.stop(Stop.CONSUMER)
             self._changed.set()
 
     def _wake(self, ref: JobRef) -> None:
@@ -298,12 +371,10 @@ class Fleet:
         now = anyio.current_time()
         self._throttles(trouble, now - _TOGETHER, now)
 
-    def _delay(self, real_now: float) -> float:
-        """Seconds until something is due and may be polled."""
+    def _until_first(self, real_now: float) -> float:
+        """Return the seconds until something is due."""
         first = self._agenda.first()
-        if first is None or first.due is None:
-            return math.inf
-        return max(first.due - self._clock.at(real_now), self._throttle.ready_at() - real_now)
+        return math.inf if first is None or first.due is None else first.due - self._clock.at(real_now)
 
     def _until_deadline(self, real_now: float) -> float:
         """End the jobs whose time is over although they were not polled when due; return the seconds to the next."""
@@ -319,7 +390,7 @@ class Fleet:
     def _take(self, real_now: float) -> tuple[Entry, float] | None:
         """Take the job that is due first, if there still is one; those whose time is over end here."""
         now = self._clock.at(real_now)
-        while self._delay(real_now) < SAME_INSTANT:
+        while max(self._until_first(real_now), self._throttle.ready_at() - real_now) < SAME_INSTANT:
             entry, due = self._agenda.take_first()
             if not entry.is_started:
                 self._start(entry, now)
@@ -328,6 +399,9 @@ class Fleet:
                 if self._unstarted <= self._concurrency // 2:
                     self._room.set()
             over = begin(entry, now)
+            if over is not None and self._owes_a_poll_to(entry):
+                entry.started = now + self._exchange.longest_poll - (entry.terms.timeout or 0.0)
+                over = begin(entry, now)
             if over is None:
                 self._polls += 1
                 self._throttle.begin(real_now)
@@ -352,6 +426,8 @@ class Fleet:
         except SmileJobsError as error:
             # Its traceback would keep the frames of the poll, and with them the whole answer.
             observation = error.with_traceback(None)
+        except Exception as error:  # noqa: BLE001  # whatever one job meets must not end the others
+            observation = self._unexpected(entry, error, began, late)
         real_now = anyio.current_time()
         now = self._clock.at(real_now)
         if observation is not None:
@@ -361,13 +437,50 @@ class Fleet:
         if observation is None:
             self._finish(entry, GiveUp(timed_out(entry, now)), now)
             return
-        decision = step(entry, observation, now, api_has_answered=self._exchange.api_has_answered)
+        decision = self._decide(entry, observation, real_now)
         if isinstance(decision, Sleep):
             entry.last = kept(entry.last)
             self._put(entry, now + decision.delay)
             self._exchange.emit(PollScheduled.of(entry, decision.delay))
         else:
             self._finish(entry, decision, now)
+        if self._failures >= self._max_failures and isinstance(observation, SmileJobsError):
+            self._give_up(observation)
+
+    def _decide(self, entry: Entry, observation: JobStatus | SmileJobsError, real_now: float) -> Decision:
+        """Apply the rules; the time for which everything is stopped counts as rest of a job that has failed.
+
+        This fleet's clock stands still meanwhile, so that the rest would come on top.
+        """
+        now = self._clock.at(real_now)
+        api_has_answered = self._exchange.api_has_answered
+        if isinstance(observation, JobStatus) or not is_outage(observation):
+            return step(entry, observation, now, api_has_answered=api_has_answered)
+        stopped = self._throttle.stopped_for(real_now)
+        decision = step(entry, observation, now - stopped, api_has_answered=api_has_answered)
+        if isinstance(decision, Sleep):
+            return Sleep(max(0.0, decision.delay - stopped))
+        if isinstance(decision.error, WaitTimeoutError):
+            rest = min(observation.retry_after or 0.0, entry.terms.max_hint)
+            if not self._owes_a_poll_to(entry):
+                return GiveUp(timed_out(entry, now, retry_after=observation.retry_after))
+            entry.started += rest
+            return Sleep(rest)
+        return decision
+
+    def _owes_a_poll_to(self, entry: Entry) -> bool:
+        """Whether a job of the input has been polled only once, so that its time cannot be over."""
+        return entry.polls == 1 and entry.terms is self._terms
+
+    def _unexpected(self, entry: Entry, error: Exception, began: float, late: float) -> RequestError:
+        """Return an error of ours for one that nothing below this has expected."""
+        ours = RequestError(
+            f"the poll failed unexpectedly with {type(error).__name__}; report it to smilejobs if it stays",
+            ref=entry.ref,
+        )
+        seconds = anyio.current_time() - began
+        self._exchange.emit(PollFailed(ref=entry.ref, wait=entry, error=ours, seconds=seconds, late=late))
+        return ours
 
     async def _ask(self, entry: Entry, began: float, late: float) -> JobStatus:
         return await self._exchange.poll_in_turn(
@@ -385,6 +498,11 @@ class Fleet:
         throttles = self._throttles(observation, began, now)
         if accepts_credentials(observation):
             self._distrusted = False
+        if _is_about_the_job(observation):
+            self._failures = 0
+        elif began >= self._failed_at:
+            self._failures += 1
+            self._failed_at = now
         if throttles and self._on_throttle is not None and not isinstance(observation, JobStatus):
             self._on_throttle(observation)
 
@@ -392,6 +510,7 @@ class Fleet:
         throttles = self._throttle.end(observation, began=began, now=now)
         if throttles:
             pause = self._throttle.ready_at() - now
+            self._changed.set()
             self._exchange.emit(Throttled(pause=pause, polls_per_second=self._throttle.limit(now)))
         return throttles
 
@@ -407,10 +526,8 @@ class Fleet:
             if self._distrusted:
                 raise end.error
             self._distrusted = True
-        for index, ref in ((entry.index, entry.ref), *(entry.others or ())):
-            self._outcomes.append(
-                Outcome(index=index, ref=ref, status=end.status, error=end.error, polls=end.polls, elapsed=end.elapsed)
-            )
+        for outcome in self._outcomes_of(entry, end):
+            self._outcomes.append(outcome)
             self._pending -= 1
             self._done += end.error is None
             self._failed += end.error is not None
@@ -420,6 +537,13 @@ class Fleet:
         self._room.set()
         if self._input_ended and not self._agenda:
             self._complete()
+
+    @staticmethod
+    def _outcomes_of(entry: Entry, end: WaitEnded) -> Iterator[Outcome]:
+        for index, ref in ((entry.index, entry.ref), *(entry.others or ())):
+            yield Outcome(
+                index=index, ref=ref, status=end.status, error=end.error, polls=end.polls, elapsed=end.elapsed
+            )
 
     # The view from outside
 
@@ -438,5 +562,13 @@ class Fleet:
             polls=self._polls,
             throttled=self._throttle.is_on(now),
             polls_per_second=self._throttle.speed(now),
-            eta=time_left(total, self._done + self._failed, self._clock.at(now) - self._started),
+            eta=time_left(total, self._done + self._failed, now - self._started),
         )
+
+
+def _is_about_the_job(observation: JobStatus | SmileJobsError) -> bool:
+    """Whether the API has answered about the job, be it that it refuses it for good."""
+    if isinstance(observation, JobStatus):
+        return True
+    is_refusal = isinstance(observation, ApiError) and observation.code is not None and not observation.transient
+    return is_refusal and not isinstance(observation, CredentialsError)

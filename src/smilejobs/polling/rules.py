@@ -234,6 +234,27 @@ def timed_out(state: PollState, now: float, *, retry_after: float | None = None)
     )
 
 
+def cut_short(state: PollState, now: float, why: str, *, timeout: float) -> WaitTimeoutError:
+    """Return the error of a wait that ends at *now* because the batch that it belongs to does.
+
+    Args:
+        state: The wait.
+        now: The instant of the end.
+        why: Why the batch ends, as a sentence without its full stop.
+        timeout: The seconds that the batch had.
+    """
+    return WaitTimeoutError(
+        f"{_what_is_known(state)}. {why}: wait for the job again to go on",
+        ref=state.ref,
+        last=state.last,
+        last_error=state.last_error,
+        polls=state.polls,
+        elapsed=now - state.started,
+        age=state.age(now),
+        timeout=timeout,
+    )
+
+
 def _after_answer(state: PollState, status: JobStatus, now: float) -> Decision:
     state.failures = 0
     state.last_error = None

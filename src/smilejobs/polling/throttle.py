@@ -1,41 +1,100 @@
-"""When the API cannot keep up: all polls of a fleet slow down together, and speed up again with care.
+"""When to begin the next poll of a batch: all polls slow down together when the API cannot keep up.
 
-The curve is that of CUBIC, the congestion control of TCP (RFC 9438), for polls per second in the place of bytes in
-flight: back to the speed at which it was throttled quickly, slowly about there, and quickly beyond if nothing fails.
-After the speed had to be halved, because trouble came too soon or because nothing works any more, no one knows what
-the API can do: then a poll a second asks whether it is well, and once it is the speed doubles every second.
-It is the speed that is halved, and with it the number of polls in flight; where an answer takes a few milliseconds, a
-single connection can ask more often than an API allows, and fewer connections would be no throttle.
+Two questions are answered here. Is there an overload? And how fast may polls begin after one?
+
+**Loss is not overload.** A failed poll alone says nothing about the speed: a Wi-Fi link loses one poll in ten at any
+speed. Congestion control that takes each loss for a sign of overload ties the speed to the share of losses: RFC 9438
+(CUBIC), section 5, gives a window proportional to 1/p^0.75. Controls that came later look for a signal that changes
+*with* the speed:
+
+- TCP Westwood (Mascolo et al., MobiCom 2001) falls back, after a loss, to the rate at which data arrived. Here: a
+  throttled batch goes on at nine tenths of the polls per second that were answered well, not at half its speed.
+- BBR (draft-ietf-ccwg-bbr) models the path by its delivery rate, and takes losses for overload only above a share of
+  2 % in one round trip. Here: losses must be many, three of ten among the last twenty polls.
+- Netflix's Gradient2 limit and Envoy's adaptive concurrency compare answer times with those of an idle server. Here
+  the number of polls under way is bounded already: where answers take longer, polls begin more rarely by themselves.
+- Finagle's failure accrual marks a host dead by its success rate, then tries it again after growing pauses. So does a
+  batch for which nothing works.
+
+What decides is an experiment. If an overload is the cause, trouble disappears below the speed at which polls were
+answered well before. So the first throttling notes that speed, and the polls that begin clearly below it are counted.
+If the share of trouble among them is as large as it was, the speed is not the cause: the throttle lets go, and only
+more trouble than this usual share counts from then on. This is learned separately for losses (broken connections,
+5xx, unreadable answers, answers of a gateway) and for refusals (429, 503). A refusal asks for less in so many words, so one is enough to
+throttle until refusals are known to be usual; and a ``Retry-After`` stops the whole batch until then, and only its own
+job from then on. If that judgement turns out wrong, trouble rises above the usual share within some polls; the batch
+is throttled again, and the next judgement takes twice the evidence.
+
+Where most polls fail, the API is spared whatever the cause.
+
+**The curve** is CUBIC's, for polls per second in the place of bytes in flight: back to the speed at which it was
+throttled quickly, slowly about there, and quickly beyond if nothing fails. If next to nothing was answered well, or
+nothing since it was throttled before, a poll a second at most asks whether the API is well, with growing pauses; once
+it is, the speed doubles every second. It is the speed that is lowered, and with it the number of polls under way: where
+an answer takes a few milliseconds, a single connection can poll more often than an API allows, and fewer connections
+would slow nothing down.
 """
 
 import math
 
 from attrs import define, field
 
-from smilejobs.errors import BadResponseError, RateLimitedError, RequestError, ServerError, SmileJobsError
+from smilejobs.errors import SmileJobsError
 from smilejobs.model.jobs import JobStatus
+from smilejobs.polling.rules import is_outage
 
-_HARDEST = 0.5
-_SOFTEST = 0.9
+_LOWEST_SHARE = 0.5
+_HIGHEST_SHARE = 0.9
+"""A throttled batch goes on at this share of the speed that worked, and at a share of its speed between the two."""
+
+_NOTHING_WORKS = 0.1
+"""If a smaller share of the speed than this worked, single polls ask whether the API is well again."""
+
+_BURST = 2.0
+"""A throttled batch goes on at so many times the polls per second since it was throttled before, at most. Stops count:
+where an API lets polls through in bursts, the speed within a burst means little."""
+
 _SLOWEST = 1.0
-"""Polls per second: slower than this no throttle makes a fleet, or it would never learn that the API is well again."""
+"""Polls per second: no batch is made slower than this, or it would never learn that the API is well again."""
 
-_STRETCH = 10.0
-"""Seconds, the scale of the curve: so long after it came back to the speed of the last throttle, a fleet is twice as
-fast."""
+_CURVE_SECONDS = 10.0
+"""The scale of the curve: so long after it is back at the speed at which it was throttled, a batch is twice as fast."""
 
-_LATE = 0.01
-"""Seconds by which timers are late now and then; so much is caught up."""
+_TIMER_LATENESS_SECONDS = 0.01
+"""Timers are late by so much now and then; it is caught up."""
 
-_PAUSE = 0.25
-_LONGEST_PAUSE = 30.0
-_MANY = 0.2
-"""The share of failures that is no accident any more."""
+_PAUSE_SECONDS = 0.25
+_LONGEST_PAUSE_SECONDS = 30.0
 
-_MEMORY = 20
-"""About so many polls the share of failures is taken of."""
+_SHARE_POLLS = 20
+"""The share of trouble is an average over about so many polls."""
 
-_TROUBLE = (RequestError, BadResponseError, RateLimitedError, ServerError)
+_MARGIN = 0.3
+"""A share of trouble that exceeds the usual one by more is no accident: that is four standard deviations of an average
+over twenty polls where a tenth fails, and three where half do."""
+
+_USUAL_POLLS = 200
+"""The usual share of trouble is taken of about the last so many polls."""
+
+_CLEARLY_SLOWER = 0.8
+"""Below this share of the polls per second that were answered well before, an API is not overloaded."""
+
+_EVIDENCE = 3
+"""So many polls must meet trouble at that lower speed before the speed is known not to be its cause."""
+
+_AS_MUCH = 0.5
+"""Trouble has become less if its share is below this part of what it was."""
+
+_LEAST_SHARE = 0.05
+_LARGEST_SHARE = 0.6
+"""Shares of trouble that can be usual. Rarer trouble costs too little speed to ignore it; where it is more frequent,
+the API is spared whatever the cause."""
+
+_CALM_POLLS = 100
+"""If so many polls meet no trouble, throttling has helped."""
+
+_FORGET = 10.0
+"""A usual share is forgotten once there was no trouble in the polls that should have met it so many times."""
 
 
 @define(eq=False, repr=False)
@@ -43,27 +102,100 @@ class _Speed:
     """Events per second, of about the last second."""
 
     _count: float = 0.0
-    _at: float = 0.0
     _since: float | None = None
+    at: float = 0.0
 
     def add(self, now: float) -> None:
         if self._since is None:
-            self._since = self._at = now
-        self._count = self._count * math.exp(self._at - now) + 1
-        self._at = now
+            self._since = self.at = now
+        self._count = self._count * math.exp(self.at - now) + 1
+        self.at = now
 
-    def at(self, now: float) -> float:
+    def per_second(self, now: float) -> float:
         if self._since is None or now <= self._since:
             return self._count
-        return self._count * math.exp(self._at - now) / -math.expm1(self._since - now)
+        return self._count * math.exp(self.at - now) / -math.expm1(self._since - now)
+
+
+@define(eq=False, repr=False)
+class _Trouble:
+    """One kind of trouble: how much of it there is, and how much of that has nothing to do with the speed.
+
+    Attributes:
+        margin: A share above it is trouble with a cause, while no usual share is known.
+        share: The share of this trouble among the last polls.
+        usual: The share that did not become less at a lower speed; 0 where none is known.
+    """
+
+    margin: float
+    share: float = 0.0
+    usual: float = 0.0
+    _calm: int = 0
+    _needed: int = _EVIDENCE
+    _worked: float = 0.0
+    _polls: float = 0.0
+    _met: float = 0.0
+    _slow_polls: int = 0
+    _slow_met: int = 0
+
+    def count(self, speed: float, *, met: bool) -> None:
+        """Take note of a poll that began at that speed (polls per second), and whether it met this trouble."""
+        self.share += (met - self.share) / _SHARE_POLLS
+        self._calm = 0 if met else self._calm + 1
+        if self._calm >= _CALM_POLLS:
+            self._worked = 0.0
+        if self._calm * self.usual > _FORGET:
+            self.usual = 0.0
+        if not self._worked:
+            self._polls += 1
+            self._met += met
+            if self._polls > _USUAL_POLLS:
+                self._polls /= 2
+                self._met /= 2
+        elif speed <= _CLEARLY_SLOWER * self._worked:
+            self._slow_polls += 1
+            self._slow_met += met
+
+    @property
+    def is_unusual(self) -> bool:
+        """Whether there is so much of it that something must be its cause."""
+        return self.share > (self.usual + _MARGIN if self.usual else self.margin)
+
+    def depends_on(self, speed: float) -> bool:
+        """Say whether less *speed* (polls per second) would lower the share of trouble, as far as is known."""
+        self.share = 0.0  # what was met at this speed says nothing about the next one
+        if self.usual:
+            self.usual = 0.0
+            self._needed *= 2
+        if not self._worked:
+            # Of few polls, the share that was answered well is rather too low than too high.
+            self._worked = speed * (self._polls - self._met) / (self._polls + _EVIDENCE)
+            self._slow_polls = self._slow_met = 0
+            return True
+        if self._slow_met < self._needed:
+            return True
+        share = self._slow_met / self._slow_polls
+        if not max(_LEAST_SHARE, _AS_MUCH * self._met / self._polls) <= share <= _LARGEST_SHARE:
+            return True
+        self.share = self.usual = (self._met + self._slow_met) / (self._polls + self._slow_polls)
+        self._worked = self._polls = self._met = 0.0
+        return False
+
+
+def _losses() -> _Trouble:
+    return _Trouble(margin=_MARGIN)
+
+
+def _refusals() -> _Trouble:
+    return _Trouble(margin=0.0)
 
 
 @define(eq=False, repr=False)
 class Throttle:
-    """Says when a fleet may begin its next poll. All instants are of one monotonic clock, in seconds.
+    """Says when a batch may begin its next poll. All instants are of one monotonic clock, in seconds.
 
-    HTTP 429 and 503 throttle at once, and a ``Retry-After`` stops everybody until it has passed. Other 5xx and broken
-    connections throttle if they are many: one in five of the last twenty or so.
+    HTTP 429 and 503 throttle at once, and a ``Retry-After`` stops everything until it has passed. Other 5xx and broken
+    connections throttle if they are many. None of them does where a lower speed has not lowered their share.
 
     Args:
         max_hint: A ``Retry-After`` of more seconds is taken for this many.
@@ -72,71 +204,123 @@ class Throttle:
     max_hint: float = 300.0
     _ceiling: float = math.inf
     _remaining: float = 1.0
+    _is_doubling: bool = False
     _well_since: float | None = None
     _throttled_at: float = -math.inf
     _resumes_at: float = -math.inf
     _next: float = -math.inf
+    _stopped: float = 0.0
     _pauses: int = 0
-    _share: float = 0.0
+    _is_dark: bool = False
+    _polls: int = 0
+    _last: float = 0.0
     _begun: _Speed = field(factory=_Speed)
     _good: _Speed = field(factory=_Speed)
+    _losses: _Trouble = field(factory=_losses)
+    _refusals: _Trouble = field(factory=_refusals)
 
     def ready_at(self) -> float:
-        """The earliest instant at which the next poll may begin."""
+        """Return the earliest instant at which the next poll may begin."""
         return max(self._resumes_at, self._next)
+
+    def stopped_for(self, now: float) -> float:
+        """Return the seconds after the instant *now* for which no poll at all may begin."""
+        return max(0.0, self._resumes_at - now)
 
     def is_on(self, now: float) -> bool:
         """Whether polls are held back at the instant *now*."""
         return now < self._resumes_at or self.limit(now) < 2 * self._ceiling
 
     def speed(self, now: float) -> float:
-        """Polls that were begun, per second of about the last one before the instant *now*."""
-        return self._begun.at(now)
+        """Return the polls that were begun, per second of about the last one before the instant *now*."""
+        running = self._running(now)
+        stopped = (now - self._last) - (running - self._begun.at)
+        return self._begun.per_second(running) * math.exp(-stopped)
 
     def begin(self, now: float) -> None:
         """Take note that a poll begins at the instant *now*."""
-        self._begun.add(now)
+        self._last = now
+        self._polls += 1
+        self._begun.add(self._running(now))
         if self._ceiling < math.inf:
-            planned = self._next if now - self._next < _LATE else now
+            planned = self._next if now - self._next < _TIMER_LATENESS_SECONDS else now
             self._next = planned + 1 / self.limit(now)
 
     def end(self, observation: JobStatus | SmileJobsError, *, began: float, now: float) -> bool:
         """Take in what the poll that began at the instant *began* brought at *now*; say whether that throttles."""
-        if not (isinstance(observation, _TROUBLE) and observation.transient):
-            self._share -= self._share / _MEMORY
-            self._good.add(now)
+        trouble: _Trouble | None = None
+        if isinstance(observation, SmileJobsError) and is_outage(observation):
+            trouble = self._refusals if observation.http_status in (429, 503) else self._losses
+        is_new = began >= self._throttled_at  # what began before met the same overload
+        if is_new and not self._is_probing:
+            speed = self.limit(began)
+            self._losses.count(speed, met=trouble is self._losses)
+            self._refusals.count(speed, met=trouble is self._refusals)
+        if trouble is None:
+            self._good.add(self._running(now))
             self._pauses = 0
+            self._is_dark = self._is_dark and not is_new
             if self._well_since is None and began >= self._resumes_at:
                 self._well_since = now
             return False
-        self._share += (1 - self._share) / _MEMORY
-        throttles = began >= self._throttled_at and (observation.http_status in (429, 503) or self._share > _MANY)
+        throttles = is_new and (self._is_probing or (trouble.is_unusual and self._is_overload(trouble, now)))
         if throttles:
-            self._throttle(now)
-        if observation.retry_after is not None:
-            self._resumes_at = max(self._resumes_at, now + min(observation.retry_after, self.max_hint))
+            self._throttle(now, nothing_works=trouble is self._losses and self._is_dark)
+        if observation.retry_after is not None and not trouble.usual:
+            self._stop(now, now + min(observation.retry_after, self.max_hint))
         return throttles
 
-    def _throttle(self, now: float) -> None:
-        worked = self._good.at(now)
-        is_probing = self._ceiling < math.inf and self._remaining == _HARDEST and self._well_since is None
-        tried = self._ceiling * _HARDEST if is_probing else min(self.limit(now), self._begun.at(now))
-        self._ceiling = max(_SLOWEST, tried)
-        self._remaining = min(max(_HARDEST, _SOFTEST * worked / self._ceiling), _SOFTEST)
-        self._well_since = None
-        self._throttled_at = now
-        self._resumes_at = max(self._resumes_at, now + min(_PAUSE * 2**self._pauses, _LONGEST_PAUSE))
-        self._pauses = min(self._pauses + 1, 10)
-
     def limit(self, now: float) -> float:
-        """Polls per second that may begin at the instant *now*."""
+        """Return the polls per second that may begin at the instant *now*."""
         if self._ceiling == math.inf:
             return math.inf
-        if self._remaining > _HARDEST:
+        if not self._is_doubling:
             since = max(0.0, now - self._resumes_at)
-            share = 1 + ((since - _STRETCH * math.cbrt(1 - self._remaining)) / _STRETCH) ** 3
+            share = 1 + ((since - _CURVE_SECONDS * math.cbrt(1 - self._remaining)) / _CURVE_SECONDS) ** 3
         elif self._well_since is None:
             return _SLOWEST
         else:
-            share = _HARDEST * 2 ** min(now - self._well_since, 30)
+            share = _LOWEST_SHARE * 2 ** min(now - self._well_since, 30)
         return max(_SLOWEST, self._ceiling * share)
+
+    @property
+    def _is_probing(self) -> bool:
+        """Whether single polls ask if the API is well again, and none was answered well yet."""
+        return self._is_doubling and self._well_since is None
+
+    def _is_overload(self, trouble: _Trouble, now: float) -> bool:
+        if trouble.depends_on(min(self.limit(now), self._begun.per_second(self._running(now)))):
+            return True
+        self._ceiling = math.inf
+        self._next = -math.inf
+        self._is_doubling = False
+        return False
+
+    def _throttle(self, now: float, *, nothing_works: bool) -> None:
+        running = self._running(now)
+        worked = self._good.per_second(running)
+        if self._is_probing:
+            tried = self._ceiling * _LOWEST_SHARE
+        else:
+            tried = min(self.limit(now), self._begun.per_second(running))
+            if self._polls >= _SHARE_POLLS and self._throttled_at > -math.inf:
+                tried = min(tried, _BURST * self._polls / (now - self._throttled_at))
+        self._ceiling = max(_SLOWEST, tried)
+        self._remaining = min(max(_LOWEST_SHARE, _HIGHEST_SHARE * worked / self._ceiling), _HIGHEST_SHARE)
+        self._is_doubling = nothing_works or worked < _NOTHING_WORKS * self._ceiling
+        self._well_since = None
+        self._throttled_at = now
+        self._polls = 0
+        self._is_dark = True
+        self._stop(now, now + min(_PAUSE_SECONDS * 2**self._pauses, _LONGEST_PAUSE_SECONDS))
+        self._pauses = min(self._pauses + 1, 10)
+
+    def _stop(self, now: float, until: float) -> None:
+        """Let no poll begin before the instant *until*."""
+        if until > self._resumes_at:
+            self._stopped += until - max(now, self._resumes_at)
+            self._resumes_at = until
+
+    def _running(self, now: float) -> float:
+        """Return the instant *now* by a clock that stands still while everything is stopped: speeds are taken by it."""
+        return now - self._stopped + self.stopped_for(now)
