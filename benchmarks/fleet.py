@@ -2,7 +2,7 @@
 
 ::
 
-    python benchmarks/fleet.py [memory|million|scheduler|growth|limit ...]
+    python benchmarks/fleet.py [memory|million|scheduler|growth|limit|weather ...]
 
 Every measurement runs in a process of its own.
 
@@ -14,27 +14,35 @@ Every measurement runs in a process of its own.
 - **growth**: CPU time per poll with 1,000 and with 100,000 jobs pending, in alternating rounds; whole polls, signed and
   verified, with an httpx transport that answers from memory, and in a second line the scheduling alone.
 - **limit**: 3,000 jobs of two polls each, at ``rate=None``, from a server that refuses with 429 all above 200 polls/s.
+- **weather**: 2,000 jobs, 100 polls/s wanted, answers after 20 ms, 8 minutes of virtual time and three seeds each: polls
+  that are lost at random, an API that allows 40 polls/s, a server that collapses above 60 polls/s, an outage. And the
+  time of 200 and 2,000 jobs where one poll in ten is refused with ``Retry-After: 2``.
 
 The exit code is 1 if a bar is missed.
 """
 
 import argparse
 import asyncio
+import contextlib
 import gc
 import json
 import logging
+import math
 import random
 import subprocess
 import sys
 import time
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from statistics import median
 
+import anyio
 import httpx
+from attrs import evolve
 
 import smilejobs
 from server import API_KEY, PARTNER_ID, TIMESTAMP, pin, resident, server, signature
@@ -42,6 +50,7 @@ from smilejobs.events import Hooks, log_event
 from smilejobs.exchange import Exchange
 from smilejobs.fleet import Fleet
 from smilejobs.polling.rules import Terms
+from smilejobs.testing import Poll, Script, Step, complete, cut, pending, rate_limited, virtual_clock
 from smilejobs.transport import Transport
 from smilejobs.wakeups import Wakeups
 from smilejobs.wire.protocol import HEADERS
@@ -290,11 +299,150 @@ def limit(jobs: int = 3000, allowed: float = 200.0) -> bool:
     return met
 
 
+# --- Loss, limits and outages, in virtual time
+
+
+class Weather:
+    """The steps of all jobs of a script: an iterator of answers, which are counted."""
+
+    def __init__(self, is_good: Callable[[float], bool], bad: Step) -> None:
+        self._is_good = is_good
+        self._good = pending(delay=0.02)
+        self._bad = bad
+        self.counts: Counter[bool] = Counter()
+
+    def __iter__(self) -> Iterator[Step]:
+        return self
+
+    def __next__(self) -> Step:
+        is_good = self._is_good(anyio.current_time())
+        self.counts[is_good] += 1
+        return self._good if is_good else self._bad
+
+
+class Forgetful(list[Poll]):
+    """Keeps no polls: there are too many."""
+
+    def append(self, poll: Poll) -> None:
+        pass
+
+
+def loses(share: float, seed: int) -> Callable[[float], bool]:
+    """Return what loses polls at random."""
+    draw = random.Random(seed)
+    return lambda now: draw.random() >= share
+
+
+def allows(per_second: float) -> Callable[[float], bool]:
+    """Return a token bucket for one poll."""
+    free_at = -1.0
+
+    def is_good(now: float) -> bool:
+        nonlocal free_at
+        if now < free_at:
+            return False
+        free_at = max(free_at, now - 1 / per_second) + 1 / per_second
+        return True
+
+    return is_good
+
+
+def collapses(above: float, below: float) -> Callable[[float], bool]:
+    """Return a server of which nothing comes back above a speed, until the speed is below the other one."""
+    speed, at, is_down = 0.0, 0.0, False
+
+    def is_good(now: float) -> bool:
+        nonlocal speed, at, is_down
+        speed, at = speed * math.exp(at - now) + 1, now
+        is_down = speed > below if is_down else speed > above
+        return not is_down
+
+    return is_good
+
+
+def weathered(is_good: Callable[[float], bool], bad: Step, seconds: float = 480.0, jobs: int = 2000) -> Counter[bool]:
+    """Return the good and the other polls per second of a batch that is left after so many seconds."""
+    steps = Weather(is_good, bad)
+
+    async def run() -> None:
+        script = Script({f"job-{index}": steps for index in range(jobs)})
+        script.polls = {f"job-{index}": Forgetful() for index in range(jobs)}
+        refs = [smilejobs.JobRef("user-1", f"job-{index}") for index in range(jobs)]
+        pace = smilejobs.Pace(min=1, max=1)
+        async with script.client() as client:
+            with anyio.move_on_after(seconds):
+                async with client.wait_many(refs, timeout=None, pace=pace) as outcomes:
+                    async for _ in outcomes:
+                        pass
+
+    backend, options = virtual_clock("asyncio")
+    with contextlib.suppress(smilejobs.TooManyFailuresError):
+        anyio.run(run, backend=backend, backend_options=options)
+    return Counter({is_good: round(count / seconds, 1) for is_good, count in steps.counts.items()})
+
+
+def refused(jobs: int, share: float) -> tuple[float, int]:
+    """Return the seconds that jobs of 2 s take where a share of polls is refused, and how many were not complete."""
+    draw = random.Random(1)
+    no = evolve(rate_limited(2), delay=0.02)
+
+    def steps() -> Iterator[Step]:
+        end = None
+        while True:
+            if draw.random() < share:
+                yield no
+                continue
+            end = anyio.current_time() + 2 if end is None else end
+            yield complete(delay=0.02) if anyio.current_time() >= end else pending(delay=0.02)
+
+    async def run() -> tuple[float, int]:
+        script = Script({f"job-{index}": steps() for index in range(jobs)})
+        async with script.client() as client:
+            begun = anyio.current_time()
+            refs = [smilejobs.JobRef("user-1", f"job-{index}") for index in range(jobs)]
+            async with client.wait_many(refs, timeout=30) as outcomes:
+                failed = [outcome async for outcome in outcomes if outcome.error is not None]
+            return anyio.current_time() - begun, len(failed)
+
+    backend, options = virtual_clock("asyncio")
+    return anyio.run(run, backend=backend, backend_options=options)
+
+
+def weather() -> bool:
+    """How a batch fares where polls are lost or refused."""
+    logging.getLogger("smilejobs").setLevel(logging.CRITICAL)
+    met = True
+    for share, least in ((0.05, 90), (0.1, 80), (0.2, 50), (0.4, 15)):
+        speed = min(weathered(loses(share, seed), cut()).total() for seed in range(3))
+        met = line(f"{share:.0%} lost at random", f"{speed:.1f} polls/s", f">= {least}", met=speed >= least) and met
+    for hint in (None, 1):
+        counts = weathered(allows(40), evolve(rate_limited(hint), delay=0.02))
+        name = f"an API of 40 polls/s, {'no ' if hint is None else ''}Retry-After"
+        share = counts[False] / counts.total()
+        met = line(f"{name}: refused", f"{share:.1%}", "<= 10 %", met=share <= 0.1) and met
+        met = line(f"{name}: good", f"{counts[True]:.1f} polls/s", ">= 28", met=counts[True] >= 28) and met
+    for below in (60.0, 20.0):
+        counts = weathered(collapses(60, below), cut())
+        name = f"a server that collapses above 60/s, until below {below:.0f}/s"
+        good, lost = f"{counts[True]:.1f} good/s", f"{counts[False]:.1f} lost/s"
+        met = line(f"{name}", good, ">= 20", met=counts[True] >= 20) and met
+        met = line(f"{name}", lost, "<= 5", met=counts[False] <= 5) and met
+    polls = weathered(lambda now: False, cut()).total() * 480
+    met = line("an outage of 8 minutes", f"{polls:.0f} polls", "<= 200", met=polls <= 200) and met
+    for jobs, longest in ((200, 60.0), (2000, 100.0)):
+        calm, _ = refused(jobs, 0.0)
+        taken, failed = refused(jobs, 0.1)
+        name = f"{jobs:,} jobs, a tenth refused (calm: {calm:.1f} s)"
+        met = line(name, f"{taken:.1f} s", f"<= {longest:.0f} s", met=taken <= longest and not failed) and met
+    return met
+
+
 MEASURES: dict[str, Callable[[], bool]] = {
     "memory": memory,
     "scheduler": scheduler,
     "growth": growth,
     "limit": limit,
+    "weather": weather,
     "million": million,
 }
 

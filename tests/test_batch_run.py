@@ -54,7 +54,8 @@ async def run(
     personal: bool = False,
     slow: bool = False,
     save_images: Path | None = None,
-) -> None:
+    deadline: float | None = None,
+) -> bool:
     told = [] if told is None else told
     bad = [] if bad is None else bad
     extra = extra_columns(history=history, personal=personal)
@@ -68,7 +69,7 @@ async def run(
     )
     async with script.client() as client:
         with journal:
-            await Run(
+            work = Run(
                 client=client,
                 journal=journal,
                 timeout=60,
@@ -79,7 +80,10 @@ async def run(
                 on_record=told.append,
                 on_bad_row=bad.append,
                 on_progress=lambda progress: None,
-            ).ask(rows, slow=slow)
+                deadline=deadline,
+            )
+            await work.ask(rows, slow=slow)
+            return work.is_read
 
 
 def text(path: Path) -> str:
@@ -143,6 +147,18 @@ async def test_every_row_is_written_once(path: Path) -> None:
     assert rows[1]["error_text"] == "user_id must not be empty"
     assert (rows[2]["error"], rows[2]["code"]) == ("UserDisabledError", "2307")
     assert (rows[3]["error"], rows[3]["seconds"], rows[3]["note"]) == ("WaitTimeoutError", 60.0, "b")
+
+
+async def test_a_batch_that_meets_its_deadline(path: Path) -> None:
+    """What was read and is pending is written as pending; the rest of the input is not read."""
+    jobs = 300
+    script = Script({"job-0": [complete()], **{f"job-{n}": itertools.repeat(pending()) for n in range(1, jobs)}})
+    is_read = await run(path, script, map(row, range(jobs)), deadline=0.5)
+    rows = written(path)
+    assert not is_read
+    assert 1 < len(rows) < jobs
+    assert [found["outcome"] for found in rows.values()].count("pending") == len(rows) - 1
+    assert {found["error"] for found in rows.values() if found["polls"]} == {None, "WaitTimeoutError"}
 
 
 async def test_a_bad_row_is_written_with_what_could_be_read(path: Path) -> None:

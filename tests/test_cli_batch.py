@@ -98,6 +98,15 @@ def test_all_complete(command: Command, out: str) -> None:
     assert "to go on" not in answer.err
 
 
+def test_a_deadline_for_the_whole_batch(command: Command) -> None:
+    """Then what is pending is written as pending, the exit code says so, and --resume goes on."""
+    Path("in.csv").write_text("user_id,job_id,note\nuser-1,running,a\n" + "user-1,approved,b\n")
+    answer = command("batch", "in.csv", "--out", "out.csv", "--deadline", "3s")
+    assert answer.code == 3
+    assert outcomes("out.csv") == {"a": "pending", "b": "approved"}
+    assert "to go on" in answer.err
+
+
 def test_a_mixed_batch_and_its_resumption(command: Command) -> None:
     """Bad rows are reported with file and line, the exit code tells of errors, and what is final is not asked again."""
     Path("in.csv").write_text(MIXED)

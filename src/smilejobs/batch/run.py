@@ -54,7 +54,6 @@ class Run:
     client: Client
     journal: Journal
     timeout: Duration
-    deadline: Duration | None
     until: Until
     history: bool
     personal: bool
@@ -62,6 +61,7 @@ class Run:
     on_record: Callable[[Record], None]
     on_bad_row: Callable[[BadRow], None]
     on_progress: Callable[[Progress], None]
+    deadline: Duration | None = None
     is_read: bool = field(init=False, default=False)
     _pending: dict[int, Row] = field(init=False, repr=False, factory=dict[int, Row])
     """By the index of the fleet, which knows nothing of rows that are bad or have been asked for."""

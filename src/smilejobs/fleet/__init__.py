@@ -6,6 +6,7 @@ fleet's clock stands still while the consumer has more outcomes than it takes: n
 timeout runs. It stands still, too, while the throttle keeps all polls back, or those of jobs that are due.
 """
 
-from smilejobs.fleet.fleet import MAX_FAILURES, Fleet
+from smilejobs.fleet.base import MAX_FAILURES
+from smilejobs.fleet.fleet import Fleet
 
 __all__ = ["MAX_FAILURES", "Fleet"]
