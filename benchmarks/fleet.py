@@ -14,7 +14,7 @@ Every measurement runs in a process of its own.
 - **growth**: CPU time per poll with 1,000 and with 100,000 jobs pending, in alternating rounds; whole polls, signed and
   verified, with an httpx transport that answers from memory, and in a second line the scheduling alone.
 - **limit**: 3,000 jobs of two polls each, at ``rate=None``, from a server that refuses with 429 all above 200 polls/s.
-- **weather**: 2,000 jobs, 100 polls/s wanted, answers after 20 ms, 8 minutes of virtual time and three seeds each: polls
+- **weather**: 2,000 jobs, 100 polls/s wanted, answers after 20 ms, 8 minutes of virtual time, three seeds: polls
   that are lost at random, an API that allows 40 polls/s, a server that collapses above 60 polls/s, an outage. And the
   time of 200 and 2,000 jobs where one poll in ten is refused with ``Retry-After: 2``.
 
