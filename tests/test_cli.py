@@ -313,14 +313,14 @@ def test_the_sandbox_command_is_the_api_until_ctrl_c(command: Command) -> None:
     """It prints what to type, and the jobs that it names are there."""
     port = free_port()
     thread = interrupt_when(lambda: is_listening(port))
-    answer = command("sandbox", "--port", str(port), "--api-key", "it's a key")
+    answer = command("sandbox", "--port", str(port), "--api-key", "it's-a-key")
     thread.join()
     assert (answer.code, answer.err) == (0, "")
     assert (
         f"The sandbox listens at http://127.0.0.1:{port}/v1, until Ctrl-C. It is no place for real data." in answer.out
     )
     assert f"export SMILE_BASE_URL=http://127.0.0.1:{port}/v1\n" in answer.out
-    assert """export SMILE_API_KEY='it'"'"'s a key'\n""" in answer.out
+    assert """export SMILE_API_KEY='it'"'"'s-a-key'\n""" in answer.out
     assert "smilejobs wait user-1 review --until final\n" in answer.out
 
 

@@ -445,7 +445,7 @@ def test_the_text_of_a_timeout_is_true_in_each_case(case: str) -> None:
     for observation in observations:
         poll(state, observation, 1.0)
     error = timed_out(state, 1100.0)
-    with pytest.raises(TimeoutError, match=rf"{text}.*100 s.*wait\(\)"):
+    with pytest.raises(TimeoutError, match=rf"{text}.*100 s.*wait again"):
         raise error
     others = {"no answer", "no such job", "no good answer", "still running", "no images", "provisional"}
     said = {other for other in others if other in str(error)}

@@ -16,6 +16,7 @@ from smilejobs.errors import (
     RequestError,
     ServerError,
     SmileJobsError,
+    WrongJobError,
 )
 from smilejobs.model.jobs import JobStatus
 from smilejobs.polling.throttle import Throttle
@@ -73,7 +74,7 @@ def test_other_trouble_throttles_when_there_is_much(observation: SmileJobsError)
     [
         JobNotFoundError("2304", http_status=400),
         ApiError("2222", http_status=429),
-        RequestError("untrusted", transient=False),
+        WrongJobError("another job"),
         JobStatus(user_id="user-1", job_id="job-1", retry_after=60.0),
     ],
 )
