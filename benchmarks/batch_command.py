@@ -113,7 +113,7 @@ class Answer:
     def __init__(self, body: bytes) -> None:
         self._body = body
 
-    async def aiter_bytes(self) -> AsyncIterator[bytes]:
+    async def aiter_raw(self) -> AsyncIterator[bytes]:
         yield self._body
 
 

@@ -6,7 +6,8 @@ import anyio
 import httpx
 import pytest
 
-from smilejobs.transport.connections import Connections
+from smilejobs.transport.carrier import Request
+from smilejobs.transport.over_httpx import OverHttpx
 
 pytestmark = pytest.mark.anyio
 
@@ -59,18 +60,21 @@ class Made(list[Pool]):
         return self[-1]
 
 
-async def ask(connections: Connections, method: str = "POST") -> None:
-    response = await connections.handle_async_request(httpx.Request(method, URL))
+async def ask(connections: OverHttpx, method: str = "POST") -> None:
+    response = await connections.send(Request(method, URL, {}, b"{}"))
+    is_whole = False
     try:
-        assert await response.aread() == b"{}"
+        assert await response.read() == b"{}"
+        assert not await response.read()
+        is_whole = True
     finally:
-        await response.aclose()
+        await response.aclose(keep=is_whole)
 
 
 async def test_the_connection_that_was_used_last_is_used_first() -> None:
     """The others are there for busier times, and are closed when those have not come for 75 s."""
     made = Made()
-    connections = Connections(made, 10)
+    connections = OverHttpx(made, 10)
     async with anyio.create_task_group() as tasks:
         for _ in range(5):
             tasks.start_soon(ask, connections)
@@ -90,7 +94,7 @@ async def test_the_connection_that_was_used_last_is_used_first() -> None:
 
 async def test_a_busy_time_after_a_quiet_one() -> None:
     """Old connections are closed while others are taken into use."""
-    connections = Connections(Made(), 10)
+    connections = OverHttpx(Made(), 10)
     for _ in range(3):
         async with anyio.create_task_group() as tasks:
             for _ in range(10):
@@ -101,7 +105,7 @@ async def test_a_busy_time_after_a_quiet_one() -> None:
             tasks.start_soon(ask_after, delay / 10, connections)
 
 
-async def ask_after(delay: float, connections: Connections) -> None:
+async def ask_after(delay: float, connections: OverHttpx) -> None:
     await anyio.sleep(delay)
     await ask(connections)
 
@@ -109,7 +113,7 @@ async def ask_after(delay: float, connections: Connections) -> None:
 async def test_there_are_no_more_than_were_asked_for() -> None:
     """The other requests wait for their turn."""
     made = Made()
-    connections = Connections(made, 3)
+    connections = OverHttpx(made, 3)
     begun = anyio.current_time()
     async with anyio.create_task_group() as tasks:
         for _ in range(9):
@@ -122,7 +126,7 @@ async def test_there_are_no_more_than_were_asked_for() -> None:
 async def test_what_was_cut_short_is_not_used_again(breaks: str) -> None:
     """Its pool may have lost it; its place is free for another one."""
     made = Made(breaks=breaks == "at its end")
-    connections = Connections(made, 1)
+    connections = OverHttpx(made, 1)
     if breaks == "by cancellation":
         with anyio.move_on_after(0.5):
             await ask(connections)

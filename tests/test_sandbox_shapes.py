@@ -6,6 +6,7 @@ The shapes are written down here from what is known of the API and its clients, 
 import asyncio
 import json
 import re
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -127,6 +128,11 @@ def submit_all(sandbox: Sandbox) -> list[JobRef]:
     return refs
 
 
+def unpacked(body: bytes, headers: Mapping[str, str]) -> bytes:
+    """The body of an answer, as far as it came."""
+    return zlib.decompressobj(31).decompress(body) if headers.get("content-encoding") == "gzip" else body
+
+
 async def poll(sandbox: Sandbox, weather: Weather, ref: JobRef, number: int) -> Seen:
     """Ask once, as the number-th poll of that job."""
     drawn = plan(weather, dice(SEED, "poll", ref.user_id, ref.job_id, number))
@@ -146,8 +152,8 @@ async def poll(sandbox: Sandbox, weather: Weather, ref: JobRef, number: int) -> 
         ) as response:
             common = {"ref": ref, "plan": drawn, "request": json.loads(request), "headers": response.headers}
             try:
-                async for piece in response.aiter_bytes():
-                    raw += piece
+                async for piece in response.aiter_raw():
+                    raw += unpacked(piece, response.headers)
             except ConnectionCutError:
                 return Seen(at=virtual_now(), http_status=response.status_code, raw=raw, broke_off=True, **common)
             return Seen(at=virtual_now(), http_status=response.status_code, raw=raw, **common)

@@ -1,5 +1,6 @@
 """The weather of the sandbox: its knobs, its dice, and what both do to polls and pictures. Under the virtual clock."""
 
+import gzip
 import random
 from collections import Counter
 from datetime import timedelta
@@ -37,7 +38,10 @@ async def ask(sandbox: Sandbox, job_id: str = "job-1", **changes: Any) -> tuple[
     async with InProcess(sandbox.app).stream(
         "POST", "https://localhost/v1/job_status", auth=None, follow_redirects=False, timeout=None, **request
     ) as response:
-        return response.status_code, response.headers, b"".join([piece async for piece in response.aiter_bytes()])
+        body = b"".join([piece async for piece in response.aiter_raw()])
+        if response.headers.get("content-encoding") == "gzip":
+            body = gzip.decompress(body)
+        return response.status_code, response.headers, body
 
 
 def with_job(weather: Weather | str, **options: Any) -> Sandbox:

@@ -115,14 +115,12 @@ async def test_connections_are_kept(open_client: OpenClient) -> None:
     assert head.startswith(b"post /v1/job_status http/1.1")
     assert b"user-agent: smilejobs/" in head
     assert b"content-type: application/json" in head
-    assert b"accept-encoding: gzip, deflate\r\n" in head
+    assert b"accept-encoding: gzip\r\n" in head
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
-async def test_compressed_answers_are_read(open_client: OpenClient, encoding: str) -> None:
-    """The two encodings that are asked for."""
-    packed = gzip.compress(answer()) if encoding == "gzip" else zlib.compress(answer())
-    handler = sending(http(packed, "200 OK", f"Content-Encoding: {encoding}"))
+async def test_compressed_answers_are_read(open_client: OpenClient) -> None:
+    """In gzip, the one encoding that is asked for."""
+    handler = sending(http(gzip.compress(answer()), "200 OK", "Content-Encoding: gzip"))
     async with serve(handler) as server, open_client(server.url()) as client:
         assert not (await client.job_status("user-1", "job-1")).job_complete
 
@@ -147,13 +145,32 @@ async def test_compressed_answers_are_read(open_client: OpenClient, encoding: st
             id="another encoding",
         ),
         pytest.param(
-            sending(http(b"no gzip", "200 OK", "Content-Encoding: gzip")),
-            "broke off .DecodingError",
-            id="corrupt gzip",
-            marks=pytest.mark.filterwarnings("ignore:Async generator 'http:ResourceWarning"),  # abandoned there
+            sending(http(zlib.compress(b"{}"), "200 OK", "Content-Encoding: deflate")),
+            "compressed in a way that was not asked for",
+            id="deflate",
         ),
         pytest.param(
-            sending(http(b'{"job_complete": true}')[:-7], close=True), "off .RemoteProtocolError", id="truncated"
+            sending(http(b"no gzip", "200 OK", "Content-Encoding: gzip")),
+            "not the gzip data that its head promises",
+            id="corrupt gzip",
+        ),
+        pytest.param(
+            sending(http(gzip.compress(b"{}")[:-3], "200 OK", "Content-Encoding: gzip")),
+            "its gzip data has no end",
+            id="truncated gzip",
+        ),
+        pytest.param(
+            sending(http(gzip.compress(b"{}") * 2, "200 OK", "Content-Encoding: gzip")),
+            "more after the end of its gzip data",
+            id="two gzip members",
+        ),
+        pytest.param(
+            sending(http(gzip.compress(b"{}") + b"x", "200 OK", "Content-Encoding: gzip")),
+            "more after the end of its gzip data",
+            id="gzip and a rest",
+        ),
+        pytest.param(
+            sending(http(b'{"job_complete": true}')[:-7], close=True), "broke off before its end", id="truncated"
         ),
         pytest.param(sending(http(b"<html>Bad Gateway</html>", "502 Bad Gateway")), "HTML.*502", id="HTML"),
         pytest.param(sending(http(b"")), "empty", id="empty"),
@@ -232,7 +249,7 @@ async def test_a_connection_that_is_closed_without_an_answer(open_client: OpenCl
         await stream.aclose()
 
     async with serve(first(hang_up)) as server, open_client(server.url()) as client:
-        with pytest.raises(smilejobs.RequestError, match="no answer: RemoteProtocolError") as caught:
+        with pytest.raises(smilejobs.RequestError, match="no answer: the server closed the connection") as caught:
             await client.job_status("user-1", "job-1")
         assert caught.value.transient
         assert not (await client.job_status("user-1", "job-1")).job_complete
@@ -243,7 +260,7 @@ async def test_a_refused_connection(open_client: OpenClient) -> None:
     async with serve(well) as server:
         url = server.url()
     async with open_client(url) as client:
-        with pytest.raises(smilejobs.RequestError, match="ConnectError") as caught:
+        with pytest.raises(smilejobs.RequestError, match="no answer: Connection refused") as caught:
             await client.job_status("user-1", "job-1")
     assert caught.value.transient
 
@@ -356,13 +373,14 @@ async def test_plain_http_never_goes_through_a_proxy(monkeypatch: pytest.MonkeyP
     assert (proxy.requests, server.requests) == (0, 1)
 
 
-async def test_errors_that_are_not_the_transports_pass_untouched() -> None:
-    """A bug in a caller's hook is the caller's to see."""
+async def test_whatever_a_client_raises_is_an_error_of_that_poll() -> None:
+    """A defect of a client or of its hooks ends one poll; its text, which may quote the answer, is not repeated."""
 
     def respond(request: httpx.Request) -> httpx.Response:
-        raise ZeroDivisionError
+        raise ZeroDivisionError("Jane Roe")
 
     async with httpx.AsyncClient(transport=httpx.MockTransport(respond)) as http_client:
         client = Client(partner_id="085", api_key="sandbox-key", environment="sandbox", http_client=http_client)
-        with pytest.raises(ZeroDivisionError):
-            await client.wait("user-1", "job-1")
+        with pytest.raises(smilejobs.RequestError, match="the HTTP client raised ZeroDivisionError") as caught:
+            await client.job_status("user-1", "job-1")
+    assert "Jane" not in "".join(traceback.format_exception(caught.value))

@@ -25,8 +25,8 @@ async def test_a_proxy_that_cannot_be_used() -> None:
     """It fails as a server fails that is not there, but will not pass; no word of the URL or of the proxy's user."""
     fetcher = Fetcher(max_connections=1, timeout=10)
     for _ in range(2):
-        with pytest.raises(RequestError, match="^nothing was asked: ") as caught:
-            async with fetcher.get(URL):
+        with pytest.raises(RequestError, match="^request not sent: ") as caught:
+            async with fetcher.get(URL, 1000):
                 pass
         assert not caught.value.transient
         assert "secret" not in str(caught.value)
@@ -41,6 +41,6 @@ async def test_pictures_of_a_client_that_needs_no_proxy() -> None:
     body = complete().body
     assert isinstance(body, dict)
     async with Script({"job-1": [Reply(body={**body, "image_links": links})]}).client() as client:
-        with pytest.raises(ImageError, match="nothing was asked: ") as caught:
+        with pytest.raises(ImageError, match="request not sent: ") as caught:
             await anext(client.images("user-1", "job-1"))
         assert [error.reason for error in (caught.value, *caught.value.others)] == ["store", "store"]

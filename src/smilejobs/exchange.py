@@ -6,17 +6,18 @@ used all at once when connections come free.
 
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from threading import get_ident
 from typing import Protocol
 
 import anyio
 import anyio.lowlevel
 
-from smilejobs.errors import SmileJobsError
+from smilejobs.errors import SmileJobsError, UntrustedError
 from smilejobs.events import Hooks, PollFailed, PollFinished
 from smilejobs.model.jobs import Include, JobRef, JobStatus
 from smilejobs.settings import Credentials
-from smilejobs.transport import Transport
+from smilejobs.transport import Answer, Transport
 from smilejobs.wire.protocol import comes_from_the_api, encode_request, read_answer
 
 
@@ -138,25 +139,27 @@ class Exchange:
     async def poll_in_turn(
         self, ref: JobRef, *, image_links: bool, history: bool, wait: object | None, began: float, late: float
     ) -> JobStatus:
-        """Ask once about one job, between `take_turn` and `end_turn`, at the instant *began*, *late* seconds after due.
+        """Poll one job, between `take_turn` and `end_turn`, at the instant *began*, *late* seconds after due.
+
+        An answer that must not be believed counts after a second try, at once and on a fresh connection.
 
         Raises:
             SmileJobsError: One of its kinds, see `smilejobs.errors`.
         """
-        body = encode_request(ref, self._credentials, self._now(), image_links=image_links, history=history)
+
+        def encode() -> bytes:
+            return encode_request(ref, self._credentials, self._now(), image_links=image_links, history=history)
+
+        read = partial(self._read, ref, Include(image_links=image_links, history=history))
+        deadline = began + self._transport.request_timeout
         try:
-            answer = await self._transport.post(body)
-            status = read_answer(
-                ref,
-                self._credentials,
-                self._now(),
-                include=Include(image_links=image_links, history=history),
-                http_status=answer.http_status,
-                headers=answer.headers,
-                body=answer.body,
-                problem=answer.problem,
-                broke_off=answer.broke_off,
-            )
+            try:
+                status = await self._transport.post(encode(), read, deadline=deadline)
+            except UntrustedError:
+                if not self._transport.has_connections:
+                    raise
+                # It may be the answer to another request on that connection, which is closed now.
+                status = await self._transport.post(encode(), read, deadline=deadline, fresh=True)
         except SmileJobsError as error:
             error.ref = ref
             self.api_has_answered |= comes_from_the_api(error)
@@ -167,6 +170,19 @@ class Exchange:
         seconds = anyio.current_time() - began
         self.emit(PollFinished(ref=ref, wait=wait, status=status, seconds=seconds, late=late))
         return status
+
+    def _read(self, ref: JobRef, include: Include, answer: Answer) -> JobStatus:
+        return read_answer(
+            ref,
+            self._credentials,
+            self._now(),
+            include=include,
+            http_status=answer.http_status,
+            headers=answer.headers,
+            body=answer.body,
+            problem=answer.problem,
+            broke_off=answer.broke_off,
+        )
 
     def check_usable(self) -> None:
         """Check that a poll may begin; the first one binds the client to its event loop.

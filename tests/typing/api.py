@@ -419,7 +419,7 @@ async def protocols(response: HTTPResponse) -> None:
     Client.from_env(http_client=injected)
     assert_type(response.status_code, int)
     assert_type(response.headers, Mapping[str, str])
-    assert_type(response.aiter_bytes(), AsyncIterator[bytes])
+    assert_type(response.aiter_raw(), AsyncIterator[bytes])
 
 
 async def batches(client: Client, refs: list[JobRef]) -> None:

@@ -6,13 +6,13 @@ from typing import TypedDict
 
 from smilejobs.durations import Duration
 from smilejobs.events import Hook
-from smilejobs.transport import HTTPClient, TransportName
+from smilejobs.transport import HTTPClient, HTTPSession, TransportName
 
 
 class ClientOptions(TypedDict, total=False):
     """The arguments of `Client` that `Client.from_env` takes: all that do not come from the environment."""
 
-    http_client: HTTPClient | None
+    http_client: HTTPClient | HTTPSession | None
     transport: TransportName | None
     max_connections: int
     rate: float | None

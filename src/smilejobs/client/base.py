@@ -20,7 +20,7 @@ from smilejobs.model.jobs import JobRef
 from smilejobs.outcomes import JobRefs, Progress
 from smilejobs.polling.rules import Terms
 from smilejobs.settings import Environment, arguments_from, is_loopback, settings
-from smilejobs.transport import Fetcher, HTTPClient, Transport, TransportName
+from smilejobs.transport import Fetcher, HTTPClient, HTTPSession, Transport, TransportName
 from smilejobs.waiting import Wait, ask
 from smilejobs.wakeups import Wakeups
 from smilejobs.wire.protocol import HEADERS, PATH
@@ -36,7 +36,7 @@ class BaseClient:
         api_key: str,
         environment: Environment | None = None,
         base_url: str | None = None,
-        http_client: HTTPClient | None = None,
+        http_client: HTTPClient | HTTPSession | None = None,
         transport: TransportName | None = None,
         max_connections: int = 100,
         rate: float | None = 100.0,

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TypedDict, TypeVar, Unpack
 
@@ -14,8 +15,12 @@ from smilejobs.images.values import CONTENT_TYPES, FORMATS, MAGIC_BYTES, Format,
 from smilejobs.model.jobs import JobRef, JobStatus
 from smilejobs.model.links import ImageLinks
 from smilejobs.polling.pace import Backoff
+from smilejobs.transport import UnreadableBodyError
 
 EXISTS = "there is a file of that name already; it was left as it is"
+
+MAX_PICTURES = 64
+"""The most pictures of one answer that are fetched; real ones have at most a dozen."""
 
 _BACKOFF = Backoff()
 _SKEW = 10.0
@@ -62,6 +67,10 @@ class Pictures:
             words = "the job is not complete, and there are no links to its pictures yet; wait for it first"
             raise ImageError(words, reason="pending", ref=ref)
         self.failures += [self._without_link(name) for name in dict.fromkeys(names or ()) if name not in links]
+        if len(self.left) > MAX_PICTURES:
+            words = f"the answer has links to {len(self.left)} pictures; only the first {MAX_PICTURES} are fetched"
+            self.failures.append(ImageError(words, reason="oversized", ref=ref))
+            self.left = deque(islice(self.left, MAX_PICTURES))
 
     def raise_failures(self, saved: Sequence[Path] = ()) -> None:
         """Raise the first failure, if there is one, with all the others; once.
@@ -141,6 +150,9 @@ class Pictures:
             failure = self.error(name, "store", f"it did not come within {timeout:.10g} s", transient=True)
         except RequestError as error:
             failure = self.error(name, "store", str(error), transient=error.transient)
+        except UnreadableBodyError as error:
+            reason: ImageReason = "oversized" if error.oversized else "malformed"
+            failure = self.error(name, reason, str(error))
         except FileExistsError:
             failure = self.error(name, "exists", EXISTS)
         except OSError as error:
@@ -150,8 +162,7 @@ class Pictures:
         raise failure
 
     async def _stream(self, name: str, url: str, sink: Sink[_T]) -> _T:
-        max_bytes = self._gallery.max_bytes
-        async with self._gallery.fetcher.get(url) as answer:
+        async with self._gallery.fetcher.get(url, self._gallery.max_bytes) as answer:
             if answer.status != 200:
                 raise self._refused(name, answer.status)
             content_type = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -161,11 +172,7 @@ class Pictures:
                 raise self.error(name, "store", "the store does not say where it ends")
             found: Format | None = None
             head = b""
-            size = 0
             while piece := await answer.read():
-                size += len(piece)
-                if size > max_bytes:
-                    raise self.error(name, "oversized", f"it has more than {max_bytes} bytes")
                 if found is not None:
                     await sink.add(piece)
                     continue

@@ -1,6 +1,5 @@
 """A client's way to the sandbox without a network, in the place of an HTTP client."""
 
-import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
@@ -12,8 +11,6 @@ from starlette.types import ASGIApp, Message
 
 from smilejobs.sandbox.answers import ConnectionCutError
 
-_GZIP = 16 + zlib.MAX_WBITS
-
 
 @define
 class _Response:
@@ -24,11 +21,10 @@ class _Response:
     pieces: list[bytes] = field(factory=list[bytes])
     failure: ConnectionCutError | None = None
 
-    async def aiter_bytes(self) -> AsyncIterator[bytes]:
-        """Yield the body, unpacked; raise where it broke off."""
+    async def aiter_raw(self) -> AsyncIterator[bytes]:
+        """Yield the body as it came; raise where it broke off."""
         await anyio.lowlevel.checkpoint()
-        body = b"".join(self.pieces)
-        yield zlib.decompressobj(_GZIP).decompress(body) if self.headers.get("content-encoding") == "gzip" else body
+        yield b"".join(self.pieces)
         if self.failure is not None:
             raise self.failure
 

@@ -131,7 +131,7 @@ class _Response:
         self.headers = headers
         self._body = body
 
-    async def aiter_bytes(self) -> AsyncIterator[bytes]:
+    async def aiter_raw(self) -> AsyncIterator[bytes]:
         await anyio.lowlevel.checkpoint()
         yield self._body
 

@@ -3,14 +3,20 @@
 Their errors become ours here; nothing of theirs passes upwards.
 """
 
-from smilejobs.transport.carriers import TransportName
-from smilejobs.transport.fetching import Fetcher
-from smilejobs.transport.posting import HTTPClient, HTTPResponse, Transport
+from smilejobs.transport.body import UnreadableBodyError
+from smilejobs.transport.choosing import HTTPSession, TransportName
+from smilejobs.transport.fetching import Download, Fetcher
+from smilejobs.transport.over_httpx import HTTPClient, HTTPResponse
+from smilejobs.transport.posting import Answer, Transport
 
 __all__ = [
+    "Answer",
+    "Download",
     "Fetcher",
     "HTTPClient",
     "HTTPResponse",
+    "HTTPSession",
     "Transport",
     "TransportName",
+    "UnreadableBodyError",
 ]

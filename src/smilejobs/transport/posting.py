@@ -1,56 +1,24 @@
-"""Bodies are posted, and answers read, over a pool of our own or a client of the caller's."""
+"""Bodies are posted, and answers read whole, over any carrier."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
-from typing import Protocol, get_args
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import TypeVar
 
 import anyio
 import httpx
-from attrs import evolve, frozen
+from attrs import frozen
 
 from smilejobs.errors import RequestError
-from smilejobs.transport.carriers import TransportName
-from smilejobs.transport.failures import errors, kind, no_answer
-from smilejobs.transport.pool import Pool
+from smilejobs.transport.body import Body, UnreadableBodyError
+from smilejobs.transport.carrier import Carrier, Request, Response
+from smilejobs.transport.choosing import HTTPSession, TransportName, check_transport, choose
+from smilejobs.transport.failures import broke_off, no_answer
+from smilejobs.transport.over_httpx import HTTPClient, RefusedByHookError
 
-_ENCODINGS = ("", "identity", "gzip", "deflate")
-"""What is unpacked. Layers such as "gzip, gzip" multiply: a kilobyte becomes gigabytes before it can be counted."""
-
-
-class HTTPResponse(Protocol):
-    """What is read of a response."""
-
-    @property
-    def status_code(self) -> int:
-        """The HTTP status."""
-        ...
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """The headers; looked up in lower case."""
-        ...
-
-    def aiter_bytes(self) -> AsyncIterator[bytes]:
-        """The decompressed body, piece by piece."""
-        ...
-
-
-class HTTPClient(Protocol):
-    """What is used of an HTTP client: `httpx.AsyncClient` and `httpx2.AsyncClient` both fit."""
-
-    def stream(
-        self,
-        method: str,
-        url: str,
-        *,
-        content: bytes,
-        headers: Mapping[str, str],
-        auth: None,
-        follow_redirects: bool,
-        timeout: None,
-    ) -> AbstractAsyncContextManager[HTTPResponse]:
-        """Send one request; the response is closed on leaving the context."""
-        ...
+_T = TypeVar("_T")
+_ENCODINGS = ("gzip",)
+_WITHOUT_BODY = (204, 304)
+"""After these, what a server sends as a body would be read as the next answer."""
 
 
 @frozen
@@ -60,9 +28,9 @@ class Answer:
     Attributes:
         http_status: The HTTP status.
         headers: The HTTP headers, looked up in lower case.
-        body: The decompressed body.
+        body: The body, inflated.
         problem: Why there is no body, in words, where it broke off, is too large, or the like.
-        broke_off: Whether that is the network's fault: another answer may be whole.
+        broke_off: Whether another answer may be whole.
     """
 
     http_status: int
@@ -82,10 +50,10 @@ class Transport:
     Args:
         url: Where to.
         headers: The headers of every request.
-        http_client: The caller's client; it is used as it is and never closed.
+        http_client: The caller's client; it is never closed.
         max_connections: The size of the own pool; its connections are kept alive between polls.
         request_timeout: Seconds for one request, from connecting to the last byte.
-        max_response_bytes: The most bytes of a body, after decompression.
+        max_response_bytes: The most bytes of a body, as they come and when they are inflated.
         transport: What the own pool is made of; None for aiohttp where that is installed and asyncio is running.
 
     Raises:
@@ -100,93 +68,126 @@ class Transport:
         url: str,
         headers: Mapping[str, str],
         *,
-        http_client: HTTPClient | None,
+        http_client: HTTPClient | HTTPSession | None,
         max_connections: int,
         request_timeout: float,
         max_response_bytes: int,
         transport: TransportName | None = None,
     ) -> None:
-        if transport not in (None, *get_args(TransportName)):
-            raise ValueError(f"transport must be 'httpx', 'aiohttp' or None, not {transport!r}")
+        check_transport(transport, http_client)
         self.request_timeout = request_timeout
         self._max_response_bytes = max_response_bytes
-        self._own: Pool | None = None
+        self._url = url
+        self._headers = {"Accept-Encoding": ", ".join(_ENCODINGS), **headers}
         try:
             parsed_url = httpx.URL(url)
         except httpx.InvalidURL:
             raise ValueError("base_url is not a URL") from None
-        self._open: Callable[[bytes], AbstractAsyncContextManager[HTTPResponse]]
-        if http_client is None:
-            self._own = Pool(parsed_url, headers, max_connections, transport)
-            self._open = self._own.send
-        elif transport is not None:
-            raise ValueError("http_client has a transport of its own; leave out transport=, or http_client=")
-        elif not _is_asynchronous(http_client):
-            raise TypeError("http_client must be an httpx.AsyncClient or httpx2.AsyncClient, opened by you")
-        else:
-            self._open = _over_injected(http_client, url, headers)
+        self._carrier: Carrier | None = None
+        self._open = choose(parsed_url, http_client, max_connections, transport)
+        # A failed assertion of a stand-in for a client is a finding of the caller's test.
+        self._passes = () if http_client is None else (AssertionError,)
 
-    async def post(self, body: bytes) -> Answer:
-        """Send one request and read the whole answer.
+    async def post(
+        self, body: bytes, read: Callable[[Answer], _T], *, deadline: float | None = None, fresh: bool = False
+    ) -> _T:
+        """Send one request, and return what *read* makes of the answer.
+
+        Args:
+            body: What to send.
+            read: Called while the connection is held; if it raises, the connection is closed.
+            deadline: When the answer must be there, by the clock of the event loop; `request_timeout` from now by
+                default.
+            fresh: Use a new connection.
 
         Raises:
             RequestError: There was no answer.
-            RuntimeError: aiohttp was asked for, and the event loop is not asyncio's.
+            RuntimeError: The carrier does not work in this event loop.
+            Exception: What *read* raises.
         """
-        answer: Answer | None = None
-        pieces: list[bytes] = []
-        size = 0
+        if self._carrier is None:
+            self._carrier = self._open()
+        if deadline is None:
+            deadline = anyio.current_time() + self.request_timeout
+        exchange = _Exchange(self._carrier, self._max_response_bytes, self._passes)
+        is_kept = False
         try:
-            with anyio.move_on_after(self.request_timeout) as scope:
-                async with self._open(body) as response:
-                    answer = Answer(response.status_code, response.headers)
-                    if response.headers.get("content-encoding", "").strip().lower() not in _ENCODINGS:
-                        return evolve(answer, problem="it is compressed in a way that was not asked for")
-                    async for piece in response.aiter_bytes():
-                        size += len(piece)
-                        if size > self._max_response_bytes:
-                            # Leaving the loop would abandon the generators that the HTTP library has stacked up.
-                            scope.cancel()
-                        else:
-                            pieces.append(piece)
-        except errors("HTTPStatusError") as error:  # raised by a hook of an injected client
-            return Answer(error.response.status_code, error.response.headers, problem="a hook of the client refused it")
-        except (OSError, *errors("RequestError"), *errors("ClientError")) as error:
-            if answer is not None:
-                return evolve(answer, problem=f"it broke off ({kind(error)})", broke_off=True)
-            failure = no_answer(error)
-        else:
-            if answer is None:
-                raise RequestError(f"no answer within {self.request_timeout:.10g} s")
-            if size <= self._max_response_bytes and not scope.cancelled_caught:
-                return Answer(answer.http_status, answer.headers, b"".join(pieces))
-            return self._incomplete(answer, size)
-        # Not from the error itself: its text may quote the answer, its attributes hold the signed request.
-        raise failure
+            with anyio.CancelScope(deadline=deadline):
+                await exchange.run(Request("POST", self._url, self._headers, body), fresh=fresh)
+            answer = exchange.answer(self.request_timeout)
+            result = read(answer)
+            is_kept = answer.problem is None and answer.http_status not in _WITHOUT_BODY
+            return result
+        finally:
+            await exchange.aclose(keep=is_kept)
 
-    def _incomplete(self, answer: Answer, size: int) -> Answer:
-        if size > self._max_response_bytes:
-            return evolve(answer, problem=f"it is larger than {self._max_response_bytes} bytes")
-        return evolve(answer, problem=f"it did not end within {self.request_timeout:.10g} s", broke_off=True)
+    @property
+    def has_connections(self) -> bool:
+        """Whether an answer may have met the wrong request, on a connection that several share."""
+        return self._carrier is not None and self._carrier.has_connections
 
     async def aclose(self) -> None:
         """Close the own pool."""
-        if self._own is not None:
-            await self._own.aclose()
+        if self._carrier is not None:
+            await self._carrier.aclose()
 
 
-def _over_injected(
-    client: HTTPClient, url: str, headers: Mapping[str, str]
-) -> Callable[[bytes], AbstractAsyncContextManager[HTTPResponse]]:
-    def send(body: bytes) -> AbstractAsyncContextManager[HTTPResponse]:
-        return client.stream(
-            "POST", url, content=body, headers=headers, auth=None, follow_redirects=False, timeout=None
-        )
+class _Exchange:
+    """One request and its answer, as far as it came.
 
-    return send
+    The one place where what a carrier raises becomes an error of ours, whatever it is: nothing foreign ends more than
+    one poll.
+    """
 
+    def __init__(self, carrier: Carrier, max_bytes: int, passes: tuple[type[Exception], ...]) -> None:
+        self._carrier = carrier
+        self._max_bytes = max_bytes
+        self._passes = passes
+        self._response: Response | None = None
+        self._body: bytes | None = None
+        self._problem: tuple[str, bool] | None = None
 
-def _is_asynchronous(http_client: object) -> bool:
-    if isinstance(http_client, type) or not hasattr(http_client, "stream"):
-        return False
-    return hasattr(http_client, "aclose") or not hasattr(http_client, "close")
+    async def run(self, request: Request, *, fresh: bool) -> None:
+        """Send the request, and read the answer.
+
+        Raises:
+            RequestError: There was no answer.
+        """
+        failure: RequestError | None = None
+        try:
+            self._response = await self._carrier.send(request, fresh=fresh)
+            self._body = await Body(self._response, self._max_bytes, _ENCODINGS).whole()
+        except self._passes:
+            raise
+        except UnreadableBodyError as error:
+            self._problem = (str(error), error.broke_off)
+        except RefusedByHookError:
+            self._problem = ("a hook of the client refused it", False)
+        except Exception as error:  # noqa: BLE001  # see above
+            if self._response is None:
+                failure = no_answer(error)
+            else:
+                self._problem = (broke_off(error), True)
+        if failure is not None:
+            # Not from the error itself: its text may quote the answer, its attributes hold the signed request.
+            raise failure
+
+    def answer(self, timeout: float) -> Answer:
+        """Return what came within the time.
+
+        Raises:
+            RequestError: Nothing did.
+        """
+        if self._response is None:
+            raise RequestError(f"no answer within {timeout:.10g} s")
+        head = (self._response.status, self._response.headers)
+        if self._body is not None:
+            return Answer(*head, self._body)
+        problem, is_cut = self._problem or (f"it did not end within {timeout:.10g} s", True)
+        return Answer(*head, problem=problem, broke_off=is_cut)
+
+    async def aclose(self, *, keep: bool) -> None:
+        """Give the connection back."""
+        if self._response is not None:
+            with suppress(Exception):
+                await self._response.aclose(keep=keep)

@@ -40,7 +40,6 @@ PATH = "/job_status"
 HEADERS: Mapping[str, str] = MappingProxyType(
     {
         "Accept": "application/json",
-        "Accept-Encoding": "gzip, deflate",
         "Content-Type": "application/json",
         "User-Agent": f"smilejobs/{__version__}",
     }

@@ -1,25 +1,19 @@
-"""What carries requests: httpx's own pool or aiohttp's, and through which proxy."""
+"""What the environment says: which event loop runs, which proxy is used, and which certificates are trusted."""
 
 import asyncio
 import ssl
 from base64 import b64encode
-from typing import TYPE_CHECKING, Literal
 from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
-if TYPE_CHECKING:
-    import aiohttp
-
-TransportName = Literal["httpx", "aiohttp"]
-"""What carries the requests of the own pool: "httpx" on asyncio and trio, "aiohttp" (extra ``fast``) on asyncio."""
-
-KEEPALIVE = 75.0
-"""Seconds for which an idle connection is kept: longer than the longest delay between two polls."""
-
 
 def proxy_for(url: httpx.URL, trust: ssl.SSLContext) -> httpx.Proxy | None:
-    """Return the proxy that the environment names for an https URL."""
+    """Return the proxy that the environment names for an https URL.
+
+    Raises:
+        ValueError: What the environment names is not the URL of a proxy.
+    """
     proxies = getproxies()
     address = proxies.get("https") or proxies.get("all")
     if not address or proxy_bypass(url.raw_host.decode("ascii")) or proxy_bypass(url.netloc.decode("ascii")):
@@ -38,20 +32,11 @@ def is_socks(proxy: httpx.Proxy | None) -> bool:
     return proxy is not None and proxy.url.scheme.startswith("socks")
 
 
-def for_aiohttp(proxy: httpx.Proxy) -> httpx.Proxy:
-    """Credentials as a header: the way in which httpx-aiohttp hands them over is deprecated by aiohttp."""
+def proxy_headers(proxy: httpx.Proxy) -> dict[str, str]:
+    """Return the headers for a proxy: its credentials, if it has any."""
     if proxy.raw_auth is None:
-        return proxy
-    credentials = b64encode(b":".join(proxy.raw_auth)).decode("ascii")
-    return httpx.Proxy(proxy.url, headers={"Proxy-Authorization": f"Basic {credentials}"})
-
-
-def aiohttp_session(max_connections: int, trust: ssl.SSLContext) -> "aiohttp.ClientSession":
-    """Open a pool of aiohttp's, which keeps connections and no cookies."""
-    import aiohttp
-
-    connector = aiohttp.TCPConnector(limit=max_connections, keepalive_timeout=KEEPALIVE, ssl=trust)
-    return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+        return {}
+    return {"Proxy-Authorization": f"Basic {b64encode(b':'.join(proxy.raw_auth)).decode('ascii')}"}
 
 
 def is_asyncio() -> bool:

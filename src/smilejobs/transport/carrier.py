@@ -1,0 +1,93 @@
+"""What carries a request, whatever the HTTP library: one protocol for polls and pictures."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from attrs import frozen
+
+KEEPALIVE_SECONDS = 75.0
+"""How long an idle connection is kept: longer than the longest delay between two polls."""
+
+MAX_HEAD_BYTES = 65_536
+"""The largest line of an answer's head that is read, and the largest head."""
+
+
+@frozen
+class Request:
+    """One request.
+
+    Attributes:
+        method: "POST" or "GET".
+        url: Where to; it is sent as it is, not quoted anew.
+        headers: The headers; nothing is sent beside them but the host and the length of the body.
+        body: The body.
+    """
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    body: bytes = b""
+
+
+class Response(Protocol):
+    """An answer on its way."""
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers, looked up in lower case; what was sent twice is joined by commas."""
+        ...
+
+    async def read(self) -> bytes:
+        """Return the next piece of the body as it came, not decompressed; nothing at the end.
+
+        Raises:
+            Exception: Whatever the library raises.
+        """
+        ...
+
+    async def aclose(self, *, keep: bool) -> None:
+        """Give the connection back.
+
+        Args:
+            keep: Whether it may be used again: all of the body has been read, and the answer is believed.
+        """
+        ...
+
+
+class Carrier(Protocol):
+    """Sends requests over connections that are kept between them.
+
+    A kept connection that the server has closed costs nothing: if no head of an answer has come, the request is sent
+    once more, at once, over a new connection. Redirects are not followed, cookies are neither kept nor sent, and there
+    is no authentication.
+    """
+
+    @property
+    def has_connections(self) -> bool:
+        """Whether requests share connections, over which an answer may meet the wrong request."""
+        ...
+
+    async def send(self, request: Request, *, fresh: bool = False) -> Response:
+        """Send one request and return its answer, which must be closed.
+
+        Args:
+            request: What to send.
+            fresh: Use a new connection.
+
+        Raises:
+            Exception: Whatever the library raises.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        ...
+
+
+class StaleConnectionError(Exception):
+    """A kept connection turned out to be useless before an answer came."""

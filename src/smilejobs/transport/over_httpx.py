@@ -1,0 +1,380 @@
+"""Requests carried by httpx: over connections of our own, or by a client of the caller's (httpx or httpx2)."""
+
+import socket
+import ssl
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, suppress
+from typing import Protocol, runtime_checkable
+
+import anyio
+import anyio.lowlevel
+import httpx
+
+from smilejobs.transport.body import STEPS_WITHOUT_A_CHECKPOINT
+from smilejobs.transport.carrier import KEEPALIVE_SECONDS, Request, Response, StaleConnectionError
+from smilejobs.transport.failures import errors, is_closed_without_answer
+
+MOST_BUFFERED_PIECES = 20_000
+"""More pieces than a library has in its buffers: 64 KiB of chunks of one byte are 11,000."""
+
+
+class HTTPResponse(Protocol):
+    """What is read of a response of an HTTP client."""
+
+    @property
+    def status_code(self) -> int:
+        """The HTTP status."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers; looked up in lower case."""
+        ...
+
+    def aiter_raw(self) -> AsyncIterator[bytes]:
+        """The body as it came, not decompressed, piece by piece."""
+        ...
+
+
+class HTTPClient(Protocol):
+    """What is used of an HTTP client: `httpx.AsyncClient` and `httpx2.AsyncClient` both fit."""
+
+    def stream(
+        self,
+        method: str,
+        url: str,
+        *,
+        content: bytes,
+        headers: Mapping[str, str],
+        auth: None,
+        follow_redirects: bool,
+        timeout: None,
+    ) -> AbstractAsyncContextManager[HTTPResponse]:
+        """Send one request; the response is closed on leaving the context."""
+        ...
+
+
+def over_httpcore(max_connections: int, trust: ssl.SSLContext, proxy: httpx.Proxy | None) -> "OverHttpx":
+    """Return a carrier over connections of our own.
+
+    Raises:
+        ImportError: The proxy speaks SOCKS, and what httpx needs for that is not installed.
+    """
+    limits = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=KEEPALIVE_SECONDS)
+    return OverHttpx(lambda: httpx.AsyncHTTPTransport(verify=trust, limits=limits, proxy=proxy), max_connections)
+
+
+class OverHttpx:
+    """Connections of httpcore, each in a pool of its own, below the client of httpx, which would log each request.
+
+    For each request a pool of httpcore looks at all its connections, and at all of them again for each that is idle: a
+    hundred take it 20 ms. It also loses connections for good when a request is cancelled at an unlucky instant; here
+    such a connection is dropped with its pool.
+
+    Args:
+        connect: Makes such a pool.
+        max_connections: How many there are at most; other requests wait.
+    """
+
+    def __init__(self, connect: Callable[[], httpx.AsyncBaseTransport], max_connections: int) -> None:
+        connect()  # what is wrong with it is said now
+        self.has_connections = True
+        self._connect = connect
+        self._max_connections = max_connections
+        self._free: anyio.Semaphore | None = None
+        self._all: set[_Connection] = set()
+        self._idle: deque[tuple[float, _Connection]] = deque()
+        self._url: tuple[str, httpx.URL] = ("", httpx.URL())
+
+    async def send(self, request: Request, *, fresh: bool = False) -> Response:
+        """Send a request over the connection that was used last, or over a new one."""
+        if self._free is None:
+            self._free = anyio.Semaphore(self._max_connections, fast_acquire=True)
+        await self._free.acquire()
+        try:
+            if self._idle and not fresh:
+                with suppress(StaleConnectionError):
+                    return await self._send_over(self._idle.pop()[1], request)
+            if len(self._all) >= self._max_connections:
+                await self._close(self._idle.popleft()[1])
+            return await self._send_over(_Connection(self._connect()), request)
+        except BaseException:
+            self._free.release()
+            raise
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        for connection in tuple(self._all):
+            await connection.pool.aclose()
+
+    async def give_back(self, connection: "_Connection", *, keep: bool) -> None:
+        """Keep a connection for the next request, or close it; close those that have been idle for long."""
+        assert self._free is not None, "it was acquired"
+        self._free.release()
+        if not keep:
+            await self._close(connection)
+            return
+        now = anyio.current_time()
+        self._idle.append((now, connection))
+        while self._idle and self._idle[0][0] < now - KEEPALIVE_SECONDS:  # others may take them meanwhile
+            await self._close(self._idle.popleft()[1])
+
+    async def _send_over(self, connection: "_Connection", request: Request) -> Response:
+        self._all.add(connection)
+        try:
+            response = await connection.send(self._build(request))
+        except Exception as error:
+            await self._close(connection)
+            if connection.is_used and is_closed_without_answer(error):
+                raise StaleConnectionError from error
+            raise
+        except BaseException:
+            await self._close(connection)
+            raise
+        return _Response(response, connection, self)
+
+    async def _close(self, connection: "_Connection") -> None:
+        self._all.discard(connection)
+        with anyio.CancelScope(shield=True), suppress(Exception):
+            await connection.pool.aclose()
+
+    def _build(self, request: Request) -> httpx.Request:
+        if request.method == "GET":
+            return httpx.Request("GET", request.url, headers=request.headers)
+        if self._url[0] != request.url:
+            self._url = (request.url, httpx.URL(request.url))
+        url = self._url[1]
+        head = {"Host": url.netloc.decode("ascii"), "Content-Length": str(len(request.body)), **request.headers}
+        return httpx.Request(request.method, url, headers=head, stream=_RequestBody(request.body))
+
+
+class _Connection:
+    """A pool of one connection.
+
+    Attributes:
+        pool: The pool.
+        is_used: Whether an answer has come over it.
+    """
+
+    def __init__(self, pool: httpx.AsyncBaseTransport) -> None:
+        self.pool = pool
+        self.is_used = False
+        self._stream: object = None
+        self._reads = 0
+
+    async def send(self, request: httpx.Request) -> httpx.Response:
+        """Send a request.
+
+        Raises:
+            StaleConnectionError: The answer was there before the request: it was sent after the end of another answer.
+        """
+        reads = self._reads
+        response = await self.pool.handle_async_request(request)
+        stream = response.extensions.get("network_stream")
+        if stream is not None and stream is self._stream and reads == self._reads:
+            raise StaleConnectionError
+        self._watch(stream)
+        self.is_used = True
+        return response
+
+    def _watch(self, stream: object) -> None:
+        """Count the reads from a connection: httpcore does not say what it has left in its buffer."""
+        if stream is self._stream or stream is None:
+            return
+        self._stream = stream
+        read: Callable[..., Awaitable[bytes]] = getattr(stream, "read")  # noqa: B009  # its type is not told
+
+        def counted(*args: object, **more: object) -> Awaitable[bytes]:
+            self._reads += 1
+            return read(*args, **more)
+
+        setattr(stream, "read", counted)  # noqa: B010  # as above
+
+
+class _Response:
+    """An answer over a connection of our own."""
+
+    def __init__(self, response: httpx.Response, connection: _Connection, owner: OverHttpx) -> None:
+        assert isinstance(response.stream, httpx.AsyncByteStream), "httpcore is asynchronous"
+        self._stream = response.stream
+        self._pieces: AsyncIterator[bytes] | None = None
+        self._connection = connection
+        self._owner = owner
+        self.status = response.status_code
+        self.headers: Mapping[str, str] = response.headers
+
+    async def read(self) -> bytes:
+        if self._pieces is None:
+            self._pieces = aiter(self._stream)
+        return await anext(self._pieces, b"")
+
+    async def aclose(self, *, keep: bool) -> None:
+        is_kept = False
+        try:
+            if not keep and self._pieces is not None:
+                await _end(self._pieces)
+            await self._stream.aclose()
+            is_kept = keep
+        finally:
+            await self._owner.give_back(self._connection, keep=is_kept)
+
+
+class OverClient:
+    """A client of the caller's.
+
+    Its connections are its own. After an answer that is not kept, the connection is closed below the client, and the
+    client is asked not to keep the next one. That is as much as can be had: which connection a client takes is not ours
+    to say.
+
+    Args:
+        client: The client; it is never closed.
+    """
+
+    def __init__(self, client: HTTPClient) -> None:
+        self._client = client
+        self._is_used = False
+        self.has_connections = False
+
+    async def send(self, request: Request, *, fresh: bool = False) -> Response:
+        """Send a request."""
+        try:
+            return await self._send(request, fresh=fresh)
+        except (*errors("RemoteProtocolError"), *errors("ReadError"), *errors("WriteError")) as error:
+            if not (self._is_used and is_closed_without_answer(error)):
+                raise
+        return await self._send(request, fresh=True)
+
+    async def aclose(self) -> None:
+        """Leave the client as it is."""
+
+    async def _send(self, request: Request, *, fresh: bool) -> Response:
+        headers = {**request.headers, "Connection": "close"} if fresh else request.headers
+        context = self._client.stream(
+            request.method,
+            request.url,
+            content=request.body,
+            headers=headers,
+            auth=None,
+            follow_redirects=False,
+            timeout=None,
+        )
+        try:
+            response = await context.__aenter__()
+        except errors("HTTPStatusError") as error:  # raised by a hook of the client
+            return _Refused(error.response)
+        self._is_used = True
+        self.has_connections = _connection_of(response) is not None
+        return _ClientResponse(response, context)
+
+
+class _ClientResponse:
+    """An answer over a client of the caller's."""
+
+    def __init__(self, response: HTTPResponse, context: AbstractAsyncContextManager[HTTPResponse]) -> None:
+        self._response = response
+        self._context = context
+        self._pieces: AsyncIterator[bytes] | None = None
+        self.status = response.status_code
+        self.headers: Mapping[str, str] = response.headers
+        # A hook, or a transport that is no network, may have read and decompressed the body already.
+        self._content: bytes | None = None
+        if getattr(response, "is_stream_consumed", False):
+            self._content = getattr(response, "content", b"")
+            self.headers = {name: value for name, value in response.headers.items() if name != "content-encoding"}
+
+    async def read(self) -> bytes:
+        if self._content is not None:
+            content, self._content = self._content, b""
+            return content
+        if self._pieces is None:
+            self._pieces = aiter(self._response.aiter_raw())
+        async for piece in self._pieces:
+            if piece:
+                return piece
+        return b""
+
+    async def aclose(self, *, keep: bool) -> None:
+        try:
+            if not keep and self._pieces is not None:
+                await _end(self._pieces)
+            connection = _connection_of(self._response)
+            if not keep and connection is not None:
+                _shut_down(connection)
+        finally:
+            await self._context.__aexit__(None, None, None)
+
+
+class RefusedByHookError(Exception):
+    """A hook of the caller's client raised for the status of an answer."""
+
+
+class _Refused:
+    """An answer that a hook of the caller's client refused."""
+
+    def __init__(self, response: HTTPResponse) -> None:
+        self.status = response.status_code
+        self.headers = response.headers
+
+    async def read(self) -> bytes:
+        raise RefusedByHookError
+
+    async def aclose(self, *, keep: bool) -> None:
+        pass
+
+
+class _RequestBody(httpx.AsyncByteStream):
+    """The body of a request. That of httpx is a generator, which a cancelled request abandons half-way."""
+
+    def __init__(self, body: bytes) -> None:
+        self._pieces = iter((body,))
+
+    def __aiter__(self) -> "_RequestBody":
+        return self
+
+    async def __anext__(self) -> bytes:
+        for piece in self._pieces:
+            return piece
+        raise StopAsyncIteration
+
+
+async def _end(pieces: AsyncIterator[bytes]) -> None:
+    """Close the generators that libraries have stacked up over a body that is not wanted any more.
+
+    Only an exception from below ends all of them: a cancellation, which is delivered once what is in buffers is read.
+    """
+    with anyio.CancelScope(shield=True), suppress(Exception):
+        for _ in range(MOST_BUFFERED_PIECES // STEPS_WITHOUT_A_CHECKPOINT):
+            with anyio.CancelScope() as scope:
+                scope.cancel()
+                for _ in range(STEPS_WITHOUT_A_CHECKPOINT):
+                    if not await anext(pieces, b""):
+                        return
+            if scope.cancelled_caught:
+                return
+            await anyio.lowlevel.checkpoint()
+
+
+class _Socket(Protocol):
+    def shutdown(self, how: int) -> None: ...
+
+
+@runtime_checkable
+class _NetworkStream(Protocol):
+    def get_extra_info(self, info: str) -> _Socket | None: ...
+
+
+def _connection_of(response: object) -> _NetworkStream | None:
+    """Return the connection that an answer came over, if httpx or httpx2 tells it; one of HTTP/2 is shared by many."""
+    extensions: Mapping[str, object] = getattr(response, "extensions", {})
+    connection = extensions.get("network_stream")
+    is_alone = extensions.get("http_version") in (b"HTTP/1.0", b"HTTP/1.1")
+    return connection if is_alone and isinstance(connection, _NetworkStream) else None
+
+
+def _shut_down(connection: _NetworkStream) -> None:
+    """End a connection below the pool that has it, which finds it ended and does not use it again."""
+    connected = connection.get_extra_info("socket")
+    if connected is not None:
+        with suppress(OSError):
+            connected.shutdown(socket.SHUT_RDWR)
