@@ -353,7 +353,7 @@ async def test_a_picture_shorter_than_was_said(way: str, open_world: Open, tmp_p
     async with open_world() as world:
         world.put("selfie_image", http(PNG, length=len(PNG) + 10))
         world.hang_up = True
-        with pytest.raises(ImageError, match=r"^selfie_image: the picture cannot be read: it broke off before its end \[job") as caught:
+        with pytest.raises(ImageError, match="^selfie_image: .* broke off before its end .job") as caught:
             await world.client.save_images(*ids(), tmp_path)
         assert (caught.value.reason, caught.value.transient) == ("store", True)
         assert len(names(tmp_path)) == 1

@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+import aiohttp
 import anyio
 import httpx
 import httpx2
@@ -36,11 +37,11 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, object
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Own pools over httpx and aiohttp, and injected clients; aiohttp knows no trio."""
+    """Own pools over httpx and aiohttp, and injected clients and sessions; aiohttp knows no trio."""
     if "open_client" in metafunc.fixturenames:
-        ways = ["httpx pool", "aiohttp pool", "httpx", "httpx2"]
+        ways = ["httpx pool", "httpx", "httpx2"]
         pairs = [(backend, way) for backend in ("asyncio", "trio") for way in ways]
-        pairs.remove(("trio", "aiohttp pool"))
+        pairs += [("asyncio", "aiohttp pool"), ("asyncio", "aiohttp session")]
         metafunc.parametrize(("anyio_backend", "open_client"), pairs, indirect=True)
     elif "anyio_backend" in metafunc.fixturenames:
         metafunc.parametrize("anyio_backend", ["asyncio", "trio"], indirect=True)
@@ -61,6 +62,13 @@ def open_client(request: pytest.FixtureRequest) -> OpenClient:
             options["transport"] = request.param.removesuffix(" pool")
             async with make(None) as client:
                 yield client
+            return
+        if request.param == "aiohttp session":
+            connector = aiohttp.TCPConnector(limit=1, ssl=verify)
+            session = aiohttp.ClientSession(connector=connector, headers={"X-Theirs": "1", "Cookie": "theirs=1"})
+            async with session, make(session) as client:
+                yield client
+                assert not session.closed
             return
         library = {"httpx": httpx, "httpx2": httpx2}[request.param]
         async with library.AsyncClient(verify=verify) as http_client, make(http_client) as client:

@@ -13,6 +13,7 @@ from smilejobs.errors import RequestError
 
 NOT_HTTP = "what the server sent is not valid HTTP, or its head is too large"
 CLOSED = "the server closed the connection"
+BROKE_OFF = "it broke off before its end"
 
 
 def errors(name: str) -> tuple[Any, ...]:
@@ -47,12 +48,6 @@ def no_answer(error: Exception) -> RequestError:
             why = words.partition(",")[0].rstrip(".")
             return RequestError(f"no answer: the server's certificate is not trusted ({why})", transient=False)
     return RequestError(f"no answer: {_why(error, causes)}")
-
-
-def broke_off(error: Exception) -> str:
-    """Say why the rest of an answer did not come."""
-    why = next(filter(None, map(_system_words, _chain(error))), None)
-    return "it broke off before its end" + (f" ({why})" if why else "")
 
 
 def _why(error: Exception, causes: list[BaseException]) -> str:

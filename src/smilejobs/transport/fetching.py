@@ -13,7 +13,7 @@ from smilejobs.transport.body import Body, UnreadableBodyError
 from smilejobs.transport.carrier import Carrier, Request, Response
 from smilejobs.transport.choosing import TransportName, open_own
 from smilejobs.transport.environment import proxy_for
-from smilejobs.transport.failures import broke_off, no_answer
+from smilejobs.transport.failures import BROKE_OFF, no_answer
 
 _BARE = {"Accept-Encoding": "identity"}
 """The only header that is sent beside the host."""
@@ -52,8 +52,8 @@ class Download:
             return await self._body.read()
         except UnreadableBodyError:
             raise
-        except Exception as error:  # noqa: BLE001  # whatever a carrier raises ends this picture alone
-            failure = RequestError(f"the picture cannot be read: {broke_off(error)}")
+        except Exception:  # noqa: BLE001  # whatever a carrier raises ends this picture alone
+            failure = RequestError(f"the picture cannot be read: {BROKE_OFF}")
         raise failure  # not from the error itself, which knows the URL
 
 
@@ -117,7 +117,7 @@ class Fetcher:
     def _open(self, proxy: httpx.Proxy | None) -> Carrier:
         # Unlike polls, pictures need not come over what was asked for: a proxy may speak SOCKS, which aiohttp cannot.
         try:
-            transport = "httpx" if self._transport == "httpx" else None
+            transport: TransportName | None = "httpx" if self._transport == "httpx" else None
             return open_own(self._trust, proxy, self._max_connections, transport)()
         except ImportError as error:
             raise _not_sent(error) from None

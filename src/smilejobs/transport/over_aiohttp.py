@@ -12,6 +12,7 @@ from weakref import WeakSet
 import aiohttp
 import aiohttp.abc
 import httpx
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 from attrs import define
 from yarl import URL
@@ -120,12 +121,14 @@ class _Sending:
         used: The connections over which requests have been sent.
         is_used: Whether it is one of those.
         transport: The connection, below aiohttp.
+        protocol: The same, as aiohttp sees it.
     """
 
     is_fresh: bool
     used: WeakSet[object]
     is_used: bool = False
     transport: asyncio.Transport | None = None
+    protocol: ResponseHandler | None = None
 
 
 _SENDING: ContextVar[_Sending] = ContextVar("_SENDING")
@@ -147,6 +150,7 @@ class _Request(aiohttp.ClientRequest):
             conn.close()
             raise aiohttp.ServerDisconnectedError
         sending.used.add(protocol)
+        sending.protocol = protocol
         return await super().send(conn)
 
 
@@ -156,19 +160,41 @@ class _Response:
     def __init__(self, response: aiohttp.ClientResponse, sending: _Sending) -> None:
         self._response = response
         self._transport = sending.transport
+        self._closed: asyncio.Future[None] | None = None
         self.status = response.status
         self.headers: Mapping[str, str] = _joined(response)
+        if not response.content.is_eof() and sending.protocol is not None:
+            self._closed = sending.protocol.closed
+            if self._closed is None:
+                self._end()
+            else:
+                self._closed.remove_done_callback(_look_at)
+                self._closed.add_done_callback(_look_at)
+                self._closed.add_done_callback(self._end)
 
     async def read(self) -> bytes:
         return await self._response.content.readany()
 
     async def aclose(self, *, keep: bool) -> None:
+        if self._closed is not None:
+            self._closed.remove_done_callback(self._end)
         if keep:
             self._response.release()
             return
         self._response.close()
         if self._transport is not None:  # aiohttp may have it back already
             self._transport.abort()
+
+    def _end(self, _: object = None) -> None:
+        """End a body whose connection is closed: aiohttp waits on after a chunk that it cannot read."""
+        body = self._response.content
+        if not body.is_eof() and body.exception() is None:
+            body.set_exception(aiohttp.ClientPayloadError())
+
+
+def _look_at(closed: "asyncio.Future[None]") -> None:
+    """Take note of an exception, which asyncio would log otherwise."""
+    closed.exception()
 
 
 def _joined(response: aiohttp.ClientResponse) -> dict[str, str]:

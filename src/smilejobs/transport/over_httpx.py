@@ -3,7 +3,7 @@
 import socket
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Protocol, runtime_checkable
 
@@ -15,8 +15,8 @@ from smilejobs.transport.body import STEPS_WITHOUT_A_CHECKPOINT
 from smilejobs.transport.carrier import KEEPALIVE_SECONDS, Request, Response, StaleConnectionError
 from smilejobs.transport.failures import errors, is_closed_without_answer
 
-MOST_BUFFERED_PIECES = 20_000
-"""More pieces than a library has in its buffers: 64 KiB of chunks of one byte are 11,000."""
+MOST_BUFFERED_PIECES = 512
+"""So many pieces of a body that is not wanted are read to end it well: 50 ms of work at most."""
 
 
 class HTTPResponse(Protocol):
@@ -342,6 +342,7 @@ async def _end(pieces: AsyncIterator[bytes]) -> None:
     """Close the generators that libraries have stacked up over a body that is not wanted any more.
 
     Only an exception from below ends all of them: a cancellation, which is delivered once what is in buffers is read.
+    Where that is very much, as with chunks of one byte, they are left to the garbage collector.
     """
     with anyio.CancelScope(shield=True), suppress(Exception):
         for _ in range(MOST_BUFFERED_PIECES // STEPS_WITHOUT_A_CHECKPOINT):
@@ -353,6 +354,8 @@ async def _end(pieces: AsyncIterator[bytes]) -> None:
             if scope.cancelled_caught:
                 return
             await anyio.lowlevel.checkpoint()
+        if isinstance(pieces, AsyncGenerator):
+            await pieces.aclose()
 
 
 class _Socket(Protocol):

@@ -12,7 +12,7 @@ from smilejobs.errors import RequestError
 from smilejobs.transport.body import Body, UnreadableBodyError
 from smilejobs.transport.carrier import Carrier, Request, Response
 from smilejobs.transport.choosing import HTTPSession, TransportName, check_transport, choose
-from smilejobs.transport.failures import broke_off, no_answer
+from smilejobs.transport.failures import BROKE_OFF, no_answer
 from smilejobs.transport.over_httpx import HTTPClient, RefusedByHookError
 
 _T = TypeVar("_T")
@@ -167,7 +167,7 @@ class _Exchange:
             if self._response is None:
                 failure = no_answer(error)
             else:
-                self._problem = (broke_off(error), True)
+                self._problem = (BROKE_OFF, True)
         if failure is not None:
             # Not from the error itself: its text may quote the answer, its attributes hold the signed request.
             raise failure
