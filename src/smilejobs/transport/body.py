@@ -10,7 +10,7 @@ from smilejobs.transport.carrier import Response
 PIECE_BYTES = 65_536
 """The most bytes that one step of inflating brings."""
 
-STEPS_WITHOUT_A_CHECKPOINT = 32
+STEPS_WITHOUT_A_CHECKPOINT = 8
 """After so many pieces the event loop runs: a body that never pauses must not hold up deadlines and cancellations."""
 
 _GZIP = 16 + zlib.MAX_WBITS
