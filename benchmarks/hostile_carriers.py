@@ -11,8 +11,8 @@ A server in a process of its own answers each poll with one of these:
 - **bomb**: 1 MiB of gzip that is 1 GiB.
 - **trickle of nothing**: gzip blocks without content, without end.
 
-Each carrier polls as often as ``--at-once`` says, all at once, with ``request_timeout=5``. Each case runs in a process of
-its own. The columns: seconds until all polls have ended; the longest time for which the event loop stood still; how
+Each carrier polls as often as ``--at-once`` says, all at once, with ``request_timeout=5``. Each case runs in a process
+of its own. The columns: seconds until all polls have ended; the longest time for which the event loop stood still; how
 much the resident set grew at most. It needs the extra ``fast``, httpx2 and a Linux.
 """
 
@@ -127,9 +127,9 @@ async def opened(way: str, base_url: str, at_once: int) -> AsyncGenerator[smilej
     else:
         limits = {"httpx": httpx, "httpx2": httpx2}[way].Limits(max_connections=at_once)
         library = {"httpx": httpx, "httpx2": httpx2}[way]
-        async with library.AsyncClient(timeout=None, limits=limits) as http_client:
-            async with make(http_client=http_client) as client:
-                yield client
+        own = library.AsyncClient(timeout=None, limits=limits)
+        async with own as http_client, make(http_client=http_client) as client:
+            yield client
 
 
 async def serve(start: bytes, more: bytes) -> None:

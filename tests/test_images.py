@@ -32,6 +32,7 @@ from servers import Server, Stream, serve, serve_proxy
 from smilejobs import IMAGE_HOSTS, Client, Credentials, Image, ImageError, JobRef, JobStatus, Progress, SavedImages
 from smilejobs.errors import CredentialsError, RateLimitedError
 from smilejobs.images import Gallery, Hosts
+from smilejobs.images.fetching import MAX_PICTURES
 from smilejobs.images.folder import Folder
 from smilejobs.images.one import Images
 from smilejobs.images.sinks import InFile, stem
@@ -358,6 +359,18 @@ async def test_a_picture_shorter_than_was_said(way: str, open_world: Open, tmp_p
         assert (caught.value.reason, caught.value.transient) == ("store", True)
         assert len(names(tmp_path)) == 1
         assert_secret(caught.value)
+
+
+async def test_only_so_many_pictures_of_one_answer_are_fetched(way: str, open_world: Open) -> None:
+    """An answer does not say how much work there is; the rest is reported."""
+    async with open_world() as world:
+        url = next(iter(world.links.values()))
+        world.links = {f"image_{number}": url for number in range(MAX_PICTURES + 5)}
+        came, error = await everything(world.client.images(*ids()))
+        assert len(came) == MAX_PICTURES
+        assert error is not None
+        assert (error.reason, error.name) == ("oversized", None)
+        assert f"links to {MAX_PICTURES + 5} pictures; only the first {MAX_PICTURES} are fetched" in str(error)
 
 
 async def test_a_slow_drip_ends(way: str, open_world: Open, tmp_path: Path) -> None:

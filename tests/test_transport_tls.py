@@ -8,13 +8,18 @@ import socket
 import ssl
 import subprocess
 import sys
+import time
 from base64 import b64encode
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from threading import Event
 from typing import Any
 
+import aiohttp
 import anyio
+import httpx
+import httpx2
 import pytest
 import trustme
 from anyio.abc import SocketAttribute, SocketStream
@@ -499,3 +504,83 @@ async def test_a_client_that_was_never_used_can_be_closed(transport: TransportNa
     """There is nothing to close yet."""
     await client_of("http://localhost:1/v1", transport=transport).aclose()
     await client_of("http://localhost:1/v1").aclose()
+
+
+@pytest.mark.parametrize("library", [httpx, httpx2])
+async def test_a_closed_client_is_refused(library: Any) -> None:
+    """Before any request."""
+    http_client = library.AsyncClient()
+    await http_client.aclose()
+    with pytest.raises(ValueError, match="http_client is closed"):
+        client_of("http://localhost:1/v1", http_client=http_client)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_closed_session_is_refused() -> None:
+    """At the construction of the client, or with its first request."""
+    session = aiohttp.ClientSession()
+    client = client_of("http://localhost:1/v1", http_client=session)
+    await session.close()
+    with pytest.raises(RuntimeError, match="http_client is closed"):
+        await client.job_status("user-1", "job-1")
+    with pytest.raises(ValueError, match="http_client is closed"):
+        client_of("http://localhost:1/v1", http_client=session)
+
+
+def test_a_session_needs_asyncio() -> None:
+    """On trio, the first call says what to do."""
+
+    async def make() -> aiohttp.ClientSession:
+        return aiohttp.ClientSession()
+
+    async def on_trio() -> None:
+        with pytest.raises(RuntimeError, match="needs asyncio; an httpx.AsyncClient"):
+            await client_of("http://localhost:1/v1", http_client=session).job_status("user-1", "job-1")
+
+    with asyncio.Runner() as runner:
+        session = runner.run(make())
+        anyio.run(on_trio, backend="trio")
+        runner.run(session.close())
+
+
+# --- What is written to logs
+
+
+async def test_the_own_pool_writes_nothing_to_the_logs_of_libraries(
+    transport: TransportName, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither a line for each request nor what the server wrote as its reason."""
+    with caplog.at_level(logging.INFO):
+        server = serve(sending_answer(http(answer(), "200 Jane")))
+        async with server as seen, client_of(seen.url(), transport=transport) as client:
+            await ask(client)
+    assert [record for record in caplog.records if not record.name.startswith("smilejobs")] == []
+
+
+# --- Names
+
+
+@pytest.mark.parametrize(("anyio_backend", "transport"), [("asyncio", "aiohttp")])
+def test_a_resolver_that_hangs_holds_nothing_up(
+    anyio_backend: str, transport: TransportName, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wait that is cancelled ends at once, and so does the event loop."""
+    hangs, goes_on = Event(), Event()
+
+    def getaddrinfo(*args: object, **more: object) -> object:
+        hangs.set()
+        goes_on.wait()
+        raise OSError
+
+    async def main() -> None:
+        async with client_of("https://api.example/v1", transport=transport) as client:
+            task = asyncio.create_task(client.job_status("user-1", "job-1"))
+            await asyncio.to_thread(hangs.wait)
+            task.cancel()
+            await asyncio.wait([task])
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    began = time.monotonic()
+    asyncio.run(main())
+    assert time.monotonic() - began < 30  # without it, for ever
+    goes_on.set()
