@@ -56,7 +56,7 @@ from smilejobs.outcomes import JobRefLike, JobRefs, Outcome, Progress
 from smilejobs.polling.pace import Pace, PaceFunction
 from smilejobs.polling.rules import Until
 from smilejobs.settings import Credentials, Environment
-from smilejobs.transport import HTTPClient, HTTPResponse, TransportName
+from smilejobs.transport import HTTPClient, HTTPResponse, HTTPSession, TransportName
 from smilejobs.version import __version__
 
 __all__ = [
@@ -82,6 +82,7 @@ __all__ = [
     "GatewayError",
     "HTTPClient",
     "HTTPResponse",
+    "HTTPSession",
     "Hook",
     "Image",
     "ImageError",

@@ -30,9 +30,10 @@ class Client(BaseClient):
         api_key: The signature key of that environment.
         environment: "sandbox" or "production"; or else
         base_url: Another URL of the API. It ends in ``/v1``, as those of the vendor's own clients do.
-        http_client: A client of yours, `httpx.AsyncClient` or `httpx2.AsyncClient`, whose proxies, certificates and
-            hooks are to be used. It stays yours and is never closed here. Its limits apply; let none of its hooks raise
-            for an HTTP status, for the API says more in the body.
+        http_client: A client of yours, which stays yours and is never closed here. An `httpx.AsyncClient` or
+            `httpx2.AsyncClient` is used as it is, with its proxies, certificates, limits and hooks; let none of its
+            hooks raise for an HTTP status, for the API says more in the body. Of an `aiohttp.ClientSession`, the
+            connector is used: its headers, cookies, credentials and proxies do not travel with our requests.
         transport: What carries the requests if there is no such client: "httpx", on asyncio and trio, or "aiohttp",
             which is several times faster, on asyncio, with the extra ``fast``. None is aiohttp where it can be.
         max_connections: How many requests may be under way at once, and how large the pool of connections is.
@@ -40,10 +41,10 @@ class Client(BaseClient):
             documents no limit, so the default is polite.
         request_timeout: Seconds (or a timedelta) for one request, of a picture too, from connecting to the last byte.
         attempts: How often `job_status` asks, and a picture is fetched, in all when a failure is transient.
-        max_response_bytes: The most bytes that a picture may have, or an answer once it is decompressed. The default
-            is 8 MiB: the vendor speaks of up to 1.5 MB for one result with its base64 pictures, a history holds
-            several, and a camera makes pictures of some megabytes. One piece of a compressed answer, 64 KiB in the own
-            pool, is unpacked before it is counted. Answers have further limits, such as 25,000 JSON values.
+        max_response_bytes: The most bytes that a picture may have, or an answer, as it comes and when it is inflated.
+            The default is 8 MiB: the vendor speaks of up to 1.5 MB for one result with its base64 pictures, a history
+            holds several, and a camera makes pictures of some megabytes. Answers have further limits, such as 25,000
+            JSON values.
         insecure_http: Allow plain ``http://`` beyond loopback, for example between containers. Dangerous: a signature
             covers neither body nor job, so whoever sees one request can sign any other until the key is changed.
         now: The wall clock, as a function that returns an aware datetime. It dates signatures and ages.
