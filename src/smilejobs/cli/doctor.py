@@ -126,7 +126,7 @@ async def _fetch_date(url: str) -> datetime | None:
     fetcher = Fetcher(max_connections=1, timeout=_TIMEOUT_SECONDS)
     try:
         with anyio.fail_after(fetcher.timeout):
-            async with fetcher.get(url) as answer:
+            async with fetcher.get(url, max_bytes=0) as answer:
                 date = answer.headers.get("date", "")
     except TimeoutError:
         raise RequestError(f"no answer within {fetcher.timeout:.10g} s") from None

@@ -20,10 +20,10 @@ What decides is an experiment. If an overload is the cause, trouble disappears b
 answered well before. So the first throttling notes that speed, and the polls that begin clearly below it are counted.
 If the share of trouble among them is as large as it was, the speed is not the cause: the throttle lets go, and only
 more trouble than this usual share counts from then on. This is learned separately for losses (broken connections,
-5xx, unreadable answers, answers of a gateway) and for refusals (429, 503). A refusal says that the speed is too high, so
-one is enough to throttle until refusals are known to be usual; and a ``Retry-After`` stops the whole batch until then,
-and only its own job from then on. If that judgement turns out wrong, trouble rises above the usual share within some
-polls; the batch is throttled again, and the next judgement takes twice the evidence.
+5xx, unreadable answers, answers of a gateway) and for refusals (429, 503). A refusal says that the speed is too high,
+so one is enough to throttle until refusals are known to be usual; and a ``Retry-After`` stops the whole batch until
+then, and only its own job from then on. If that judgement turns out wrong, trouble rises above the usual share within
+some polls; the batch is throttled again, and the next judgement takes twice the evidence.
 
 Where most polls fail, the API is spared whatever the cause.
 

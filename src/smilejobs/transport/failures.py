@@ -65,7 +65,7 @@ def _why(error: Exception, causes: list[BaseException]) -> str:
 
 def _proxy_words(cause: BaseException) -> str | None:
     if isinstance(cause, errors("ClientHttpProxyError")):
-        status = str(cause.status)
+        status = str(getattr(cause, "status", ""))
     elif isinstance(cause, errors("ProxyError")):
         status = str(cause)[:3]
     else:

@@ -14,6 +14,7 @@ from smilejobs.transport.carrier import Carrier, Request, Response
 from smilejobs.transport.choosing import TransportName, open_own
 from smilejobs.transport.environment import proxy_for
 from smilejobs.transport.failures import BROKE_OFF, no_answer
+from smilejobs.transport.trust import load_trust
 
 _BARE = {"Accept-Encoding": "identity"}
 """The only header that is sent beside the host."""
