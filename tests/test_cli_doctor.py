@@ -147,7 +147,7 @@ def test_nobody_is_there(command: Command) -> None:
     """There is no way to the API."""
     answer = command("doctor", SMILE_BASE_URL="http://127.0.0.1:9/v1")
     assert answer.code == 4
-    assert "-      clock      not compared with the server's: no answer: ConnectError" in answer.out
+    assert "-      clock      not compared with the server's: no answer: Connection refused" in answer.out
     assert "does not tell its time" not in answer.out
     assert "WRONG  API        no answer" in answer.out
     assert "check the URL, the network, a proxy" in answer.out

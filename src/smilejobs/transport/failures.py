@@ -40,13 +40,12 @@ def no_answer(error: Exception) -> RequestError:
     the server or the proxy wrote is not, and no URL.
     """
     causes = list(_chain(error))
-    for cause in causes:
-        # Those of aiohttp are of this type too, but have no words.
-        words = getattr(cause, "verify_message", None)
-        if isinstance(cause, ssl.SSLCertVerificationError) and isinstance(words, str):
-            # What comes after the comma names the host.
-            why = words.partition(",")[0].rstrip(".")
-            return RequestError(f"no answer: the server's certificate is not trusted ({why})", transient=False)
+    untrusted = [cause for cause in causes if isinstance(cause, ssl.SSLCertVerificationError)]
+    if untrusted:
+        # Those of aiohttp are of this type too, but have no words. What comes after the comma names the host.
+        words = [words for cause in untrusted if isinstance(words := getattr(cause, "verify_message", None), str)]
+        why = f" ({words[0].partition(',')[0].rstrip('.')})" if words else ""
+        return RequestError(f"no answer: the server's certificate is not trusted{why}", transient=False)
     return RequestError(f"no answer: {_why(error, causes)}")
 
 
