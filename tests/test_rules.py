@@ -432,7 +432,7 @@ MESSAGES: dict[str, tuple[list[JobStatus | SmileJobsError], str]] = {
     "running": ([RUNNING], "still running"),
     "running, then cut off": ([RUNNING, RequestError("cut")], "still running.*RequestError: cut"),
     "no zip": ([NO_ZIP], "no images"),
-    "provisional": ([PROVISIONAL], r"provisional, under review.*\.last"),
+    "provisional": ([PROVISIONAL], r"provisional, under review"),
     "provisional, then cut off": ([PROVISIONAL, RequestError("cut")], "provisional, under review"),
 }
 
