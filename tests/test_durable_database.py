@@ -20,7 +20,8 @@ from psycopg.sql import SQL, Identifier
 from sqlalchemy import exc
 
 from smilejobs.durable import WatchList
-from smilejobs.durable.database import translated, without_secrets
+from smilejobs.durable.database import without_secrets
+from smilejobs.durable.failures import translated
 from smilejobs.durable.schema import STEPS
 from smilejobs.errors import WatchListError
 from watching import jobs
@@ -196,7 +197,7 @@ async def test_a_list_that_somebody_has_emptied(database_url: str) -> None:
     """Without its one row about itself it is not used."""
     await open_and_add(database_url)
     execute(database_url, "DELETE FROM about")
-    with pytest.raises(WatchListError, match="somebody has changed it"):
+    with pytest.raises(WatchListError, match="another program has changed the tables"):
         await open_and_add(database_url)
 
 
@@ -240,13 +241,13 @@ async def test_a_file_that_is_read_only(public_folder: Path) -> None:
 
 
 async def test_a_database_that_is_read_only(postgres_url: str) -> None:
-    """A standby, say."""
+    """A standby, say; a failover passes, so a worker waits for it."""
     name = urlsplit(postgres_url).path[1:]
     await open_and_add(postgres_url)
     execute(postgres_url, f"ALTER DATABASE {name} SET default_transaction_read_only = on")
     with pytest.raises(WatchListError, match="read-only: it must be writable") as caught:
         await open_and_add(postgres_url)
-    assert not caught.value.transient
+    assert caught.value.transient
 
 
 async def test_a_user_without_rights(postgres_url: str) -> None:
@@ -295,6 +296,20 @@ async def test_a_database_that_is_not_there_and_a_wrong_password(postgres_url: s
         (psycopg.errors.DiskFull("no room"), "cannot be reached", True),
         (OSError("cut"), r"cannot be reached or used now \(OSError\)", True),
         (exc.TimeoutError("pool"), "cannot be reached", True),
+        (psycopg.errors.LockNotAvailable("lock timeout"), "cannot be reached or used now.*lock timeout", True),
+        (psycopg.errors.DeadlockDetected("deadlock"), "cannot be reached or used now", True),
+        (psycopg.errors.SerializationFailure("concurrent update"), "cannot be reached or used now", True),
+        (psycopg.errors.IdleInTransactionSessionTimeout("idle"), "cannot be reached or used now", True),
+        (psycopg.errors.TransactionTimeout("too long"), "cannot be reached or used now", True),
+        (psycopg.errors.QueryCanceled("statement timeout"), "cannot be reached or used now", True),
+        (psycopg.errors.ReadOnlySqlTransaction("cannot execute UPDATE"), "read-only: it must be writable", True),
+        (psycopg.errors.IoError("disk"), "cannot be reached or used now", True),
+        (psycopg.errors.UndefinedTable("watch"), "SQLSTATE 42P01", False),
+        (psycopg.InterfaceError("the connection is lost"), r"used now \(InterfaceError\)", True),
+        (psycopg.DataError("user-secret"), r"refuses \(DataError\)", False),
+        (psycopg.ProgrammingError("user-secret"), r"refuses \(ProgrammingError\)", False),
+        (exc.NoResultFound("no row"), r"refuses \(NoResultFound\)", False),
+        (UnicodeDecodeError("utf-8", b"user-secret", 0, 1, "bad"), r"refuses \(UnicodeDecodeError\)", False),
         (sqlite3.OperationalError("database is locked"), "database is locked", True),
         (sqlite3.OperationalError("attempt to write a readonly database"), "read-only", False),
         (sqlite3.OperationalError("database or disk is full"), "disk is full", True),

@@ -50,11 +50,21 @@ class List:
     looks: list[float] = field(factory=list)
     """When it was asked what is pending."""
     workers: list[Leases] = field(factory=list)
+    leader: str | None = None
+    leads_until: float = 0.0
 
     def leases(self, name: str = "a", **options: Any) -> Leases:
         defaults: dict[str, Any] = {"hold": lambda bucket: self.hold(name, bucket), "heartbeat": HEARTBEAT}
+        defaults["lead"] = lambda seconds: self.lead(name, seconds)
         self.workers.append(Leases(self.url, **{"pending": self.look, **defaults, **options}))
         return self.workers[-1]
+
+    async def lead(self, name: str, seconds: float) -> bool:
+        """Give the lead to one at a time, as a lease of the database does; it comes free when it expires."""
+        now = anyio.current_time()
+        if self.leader in (None, name) or now >= self.leads_until:
+            self.leader, self.leads_until = name, now + seconds
+        return self.leader == name
 
     async def look(self) -> set[int]:
         self.looks.append(anyio.current_time())
@@ -482,6 +492,12 @@ class Wire:
     port: int
     speaks: asyncio.Event = field(factory=asyncio.Event)
 
+    def forget(self) -> None:
+        """Fall silent on all connections that there are; those that come later are as good as ever."""
+        self.speaks.clear()
+        self.speaks = asyncio.Event()
+        self.speaks.set()
+
 
 @asynccontextmanager
 async def wire(url: str) -> AsyncGenerator[Wire, None]:
@@ -493,10 +509,10 @@ async def wire(url: str) -> AsyncGenerator[Wire, None]:
     between = Wire(listener.extra(anyio.abc.SocketAttribute.local_port))
     between.speaks.set()
 
-    async def pump(source: SocketStream, sink: SocketStream) -> None:
+    async def pump(source: SocketStream, sink: SocketStream, speaks: asyncio.Event) -> None:
         try:
             async for data in source:
-                await between.speaks.wait()
+                await speaks.wait()
                 await sink.send(data)
             await sink.send_eof()
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
@@ -504,8 +520,8 @@ async def wire(url: str) -> AsyncGenerator[Wire, None]:
 
     async def connection(near: SocketStream) -> None:
         async with near, await anyio.connect_tcp(host, port) as far, anyio.create_task_group() as tasks:
-            tasks.start_soon(pump, near, far)
-            tasks.start_soon(pump, far, near)
+            tasks.start_soon(pump, near, far, between.speaks)
+            tasks.start_soon(pump, far, near, between.speaks)
 
     async with listener, anyio.create_task_group() as tasks:
         tasks.start_soon(listener.serve, connection)
@@ -538,8 +554,11 @@ def test_bad_arguments_are_refused_at_once() -> None:
     async def look() -> set[int]:
         raise AssertionError
 
+    async def lead(_seconds: float) -> bool:
+        raise AssertionError
+
     def new(url: str = "postgresql://localhost/x", **options: Any) -> Leases:
-        return Leases(url, hold=lambda bucket: asynccontextmanager(never)(), pending=look, **options)
+        return Leases(url, hold=lambda bucket: asynccontextmanager(never)(), pending=look, lead=lead, **options)
 
     async def never() -> AsyncGenerator[None, None]:
         yield

@@ -133,14 +133,16 @@ async def test_retry_ends_although_jobs_fail_again_at_once(watch: WatchList, mon
     refs = jobs(6)
     await watch.add(refs)
     await end(watch, *refs, state=FAILED)
-    read, times = watch.store._read, itertools.count()  # noqa: SLF001  # between two windows, anything may happen
+    times = itertools.count()
+    database = watch.store._database  # noqa: SLF001  # between two windows, anything may happen
+    read = database.read
 
-    async def fail_again(statement: Any) -> Any:
+    async def fail_again(statement: Any, *within: float) -> Any:
         assert next(times) < 50
         await end(watch, *refs, state=FAILED)
-        return await read(statement)
+        return await read(statement, *within)
 
-    monkeypatch.setattr(watch.store, "_read", fail_again)
+    monkeypatch.setattr(database, "read", fail_again)
     assert await watch.retry() == 6
 
 

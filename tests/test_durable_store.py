@@ -2,23 +2,29 @@
 
 import asyncio
 import random
+import sqlite3
 import tempfile
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import anyio
 import psycopg
 import pytest
+from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 import smilejobs.durable.store
+from patience import until
 from smilejobs import JobRef
+from smilejobs.clock import utcnow
 from smilejobs.durable.rows import Counts, instant, key_of
 from smilejobs.durable.schema import BUCKETS, COMPLETE, EXPIRED, FAILED, PENDING, STATES
+from smilejobs.durable.signs import OUTAGE, SWEEPER, WORKER
 from smilejobs.durable.store import Store
-from watching import ending, jobs
+from watching import ending, execute, jobs
 
 pytestmark = pytest.mark.anyio
 
@@ -28,6 +34,14 @@ texts = st.text(min_size=1).filter(lambda text: bool(text.strip()) and "\0" not 
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+async def rows_of(url: str, query: str) -> list[tuple[Any, ...]]:
+    """Do something in the tables behind everybody's back; return the rows."""
+    if url.startswith("postgresql"):
+        return await execute(url, query)
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)) as connection:
+        return connection.execute(query).fetchall()
 
 
 async def add(store: Store, refs: list[JobRef], now: float = 0.0, **options: Any) -> tuple[int, list[JobRef]]:
@@ -182,14 +196,104 @@ async def test_who_adds_the_same_locks_nobody_out(postgres_url: str) -> None:
 async def test_turns_are_given_out_once(postgres_url: str) -> None:
     """Chunks follow each other, whoever takes them; turns that nobody took do not add up."""
     async with Store.open(postgres_url) as store, Store.open(postgres_url) as other:
-        began = await store.turns(10, 0.1)
-        assert began == pytest.approx(anyio.current_time(), abs=0.05)
-        for taker, count, turns_before in ((store, 5, 10), (store, 1, 15), (other, 10, 16), (store, 1, 26)):
-            first = await taker.turns(count, 0.1)
-            assert first == pytest.approx(began + turns_before * 0.1, abs=0.05)
-        async with await psycopg.AsyncConnection.connect(postgres_url) as connection:
-            await connection.execute("UPDATE smilejobs.turns SET next = next - 3600")
-        assert abs(await store.turns(1, 0.1) - anyio.current_time()) < 0.05
+
+        async def taken(taker: Store, count: int) -> tuple[float, float]:
+            """Take turns of an hour; return the earliest and the latest instant that the first of them may be at.
+
+            The instant is told by the clock of the database, which was read somewhere between the two.
+            """
+            began = anyio.current_time()
+            first, ahead = await taker.turns(count, 3600.0, 0.1)
+            assert ahead is None
+            return first - (anyio.current_time() - began), first
+
+        for number in range(10):  # so many may have taken a turn of an hour each
+            await store.signs.hold(f"{WORKER}{number}", f"{number}", 600.0)
+        earliest, latest = await taken(store, 1)
+        for taker, count, hours in ((store, 2, 1), (other, 1, 3)):
+            least, most = await taken(taker, count)
+            assert least <= latest + hours * 3600.0
+            assert earliest + hours * 3600.0 <= most
+        await execute(postgres_url, "UPDATE turns SET next = next - 36000")
+        now = anyio.current_time()
+        least, most = await taken(store, 1)
+        assert least <= now
+        assert most >= now - 0.021
+
+
+@pytest.mark.parametrize("ahead", ["20", "3600", "'Infinity'", "'NaN'"])
+async def test_turns_of_a_clock_that_was_set_back_count_for_nothing(postgres_url: str, ahead: str) -> None:
+    """No worker waits for them: they are further ahead than all workers could have taken."""
+    async with Store.open(postgres_url) as store:
+        await execute(postgres_url, f"UPDATE turns SET next = extract(epoch FROM clock_timestamp()) + {ahead}")
+        first, told = await store.turns(1, 0.01, 0.1)
+        assert told is not None
+        assert not told <= 10
+        assert first <= anyio.current_time()
+        _, told = await store.turns(1, 0.01, 0.1)
+        assert told is None
+
+
+async def test_the_more_workers_the_further_ahead_turns_may_be(postgres_url: str) -> None:
+    """Each may have taken a chunk of them, or a single one where they are rare."""
+    async with Store.open(postgres_url) as store:
+        await execute(postgres_url, "UPDATE turns SET next = extract(epoch FROM clock_timestamp()) + 30")
+        for number in range(20):
+            await store.signs.hold(f"{WORKER}{number}", f"{number}", 600.0)
+        assert (await store.turns(1, 1.0, 0.1))[1] is None
+        assert (await store.turns(1, 0.1, 0.1))[1] is not None
+
+
+async def test_a_lease_is_held_by_one(database_url: str) -> None:
+    """Until it expires or is given back; its holder can renew it, and say something else."""
+    async with Store.open(database_url) as one, Store.open(database_url) as other:
+        assert await one.signs.hold(OUTAGE, "one", 600.0, "TLS")
+        assert not await other.signs.hold(OUTAGE, "other", 600.0, "DNS")
+        before = await other.health()
+        assert (before.outage, before.paused, before.stalled) == ("TLS", None, None)
+        assert await one.signs.hold(OUTAGE, "one", 600.0, "a proxy")
+        assert await other.health() == evolve(before, outage="a proxy")
+        await other.signs.let_go("other", OUTAGE)
+        assert (await one.health()).outage == "a proxy"
+        await one.signs.let_go("one", OUTAGE)
+        assert (await one.health()).outage is None
+        assert await other.signs.hold(OUTAGE, "other", 0.0, "DNS")
+        await until(lambda: one.signs.hold(OUTAGE, "one", 600.0, "TLS"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["renewed_at = renewed_at + 3600, expires_at = expires_at + 3600", "expires_at = 1e300", "expires_at = 0"],
+)
+async def test_a_lease_of_another_clock_has_expired(database_url: str, change: str) -> None:
+    """It was renewed in the future, or ends after all time: the clock of the database has been set back since."""
+    async with Store.open(database_url) as store:
+        assert await store.signs.hold(SWEEPER, "one", 600.0)
+        await rows_of(database_url, f"UPDATE leases SET {change}")
+        assert await store.signs.hold(SWEEPER, "other", 600.0)
+        assert not await store.signs.hold(SWEEPER, "one", 600.0)
+
+
+async def test_a_list_that_nobody_works_on_says_so(database_url: str) -> None:
+    """Once jobs have been pending for a while; not while it is paused, which says enough."""
+    now = utcnow().timestamp()
+    async with Store.open(database_url) as store:
+        await add(store, jobs(1, "new"), now=now + 600.0)
+        assert (await store.health()).stalled is None
+        await add(store, jobs(40), now=now - 600.0)
+        assert "no worker is at work, and none has been yet" in str((await store.health()).stalled)
+        await store.signs.hold(f"{WORKER}a", "a", 600.0)
+        if store.is_shared:
+            assert "no worker hands out the buckets" in str((await store.health()).stalled)
+            await store.signs.hold(SWEEPER, "a", 600.0)
+        assert (await store.health()).stalled is None
+        await rows_of(database_url, "UPDATE leases SET expires_at = 1.8e9 - 1e8")
+        assert "no worker is at work, since 2023-11-14" in str((await store.health()).stalled)
+        assert (await store.counts()).stalled == (await store.health()).stalled
+        await store.pause("no key")
+        assert (await store.health()).stalled is None
+        await store.signs.let_go("b")
+        assert await rows_of(database_url, "SELECT 1 FROM leases") == []
 
 
 async def test_who_calls_into_sqlite_is_heard_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -306,7 +410,7 @@ class Model(RuleBasedStateMachine):
         }
         states = [STATES[row[0]] for row in self.rows.values()]
         oldest = min((row[3] for row in self.rows.values() if row[0] == PENDING), default=None)
-        assert self.runner.run(self.store.counts()) == Counts(
+        assert evolve(self.runner.run(self.store.counts()), stalled=None) == Counts(
             **{state: states.count(state) for state in STATES},
             oldest=None if oldest is None else instant(oldest),
             paused=None,

@@ -6,6 +6,7 @@ import anyio
 import pytest
 from attrs import define, field
 
+from smilejobs.durable.patience import Patience
 from smilejobs.durable.turns import SharedTurns
 from smilejobs.errors import WatchListError
 from smilejobs.testing import virtual_clock
@@ -29,7 +30,8 @@ class Clerk:
     failures: int = 0
     lasting: bool = False
 
-    async def turns(self, count: int, interval: float) -> float:
+    async def turns(self, count: int, interval: float, chunk: float) -> tuple[float, float | None]:
+        assert chunk == 0.1
         await anyio.sleep(self.delay)
         if self.failures:
             self.failures -= 1
@@ -38,10 +40,10 @@ class Clerk:
         first = max(self.next, now - 0.02)
         self.next = first + count * interval
         self.chunks.append(count)
-        return first
+        return first, None
 
     def shared(self, rate: float) -> SharedTurns:
-        return SharedTurns(self, rate)  # type: ignore[arg-type]  # all that it asks of a store is turns
+        return SharedTurns(self, rate, Patience())  # type: ignore[arg-type]  # all that it asks of a store is turns
 
 
 async def use(turns: SharedTurns, at: list[float], until: float, pause: float = 0.0) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import anyio
 import psycopg
 import pytest
+from attrs import evolve
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -299,11 +300,14 @@ async def test_counts(watch: WatchList, clock: Clock) -> None:
     await watch.add(refs[:4])
     clock.at += timedelta(hours=1)
     await watch.add(refs[4:])
-    assert (await watch.counts()).oldest == START
+    first = await watch.counts()
+    assert first.oldest == START
+    assert first.stalled is not None
+    assert "no worker is at work, and none has been yet: start a worker" in first.stalled
     await end(watch, refs[0], refs[1])
     await end(watch, refs[2], state=FAILED)
     await end(watch, refs[3], state=EXPIRED)
-    assert await watch.counts() == Counts(
+    assert evolve(await watch.counts(), stalled=None) == Counts(
         pending=3, complete=2, failed=1, expired=1, oldest=START + timedelta(hours=1), paused=None
     )
 
@@ -391,7 +395,7 @@ async def test_a_list_that_was_closed_behind_our_back(postgres_url: str) -> None
             watch.retry(),
             watch.prune(older_than=1),
             watch.store.buckets(),
-            watch.store.turns(1, 1.0),
+            watch.store.turns(1, 1.0, 0.1),
             watch.store.pause("why"),
         ):
             with pytest.raises(WatchListError, match="SQLSTATE 42P01"):

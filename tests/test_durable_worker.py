@@ -13,10 +13,13 @@ import pytest
 
 import smilejobs.durable.calls
 import smilejobs.durable.shift
+import smilejobs.durable.storing
 from patience import until
 from smilejobs import JobRef, Pace
 from smilejobs.clock import utcnow
 from smilejobs.durable import WatchList, Worker
+from smilejobs.durable.health import ApiHealth
+from smilejobs.durable.patience import Patience
 from smilejobs.durable.rows import key_of
 from smilejobs.durable.shift import Shift
 from smilejobs.errors import WatchListError
@@ -32,7 +35,7 @@ from smilejobs.testing import (
     refused,
 )
 from smilejobs.testing.script import Step
-from watching import Gate, execute, jobs, listed, polled, polls, scripted, until_ended, working
+from watching import HEARTBEAT, Gate, execute, jobs, listed, polled, polls, scripted, until_ended, working
 
 pytestmark = pytest.mark.anyio
 
@@ -62,7 +65,7 @@ def same_bucket(count: int, ref: JobRef | None = None) -> list[JobRef]:
 
 async def test_every_job_gets_its_outcome(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that were there before the worker, and those that come while it runs; one each, in the order of ending."""
-    monkeypatch.setattr(smilejobs.durable.shift, "_GROUP", 7)
+    monkeypatch.setattr(smilejobs.durable.storing, "_GROUP", 7)
     before, later = jobs(20, "before"), jobs(20, "later")
     script = scripted([*before, *later])
     async with WatchList.open(database_url) as watch:
@@ -300,7 +303,16 @@ async def test_a_connection_that_says_nothing_is_asked(postgres_url: str, monkey
 async def test_a_bucket_may_come_back_before_it_was_left(sqlite_url: str) -> None:
     """Whoever holds it last decides."""
     script = scripted([])
-    options: dict[str, Any] = {"concurrency": 1, "rate": None, "keep_raw": False, "leases": None}
+    options: dict[str, Any] = {
+        "concurrency": 1,
+        "rate": None,
+        "keep_raw": False,
+        "leases": None,
+        "name": "a",
+        "heartbeat": HEARTBEAT,
+        "api": ApiHealth(HEARTBEAT),
+        "patience": Patience(),
+    }
     async with script.client() as client, WatchList.open(sqlite_url) as watch:
         await watch.add(jobs(200))
         shift = Shift(client, watch, pace=Pace(), **options)
@@ -322,7 +334,16 @@ async def test_a_bucket_that_does_not_come_back_is_forgotten(sqlite_url: str, mo
     """Another worker has it: its jobs are no longer polled here."""
     monkeypatch.setattr(smilejobs.durable.shift, "_LINGER", 0.05)
     monkeypatch.setattr(smilejobs.durable.shift, "_TICK", 0.01)
-    options: dict[str, Any] = {"concurrency": 1, "rate": None, "keep_raw": False, "leases": None}
+    options: dict[str, Any] = {
+        "concurrency": 1,
+        "rate": None,
+        "keep_raw": False,
+        "leases": None,
+        "name": "a",
+        "heartbeat": HEARTBEAT,
+        "api": ApiHealth(HEARTBEAT),
+        "patience": Patience(),
+    }
     async with scripted([]).client() as client, WatchList.open(sqlite_url) as watch:
         await watch.add(jobs(1))
         shift = Shift(client, watch, pace=Pace(), **options)
@@ -359,7 +380,7 @@ async def test_a_row_that_is_committed_late(postgres_url: str) -> None:
 
 async def test_polling_waits_for_a_database_that_is_slow(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Outcomes do not pile up in memory."""
-    monkeypatch.setattr(smilejobs.durable.shift, "_MOST", 5)
+    monkeypatch.setattr(smilejobs.durable.storing, "_MOST", 5)
     refs = jobs(100)
     script = scripted(refs)
     async with WatchList.open(sqlite_url) as watch:

@@ -3,21 +3,21 @@
 A bucket is tended by the worker that runs its Procrastinate job, for a slice of time. What the job does is a function
 of the caller, which knows nothing of Procrastinate, as this module knows nothing of jobs at Smile ID.
 
-Who hands out the buckets is one *sweeper* among the workers: about once a second it takes back the buckets of those
-that have died, and gives every bucket that has something to do, and that nobody has, to whoever is first. A slice that
-has ended, a worker that has stopped, a job that was added, a crash in between: all are the same to it.
+One worker is the *sweeper*. About once a second it takes back the buckets of workers that have died, and enqueues every
+bucket that has pending jobs and no holder. It treats a slice that has ended, a worker that has stopped, a job that was
+added and a crash in between alike. The function *lead* says which worker it is; where two sweep at once, no harm is
+done.
 
-It runs on asyncio only, and needs PostgreSQL 14 or newer, without a pooler in between that shares sessions (advisory
-locks and LISTEN belong to a session).
+It runs on asyncio only, and needs PostgreSQL 14 or newer, without a pooler in between that shares sessions (LISTEN
+belongs to a session).
 """
 
 import asyncio
 import logging
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from hashlib import sha256
-from typing import Any, LiteralString
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from typing import Any
 
 import anyio
 from attrs import define, field
@@ -27,14 +27,13 @@ try:
     from procrastinate import App, JobContext, PsycopgConnector
     from procrastinate.exceptions import AlreadyEnqueued
     from procrastinate.jobs import Job
-    from procrastinate.schema import SchemaManager
     from procrastinate.worker import Worker
     from psycopg.conninfo import conninfo_to_dict
-    from psycopg.sql import SQL, Identifier
 except ImportError as error:
     raise ImportError("a watch list on PostgreSQL needs procrastinate: pip install 'smilejobs[durable]'") from error
 
-from smilejobs.durable.database import SCHEMA, connection_options
+from smilejobs.durable.database import connection_options
+from smilejobs.durable.lease_tables import first, make_tables
 from smilejobs.durable.schema import BUCKETS
 from smilejobs.durations import seconds
 from smilejobs.errors import SmileJobsError, WatchListError
@@ -49,8 +48,15 @@ _NAME = "smilejobs"
 """The queue."""
 
 _TASK = "smilejobs.tend"
-_TABLES_LOCK, _SWEEPER_LOCK = 0x534D4A54, 0x534D4A53
-"""Keys of advisory locks: who makes the tables, who sweeps."""
+
+_LEAD_BEATS = 3
+"""For how many beats a sweeper leads without renewing it."""
+
+_NEVER_SECONDS = 10**6
+"""Between two looks for jobs that are to be aborted: there are none."""
+
+_LOGGERS = (f"procrastinate.worker.{_NAME}", "procrastinate.worker", "procrastinate.utils")
+"""Those that report what this module reports itself: a database that is away."""
 
 _BEATS = 5
 """Signs of life per heartbeat, so that one that is late costs nobody a bucket."""
@@ -79,25 +85,6 @@ the run of its successor."""
 
 _TENDED = "SELECT array_agg(lock) FROM procrastinate_jobs WHERE queue_name = %(queue)s AND status IN ('todo', 'doing')"
 
-_LIVING = """
-SELECT EXISTS (SELECT FROM procrastinate_workers WHERE last_heartbeat > now() - make_interval(secs => %(heartbeat)s))
-"""
-_DROPS = """
-SELECT string_agg(format('DROP %%s IF EXISTS %%s CASCADE', kind, name), '; ' ORDER BY step) FROM (
-    SELECT 1 AS step, 'TABLE' AS kind, oid::regclass::text AS name FROM pg_class
-    WHERE relnamespace = %(schema)s::regnamespace AND relkind = 'r' AND starts_with(relname, 'procrastinate_')
-    UNION ALL
-    SELECT 2, 'FUNCTION', oid::regprocedure::text FROM pg_proc
-    WHERE pronamespace = %(schema)s::regnamespace AND starts_with(proname, 'procrastinate_')
-    UNION ALL
-    SELECT 3, 'TYPE', oid::regtype::text FROM pg_type
-    WHERE typnamespace = %(schema)s::regnamespace AND starts_with(typname, 'procrastinate_') AND typrelid = 0
-    UNION ALL
-    SELECT 3, 'TYPE', oid::regclass::text FROM pg_class
-    WHERE relnamespace = %(schema)s::regnamespace AND relkind = 'c' AND starts_with(relname, 'procrastinate_')
-) AS everything
-"""
-
 
 class Leases:
     """Shares the buckets of a watch list among its workers, each of which has one `Leases`.
@@ -108,6 +95,8 @@ class Leases:
             An error costs the bucket a heartbeat, and is logged.
         pending: Returns the buckets that have something to do. It should answer within a second, and must within a
             heartbeat.
+        lead: Returns whether this worker is the sweeper for so many seconds; called before each sweep, and with 0 when
+            it is no longer.
         slice: For how long a bucket is tended, in seconds, give or take a fifth, before anybody may have it.
         heartbeat: After how many seconds without a sign of life a worker counts as dead.
 
@@ -122,6 +111,7 @@ class Leases:
         *,
         hold: Hold,
         pending: Callable[[], Awaitable[set[int]]],
+        lead: Callable[[float], Awaitable[bool]],
         slice: float = 60.0,  # noqa: A002  # the field's word
         heartbeat: float = 5.0,
     ) -> None:
@@ -132,38 +122,15 @@ class Leases:
         self._url = url
         self._hold = hold
         self._pending = pending
+        self._lead = lead
         self._slice = seconds(slice, "slice", zero=False)
         self._heartbeat = seconds(heartbeat, "heartbeat", zero=False)
         self._soon = asyncio.Event()
         self._left_behind: list[int] = []
 
     async def prepare(self) -> None:
-        """Make Procrastinate's tables if they are not there, beside those of the watch list.
-
-        They hold the leases and nothing else. So those of another version of Procrastinate are made anew, once nobody
-        works with them.
-
-        Raises:
-            WatchListError: Workers with another version of Procrastinate are running.
-            psycopg.Error: The database cannot be used.
-        """
-        tables = SchemaManager.get_schema()
-        version = sha256(tables.encode()).hexdigest()[:16]
-        async with await psycopg.AsyncConnection.connect(self._url, **connection_options()) as connection:
-            await connection.execute("SELECT pg_advisory_xact_lock(%s)", [_TABLES_LOCK])
-            if await _first(connection, "SELECT to_regnamespace(%(schema)s)", schema=SCHEMA) is None:
-                await connection.execute(SQL("CREATE SCHEMA {}").format(Identifier(SCHEMA)))
-            if await _first(connection, "SELECT to_regclass('procrastinate_workers')") is not None:
-                if await _first(connection, "SELECT obj_description('procrastinate_workers'::regclass)") == version:
-                    return
-                if await _first(connection, _LIVING, heartbeat=self._heartbeat):
-                    raise WatchListError(
-                        "the workers of this watch list run with another version of procrastinate: stop them all, "
-                        "then start those of one version"
-                    )
-                await connection.execute((await _first(connection, _DROPS, schema=SCHEMA)).encode())
-            await connection.execute(tables)
-            await connection.execute(SQL("COMMENT ON TABLE procrastinate_workers IS {}").format(version))
+        """Make Procrastinate's tables if they are not there, see `make_tables`."""
+        await make_tables(self._url, self._heartbeat)
 
     def sweep_soon(self) -> None:
         """Look now which buckets nobody tends, rather than within a second: there may be new ones."""
@@ -173,17 +140,23 @@ class Leases:
         """Take buckets and hold them, until cancelled; then leave them all and give them back.
 
         An error of the database ends no more than a round: the buckets are left, and the next round begins as soon as
-        the database answers. What fails is logged.
+        the database answers. What fails is logged, once for all rounds in a row that fail with the same.
         """
-        failures = 0
-        while True:
-            began = anyio.current_time()
-            try:
-                await self._round()
-            except Exception as error:  # noqa: BLE001  # whatever it is: a worker that has ended tends nothing
-                logger.warning("a worker of the watch list leaves its buckets and starts anew: %s", _words(error))
-            failures = 1 if anyio.current_time() - began > self._heartbeat else failures + 1
-            await anyio.sleep(_PAUSE(failures))
+        failures, told = 0, ""
+        with _quiet():
+            while True:
+                began = anyio.current_time()
+                try:
+                    await self._round()
+                except Exception as error:  # noqa: BLE001  # whatever it is: a worker that has ended tends nothing
+                    if anyio.current_time() - began > self._heartbeat:
+                        failures, told = 0, ""
+                    words = _words(error)
+                    level = logging.DEBUG if words == told else logging.WARNING
+                    logger.log(level, "a worker of the watch list leaves its buckets and starts anew: %s", words)
+                    told = words
+                failures += 1
+                await anyio.sleep(_PAUSE(failures))
 
     async def _round(self) -> None:
         async with _session(self._url, self._heartbeat) as session, _app(self._url, self._heartbeat) as app:
@@ -195,6 +168,7 @@ class Leases:
                 session=session,
                 hold=self._hold,
                 pending=self._pending,
+                lead=self._lead,
                 slice=self._slice,
                 heartbeat=self._heartbeat,
                 soon=self._soon,
@@ -214,6 +188,7 @@ class _Round:
     session: psycopg.AsyncConnection
     hold: Hold
     pending: Callable[[], Awaitable[set[int]]]
+    lead: Callable[[float], Awaitable[bool]]
     slice: float
     heartbeat: float
     soon: asyncio.Event
@@ -221,6 +196,7 @@ class _Round:
     _held: dict[int, asyncio.Event] = field(init=False, factory=dict)
     """By the ids of Procrastinate's jobs: what ends a slice at once."""
     _leaving: bool = field(init=False, default=False)
+    _leads: bool = field(init=False, default=False)
     _sure: bool = field(init=False, default=False)
 
     def __attrs_post_init__(self) -> None:
@@ -231,6 +207,7 @@ class _Round:
             name=_NAME,
             concurrency=BUCKETS,  # with less, buckets would queue behind others for a slice
             fetch_job_polling_interval=min(1.0, self.beat),  # what was handed out before it could listen
+            abort_job_polling_interval=_NEVER_SECONDS,
             shutdown_graceful_timeout=self.leaving / 2,  # heartbeats stop when it begins
             delete_jobs="always",
             install_signal_handlers=False,
@@ -272,6 +249,9 @@ class _Round:
                     task.cancel()
                     task.add_done_callback(_seen)
                 await asyncio.wait({working, watching})
+                if self._leads:
+                    with suppress(WatchListError):  # then it expires
+                        await self.lead(0.0)
 
     async def tend(self, context: JobContext, bucket: int) -> None:
         """Hold a bucket for a slice: what Procrastinate runs."""
@@ -298,13 +278,12 @@ class _Round:
             self._held[job].set()
 
     async def _watch(self) -> None:
-        """Leave what is no longer ours, and be the sweeper if nobody else is."""
-        sweeper = False
+        """Leave what is no longer ours, and sweep if no other worker does."""
         while True:
             await self._check()
             self._sure = True
-            sweeper = sweeper or await _first(self.session, "SELECT pg_try_advisory_lock(%(key)s)", key=_SWEEPER_LOCK)
-            if sweeper:
+            self._leads = await self.lead(_LEAD_BEATS * self.beat)
+            if self._leads:
                 await self._sweep()
             self._sure = True
             await asyncio.sleep(self.beat / 10)  # many calls of sweep_soon() are few sweeps
@@ -323,7 +302,7 @@ class _Round:
         held = set(self._held)
         if self.worker.worker_id is None:  # not registered yet
             return
-        ours = await _first(self.session, _OURS, worker=self.worker.worker_id, heartbeat=self.heartbeat)
+        ours = await first(self.session, _OURS, worker=self.worker.worker_id, heartbeat=self.heartbeat)
         if ours is None:
             raise TimeoutError("the database has not heard of this worker for a heartbeat")
         self._leave(held.difference(ours) & self._held.keys())
@@ -331,7 +310,7 @@ class _Round:
     async def _sweep(self) -> None:
         await self.session.execute(_TAKE_BACK, {"queue": _NAME, "heartbeat": self.heartbeat})
         pending = await self.pending()
-        tended = await _first(self.session, _TENDED, queue=_NAME)
+        tended = await first(self.session, _TENDED, queue=_NAME)
         untended = pending.difference(map(int, tended or ()))
         jobs = [
             Job(queue=_NAME, task_name=_TASK, lock=lock, queueing_lock=lock, task_kwargs={"bucket": int(lock)})
@@ -344,14 +323,8 @@ class _Round:
 
 @asynccontextmanager
 async def _session(url: str, heartbeat: float) -> AsyncGenerator[psycopg.AsyncConnection, None]:
-    """Open the connection that watches.
-
-    The server ends it when nothing is heard for a heartbeat: a sweeper that sleeps, or that is cut off, must not stay
-    the sweeper.
-    """
-    options = _connection(heartbeat)
-    options["options"] += f" -c idle_session_timeout={round(heartbeat * 1000)}"
-    session = await psycopg.AsyncConnection.connect(url, autocommit=True, **options)
+    """Open the connection that watches."""
+    session = await psycopg.AsyncConnection.connect(url, autocommit=True, **_connection(heartbeat))
     try:
         yield session
     finally:
@@ -378,10 +351,27 @@ def _connection(heartbeat: float) -> dict[str, Any]:
     return connection_options() | {"application_name": "smilejobs leases", "tcp_user_timeout": round(heartbeat * 1000)}
 
 
-async def _first(connection: psycopg.AsyncConnection, query: LiteralString, **arguments: object) -> Any:
-    """Return the first value of the first row, None if there is no row."""
-    row = await (await connection.execute(query, arguments)).fetchone()
-    return row and row[0]
+class _Reported(logging.Filter):
+    """Lets through what is not about the worker of this module."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        worker = getattr(record, "worker", None)
+        is_ours = record.name != "procrastinate.worker" or (isinstance(worker, dict) and worker.get("name") == _NAME)
+        return record.levelno < logging.WARNING or not is_ours
+
+
+@contextmanager
+def _quiet() -> Generator[None, None, None]:
+    """Silence Procrastinate's errors while the block runs: this module logs what has failed, in one line."""
+    reported = _Reported()
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    for each in loggers:
+        each.addFilter(reported)
+    try:
+        yield
+    finally:
+        for each in loggers:
+            each.removeFilter(reported)
 
 
 def _seen(task: asyncio.Task[Any]) -> None:

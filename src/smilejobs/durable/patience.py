@@ -1,7 +1,7 @@
-"""A database that cannot be reached is waited for."""
+"""Waiting for a database that is away, with one line in the log per outage."""
 
-import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TypeVar
 
 import anyio
@@ -13,27 +13,56 @@ from smilejobs.events import logger
 Result = TypeVar("Result")
 
 
-async def until_it_works(work: Callable[[], Awaitable[Result]]) -> Result:
-    """Do something with the database, again and again until it can be reached.
+class Patience:
+    """Retries of one worker, or of one command. All of its retries share one outage, which is told once."""
 
-    Raises:
-        WatchListError: Waiting does not help.
-    """
-    retrying = AsyncRetrying(
-        retry=retry_if_exception(lambda error: isinstance(error, WatchListError) and error.transient),
-        wait=wait_random_exponential(multiplier=0.1, max=2),
-        sleep=anyio.sleep,
-        before_sleep=_say,
-        reraise=True,
-    )
+    def __init__(self) -> None:
+        self._failing: set[object] = set()
 
-    async def once() -> Result:  # tenacity awaits what it knows for a coroutine function, which a lambda is not
-        return await work()
+    async def until_it_works(
+        self, work: Callable[[], Awaitable[Result]], *, lost: WatchListError | None = None
+    ) -> Result:
+        """Call *work* until it succeeds, while the database is away.
 
-    return await retrying(once)
+        Args:
+            work: Uses the database.
+            lost: Why *work* must be done again, if that is so.
 
+        Raises:
+            WatchListError: Waiting does not help.
+        """
+        call = object()
+        if lost is not None:
+            self._note(call, lost)
+        retrying = AsyncRetrying(
+            retry=retry_if_exception(lambda error: isinstance(error, WatchListError) and error.transient),
+            wait=wait_random_exponential(multiplier=0.1, max=2),
+            sleep=anyio.sleep,
+            before_sleep=partial(self._note_attempt, call),
+            reraise=True,
+        )
 
-def _say(state: RetryCallState) -> None:
-    error = state.outcome and state.outcome.exception()
-    # An outage is worth one line.
-    logger.log(logging.WARNING if state.attempt_number == 1 else logging.DEBUG, "trying again: %s", error)
+        async def once() -> Result:  # tenacity awaits what it knows for a coroutine function, which a lambda is not
+            return await work()
+
+        try:
+            result: Result = await retrying(once)
+        except BaseException:
+            self._failing.discard(call)  # it is over, but nothing works again
+            raise
+        if call in self._failing:
+            self._failing.remove(call)
+            if not self._failing:
+                logger.warning("the database of the watch list works again")
+        return result
+
+    def _note_attempt(self, call: object, state: RetryCallState) -> None:
+        assert state.outcome is not None  # there is one before each sleep
+        self._note(call, state.outcome.exception())
+
+    def _note(self, call: object, error: BaseException | None) -> None:
+        if self._failing:
+            logger.debug("trying again: %s", error)
+        else:
+            logger.warning("trying again until the database works: %s", error)
+        self._failing.add(call)

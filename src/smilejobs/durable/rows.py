@@ -19,6 +19,10 @@ class Counts:
         expired: Jobs whose deadline came first.
         oldest: When the oldest of the pending jobs was added (aware); None if there is none.
         paused: Why nothing is polled; None while polling goes on.
+        outage: What polls fail with, where no good answer of the API comes; None where they come. Polling goes on.
+        outage_since: Since when (aware).
+        stalled: Why pending jobs are not polled although polling is not paused: no worker is at work, or none hands out
+            the buckets; None if neither.
     """
 
     pending: int
@@ -27,6 +31,9 @@ class Counts:
     expired: int
     oldest: datetime | None
     paused: str | None
+    outage: str | None = None
+    outage_since: datetime | None = None
+    stalled: str | None = None
 
 
 @frozen
@@ -57,6 +64,7 @@ class Pending:
 class Ended:
     """A row of a job that has ended, as stored. Instants are seconds since 1970."""
 
+    seq: int
     place: int
     state: int
     user_id: str

@@ -71,6 +71,18 @@ ABOUT = Table(
 )
 """One row. Whoever stores outcomes locks it: so places appear in their order, and a cursor misses nothing."""
 
+LEASES = Table(
+    "leases",
+    TABLES,
+    Column("name", String(40), primary_key=True, comment="what only one may have: see durable/signs.py"),
+    Column("holder", String(40), nullable=False, comment="the worker that has it"),
+    Column("since", Double, nullable=False, comment="since when, without a break; by the clock of the database"),
+    Column("renewed_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=False, comment="from then on, any worker may have it"),
+    Column("text", Text, comment="what the holder has to say"),
+)
+"""What workers hold for a while, or say for a while. An expired row means as much as none."""
+
 TURNS = Table("turns", TABLES, Column("next", Double, nullable=False, comment="the next turn of the rate"))
 """One row: up to when the turns of all workers have been given out."""
 
@@ -90,7 +102,11 @@ async def _version_1(connection: AsyncConnection, name: str) -> None:
     await connection.execute(insert(TURNS).values(next=0.0))
 
 
-STEPS: tuple[Callable[[AsyncConnection, str], Awaitable[None]], ...] = (_version_1,)
+async def _version_2(connection: AsyncConnection, _name: str) -> None:
+    await connection.run_sync(LEASES.create, checkfirst=True)
+
+
+STEPS: tuple[Callable[[AsyncConnection, str], Awaitable[None]], ...] = (_version_1, _version_2)
 """Forward, from each version to the next; none of them drops anything."""
 
 

@@ -1,30 +1,30 @@
 """One stretch of a worker's polling, from its start to a pause of the list, or to its end."""
 
 import random
-import secrets
 from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
-from itertools import islice
 
 import anyio
 import anyio.lowlevel
-from attrs import fields_dict
 
-from smilejobs.batch.records import Ending as RowEnding
-from smilejobs.batch.records import Record, record_of
 from smilejobs.client import Client
-from smilejobs.durable.calls import ADDED, LOOK, calls
-from smilejobs.durable.database import translated
+from smilejobs.durable.calls import ADDED, Brake, Call, News, calls
+from smilejobs.durable.endings import ending_of
+from smilejobs.durable.failures import translated
+from smilejobs.durable.health import ApiHealth, Reporter
 from smilejobs.durable.leases import Hold, Leases
-from smilejobs.durable.patience import until_it_works
-from smilejobs.durable.rows import Ending, Pending, key_of
-from smilejobs.durable.schema import BUCKETS, COMPLETE, EXPIRED, FAILED
-from smilejobs.durable.watchlist import WatchList, WatchOutcome
-from smilejobs.errors import CredentialsError, RateLimitedError, SmileJobsError
+from smilejobs.durable.patience import Patience
+from smilejobs.durable.reading import Unreadable
+from smilejobs.durable.rows import Pending, key_of
+from smilejobs.durable.schema import BUCKETS
+from smilejobs.durable.storing import Outbox
+from smilejobs.durable.watchlist import WatchList
+from smilejobs.errors import CredentialsError, RateLimitedError, SmileJobsError, WatchListError
+from smilejobs.events import logger
 from smilejobs.model.jobs import JobRef
-from smilejobs.outcomes import JobRefLike, Outcome
+from smilejobs.outcomes import JobRefLike
 from smilejobs.polling.pace import Backoff, PaceFunction
 from smilejobs.polling.rules import Terms
 from smilejobs.wakeups import Signal
@@ -32,12 +32,8 @@ from smilejobs.wakeups import Signal
 _LINGER = 3.0
 """Seconds for which a bucket that was let go is still polled: mostly it comes back, and nothing has to be read anew."""
 
-_GATHER = 0.05
-"""Seconds for which outcomes are gathered before they are stored: a transaction costs more than a poll."""
-
-_GROUP = 500
-_MOST = 2000
-"""Outcomes that may wait to be stored; beyond that, polling waits too."""
+_CHECKPOINT_ROWS = 500
+"""Rows that are taken in before other tasks have their turn."""
 
 _PAGE = 5000
 _FAREWELL = 8.0
@@ -45,6 +41,9 @@ _FAREWELL = 8.0
 
 _BREATH = 0.1
 """Seconds between two looks for new jobs: where a thousand are added in a second, nobody looks a thousand times."""
+
+_LOOK_PAUSE_SECONDS = 0.5
+"""Between two looks at all buckets: any role of the database can ask for one, as often as it likes."""
 
 _TICK = 0.5
 _SETTLED = 4
@@ -56,15 +55,6 @@ _FAST = 1000.0
 _BACKOFF = Backoff(max=300.0)
 _NEVER = 10**9
 """Failures after which to give up: a list that waits for days sits out an outage."""
-
-_TOLD = fields_dict(WatchOutcome).keys() & fields_dict(Record).keys()
-
-_STATES = {
-    RowEnding.COMPLETE: COMPLETE,
-    RowEnding.PENDING: EXPIRED,
-    RowEnding.REFUSED: FAILED,
-    RowEnding.FAILED: FAILED,
-}
 
 
 class Shift:
@@ -78,6 +68,10 @@ class Shift:
         rate: Polls per second of all workers together; None for no limit.
         keep_raw: Store answers as they came.
         leases: Makes what shares the buckets, from what holds one; None if there is nobody to share them with.
+        name: Of the worker, among all workers.
+        heartbeat: Seconds between two signs of life.
+        api: Notices outages of the API.
+        patience: Waits for the database.
     """
 
     def __init__(
@@ -90,6 +84,10 @@ class Shift:
         rate: float | None,
         keep_raw: bool,
         leases: Callable[[Hold], Leases] | None,
+        name: str,
+        heartbeat: float,
+        api: ApiHealth,
+        patience: Patience,
     ) -> None:
         self._client = client
         self._watch = watch
@@ -98,18 +96,26 @@ class Shift:
         self._rate = rate or _FAST
         self._keep_raw = keep_raw
         self._leases = None if leases is None else leases(self.hold)
-        self._name = secrets.token_hex(4)
+        self._name = name
+        self._until_it_works = patience.until_it_works
+        self._outbox = Outbox(watch.store, watch.now, patience)
+        self._reporter = Reporter(
+            self._store,
+            name,
+            heartbeat=heartbeat,
+            api=api,
+            is_at_work=lambda: not self._outbox.is_full,
+            patience=patience,
+        )
         self._held: set[int] = set()
         self._holders: Counter[int] = Counter()
         self._released: dict[int, float] = {}
         self._refs: defaultdict[int, dict[JobRef, int]] = defaultdict(dict)
-        self._ended: dict[JobRef, Ending] = {}
         self._shouts: list[str] = []
         self._newest = self._settled = 0
-        self._any_new = self._listened = False
+        self._any_new = self._must_look = False
         self._added = Signal()
-        self._news = Signal()
-        self._room = Signal()
+        self._look_wanted = Signal()
         self._shouted = Signal()
         self._loading = anyio.Semaphore(2)
         self._error: Exception | None = None
@@ -135,15 +141,17 @@ class Shift:
         """
         with self._hand, self._nothing:
             if self._leases is not None:
-                await until_it_works(partial(_prepare, self._leases))
-            self._newest = self._settled = await until_it_works(self._store.last)
+                await self._until_it_works(partial(_prepare, self._leases))
+            self._newest = self._settled = await self._until_it_works(self._store.last)
             async with self._fleet.running():
                 try:
                     async with anyio.create_task_group() as self._tasks:
                         for work in (
                             self._consume,
-                            self._keep,
+                            self._outbox.run,
                             self._hear,
+                            self._look_again,
+                            self._reporter.run,
                             self._tend,
                             self._admit,
                             self._tick,
@@ -153,9 +161,10 @@ class Shift:
                             self._tasks.start_soon(self._guarded, work)
                 finally:
                     with self._farewell:
-                        await self._store_all()
-                        if self._leases is not None:  # so that the others look now for what nobody has
-                            await until_it_works(partial(self._store.ring, ADDED))
+                        await self._outbox.store_all()
+                        await self._until_it_works(self._reporter.leave)
+                        if self._leases is not None:  # so that the others look now for what no worker has
+                            await self._until_it_works(partial(self._store.ring, ADDED))
         if self._error is not None:
             raise self._error
 
@@ -179,7 +188,7 @@ class Shift:
             await self._leases.run()
         else:
             self._held.update(range(BUCKETS))
-            await until_it_works(self._load_all)
+            await self._until_it_works(self._load_all)
 
     @asynccontextmanager
     async def hold(self, bucket: int) -> AsyncGenerator[None, None]:
@@ -220,7 +229,7 @@ class Shift:
             while not self._any_new:
                 await self._added.wait()
             self._any_new = False
-            await until_it_works(self._take_new)
+            await self._until_it_works(self._take_new)
             await anyio.sleep(_BREATH)
 
     async def _take_new(self) -> None:
@@ -237,25 +246,35 @@ class Shift:
             rows = await self._store.named(key)
             await self._take_in(rows)
             for row in rows:
-                self._client.notify(row.ref)
+                if isinstance(row, Pending):
+                    self._client.notify(row.ref)
 
-    async def _take_in(self, rows: Iterable[Pending], *, spread: float = 0.0) -> None:
+    async def _take_in(self, rows: Iterable[Pending | Unreadable], *, spread: float = 0.0) -> None:
         now = self._watch.now().timestamp()
         terms: dict[tuple[bool, float | None], Terms] = {}
+        broken: list[Unreadable] = []
         for place, row in enumerate(rows, 1):
-            if place % _GROUP == 0:
+            if place % _CHECKPOINT_ROWS == 0:
                 await anyio.lowlevel.checkpoint()
+            if isinstance(row, Unreadable):
+                broken.append(row)
+                continue
             ref, bucket = row.ref, row.bucket
-            if ref in self._ended or bucket not in self._held:
+            if ref in self._outbox or bucket not in self._held:
                 continue
             end = None if row.deadline is None else row.added_at + row.deadline
             if (row.final, end) not in terms:
                 terms[row.final, end] = self._terms(final=row.final, timeout=None if end is None else end - now)
             self._refs[bucket][ref] = row.seq
-            delay = min(spread, self._pace(now - row.born_at, 0)) if spread else 0.0
+            # The clock of whoever added the job may be ahead of this one.
+            delay = min(spread, self._pace(max(0.0, now - row.born_at), 0)) if spread else 0.0
             if end is not None:
                 delay = max(0.0, min(delay, end - now))
             self._fleet.take_in(ref, terms[row.final, end], first_after=random.uniform(0.0, delay))
+        if broken:
+            await self._until_it_works(partial(self._store.fail, broken, now))
+            for unreadable in broken:
+                logger.error("%s; the job has failed", unreadable.text)
 
     def _terms(self, *, final: bool, timeout: float | None) -> Terms:
         return Terms(
@@ -279,7 +298,7 @@ class Shift:
             marks.append(self._newest)
             settled = marks.pop(0)
             if settled > self._settled and self._leases is not None:
-                await until_it_works(partial(self._take_late, settled))
+                await self._until_it_works(partial(self._take_late, settled))
 
     async def _take_late(self, settled: int) -> None:
         """Take in what was added before *settled* and committed after others."""
@@ -296,68 +315,54 @@ class Shift:
             self._refs[key[0]].pop(outcome.ref, None)
             if isinstance(outcome.error, CredentialsError):
                 # Not the job's fault. A second one in a row ends the shift.
-                await until_it_works(partial(self._take_named, key))
+                await self._until_it_works(partial(self._take_named, key))
                 continue
-            self._ended[outcome.ref] = self._ending(outcome)
-            self._news.set()
-            while len(self._ended) >= _MOST:
-                await self._room.wait()
-
-    def _ending(self, outcome: Outcome) -> Ending:
-        record = record_of(outcome)
-        state = _STATES[record.outcome]
-        names = _TOLD if state != EXPIRED else _TOLD - {"error", "error_text"}
-        known = {name: value for name in names if (value := getattr(record, name)) is not None}
-        raw = outcome.status.raw if outcome.status is not None and self._keep_raw else None
-        return Ending(outcome.ref, state, known, None if raw is None else dict(raw))
-
-    async def _keep(self) -> None:
-        while True:
-            while not self._ended:
-                await self._news.wait()
-            await anyio.sleep(_GATHER)
-            await self._store_group()
-
-    async def _store_all(self) -> None:
-        while self._ended:
-            await self._store_group()
-
-    async def _store_group(self) -> None:
-        group = list(islice(self._ended.values(), _GROUP))
-        now = self._watch.now().timestamp()
-        await until_it_works(partial(self._store.end, group, now))
-        for ending in group:
-            del self._ended[ending.ref]
-        self._room.set()
+            await self._outbox.put(ending_of(outcome, keep_raw=self._keep_raw))
 
     # The other workers
 
     async def _hear(self) -> None:
-        await until_it_works(self._listen)
+        lost: WatchListError | None = None
+        while True:
+            heard, first = await self._until_it_works(self._listen, lost=lost)
+            async with aclosing(heard):
+                try:
+                    if lost is not None or self._store.is_shared:
+                        await self._heed(first)
+                    async for call in heard:
+                        await self._heed(call)
+                except WatchListError as error:
+                    if not error.transient:
+                        raise
+                    lost = error
 
-    async def _listen(self) -> None:
-        if self._listened:
-            await self._look()  # what was called out before an error may not have been heeded
-        self._listened = True
-        async with aclosing(calls(self._store, self._watch.url)) as heard:
-            async for text in heard:
-                await self._heed(text)
+    async def _listen(self) -> tuple[AsyncGenerator[Call, None], Call]:
+        heard = calls(self._store, self._watch.url)
+        return heard, await anext(heard)
 
-    async def _heed(self, text: str) -> None:
-        call, *rest = text.split(" ")
-        if call == "news":
-            await self._take_named(bytes.fromhex(rest[0]))
-        elif call == "brake":
-            if rest[0] != self._name:
-                trouble = RateLimitedError("another worker throttled", http_status=429, retry_after=float(rest[1]))
+    async def _heed(self, call: Call) -> None:
+        if isinstance(call, News):
+            await self._until_it_works(partial(self._take_named, call.key))
+        elif isinstance(call, Brake):
+            if call.worker != self._name:
+                trouble = RateLimitedError("another worker throttled", http_status=429, retry_after=call.seconds)
                 self._fleet.throttle(trouble)
         elif call == ADDED:
             if self._leases is not None:
                 self._leases.sweep_soon()
             self._any_new = True
             self._added.set()
-        elif call == LOOK:
-            await self._look()
+        else:
+            self._must_look = True
+            self._look_wanted.set()
+
+    async def _look_again(self) -> None:
+        while True:
+            while not self._must_look:
+                await self._look_wanted.wait()
+            self._must_look = False
+            await self._until_it_works(self._look)
+            await anyio.sleep(_LOOK_PAUSE_SECONDS)
 
     async def _look(self) -> None:
         if await self._store.paused() is not None:
@@ -371,7 +376,7 @@ class Shift:
     def _throttled(self, trouble: SmileJobsError) -> None:
         if trouble.http_status not in {429, 503}:
             return  # it may be this worker's own network
-        self._shouts.append(f"brake {self._name} {trouble.retry_after or 0:.3f}")
+        self._shouts.append(str(Brake(self._name, trouble.retry_after or 0.0)))
         self._shouted.set()
 
     async def _shout(self) -> None:
@@ -379,7 +384,7 @@ class Shift:
             while self._shouts:
                 text = self._shouts.pop()
                 self._shouts.clear()
-                await until_it_works(partial(self._store.ring, text))
+                await self._until_it_works(partial(self._store.ring, text))
             await self._shouted.wait()
 
 

@@ -6,13 +6,14 @@ from contextlib import asynccontextmanager
 from typing import Any, Self
 
 import anyio
-from attrs import fields
-from sqlalchemy import ARRAY, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import ARRAY, bindparam, case, delete, func, insert, or_, select, type_coerce, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.types import NullType
 
-from smilejobs.durable.database import at_work, opened, parse
-from smilejobs.durable.rows import Counts, Ended, Ending, Pending, epoch, instant, key_of
+from smilejobs.durable.database import QUICK_SECONDS, Database, damaged, open_database, parse
+from smilejobs.durable.reading import ENDED_COLUMNS, PENDING_COLUMNS, Unreadable, instant_of, read_pending
+from smilejobs.durable.rows import Counts, Ended, Ending, Pending, epoch, key_of
 from smilejobs.durable.schema import (
     ABOUT,
     BELLS,
@@ -24,6 +25,9 @@ from smilejobs.durable.schema import (
     TURNS,
     WATCH,
 )
+from smilejobs.durable.signs import Health, Signs, clock, working
+from smilejobs.errors import WatchListError
+from smilejobs.events import logger
 from smilejobs.model.jobs import JobRef
 
 _ADDED: tuple[str, ...] = (
@@ -46,6 +50,12 @@ _WINDOW = 10_000
 _SLACK = 0.02
 """Seconds by which a worker may come late for more turns without losing any."""
 
+_JUMP_SECONDS = 1.0
+"""By so much the clock of the database may be set back unnoticed."""
+
+_ENCODING_ERRORS = (TypeError, ValueError, RecursionError)
+"""What JSON raises for a value that cannot be written."""
+
 
 class Store:
     """The rows of one watch list.
@@ -53,20 +63,18 @@ class Store:
     All methods raise `WatchListError` where the database cannot be used.
     """
 
-    def __init__(self, engine: AsyncEngine, name: str) -> None:
-        self._engine = engine
-        self._reading = engine.execution_options(reads=True)
+    def __init__(self, database: Database, name: str) -> None:
+        self._database = database
         self.name = name
-        self.is_shared = engine.dialect.name == "postgresql"
+        self.is_shared = database.is_shared
+        self.signs = Signs(database)
 
     @classmethod
     @asynccontextmanager
     async def open(cls, url: str) -> AsyncGenerator[Self, None]:
-        """Open the database that *url* names; see `parse` and `opened` for what is raised."""
-        async with opened(parse(url)) as engine:
-            async with at_work(engine), engine.connect() as connection:
-                name = (await connection.execute(select(ABOUT.c.list))).scalar_one()
-            yield cls(engine, name)
+        """Open the database that *url* names; see `parse` and `open_database` for what is raised."""
+        async with open_database(parse(url)) as database:
+            yield cls(database, await database.only(select(ABOUT.c.list), str))
 
     # Adding
 
@@ -93,7 +101,7 @@ class Store:
             WATCH.c.key.in_(list(keys)),
             or_(WATCH.c.final != final, WATCH.c.deadline.is_distinct_from(deadline)),
         )
-        async with at_work(self._engine), self._engine.begin() as connection:
+        async with self._database.writing() as connection:
             added = await (self._add_arrays if self.is_shared else self._add_rows)(connection, values)
             differ = () if added == len(values) else (await connection.execute(other)).scalars().all()
             if self.is_shared:
@@ -143,51 +151,102 @@ class Store:
         while True:
             left = select(WATCH.c.place).where(WATCH.c.place > place, *conditions).order_by(WATCH.c.place)
             window = left.limit(_WINDOW).subquery()
-            ((last,),) = await self._read(select(func.max(window.c.place)))
+            ((last,),) = await self._database.read(select(func.max(window.c.place)))
             if last is None:
                 return total
             some = change.where(WATCH.c.place > place, WATCH.c.place <= last, *conditions)
-            async with at_work(self._engine), self._engine.begin() as connection:
+            async with self._database.writing() as connection:
                 await self._lock(connection)
                 total += (await connection.execute(some)).rowcount
             place = last
 
     # Polling
 
-    async def pending(self, buckets: Collection[int], *, after: int = 0, limit: int | None = None) -> list[Pending]:
+    async def pending(
+        self, buckets: Collection[int], *, after: int = 0, limit: int | None = None
+    ) -> list[Pending | Unreadable]:
         """Return the pending jobs of some buckets, those added after the row *after*, oldest first."""
         return await self._pending(WATCH.c.seq > after, _of(buckets), limit=limit)
 
-    async def named(self, key: bytes) -> list[Pending]:
+    async def named(self, key: bytes) -> list[Pending | Unreadable]:
         """Return the pending job that *key* stands for, in a list; an empty one if there is none."""
         return await self._pending(WATCH.c.key == key)
 
-    async def _pending(self, *conditions: Any, limit: int | None = None) -> list[Pending]:
-        columns = (WATCH.c[column.name] for column in fields(Pending))
-        statement = select(*columns).where(IS_PENDING, *conditions).order_by(WATCH.c.seq).limit(limit)
-        return [Pending(*row) for row in await self._read(statement)]
+    async def _pending(self, *conditions: Any, limit: int | None = None) -> list[Pending | Unreadable]:
+        statement = select(*_bare(PENDING_COLUMNS)).where(IS_PENDING, *conditions).order_by(WATCH.c.seq).limit(limit)
+        return [read_pending(row) for row in await self._database.read(statement)]
 
     async def sums(self, buckets: Collection[int]) -> tuple[int, int]:
         """Return how many jobs of some buckets are pending, and the sum of the numbers of their rows."""
         both = select(func.count(), func.coalesce(func.sum(WATCH.c.seq), 0)).where(IS_PENDING, _of(buckets))
-        ((count, numbers),) = await self._read(both)
-        return int(count), int(numbers)
+        ((count, numbers),) = await self._database.read(both)
+        return int(count), int(numbers)  # PostgreSQL adds big integers as decimals
 
     async def last(self) -> int:
         """Return the number of the row that was added last."""
-        return int((await self._read(select(func.coalesce(func.max(WATCH.c.seq), 0))))[0][0])
+        number: int = await self._database.only(select(func.coalesce(func.max(WATCH.c.seq), 0)), int)
+        return number
 
     async def buckets(self) -> set[int]:
         """Return the buckets that have pending jobs."""
         every = select(func.generate_series(0, BUCKETS - 1).column_valued("bucket")).subquery()
         some = select(WATCH.c.seq).where(IS_PENDING, WATCH.c.bucket == every.c.bucket).exists()
-        return {row[0] for row in await self._read(select(every.c.bucket).where(some))}
+        return {row[0] for row in await self._database.read(select(every.c.bucket).where(some))}
 
     async def end(self, endings: Sequence[Ending], now: float) -> None:
-        """Store how jobs have ended, at the instant *now* (seconds since 1970), unless they had ended before."""
+        """Store how jobs have ended, at the instant *now* (seconds since 1970), unless they had ended before.
+
+        An outcome that cannot be stored does not keep the others from being: its job has failed.
+        """
+        try:
+            await self._end(endings, now)
+        except (WatchListError, *_ENCODING_ERRORS) as error:
+            if isinstance(error, WatchListError) and error.transient:
+                raise
+            for ending in endings:
+                await self._end_alone(ending, now)
+
+    async def _end_alone(self, ending: Ending, now: float) -> None:
+        try:
+            await self._end([ending], now)
+        except (WatchListError, *_ENCODING_ERRORS) as error:
+            if isinstance(error, WatchListError) and error.transient:
+                raise
+            problem = str(error) if isinstance(error, WatchListError) else type(error).__name__
+            text = f"the outcome of the job cannot be stored: {problem}"
+            outcome: dict[str, object] = {"error": "WatchListError", "error_text": text}
+            await self._end([Ending(ending.ref, FAILED, outcome, None)], now)
+            logger.error("job %s: %s", ending.ref.tag, text)  # the traceback may quote the answer
+
+    async def _end(self, endings: Sequence[Ending], now: float) -> None:
+        rows: list[dict[str, object]] = [
+            {
+                "of": key_of(ending.ref),
+                "ended": ending.state,
+                "how": json.dumps(ending.outcome),
+                "answer": None if ending.raw is None else json.dumps(ending.raw),
+            }
+            for ending in endings
+        ]
+        await self._end_rows(WATCH.c.key == bindparam("of"), rows, now)
+
+    async def fail(self, rows: Sequence[Unreadable], now: float) -> None:
+        """Store, at the instant *now*, that jobs have failed whose rows cannot be read."""
+        values: list[dict[str, object]] = [
+            {
+                "of": row.seq,
+                "ended": FAILED,
+                "how": json.dumps({"error": "WatchListError", "error_text": row.text}),
+                "answer": None,
+            }
+            for row in rows
+        ]
+        await self._end_rows(WATCH.c.seq == bindparam("of"), values, now)
+
+    async def _end_rows(self, condition: Any, rows: Sequence[dict[str, object]], now: float) -> None:
         statement = (
             update(WATCH)
-            .where(WATCH.c.key == bindparam("of"), IS_PENDING)
+            .where(condition, IS_PENDING)
             .values(
                 state=bindparam("ended"),
                 ended_at=now,
@@ -196,19 +255,9 @@ class Store:
                 raw=bindparam("answer"),
             )
         )
-        async with at_work(self._engine), self._engine.begin() as connection:
-            first = await self._lock(connection, places=len(endings)) - len(endings) + 1
-            rows = [
-                {
-                    "of": key_of(ending.ref),
-                    "ended": ending.state,
-                    "at": place,
-                    "how": json.dumps(ending.outcome),
-                    "answer": None if ending.raw is None else json.dumps(ending.raw),
-                }
-                for place, ending in enumerate(endings, first)
-            ]
-            await connection.execute(statement, rows)
+        async with self._database.writing() as connection:
+            first = await self._lock(connection, places=len(rows)) - len(rows) + 1
+            await connection.execute(statement, [{**row, "at": place} for place, row in enumerate(rows, first)])
 
     async def _lock(self, connection: AsyncConnection, *, places: int = 0) -> int:
         """Let nobody else change what has ended until the transaction is over; return the last place given out."""
@@ -217,37 +266,53 @@ class Store:
 
     async def pause(self, why: str | None) -> None:
         """Stop all polling, and say *why*; None for going on."""
-        async with at_work(self._engine), self._engine.begin() as connection:
+        async with self._database.writing(QUICK_SECONDS) as connection:
             await connection.execute(update(ABOUT).values(paused=why))
             await self._ring(connection, "look")
 
     async def paused(self) -> str | None:
         """Return why nothing is polled; None if that is not so."""
-        why = (await self._read(select(ABOUT.c.paused)))[0][0]
-        return None if why is None else str(why)
+        why: str | None = await self._database.only(select(ABOUT.c.paused), str, optional=True)
+        return why
 
-    async def turns(self, count: int, interval: float) -> float:
-        """Take the next *count* turns of the rate, *interval* seconds apart; return the instant of the first.
+    async def health(self) -> Health:
+        """Return whether the list is worked on. It reads a few rows, however long the list is."""
+        return await self.signs.health(await self.paused())
 
-        PostgreSQL only: on SQLite there is one worker, which needs to ask nobody.
+    async def turns(self, count: int, interval: float, chunk: float) -> tuple[float, float | None]:
+        """Take the next *count* turns of the rate, *interval* seconds apart.
+
+        PostgreSQL only: on SQLite there is one worker, which needs to ask nobody. A worker takes turns for *chunk*
+        seconds at most, or a single one. So turns that were given out further ahead than all workers could have taken
+        are of a clock that has been set back since, or was ahead for a moment: they count as not given out.
+
+        Returns:
+            The instant of the first turn, and by how many seconds the turns were too far ahead; None if they were not.
         """
-        clock = func.extract("epoch", func.clock_timestamp())
+        at = clock(is_shared=True)
+        most = (2 + 2 * working(at)) * max(chunk, interval) + _JUMP_SECONDS
+        before = select(TURNS.c.next, at.label("now"), most.label("most"))
+        old = before.with_for_update().cte("before")
+        next_turn, now, most = old.c
+        is_ahead = next_turn > now + most
+        begin = case((is_ahead, now), else_=func.greatest(next_turn, now - _SLACK))
         statement = (
-            update(TURNS)
-            .values(next=func.greatest(TURNS.c.next, clock - _SLACK) + count * interval)
-            .returning(TURNS.c.next - clock)
+            update(TURNS).values(next=begin + count * interval).returning(begin - at, case((is_ahead, next_turn - now)))
         )
-        async with at_work(self._engine), self._engine.begin() as connection:
-            # Turns that are lost with the database are no loss: nobody has to wait for the disk.
+        async with self._database.writing(QUICK_SECONDS) as connection:
+            # Turns that are lost with the database are no loss: the disk need not be waited for.
             await connection.execute(select(func.set_config("synchronous_commit", "off", True)))  # noqa: FBT003  # PostgreSQL's signature
-            delay: float = (await connection.execute(statement)).scalar_one()
-            return anyio.current_time() + delay - count * interval
+            found = (await connection.execute(statement)).all()
+            if len(found) != 1:
+                raise damaged(len(found))
+            delay, ahead = found[0]
+            return anyio.current_time() + delay, ahead
 
     # Bells
 
     async def ring(self, text: str) -> None:
         """Call something out to all workers."""
-        async with at_work(self._engine), self._engine.begin() as connection:
+        async with self._database.writing() as connection:
             await self._ring(connection, text)
 
     async def _ring(self, connection: AsyncConnection, text: str) -> None:
@@ -262,39 +327,48 @@ class Store:
         """Where PostgreSQL calls things out."""
         return f"smilejobs_{self.name}"
 
-    async def rung(self) -> list[str]:
+    async def rung(self) -> list[object]:
         """Return what has been called out, and forget it. SQLite only: PostgreSQL has LISTEN."""
-        if not await self._read(select(BELLS.c.seq).limit(1)):
+        if not await self._database.read(select(BELLS.c.seq).limit(1)):
             return []
-        async with at_work(self._engine), self._engine.begin() as connection:
+        async with self._database.writing() as connection:
             return list((await connection.execute(delete(BELLS).returning(BELLS.c.text))).scalars())
 
     # The view from outside
 
     async def counts(self) -> Counts:
-        """Return how the list stands."""
+        """Return how the list stands. A row in an unknown state counts as failed."""
         states = select(WATCH.c.state, func.count(), func.min(WATCH.c.added_at)).group_by(WATCH.c.state)
         by_state = dict.fromkeys(STATES, 0)
         oldest = None
-        for state, count, first in await self._read(states):
-            by_state[STATES[state]] = count
+        for state, count, first in await self._database.read(states):
+            by_state[STATES[state if state in range(len(STATES)) else FAILED]] += count
             if state == PENDING:
-                oldest = instant(first)
-        return Counts(**by_state, oldest=oldest, paused=await self.paused())
+                oldest = instant_of(first)
+        health = await self.health()
+        return Counts(
+            **by_state,
+            oldest=oldest,
+            paused=health.paused,
+            outage=health.outage,
+            outage_since=health.outage_since,
+            stalled=health.stalled,
+        )
 
     async def ended(self, *, after: int, limit: int) -> list[Ended]:
         """Return the jobs that ended after the place *after*, in order."""
-        columns = (WATCH.c[column.name] for column in fields(Ended))
-        statement = select(*columns).where(WATCH.c.place > after).order_by(WATCH.c.place).limit(limit)
-        return [Ended(*row) for row in await self._read(statement)]
+        is_next = select(*_bare(ENDED_COLUMNS)).where(WATCH.c.place > after)
+        return [Ended(*row) for row in await self._database.read(is_next.order_by(WATCH.c.place).limit(limit))]
 
     async def places(self) -> int:
         """Return the last place that was given out."""
-        return int((await self._read(select(ABOUT.c.places)))[0][0])
+        place: int = await self._database.only(select(ABOUT.c.places), int)
+        return place
 
-    async def _read(self, statement: Any) -> Sequence[Sequence[Any]]:
-        async with at_work(self._engine), self._reading.connect() as connection:
-            return (await connection.execute(statement)).all()
+
+def _bare(names: Sequence[str]) -> list[Any]:
+    """Return columns as the driver reads them: what cannot be converted is dealt with row by row."""
+    return [type_coerce(WATCH.c[name], NullType()).label(name) for name in names]
 
 
 def _latest_bell() -> Any:

@@ -2,8 +2,9 @@
 
 import anyio
 
-from smilejobs.durable.patience import until_it_works
+from smilejobs.durable.patience import Patience
 from smilejobs.durable.store import Store
+from smilejobs.events import logger
 
 _CHUNK = 0.1
 """Seconds for which a worker takes turns ahead, at most: so long a brake of the others may take to reach it."""
@@ -20,10 +21,12 @@ class SharedTurns:
     Args:
         store: Gives out the turns.
         rate: Of all workers together, per second.
+        patience: Waits for the database.
     """
 
-    def __init__(self, store: Store, rate: float) -> None:
+    def __init__(self, store: Store, rate: float, patience: Patience) -> None:
         self._store = store
+        self._patience = patience
         self._interval = 1 / rate
         self._most = max(1, round(rate * _CHUNK))
         self._lock = anyio.Lock()
@@ -51,7 +54,15 @@ class SharedTurns:
 
     async def _take_more(self) -> None:
         self._chunk = min(2 * self._chunk, self._most) if self._used == self._chunk else max(1, self._used)
-        first = await until_it_works(lambda: self._store.turns(self._chunk, self._interval))
+        first, ahead = await self._patience.until_it_works(
+            lambda: self._store.turns(self._chunk, self._interval, _CHUNK)
+        )
+        if ahead is not None:
+            logger.warning(
+                "the clock of the database was set back, or was ahead for a moment: the next poll would have begun in "
+                "%.0f s; the rate of all workers counts from now",
+                ahead,
+            )
         self._next = max(first, anyio.current_time())  # the way here may have taken longer than a turn is good for
         self._left = self._chunk
         self._used = 0

@@ -1,36 +1,33 @@
 """The watch list as a service sees it: jobs go in, outcomes come out; `smilejobs.durable.Worker` does the polling."""
 
-import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, Self, get_args
+from typing import Self, get_args
 
 import anyio
-from attrs import field, fields_dict, frozen
+from attrs import field, frozen
 
 from smilejobs.clock import aware, utcnow
 from smilejobs.durable.database import parse
+from smilejobs.durable.reading import YEARS, State, Unreadable, instant_of, read_outcome, read_ref
 from smilejobs.durable.rows import Counts, Ended, Pending, instant, key_of
-from smilejobs.durable.schema import BUCKETS, COMPLETE, EXPIRED, FAILED
+from smilejobs.durable.schema import BUCKETS
 from smilejobs.durable.store import Store
 from smilejobs.durations import Duration, seconds
+from smilejobs.events import logger
 from smilejobs.model.callback import Callback
 from smilejobs.model.codes import shown
 from smilejobs.model.jobs import JobRef
 from smilejobs.outcomes import JobRefs, each, job_ref
 from smilejobs.polling.rules import Until
 
-State = Literal["complete", "failed", "expired"]
-
-_STATES: dict[int, State] = {COMPLETE: "complete", FAILED: "failed", EXPIRED: "expired"}
+_EPOCH = instant(0.0)
+"""Stands for an instant that cannot be read."""
 
 _CHUNK = 5000
 _PAGE = 500
-_YEARS = (2, 9998)
-"""A day from the ends of the calendar, an instant is still one in UTC."""
-
-_LAST = datetime(_YEARS[1], 12, 31, tzinfo=UTC).timestamp()
+_LAST = datetime(YEARS[1], 12, 31, tzinfo=UTC).timestamp()
 
 _DIGITS = 18
 """So many every database can hold."""
@@ -201,7 +198,10 @@ class WatchList:
         while rows := await self.store.pending(range(BUCKETS), after=seq, limit=_PAGE):
             for row in rows:
                 seq = row.seq
-                yield _watched(row)
+                if isinstance(row, Unreadable):
+                    logger.warning("%s; a worker will let the job fail", row.text)
+                else:
+                    yield _watched(row)
 
     async def outcomes(self, *, after: str | None = None, follow: bool = False) -> AsyncIterator[WatchOutcome]:
         """Yield outcomes in the order of their completion.
@@ -280,29 +280,25 @@ class WatchList:
         return int(place)
 
     def _outcome(self, row: Ended) -> WatchOutcome:
-        known: dict[str, Any] = json.loads(row.outcome)
+        ref, state, known, raw = read_outcome(row)
         return WatchOutcome(
             cursor=f"{self.store.name}-{row.place}",
-            ref=_ref(row),
-            state=_STATES[row.state],
-            added_at=instant(row.added_at),
-            ended_at=instant(row.ended_at),
-            raw=None if row.raw is None else json.loads(row.raw),
-            **{name: value for name, value in known.items() if name in fields_dict(WatchOutcome)},
+            ref=ref,
+            state=state,
+            added_at=instant_of(row.added_at) or _EPOCH,
+            ended_at=instant_of(row.ended_at) or _EPOCH,
+            raw=raw,
+            **known,
         )
 
 
 def _watched(row: Pending) -> WatchedJob:
     return WatchedJob(
-        ref=_ref(row),
+        ref=read_ref(row),
         until="final" if row.final else "complete",
         added_at=instant(row.added_at),
         expires_at=None if row.deadline is None else instant(min(row.added_at + row.deadline, _LAST)),
     )
-
-
-def _ref(row: Pending | Ended) -> JobRef:
-    return JobRef(row.user_id, row.job_id, None if row.submitted_at is None else instant(row.submitted_at))
 
 
 def check(ref: JobRef) -> None:
@@ -313,8 +309,8 @@ def check(ref: JobRef) -> None:
     """
     if "\0" in ref.user_id or "\0" in ref.job_id:
         raise ValueError("an id with a NUL character cannot be stored")
-    if ref.submitted_at is not None and not _YEARS[0] <= ref.submitted_at.year <= _YEARS[1]:
-        raise ValueError(f"submitted_at must be in the years {_YEARS[0]} to {_YEARS[1]}")
+    if ref.submitted_at is not None and not YEARS[0] <= ref.submitted_at.year <= YEARS[1]:
+        raise ValueError(f"submitted_at must be in the years {YEARS[0]} to {YEARS[1]}")
 
 
 async def _grouped(refs: JobRefs) -> AsyncGenerator[list[JobRef], None]:

@@ -4,6 +4,7 @@ The table is the truth, and the pace of a job depends on its age alone: a worker
 and whoever goes on computes from the row when the next one is due.
 """
 
+import secrets
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
@@ -13,14 +14,16 @@ import anyio
 from filelock import FileLock, Timeout
 
 from smilejobs.client import Client
+from smilejobs.durable.health import ApiHealth
 from smilejobs.durable.leases import Hold, Leases
-from smilejobs.durable.patience import until_it_works
+from smilejobs.durable.patience import Patience
 from smilejobs.durable.shift import Shift
+from smilejobs.durable.signs import SWEEPER
 from smilejobs.durable.turns import SharedTurns
 from smilejobs.durable.watchlist import WatchList
 from smilejobs.durations import Duration, seconds
 from smilejobs.errors import CredentialsError, SmileJobsError, WatchListError
-from smilejobs.events import logger
+from smilejobs.events import Hooks, logger
 from smilejobs.model.jobs import JobRef
 from smilejobs.polling.pace import Pace, PaceFunction
 from smilejobs.polling.rules import Terms
@@ -54,7 +57,8 @@ class Worker:
         slice: On PostgreSQL, for how many seconds (or a timedelta) a worker keeps a share of the jobs before others may
             have it: after two of these, a new worker has its part.
         heartbeat: On PostgreSQL, after how many seconds (or a timedelta) without a sign of life a worker counts as
-            dead.
+            dead. On both, how often it says that it is at work, and for how long polls must fail before that counts as
+            an outage of the API.
 
     Raises:
         TypeError: An argument of the wrong type.
@@ -80,9 +84,14 @@ class Worker:
         self._keep_raw = keep_raw
         self._slice = seconds(slice, "slice", zero=False)
         self._heartbeat = seconds(heartbeat, "heartbeat", zero=False)
+        self._name = secrets.token_hex(4)
+        self._api = ApiHealth(self._heartbeat)
+        self._patience = Patience()
 
     async def run(self) -> None:
         """Poll until cancelled; then store what is known, and hand everything back, within 10 s if PostgreSQL hangs.
+
+        An outage of the API, of whatever length and kind, ends nothing: see `WatchList.counts`.
 
         While the database cannot be reached, nothing is polled. When the API refuses the credentials, the whole list is
         paused: `WatchList.counts` says why, and any worker whose credentials are accepted ends that. If it refuses them
@@ -92,11 +101,17 @@ class Worker:
             WatchListError: The database cannot be used, or another worker has this SQLite file.
             RuntimeError: The client is closed, or belongs to another event loop.
         """
-        if self._watch.store.is_shared:
-            await self._run_beside_others()
-        else:
-            with _alone(self._watch.path):
-                await self._run(None)
+        exchange = self._exchange
+        emit = exchange.emit
+        exchange.emit = Hooks((emit, self._api))
+        try:
+            if self._watch.store.is_shared:
+                await self._run_beside_others()
+            else:
+                with _alone(self._watch.path):
+                    await self._run(None)
+        finally:
+            exchange.emit = emit
 
     async def _run_beside_others(self) -> None:
         def leases(hold: Hold) -> Leases:
@@ -104,6 +119,7 @@ class Worker:
                 self._watch.url,
                 hold=hold,
                 pending=self._watch.store.buckets,
+                lead=self._lead,
                 slice=self._slice,
                 heartbeat=self._heartbeat,
             )
@@ -111,11 +127,14 @@ class Worker:
         exchange = self._exchange
         turns = exchange.turns
         if exchange.rate is not None:
-            exchange.turns = SharedTurns(self._watch.store, exchange.rate)
+            exchange.turns = SharedTurns(self._watch.store, exchange.rate, self._patience)
         try:
             await self._run(leases)
         finally:
             exchange.turns = turns
+
+    async def _lead(self, duration: float) -> bool:
+        return await self._watch.store.signs.hold(SWEEPER, self._name, duration)
 
     async def _run(self, leases: Callable[[Hold], Leases] | None) -> None:
         refused = False
@@ -130,6 +149,10 @@ class Worker:
                     rate=self._exchange.rate,
                     keep_raw=self._keep_raw,
                     leases=leases,
+                    name=self._name,
+                    heartbeat=self._heartbeat,
+                    api=self._api,
+                    patience=self._patience,
                 ).work()
             except CredentialsError as error:
                 why = str(error)
@@ -140,7 +163,7 @@ class Worker:
                 logger.error(
                     "the API refuses the credentials, so the whole watch list is paused: %s", why
                 )  # the traceback says nothing more
-                await until_it_works(partial(self._watch.store.pause, why))
+                await self._patience.until_it_works(partial(self._watch.store.pause, why))
 
     async def _is_refused(self) -> bool:
         """Whether credentials that were refused are not accepted either when they are tried again."""
@@ -153,11 +176,11 @@ class Worker:
     async def _until_accepted(self, *, refused: bool) -> None:
         """Return as soon as nothing is paused, and the API accepts the credentials if it has *refused* them before."""
         store = self._watch.store
-        while (paused := await until_it_works(store.paused) is not None) or refused:
+        while (paused := await self._patience.until_it_works(store.paused) is not None) or refused:
             if await self._is_accepted():
                 logger.info("the API accepts the credentials: the watch list goes on")
                 if paused:
-                    await until_it_works(partial(store.pause, None))
+                    await self._patience.until_it_works(partial(store.pause, None))
                 return
             await anyio.sleep(self._heartbeat)
 

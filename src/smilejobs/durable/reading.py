@@ -1,0 +1,172 @@
+"""Rows that are read, and rows that cannot be: other programs can write the tables, and backups can be damaged.
+
+A row that cannot be read is one failed job, named by its number; it ends neither a worker nor a reader.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Literal
+
+from attrs import fields, frozen
+
+from smilejobs.durable.rows import Ended, Pending, instant, key_of
+from smilejobs.durable.schema import COMPLETE, EXPIRED, FAILED
+from smilejobs.model.jobs import JobRef
+
+YEARS = (2, 9998)
+"""A day from the ends of the calendar, an instant is still one in UTC."""
+
+UNREADABLE_ID = "(unreadable)"
+"""Stands for an id that cannot be one."""
+
+State = Literal["complete", "failed", "expired"]
+
+_STATES: dict[object, State] = {COMPLETE: "complete", FAILED: "failed", EXPIRED: "expired"}
+
+_TEXTS = ("code", "verdict", "result_code", "result_text", "smile_job_id", "error", "error_text")
+
+PENDING_COLUMNS = (*(column.name for column in fields(Pending)), "key")
+ENDED_COLUMNS = tuple(column.name for column in fields(Ended))
+
+
+@frozen
+class Unreadable:
+    """A row of a pending job that cannot be read.
+
+    Attributes:
+        seq: Its number.
+        problem: What is wrong with it, without its ids.
+    """
+
+    seq: int
+    problem: str
+
+    @property
+    def text(self) -> str:
+        """What is said about it."""
+        return unreadable(self.seq, self.problem)
+
+
+def unreadable(seq: object, problem: str) -> str:
+    """Return what is said about a row."""
+    return f"row {seq} of the watch list cannot be read: {problem}"
+
+
+def read_pending(values: Sequence[Any]) -> Pending | Unreadable:
+    """Return a row of a pending job, read as `PENDING_COLUMNS`."""
+    *known, key = values
+    row = Pending(*known)
+    try:
+        _instant(row.added_at, "added_at")
+        _check_number(row.deadline, "deadline", optional=True)
+        if row.final not in (0, 1):
+            raise ValueError("final must be true or false")  # all that is wrong is told in one place
+        ref = read_ref(row)
+        if key != key_of(ref) or row.bucket != key[0]:
+            raise ValueError("its key is not the one of its ids")
+    except (TypeError, ValueError) as error:
+        return Unreadable(row.seq, str(error))
+    return row
+
+
+def read_ref(row: Pending | Ended) -> JobRef:
+    """Return the job of a row.
+
+    Raises:
+        TypeError: An id is no text.
+        ValueError: An id or the instant of its submission is none.
+    """
+    _check_number(row.submitted_at, "submitted_at", optional=True)
+    at = None if row.submitted_at is None else _instant(row.submitted_at, "submitted_at")
+    return JobRef(row.user_id, row.job_id, at)
+
+
+def read_outcome(row: Ended) -> tuple[JobRef, State, dict[str, Any], dict[str, object] | None]:
+    """Return the job of a row that has ended, its state, what is known, and the raw answer.
+
+    What cannot be read has failed: an id is replaced by `UNREADABLE_ID`, the outcome by one that says what is wrong.
+    """
+    try:
+        ref = read_ref(row)
+        state = _state(row.state)
+        _instant(row.added_at, "added_at")
+        _instant(row.ended_at, "ended_at")
+        return ref, state, _known(row.outcome), _raw(row.raw)
+    except (TypeError, ValueError, RecursionError) as error:
+        problem = str(error) if isinstance(error, (TypeError, ValueError)) else "it is nested too deeply"
+        known = {"error": "WatchListError", "error_text": unreadable(row.seq, problem)}
+        return _any_ref(row), "failed", known, None
+
+
+def _state(value: object) -> State:
+    if value not in _STATES:
+        raise ValueError("its state is unknown")
+    return _STATES[value]
+
+
+def _known(text: object) -> dict[str, Any]:
+    """Return what an outcome says, without what this version does not know."""
+    found = _json(text, "outcome")
+    known = {name: found[name] for name in (*_TEXTS, "confidence", "is_final") if found.get(name) is not None}
+    if not all(isinstance(known.get(name, ""), str) for name in _TEXTS):
+        raise ValueError("its outcome holds no text where there must be one")
+    _check_number(known.get("confidence"), "confidence", optional=True)
+    if not isinstance(known.get("is_final", False), bool):
+        raise ValueError("is_final must be true or false")  # noqa: TRY004  # of a stored row, no type is a caller's
+    return known
+
+
+def _raw(text: object) -> dict[str, object] | None:
+    return None if text is None else _json(text, "raw")
+
+
+def _json(text: object, name: str) -> dict[str, Any]:
+    if not isinstance(text, str):
+        raise ValueError(f"its {name} is no text")  # noqa: TRY004
+    try:
+        found = json.loads(text)
+    except ValueError:
+        raise ValueError(f"its {name} is no JSON") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"its {name} is no JSON object")  # noqa: TRY004
+    return found
+
+
+def _check_number(value: object, name: str, *, optional: bool = False) -> None:
+    if value is None and optional:
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError(f"{name} must be a number")
+
+
+def _instant(value: Any, name: str) -> datetime:
+    _check_number(value, name)
+    try:
+        at = instant(value)
+    except (ValueError, OverflowError, OSError):
+        raise ValueError(f"{name} is not within the calendar") from None
+    if not YEARS[0] <= at.year <= YEARS[1]:
+        raise ValueError(f"{name} is not within the calendar")
+    return at
+
+
+def instant_of(at: object) -> datetime | None:
+    """Return an instant that is only shown; None if it is none."""
+    try:
+        return _instant(at, "")
+    except ValueError:
+        return None
+
+
+def _any_ref(row: Ended) -> JobRef:
+    """Return a ref with the ids of a row, as far as they can be ids."""
+
+    def readable(value: Any) -> str:
+        try:
+            return JobRef(value, value).user_id
+        except (TypeError, ValueError):
+            return UNREADABLE_ID
+
+    return JobRef(readable(row.user_id), readable(row.job_id))
