@@ -1,5 +1,6 @@
 """``smilejobs watch`` and ``smilejobs worker``, against a sandbox behind a real socket."""
 
+import asyncio
 import io
 import json
 import logging
@@ -10,8 +11,8 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Generator
-from contextlib import closing, contextmanager
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
@@ -33,6 +34,9 @@ from smilejobs.errors import WatchListError
 from smilejobs.sandbox import Sandbox
 
 URL = "sqlite:///jobs.db"
+NOWHERE = "http://127.0.0.1:9/v1"
+"""Where no server listens."""
+
 JOBS = "user_id,job_id\nuser-1,approved\nuser-1,rejected\n"
 NAMES = ("add", "list", "outcomes", "paused", "counts", "retry", "prune")
 
@@ -229,10 +233,13 @@ def test_counts(command: Command) -> None:
     command("watch", "add", URL, "-", stdin=JOBS)
     answer = command("watch", "counts", URL)
     oldest = answer.out.rpartition(" ")[2].strip()
-    assert answer == Answer(0, f"pending   2\ncomplete  0\nfailed    0\nexpired   0\noldest    {oldest}\n", "")
+    assert answer == Answer(
+        0, f"pending      2\ncomplete     0\nfailed       0\nexpired      0\noldest       {oldest}\n", ""
+    )
     found = json.loads(command("watch", "counts", URL, "--json").out)
     assert found["oldest"].startswith(oldest.removesuffix("+00:00"))
-    assert found == {"pending": 2, "complete": 0, "failed": 0, "expired": 0, "oldest": found["oldest"], "paused": None}
+    good = dict.fromkeys(("paused", "outage", "outage_since", "stalled"))
+    assert found == {"pending": 2, "complete": 0, "failed": 0, "expired": 0, "oldest": found["oldest"], **good}
 
 
 def test_wrong_credentials_pause_the_list(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,7 +252,7 @@ def test_wrong_credentials_pause_the_list(command: Command, monkeypatch: pytest.
     assert "Traceback" not in answer.err
     healthy = command("watch", "counts", URL)
     assert healthy.code == 4
-    assert "\npaused    the API answered 2305" in healthy.out
+    assert "\npaused       the API answered 2305" in healthy.out
     assert command("watch", "counts", URL, "--json").code == 4
     work(command, partial(ended, 2))
     assert command("watch", "counts", URL).code == 0
@@ -310,7 +317,7 @@ def test_a_worker_that_cannot_stop_is_ended(command: Command, monkeypatch: pytes
     """A database that hangs does not keep it beyond the time of a stop."""
     codes = []
     stopping = []
-    given_up = anyio.Event()
+    given_up = threading.Event()
 
     def leave(code: int) -> None:
         codes.append(code)
@@ -322,7 +329,7 @@ def test_a_worker_that_cannot_stop_is_ended(command: Command, monkeypatch: pytes
             await anyio.sleep_forever()
         finally:
             with anyio.CancelScope(shield=True):
-                await given_up.wait()
+                await anyio.to_thread.run_sync(given_up.wait)
 
     monkeypatch.setattr(Worker, "run", hang)
     monkeypatch.setattr(worker_module, "_STOPPED_WITHIN", 0.05)
@@ -334,6 +341,87 @@ def test_a_worker_that_cannot_stop_is_ended(command: Command, monkeypatch: pytes
     )
 
 
+def test_the_end_of_the_interpreter_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that hangs after all is stored keeps the process no longer either; that is no error."""
+    codes: list[int] = []
+    monkeypatch.setattr(os, "_exit", codes.append)
+    shown = io.StringIO()
+    end = worker_module._End(Console(file=shown))  # noqa: SLF001  # no test may end its own process
+    end.is_clean = True
+    end._leave()  # noqa: SLF001
+    assert (codes, shown.getvalue()) == ([0], "")
+
+
+class WindowsLoop(asyncio.SelectorEventLoop):
+    """An event loop without signal handlers, as that of Windows is."""
+
+    def add_signal_handler(self, sig: int, callback: Callable[..., object], *args: object) -> None:  # type: ignore[override]
+        raise NotImplementedError
+
+
+def test_a_worker_on_windows(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It starts, stops at SIGTERM, and leaves the handler as it was."""
+    monkeypatch.setattr(asyncio, "SelectorEventLoop", WindowsLoop)
+    before = signal.getsignal(signal.SIGTERM)
+    command("watch", "add", URL, "-", stdin=JOBS)
+    answer = work(command, partial(ended, 2))
+    assert answer.code == 0
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("wait", ["0", "200ms", "0.2s"])
+def test_a_worker_waits_for_its_database_at_the_start(command: Command, wait: str) -> None:
+    """For as long as it is told; then it ends with what is wrong, in one line."""
+    answer = command("worker", "postgresql://user:s3cret@127.0.0.1:9/jobs", "--wait", wait)
+    if wait == "200ms":
+        assert (answer.code, answer.out) == (2, "")
+        assert answer.err.startswith("smilejobs: --wait must be a number and a unit")
+        return
+    lines = answer.err.splitlines()
+    assert (answer.code, answer.out) == (4, "")
+    assert "s3cret" not in answer.err
+    assert lines[-1].startswith("smilejobs: the database of the watch list cannot be reached or used now")
+    assert [line[:41] for line in lines[:-1]] == ([] if wait == "0" else ["WARNING trying again until the database w"])
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_database_that_comes_back_is_opened(tmp_path: Path) -> None:
+    """The worker goes on as if it had been there; one that says nothing is given up as well."""
+    attempts = []
+
+    @asynccontextmanager
+    async def opening() -> AsyncGenerator[WatchList, None]:
+        attempts.append(1)
+        if len(attempts) < 3:
+            raise WatchListError("away", transient=True)
+        async with WatchList.open(f"sqlite:///{tmp_path / 'jobs.db'}") as watch:
+            yield watch
+
+    @asynccontextmanager
+    async def hanging() -> AsyncGenerator[WatchList, None]:
+        await anyio.sleep_forever()
+        yield watch
+
+    async with AsyncExitStack() as stack:
+        watch = await worker_module._open(opening, stack, None)  # noqa: SLF001  # no command can be run in between
+        assert (await watch.counts()).pending == 0
+        with pytest.raises(WatchListError, match="did not answer in time"):
+            await worker_module._open(hanging, stack, 0.01)  # noqa: SLF001
+    assert len(attempts) == 3
+
+
+def test_an_outage_is_no_flood(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One warning of the worker, and no line for each poll that failed."""
+    monkeypatch.setattr("smilejobs.durable.Worker", partial(Worker, heartbeat=0.3))
+    command("watch", "add", URL, "-", stdin=JOBS)
+    answer = work(command, lambda: rows("SELECT 1 FROM leases WHERE name = 'outage'"), SMILE_BASE_URL=NOWHERE)
+    assert answer.code == 0
+    assert answer.err.count("\nWARNING no good answer of the API for ") == 1
+    assert "poll 1 failed" not in answer.err
+    assert rows("SELECT 1 FROM leases") == []
+
+
 def test_warnings_are_lines(capsys: pytest.CaptureFixture[str]) -> None:
     """Those of other libraries too, each in one line; where they come from is shown with --debug."""
     out = Console(stderr=True, soft_wrap=True)
@@ -341,14 +429,17 @@ def test_warnings_are_lines(capsys: pytest.CaptureFixture[str]) -> None:
     try:
         with worker_module._warnings(out):  # noqa: SLF001  # no library can be made to warn in every way
             log.info("not told")
-            log.warning("an error:\n  %s", "database", exc_info=KeyError("cause"))
+            log.warning("an error:\n  %s", "database\x1b[2J", exc_info=KeyError("cause"))
             show_tracebacks(wanted=True)
             log.error("again", exc_info=KeyError("cause"))
             log.error("nothing more", exc_info=(None, None, None))
     finally:
         show_tracebacks(wanted=False)
     log.debug("not told either")
-    assert capsys.readouterr().err == "WARNING an error: database\nERROR again\nKeyError: 'cause'\nERROR nothing more\n"
+    assert (
+        capsys.readouterr().err
+        == "WARNING an error: database?[2J\nERROR again\nKeyError: 'cause'\nERROR nothing more\n"
+    )
 
 
 # --- What cannot be
@@ -408,7 +499,7 @@ def test_the_cursor_of_another_list(command: Command) -> None:
 @pytest.mark.parametrize("name", ["add", "counts", "worker"])
 def test_a_database_that_is_down(command: Command, name: str) -> None:
     """It is one line, without the password."""
-    words = ("worker",) if name == "worker" else ("watch", name)
+    words = ("worker", "--wait", "0") if name == "worker" else ("watch", name)
     source = ("-",) if name == "add" else ()
     answer = command(*words, "postgresql://user:s3cret@127.0.0.1:9/jobs", *source, stdin=JOBS)
     assert (answer.code, answer.out, answer.err.count("\n")) == (4, "", 1)

@@ -66,4 +66,5 @@ def run(work: Callable[[], Awaitable[_T]]) -> _T:
                 signal.set_wakeup_fd(before)
                 loop.remove_reader(reading)
 
-    return anyio.run(work if sys.platform == "win32" else awake)  # on Windows the loop has such a socket of its own
+    # psycopg cannot use the default event loop of Windows; elsewhere, this one is the default.
+    return anyio.run(awake, backend_options={"loop_factory": asyncio.SelectorEventLoop})

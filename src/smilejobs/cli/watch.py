@@ -21,7 +21,8 @@ from smilejobs.errors import WatchListError
 from smilejobs.model.jobs import JobRef
 
 if TYPE_CHECKING:
-    from smilejobs.durable import WatchList
+    from smilejobs.durable import Counts, WatchList
+    from smilejobs.durable.signs import Health
 
 app = typer.Typer(no_args_is_help=True, help="Put jobs into a watch list, and see what has become of them.")
 
@@ -194,27 +195,40 @@ def outcomes(
 
 @app.command(
     epilog="Example: smilejobs watch paused sqlite:///jobs.db\n\n"
-    "It serves as a health check, and reads one row. Exit codes: 0 the database can be used and polling is not paused "
-    "(whether a worker runs is not known here), 2 usage, 4 paused, or the database cannot be used, 130 interrupted."
+    "It serves as a health check, and reads a few rows. Exit codes: 0 the database can be used, polling is not paused, "
+    "the API answers, and a worker is at work or no job has been pending for long; 2 usage; 4 one of these is not so; "
+    "130 interrupted."
 )
-def paused(url: ListURL) -> None:
-    """Print whether polling is paused, and why."""
+def paused(url: ListURL, *, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Print whether polling is paused, the API does not answer, or no worker is at work, and since when."""
 
     async def work(watch: "WatchList") -> ExitCode:
-        why = await watch.store.paused()
-        typer.echo("polling is not paused" if why is None else printable(f"polling is paused: {why}"))
-        return ExitCode.COMPLETE if why is None else ExitCode.ERROR
+        health = await watch.store.health()
+        if as_json:
+            typer.echo(_json(asdict(health)))
+        else:
+            typer.echo(printable(f"polling is paused: {health.paused}" if health.paused else "polling is not paused"))
+            if health.outage is not None:
+                since = "" if health.outage_since is None else f" since {_text(health.outage_since)}"
+                typer.echo(printable(f"no good answer of the API{since}: {health.outage}"))
+            if health.stalled is not None:
+                typer.echo(printable(health.stalled))
+        return _health_code(health)
 
     _run(url, work)
 
 
+def _health_code(found: "Counts | Health") -> ExitCode:
+    is_good = found.paused is None and found.outage is None and found.stalled is None
+    return ExitCode.COMPLETE if is_good else ExitCode.ERROR
+
+
 @app.command(
     epilog="Example: smilejobs watch counts sqlite:///jobs.db --json\n\n"
-    "It reads the whole list. Exit codes: 0 the database can be used and polling is not paused, 2 usage, 4 paused, or "
-    "the database cannot be used, 130 interrupted."
+    "It reads the whole list. Exit codes: as smilejobs watch paused."
 )
 def counts(url: ListURL, *, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Print how many jobs are pending and how many have ended how, and whether polling is paused."""
+    """Print how many jobs are pending and how many have ended how, and what `watch paused` prints."""
 
     async def work(watch: "WatchList") -> ExitCode:
         found = await watch.counts()
@@ -223,10 +237,9 @@ def counts(url: ListURL, *, as_json: Annotated[bool, typer.Option("--json", help
         else:
             for name, value in asdict(found).items():
                 if value is not None:
-                    typer.echo(
-                        f"{name:<9} {value:,}" if isinstance(value, int) else printable(f"{name:<9} {_text(value)}")
-                    )
-        return ExitCode.COMPLETE if found.paused is None else ExitCode.ERROR
+                    shown = f"{value:,}" if isinstance(value, int) else printable(_text(value))
+                    typer.echo(f"{name.replace('_', ' '):<12} {shown}")
+        return _health_code(found)
 
     _run(url, work)
 

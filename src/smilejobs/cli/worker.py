@@ -4,8 +4,9 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Generator
-from contextlib import contextmanager, nullcontext, suppress
+import threading
+from collections.abc import Callable, Generator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager, nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,12 +15,12 @@ import typer
 from attrs import define
 from rich.console import Console
 
-from smilejobs.cli.display import console
+from smilejobs.cli.display import console, printable
 from smilejobs.cli.exits import ExitCode, exit_on, trace
-from smilejobs.cli.options import ListURL
+from smilejobs.cli.options import ListURL, duration
 from smilejobs.client import Client
 from smilejobs.errors import WatchListError
-from smilejobs.events import Event, PollFailed, PollFinished, log_event
+from smilejobs.events import Event, PollFailed, PollFinished, PollScheduled, log_event
 from smilejobs.tasks import beside
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ EPILOG = (
 )
 
 _STOPPED_WITHIN = 9.0
-"""Seconds from SIGTERM, which a database that hangs would make longer."""
+"""Seconds from SIGTERM to the end of the process, which a database that hangs would make longer."""
 
 _TOLD_EVERY = 5.0
 """Seconds between two looks at how the list stands, on a terminal."""
@@ -48,11 +49,18 @@ def worker(
     keep_raw: Annotated[
         bool, typer.Option("--keep-raw", help="Store the answers as they come, with personal data.")
     ] = False,
+    wait: Annotated[
+        str,
+        typer.Option(
+            metavar="DURATION",
+            help="For how long to wait for the database at the start: 30s, 10m, 0 for not at all; none for ever.",
+        ),
+    ] = "none",
 ) -> None:
     """Poll the jobs of a watch list, until it is stopped.
 
     On SQLite there can be one worker, on PostgreSQL as many as you like, on as many hosts; give each the same --rate.
-    A worker may be killed at any moment: whoever goes on polls its jobs again.
+    A worker may be killed at any moment: another one polls its jobs again.
     """
     out = console(stderr=True)
     polls = _Polls()
@@ -60,30 +68,109 @@ def worker(
         from smilejobs.durable import WatchList, Worker
         from smilejobs.durable.database import without_secrets
 
-        opening = WatchList.open(url)
-        client = Client.from_env(max_connections=concurrency, rate=rate, hooks=(log_event, polls))
+        WatchList.open(url)  # for its checks
+        patience = _patience(wait)
+        client = Client.from_env(max_connections=concurrency, rate=rate, hooks=(_log, polls))
 
     async def work() -> None:
         showing = anyio.CancelScope()
-        async with client, opening as watch:
+        async with client, AsyncExitStack() as stack:
+            watch = await _open(partial(WatchList.open, url), stack, patience)
             out.print(f"{client!r} polls {without_secrets(url)}, {rate:g} polls/s at most; SIGTERM or Ctrl-C stops it")
             show = partial(_show, watch, polls, out, showing)
             async with beside(show, showing.cancel) if out.is_terminal and not out.is_dumb_terminal else nullcontext():
                 await Worker(client, watch, keep_raw=keep_raw).run()
 
+    end = _End(out)
+
     async def run() -> None:
-        with anyio.CancelScope() as working:
-            loop = asyncio.get_running_loop()
-
-            def stop() -> None:
-                working.cancel()
-                loop.call_later(_STOPPED_WITHIN, _give_up, out)
-
-            loop.add_signal_handler(signal.SIGTERM, stop)
+        with anyio.CancelScope() as working, end.on_sigterm(working.cancel):
             await work()
 
     with exit_on(KeyboardInterrupt, ExitCode.INTERRUPTED), exit_on(WatchListError, ExitCode.ERROR), _warnings(out):
-        anyio.run(run)
+        # The default event loop of Windows cannot be used with psycopg; elsewhere, this one is the default.
+        anyio.run(run, backend_options={"loop_factory": asyncio.SelectorEventLoop})
+    end.is_clean = True
+
+
+def _patience(wait: str) -> float | None:
+    """Return for how many seconds to wait for the database, None for ever.
+
+    Raises:
+        ValueError: It is no duration.
+    """
+    text = wait.strip()
+    return None if text == "none" else 0.0 if text == "0" else duration(text, "--wait")
+
+
+async def _open(
+    opening: "Callable[[], AbstractAsyncContextManager[WatchList]]", stack: AsyncExitStack, patience: float | None
+) -> "WatchList":
+    """Open a watch list, and wait for its database.
+
+    Raises:
+        WatchListError: The database cannot be used, or was away for too long.
+    """
+    from smilejobs.durable.patience import Patience
+
+    last: WatchListError | None = None
+
+    async def attempt() -> "WatchList":
+        nonlocal last
+        try:
+            return await stack.enter_async_context(opening())
+        except WatchListError as error:
+            last = error
+            raise
+
+    with anyio.move_on_after(patience) if patience else nullcontext():
+        return await (Patience().until_it_works(attempt) if patience != 0 else attempt())
+    raise last or WatchListError("the database of the watch list did not answer in time", transient=True)
+
+
+def _log(event: Event) -> None:
+    """Log an event as usual, but no line for each failed poll: the worker warns once of an outage."""
+    if not isinstance(event, PollScheduled):
+        log_event(event)
+
+
+@define
+class _End:
+    """Ends the process in time after SIGTERM, whatever still runs then: the event loop, a thread, the interpreter.
+
+    Attributes:
+        is_clean: Whether all is stored, and only the interpreter has something left to do.
+    """
+
+    out: Console
+    is_clean: bool = False
+
+    @contextmanager
+    def on_sigterm(self, stop: Callable[[], None]) -> Generator[None, None, None]:
+        """Call *stop* in the event loop at SIGTERM, while the block runs."""
+        loop = asyncio.get_running_loop()
+
+        def stopped() -> None:
+            stop()
+            timer = threading.Timer(_STOPPED_WITHIN, self._leave)
+            timer.daemon = True
+            timer.start()
+
+        try:
+            loop.add_signal_handler(signal.SIGTERM, stopped)
+        except NotImplementedError:  # on Windows
+            before = signal.signal(signal.SIGTERM, lambda *_: loop.call_soon_threadsafe(stopped))
+            try:
+                yield
+            finally:
+                signal.signal(signal.SIGTERM, before)
+        else:
+            yield
+
+    def _leave(self) -> None:
+        if not self.is_clean:
+            self.out.print("smilejobs: the database does not answer; what could not be stored will be polled again")
+        os._exit(0 if self.is_clean else ExitCode.ERROR)
 
 
 @define
@@ -115,7 +202,7 @@ class _Lines(logging.Handler):
         self._out = out
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._out.print(f"{record.levelname} {' '.join(record.getMessage().split())}")
+        self._out.print(printable(f"{record.levelname} {' '.join(record.getMessage().split())}"))
         if record.exc_info and record.exc_info[1]:
             trace(record.exc_info[1])
 
@@ -130,8 +217,3 @@ def _warnings(out: Console) -> Generator[None, None, None]:
         yield
     finally:
         root.removeHandler(handler)
-
-
-def _give_up(out: Console) -> None:
-    out.print("smilejobs: the database does not answer; what could not be stored will be polled again")
-    os._exit(ExitCode.ERROR)
