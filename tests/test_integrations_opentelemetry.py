@@ -12,6 +12,7 @@ from typing import Any
 
 import anyio
 import pytest
+from attrs import evolve
 from opentelemetry import metrics, trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader, NumberDataPoint
@@ -366,11 +367,12 @@ def test_the_library_itself_imports_nothing_of_it() -> None:
     ("oldest", "paused", "age"), [(None, None, 0.0), (EPOCH - timedelta(hours=2), "wrong key", 7200.0)]
 )
 def test_gauges_of_a_watch_list(oldest: datetime | None, paused: str | None, age: float) -> None:
-    """Counts become gauges: jobs by state, the age of the oldest pending one, and whether polling is paused."""
+    """Counts become gauges: jobs by state, the age of the oldest pending one, and what is wrong."""
     telemetry = Telemetry()
     gauges = WatchListGauges(meter_provider=telemetry.meters, now=lambda: EPOCH)
     gauges.record(Counts(pending=9, complete=8, failed=7, expired=0, oldest=None, paused=None))
-    gauges.record(Counts(pending=4, complete=3, failed=2, expired=1, oldest=oldest, paused=paused))
+    counts = Counts(pending=4, complete=3, failed=2, expired=1, oldest=oldest, paused=paused)
+    gauges.record(evolve(counts, outage=paused, stalled=paused))
     jobs = {
         str(dict(point.attributes or {})["smilejobs.state"]): point
         for point in telemetry.points("smilejobs.watch_list.jobs")
@@ -382,6 +384,7 @@ def test_gauges_of_a_watch_list(oldest: datetime | None, paused: str | None, age
         "expired": 1,
     }
     assert [getattr(point, "value", None) for point in telemetry.points("smilejobs.watch_list.age")] == [age]
-    assert [getattr(point, "value", None) for point in telemetry.points("smilejobs.watch_list.paused")] == [
-        int(paused is not None)
-    ]
+    for name in ("paused", "outage", "stalled"):
+        assert [getattr(point, "value", None) for point in telemetry.points(f"smilejobs.watch_list.{name}")] == [
+            int(paused is not None)
+        ]

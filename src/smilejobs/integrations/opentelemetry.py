@@ -213,6 +213,8 @@ class WatchListGauges:
         self._jobs = meter.create_gauge("smilejobs.watch_list.jobs", "{job}", "Jobs of the watch list, by state.")
         self._age = meter.create_gauge("smilejobs.watch_list.age", "s", "How long the oldest pending job has waited.")
         self._paused = meter.create_gauge("smilejobs.watch_list.paused", "", "1 while polling is paused.")
+        self._outage = meter.create_gauge("smilejobs.watch_list.outage", "", "1 while no good answer of the API comes.")
+        self._stalled = meter.create_gauge("smilejobs.watch_list.stalled", "", "1 while no worker polls pending jobs.")
 
     def record(self, counts: "Counts") -> None:
         """Take in how the watch list stands now."""
@@ -220,6 +222,8 @@ class WatchListGauges:
             self._jobs.set(getattr(counts, state), {"smilejobs.state": state})
         self._age.set(0.0 if counts.oldest is None else (self._now() - counts.oldest).total_seconds())
         self._paused.set(int(counts.paused is not None))
+        self._outage.set(int(counts.outage is not None))
+        self._stalled.set(int(counts.stalled is not None))
 
 
 def _kind(error: SmileJobsError | None) -> _Attributes:
