@@ -203,7 +203,7 @@ def test_from_adding_to_the_outcome(command: Command) -> None:
     answer = work(command, partial(ended, 3), "--keep-raw", "--rate", "500", "--concurrency", "5")
     assert (answer.code, answer.out) == (0, "")
     assert re.fullmatch(
-        r"<smilejobs.Client for http://\S+> polls sqlite:///jobs.db, 500 polls/s at most; SIGTERM or Ctrl-C stops it\n",
+        r"polling the jobs of sqlite:///jobs.db at http://\S+, at most 500 polls/s; SIGTERM or Ctrl-C stops it\n",
         answer.err,
     )
     told = command("watch", "outcomes", URL, "--json")

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from smilejobs.cli.display import console, printable
 from smilejobs.cli.exits import ExitCode, exit_on, trace
-from smilejobs.cli.options import ListURL, duration
+from smilejobs.cli.options import ListURL, api_url, duration
 from smilejobs.client import Client
 from smilejobs.errors import WatchListError
 from smilejobs.events import Event, PollFailed, PollFinished, PollScheduled, log_event
@@ -76,7 +76,10 @@ def worker(
         showing = anyio.CancelScope()
         async with client, AsyncExitStack() as stack:
             watch = await _open(partial(WatchList.open, url), stack, patience)
-            out.print(f"{client!r} polls {without_secrets(url)}, {rate:g} polls/s at most; SIGTERM or Ctrl-C stops it")
+            out.print(
+                f"polling the jobs of {without_secrets(url)} at {api_url()}, at most {rate:g} polls/s; "
+                "SIGTERM or Ctrl-C stops it"
+            )
             show = partial(_show, watch, polls, out, showing)
             async with beside(show, showing.cancel) if out.is_terminal and not out.is_dumb_terminal else nullcontext():
                 await Worker(client, watch, keep_raw=keep_raw).run()
