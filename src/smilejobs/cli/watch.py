@@ -225,7 +225,7 @@ def _health_code(found: "Counts | Health") -> ExitCode:
 
 @app.command(
     epilog="Example: smilejobs watch counts sqlite:///jobs.db --json\n\n"
-    "It reads the whole list. Exit codes: as smilejobs watch paused."
+    "It reads the whole list. Exit codes: 0 all is well, 2 usage, 4 as for smilejobs watch paused, 130 interrupted."
 )
 def counts(url: ListURL, *, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Print how many jobs are pending and how many have ended how, and what `watch paused` prints."""
