@@ -101,3 +101,17 @@ def images(session: nox.Session) -> None:
     """500 pictures, saved while their links live for 2 s."""
     session.install(PACKAGE, *group("tests"))
     session.run("pytest", "tests/heavy/test_images.py", *session.posargs)
+
+
+@nox.session(default=False)
+def fuzz(session: nox.Session) -> None:
+    """Tens of thousands of damaged responses against every HTTP carrier."""
+    session.install(PACKAGE, *group("tests"))
+    session.run("pytest", "-s", "tests/heavy/test_response_fuzz.py", *session.posargs)
+
+
+@nox.session(default=False)
+def chaos(session: nox.Session) -> None:
+    """A batch of 3,000 jobs through a proxy that cuts, delays, resets and freezes connections."""
+    session.install(PACKAGE, *group("tests"))
+    session.run("pytest", "-s", "tests/heavy/test_chaos.py", *session.posargs)

@@ -13,7 +13,6 @@ from typing import Any
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given
-from leaks import assert_keeps_secrets
 
 from bodies import (
     ABSENT,
@@ -32,6 +31,7 @@ from bodies import (
     signed,
     sigv4_url,
 )
+from leaks import assert_keeps_secrets
 from smilejobs import Callback, CallbackError, CallbackVerifier, Credentials, ImageLink, JobRef
 from smilejobs import callbacks as callbacks_module
 from smilejobs.wire.protocol import encode_request

@@ -18,11 +18,11 @@ from fastapi import FastAPI, Request, WebSocket
 from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
-from leaks import assert_keeps_secrets
 from pydantic import BaseModel, ValidationError
 from starlette.middleware.base import BaseHTTPMiddleware
 
 import bodies
+from leaks import assert_keeps_secrets
 from services import CREDENTIALS, MAX_BYTES, REF, REFUSALS, SECRETS, Refusal, callback, pieces
 from smilejobs import Callback, CallbackError, CallbackVerifier, Client, JobResult, JobStatus, SmileJobsError, Verdict
 from smilejobs.integrations.callbacks import HTTP_STATUSES

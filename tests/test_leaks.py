@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from leaks import assert_keeps_secrets, reachable
 
 SECRET = "api/key+marker="

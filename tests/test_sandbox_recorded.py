@@ -11,6 +11,7 @@ from typing import Any
 import anyio
 import httpx
 import pytest
+
 from recorded import (
     HEADERS,
     IDS,
@@ -26,7 +27,6 @@ from recorded import (
     UPLOAD_REQUEST,
     USER,
 )
-
 from smilejobs import Credentials, Verdict
 from smilejobs.sandbox import Sandbox, Weather
 from smilejobs.testing import virtual_now

@@ -3,8 +3,8 @@
 from typing import Any
 
 import pytest
-from leaks import assert_keeps_secrets
 
+from leaks import assert_keeps_secrets
 from smilejobs import Client, Credentials
 from smilejobs.settings import HOSTS, Settings, arguments_from, credentials_from, settings
 

@@ -8,8 +8,8 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
-from fault_proxy import FaultProxy, Faults, fault_proxy
 
+from fault_proxy import FaultProxy, Faults, fault_proxy
 from smilejobs import Client, JobRef, Outcome, Pace, Verdict
 from smilejobs.sandbox import Lognormal, Sandbox
 from smilejobs.transport import TransportName
