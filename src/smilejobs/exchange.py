@@ -146,20 +146,8 @@ class Exchange:
         Raises:
             SmileJobsError: One of its kinds, see `smilejobs.errors`.
         """
-
-        def encode() -> bytes:
-            return encode_request(ref, self._credentials, self._now(), image_links=image_links, history=history)
-
-        read = partial(self._read, ref, Include(image_links=image_links, history=history))
-        deadline = began + self._transport.request_timeout
         try:
-            try:
-                status = await self._transport.post(encode(), read, deadline=deadline)
-            except UntrustedError:
-                if not self._transport.has_connections:
-                    raise
-                # It may be the answer to another request on that connection, which is closed now.
-                status = await self._transport.post(encode(), read, deadline=deadline, fresh=True)
+            status = await self._ask(ref, Include(image_links=image_links, history=history), began + self.longest_poll)
         except SmileJobsError as error:
             error.ref = ref
             self.api_has_answered |= comes_from_the_api(error)
@@ -170,6 +158,26 @@ class Exchange:
         seconds = anyio.current_time() - began
         self.emit(PollFinished(ref=ref, wait=wait, status=status, seconds=seconds, late=late))
         return status
+
+    async def _ask(self, ref: JobRef, include: Include, deadline: float) -> JobStatus:
+        try:
+            return await self._post(ref, include, deadline, fresh=False)
+        except UntrustedError:
+            if not self._transport.has_connections:
+                raise
+        # It may have been the answer to another request on that connection, which is closed now.
+        return await self._post(ref, include, deadline, fresh=True)
+
+    async def _post(self, ref: JobRef, include: Include, deadline: float, *, fresh: bool) -> JobStatus:
+        # The body is no local variable: crash reporters copy those of each frame, and it is signed.
+        return await self._transport.post(
+            encode_request(
+                ref, self._credentials, self._now(), image_links=include.image_links, history=include.history
+            ),
+            partial(self._read, ref, include),
+            deadline=deadline,
+            fresh=fresh,
+        )
 
     def _read(self, ref: JobRef, include: Include, answer: Answer) -> JobStatus:
         return read_answer(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Protocol
 
-from attrs import frozen
+from attrs import field, frozen
 
 KEEPALIVE_SECONDS = 75.0
 """How long an idle connection is kept: longer than the longest delay between two polls."""
@@ -14,7 +14,7 @@ MAX_HEAD_BYTES = 65_536
 
 @frozen
 class Request:
-    """One request.
+    """One request; its repr leaves out what a crash reporter must not copy.
 
     Attributes:
         method: "POST" or "GET".
@@ -24,9 +24,9 @@ class Request:
     """
 
     method: str
-    url: str
-    headers: Mapping[str, str]
-    body: bytes = b""
+    url: str = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(default=b"", repr=False)
 
 
 class Response(Protocol):

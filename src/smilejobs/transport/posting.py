@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import anyio
 import httpx
-from attrs import frozen
+from attrs import field, frozen
 
 from smilejobs.errors import RequestError
 from smilejobs.transport.body import Body, UnreadableBodyError
@@ -23,7 +23,7 @@ _WITHOUT_BODY = (204, 304)
 
 @frozen
 class Answer:
-    """What came back.
+    """What came back; crash reporters see its status and its problem.
 
     Attributes:
         http_status: The HTTP status.
@@ -34,8 +34,8 @@ class Answer:
     """
 
     http_status: int
-    headers: Mapping[str, str]
-    body: bytes = b""
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(default=b"", repr=False)
     problem: str | None = None
     broke_off: bool = False
 
@@ -109,11 +109,13 @@ class Transport:
             self._carrier = self._open()
         if deadline is None:
             deadline = anyio.current_time() + self.request_timeout
+        request = Request("POST", self._url, self._headers, body)
+        del body  # it is signed: crash reporters copy the locals of each frame of a traceback
         exchange = _Exchange(self._carrier, self._max_response_bytes, self._passes)
         is_kept = False
         try:
             with anyio.CancelScope(deadline=deadline):
-                await exchange.run(Request("POST", self._url, self._headers, body), fresh=fresh)
+                await exchange.run(request, fresh=fresh)
             answer = exchange.answer(self.request_timeout)
             result = read(answer)
             is_kept = answer.problem is None and answer.http_status not in _WITHOUT_BODY

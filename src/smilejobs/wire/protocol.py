@@ -161,10 +161,12 @@ def read_answer(
     """
     retry_after = parse_retry_after(headers.get("retry-after"), now)
     head = _Head(ref, http_status, headers.get("content-type"), retry_after)
+    # The traceback of an error holds the locals of this function, and crash reporters copy them.
+    del headers
     if problem is not None:
         raise _unreadable(head, problem, broke_off=broke_off)
     answer = _read(head, credentials, body, include)
-    del body  # the traceback of an error holds the locals of this function, and crash reports show them
+    del body
     if isinstance(answer, SmileJobsError):
         raise answer
     return answer
