@@ -17,6 +17,7 @@ from attrs import evolve
 from hypothesis import given
 
 from smilejobs import JobRef
+from leaks import assert_keeps_secrets
 from smilejobs.batch.cells import unguard
 from smilejobs.batch.journal import Journal, ResultsLostError, settles
 from smilejobs.batch.records import Ending, Record
@@ -421,10 +422,12 @@ def test_rows_that_are_not_ours(tmp_path: Path, bad: str | dict[str, object]) ->
     """A file of other things is no results file."""
     path = tmp_path / "results.jsonl"
     good = dict.fromkeys(rows_of_a_record(path)) | {"index": 0, "outcome": "complete"}
+    good["user_id"] = "user-quartz"
     line = bad.encode("latin-1") if isinstance(bad, str) else json.dumps({**good, **bad}).encode()
     path.write_bytes(json.dumps(good).encode() + b"\n" + line + b"\n")
-    with pytest.raises(ValueError, match="row 2 of .* is not that of a results file"):
+    with pytest.raises(ValueError, match="row 2 of .* is not that of a results file") as caught:
         opened(path, columns=None, resume=True)
+    assert_keeps_secrets(caught.value, "user-quartz")
     assert path.read_bytes().endswith(line + b"\n")
 
 

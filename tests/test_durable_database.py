@@ -19,6 +19,7 @@ import pytest
 from psycopg.sql import SQL, Identifier
 from sqlalchemy import exc
 
+from leaks import assert_keeps_secrets
 from smilejobs.durable import WatchList
 from smilejobs.durable.database import without_secrets
 from smilejobs.durable.failures import translated
@@ -325,6 +326,37 @@ def test_what_may_pass_is_told_from_what_lasts(error: Exception, text: str, tran
             raise each
         assert caught.value.transient is transient
         assert "user-secret" not in f"{caught.value} {caught.value!r}"
+
+
+def test_an_error_of_the_database_is_not_behind_ours() -> None:
+    """Its frames hold rows and the password, and crash reporters copy them."""
+    with pytest.raises(WatchListError) as caught, translated():
+        raise exc.StatementError("it failed", "SELECT :id", {"id": SECRET}, ValueError(SECRET))
+    assert (caught.value.__context__, caught.value.__cause__) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"postgresql://user:{SECRET}@host:port/jobs",
+        f"postgresql://user:{SECRET}@host/jobs?unknown=1",
+        f"oracle://user:{SECRET}@host/jobs",
+        f"sqlite:///jobs.db?password={SECRET}",
+    ],
+)
+def test_a_url_that_is_refused_is_not_reachable(url: str) -> None:
+    """Neither a frame nor a context of the error holds its password."""
+    with pytest.raises(ValueError, match="watch list|not the URL") as caught:
+        WatchList.open(url)
+    assert_keeps_secrets(caught.value, SECRET)
+
+
+async def test_a_password_is_not_reachable_from_a_database_that_is_away() -> None:
+    """As above, where the URL is right."""
+    with pytest.raises(WatchListError) as caught:
+        async with WatchList.open(f"postgresql://user:{SECRET}@127.0.0.1:1/jobs"):
+            pass
+    assert_keeps_secrets(caught.value, SECRET)
 
 
 def test_errors_that_are_not_the_databases_pass() -> None:

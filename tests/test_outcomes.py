@@ -7,6 +7,7 @@ from typing import Any
 import anyio
 import pytest
 
+from leaks import assert_keeps_secrets
 from smilejobs import JobRef
 from smilejobs.outcomes import each, job_ref
 
@@ -108,4 +109,4 @@ def test_what_is_no_job_is_named_by_its_place(item: Any, kind: type[Exception], 
     """Not by its ids."""
     with pytest.raises(kind, match=text) as caught:
         job_ref(item, 7)
-    assert "secret" not in str(caught.value)
+    assert_keeps_secrets(caught.value, "secret")

@@ -313,3 +313,11 @@ def test_an_error_about_the_environment_keeps_its_variables_out_of_reach(more: d
         with pytest.raises(ValueError, match="SMILE_") as alone:
             credentials_from(mapping)
         assert_keeps_secrets(alone.value, KEY)
+
+
+@pytest.mark.parametrize("url", ["https://me:{}@example.org/v1", "https://me:{}@[/v1", "ftp://me:{}@example.org/v1"])
+def test_a_password_in_base_url_is_not_reachable(url: str) -> None:
+    """The URL is refused, and neither a frame nor a context of the error holds it."""
+    with pytest.raises(ValueError, match="^base_url") as caught:
+        Client(partner_id="085", api_key="key", base_url=url.format("Quartz-Lemon"))
+    assert_keeps_secrets(caught.value, "Quartz-Lemon")

@@ -105,9 +105,13 @@ def job_ref(item: JobRefLike, index: int) -> JobRef:
     """
     if isinstance(item, JobRef):
         return item
+    failure: Exception = TypeError(
+        f"refs[{index}] must be a JobRef or a pair (user_id, job_id), not {type(item).__name__}"
+    )
     try:
         if isinstance(item, (tuple, list)) and len(item) == 2:
             return JobRef(*item)
     except (TypeError, ValueError) as error:
-        raise type(error)(f"refs[{index}]: {error}") from None
-    raise TypeError(f"refs[{index}] must be a JobRef or a pair (user_id, job_id), not {type(item).__name__}")
+        failure = type(error)(f"refs[{index}]: {error}")
+    del item  # it holds ids: crash reporters copy the locals of each frame of a traceback
+    raise failure

@@ -105,9 +105,12 @@ def settings(
         if environment not in tuple(HOSTS):
             raise ValueError("environment must be 'sandbox' or 'production'")
         return Settings(credentials, HOSTS[environment])
-    if isinstance(base_url, str):
-        _check_characters(base_url, "base_url")
-    return Settings(credentials, _checked_url(base_url, insecure_http=insecure_http))
+    try:
+        if isinstance(base_url, str):
+            _check_characters(base_url, "base_url")
+        return Settings(credentials, _checked_url(base_url, insecure_http=insecure_http))
+    finally:
+        del base_url  # what is refused may hold a password
 
 
 class EnvironmentArguments(TypedDict):
@@ -225,18 +228,38 @@ def split_url(url: object, name: str) -> SplitResult:
     """
     if not isinstance(url, str):
         raise TypeError(f"{name} must be a string, not {type(url).__name__}")
+    parts = _parts_of(url)
+    fault = _fault_of(url, parts)
+    del url  # it may hold a password: crash reporters copy the locals of each frame of a traceback
+    if parts is None or fault:
+        del parts
+        raise ValueError(f"{name} {fault}")
+    return parts
+
+
+def _parts_of(url: str) -> SplitResult | None:
     try:
         parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
+        _ = parts.hostname, parts.port
     except ValueError:
-        raise ValueError(f"{name} is not a URL") from None
-    if parts.scheme not in ("https", "http") or not host or not url.isascii() or not url.isprintable() or " " in url:
-        raise ValueError(f"{name} must be an absolute https:// URL")
-    if "@" in parts.netloc or "#" in url:
-        raise ValueError(f"{name} must not hold a user name or a fragment")
-    if not _NETLOC.fullmatch(parts.netloc):
-        raise ValueError(f"{name} is not a URL")
+        return None
     return parts
+
+
+def _fault_of(url: str, parts: SplitResult | None) -> str:
+    """Return what is wrong with a URL, in words that quote nothing of it; nothing if it is right."""
+    if parts is None:
+        return "is not a URL"
+    if (
+        parts.scheme not in ("https", "http")
+        or not parts.hostname
+        or not (url.isascii() and url.isprintable())
+        or " " in url
+    ):
+        return "must be an absolute https:// URL"
+    if "@" in parts.netloc or "#" in url:
+        return "must not hold a user name or a fragment"
+    return "" if _NETLOC.fullmatch(parts.netloc) else "is not a URL"
 
 
 def is_loopback(host: str) -> bool:
@@ -250,8 +273,11 @@ def is_loopback(host: str) -> bool:
 
 
 def _checked_url(base_url: str | None, *, insecure_http: bool) -> str:
-    parts = split_url(base_url, "base_url")
-    url, host = str(base_url), str(parts.hostname)
+    try:
+        parts = split_url(base_url, "base_url")
+        url, host = str(base_url), str(parts.hostname)
+    finally:
+        del base_url
     if "?" in url:
         raise ValueError("base_url must not hold a query")
     if not parts.path.rstrip("/").endswith("/v1"):

@@ -212,7 +212,10 @@ class Journal:
         if self._format.header:
             next(lines, None)
         for number, line in enumerate(lines, 1):
-            record = self._record(line, number)
+            record = self._record(line)
+            if record is None:
+                del line  # crash reporters copy the locals of each frame of a traceback
+                raise ValueError(f"row {number} of {self._path} is not that of a results file: choose another")
             if is_settled(record) and self._settle(record):
                 yield line
                 on_record(record)
@@ -235,11 +238,11 @@ class Journal:
                 pieces = []
                 size = quotes = 0
 
-    def _record(self, line: bytes, number: int) -> Record:
-        try:
+    def _record(self, line: bytes) -> Record | None:
+        """Return what a row tells; None if it is not that of a results file."""
+        with suppress(KeyError, TypeError, ValueError, RecursionError, csv.Error):
             return _revived(self._format.decode(line))
-        except (KeyError, TypeError, ValueError, RecursionError, csv.Error):
-            raise ValueError(f"row {number} of {self._path} is not that of a results file: choose another") from None
+        return None
 
     def _settle(self, record: Record) -> bool:
         """Note that the outcome of a row is known; say whether that is news."""

@@ -57,7 +57,7 @@ class BaseClient:
                 insecure_http=insecure_http,
             )
         finally:
-            del partner_id, api_key  # crash reporters copy the variables of every frame of a traceback
+            del partner_id, api_key, base_url  # crash reporters copy the variables of every frame of a traceback
         self._base_url = checked.base_url
         self._wakeups = Wakeups()
         self._attempts = count(attempts, "attempts")

@@ -79,23 +79,36 @@ def parse(url: str) -> URL:
     if not isinstance(url, str):
         raise TypeError(f"the URL of a watch list must be a string, not {type(url).__name__}")
     hint = "write sqlite:///jobs.db or postgresql://user@host/database"
-    try:
-        parsed = make_url(url)
-    except (exc.ArgumentError, ValueError):  # the second for a port that is none, and may be part of a password
-        raise ValueError(f"this is not the URL of a database: {hint}") from None
+    parsed = _made(url)
+    is_read_by_psycopg = parsed is not None and _is_read_by_psycopg(url)
+    del url  # it holds a password: crash reporters copy the locals of each frame of a traceback
+    if parsed is None:
+        raise ValueError(f"this is not the URL of a database: {hint}")
     driver = _DRIVERS.get(parsed.drivername)
     if driver is None:
         raise ValueError(f"a watch list lives in SQLite or PostgreSQL, not in {parsed.drivername!r}: {hint}")
     if driver == _DRIVERS["sqlite"] and parsed.database in (None, "", ":memory:"):
         raise ValueError(f"a watch list in memory survives nothing: {hint}")
     if driver == _DRIVERS["sqlite"] and parsed.query:
+        del parsed
         raise ValueError(f"a watch list in SQLite takes no options: {hint}")
-    if driver == _DRIVERS["postgresql"]:
-        try:
-            conninfo_to_dict(url)  # what listens and what leases buckets reads it so
-        except psycopg.ProgrammingError:
-            raise ValueError(f"this is not the URL of a PostgreSQL database: {hint}") from None
+    if driver == _DRIVERS["postgresql"] and not is_read_by_psycopg:
+        raise ValueError(f"this is not the URL of a PostgreSQL database: {hint}")
     return parsed.set(drivername=driver)
+
+
+def _made(url: str) -> URL | None:
+    """Return the parts of a URL; None if it is none."""
+    with suppress(exc.ArgumentError, ValueError):  # the second for a port that is none, and may be part of a password
+        return make_url(url)
+    return None
+
+
+def _is_read_by_psycopg(url: str) -> bool:
+    """Whether psycopg can read a URL, as what listens and what leases buckets does."""
+    with suppress(psycopg.ProgrammingError, UnicodeError):
+        return bool(conninfo_to_dict(url))
+    return False
 
 
 def without_secrets(url: str) -> str:

@@ -38,8 +38,15 @@ def translated() -> Generator[None, None, None]:
     """
     try:
         yield
+        return
     except (exc.SQLAlchemyError, psycopg.Error, sqlite3.Error, OSError, UnicodeError, OverflowError) as error:
-        raise _ours(error) from None
+        failure = _ours(error)
+    try:
+        raise failure
+    finally:
+        # Crash reporters copy the context, whose frames hold rows and the password. Without this line it would be set:
+        # the caller of a generator is still handling the first error.
+        failure.__context__ = None
 
 
 def _cause(error: BaseException) -> BaseException:

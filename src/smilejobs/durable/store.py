@@ -73,7 +73,9 @@ class Store:
     @asynccontextmanager
     async def open(cls, url: str) -> AsyncGenerator[Self, None]:
         """Open the database that *url* names; see `parse` and `open_database` for what is raised."""
-        async with open_database(parse(url)) as database:
+        parsed = parse(url)
+        del url  # it holds a password: crash reporters copy the locals of each frame of a traceback
+        async with open_database(parsed) as database:
             yield cls(database, await database.only(select(ABOUT.c.list), str))
 
     # Adding

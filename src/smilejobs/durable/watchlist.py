@@ -145,12 +145,15 @@ class WatchList:
                 of smilejobs, or somebody else's.
         """
 
+        address = _Address(url)
+        del url
+
         @asynccontextmanager
         async def opening() -> AsyncGenerator[Self, None]:
-            async with Store.open(url) as store:
-                yield cls(store, url, clock)
+            async with Store.open(address.url) as store:
+                yield cls(store, address.url, clock)
 
-        parse(url)
+        parse(address.url)
         clock = aware(now)
         return opening()
 
@@ -311,6 +314,13 @@ def check(ref: JobRef) -> None:
         raise ValueError("an id with a NUL character cannot be stored")
     if ref.submitted_at is not None and not YEARS[0] <= ref.submitted_at.year <= YEARS[1]:
         raise ValueError(f"submitted_at must be in the years {YEARS[0]} to {YEARS[1]}")
+
+
+@frozen
+class _Address:
+    """The URL of a database; its repr leaves out the URL, which holds a password."""
+
+    url: str = field(repr=False)
 
 
 async def _grouped(refs: JobRefs) -> AsyncGenerator[list[JobRef], None]:

@@ -18,13 +18,20 @@ def proxy_for(url: httpx.URL, trust: ssl.SSLContext) -> httpx.Proxy | None:
     address = proxies.get("https") or proxies.get("all")
     if not address or proxy_bypass(url.raw_host.decode("ascii")) or proxy_bypass(url.netloc.decode("ascii")):
         return None
-    try:
-        proxy = httpx.Proxy(address if "://" in address else f"http://{address}")
-    except (httpx.InvalidURL, ValueError):
-        raise ValueError("the proxy of the environment is not a URL of a proxy; see HTTPS_PROXY, ALL_PROXY") from None
+    proxy = _proxy_at(address if "://" in address else f"http://{address}")
+    del proxies, address  # they hold a password: crash reporters copy the locals of each frame of a traceback
+    if proxy is None:
+        raise ValueError("the proxy of the environment is not a URL of a proxy; see HTTPS_PROXY, ALL_PROXY")
     if proxy.url.scheme == "https":
         proxy.ssl_context = trust
     return proxy
+
+
+def _proxy_at(address: str) -> httpx.Proxy | None:
+    try:
+        return httpx.Proxy(address)
+    except (httpx.InvalidURL, ValueError):
+        return None
 
 
 def is_socks(proxy: httpx.Proxy | None) -> bool:
