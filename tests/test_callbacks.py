@@ -559,7 +559,7 @@ def test_a_naive_clock_is_refused_when_it_is_read() -> None:
 def test_a_verifier_keeps_its_key_to_itself() -> None:
     """Neither key nor partner is in its repr."""
     assert CREDENTIALS.api_key not in repr(verifier())
-    assert "085" not in repr(CallbackVerifier(Credentials("partner-085", "k")))
+    assert "partner-085" not in repr(CallbackVerifier(Credentials("partner-085", "k")))
 
 
 # What a crash reporter can copy

@@ -60,10 +60,11 @@ def environment(base_url: str, **more: str) -> dict[str, str]:
 # --- Exit codes
 
 
-def ended(error: BaseException) -> object:
+def ended(error: BaseException, *, debug: bool = False) -> object:
     """The exit code of a command that raises an error."""
 
     def commands() -> None:
+        show_tracebacks(wanted=debug)
         raise error
 
     with pytest.raises(SystemExit) as exited:
@@ -122,7 +123,7 @@ def test_the_traceback_is_shown_on_request(capsys: pytest.CaptureFixture[str]) -
     try:
         complain(OSError(2, "No such file", "x"))
         for error in (ZeroDivisionError("no"), OSError(28, "No space left on device")):
-            assert ended(error) == 4
+            assert ended(error, debug=True) == 4
     finally:
         show_tracebacks(wanted=False)
     err = capsys.readouterr().err

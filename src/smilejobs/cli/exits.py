@@ -56,6 +56,7 @@ def run_commands(commands: Callable[[], object]) -> NoReturn:
     Raises:
         SystemExit: Always.
     """
+    show_tracebacks(wanted=False)
     stop_on_sigterm()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
