@@ -15,7 +15,7 @@ from smilejobs.errors import CredentialsError, SmileJobsError, TooManyFailuresEr
 from smilejobs.events import WaitEnded
 from smilejobs.exchange import Exchange
 from smilejobs.fleet.agenda import Agenda, Entry
-from smilejobs.fleet.clock import Clock, Stop
+from smilejobs.fleet.clock import Clock
 from smilejobs.model.jobs import JobRef
 from smilejobs.outcomes import TICK, JobRefs, Outcome, Progress, time_left
 from smilejobs.polling.rules import Done, GiveUp, Terms, cut_short
@@ -133,7 +133,7 @@ class BaseFleet(ABC):
             await self._news.wait()
         outcome = self._outcomes.popleft()
         if len(self._outcomes) < self._concurrency:
-            self._clock.go_on(Stop.CONSUMER)
+            self._clock.go_on("consumer")
             self._taken.set()
         return outcome
 
@@ -211,7 +211,7 @@ class BaseFleet(ABC):
     def _stand_still(self) -> None:
         """Stop the clock when the consumer has more than it takes; what is under way may take as long as it likes."""
         if len(self._outcomes) >= self._concurrency:
-            self._clock.stop(Stop.CONSUMER)
+            self._clock.stop("consumer")
             self._changed.set()
 
     @abstractmethod

@@ -1,20 +1,14 @@
 """The clock of a fleet, which can be stopped: by a consumer that is slow, and by the throttle."""
 
-import enum
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import anyio
 
-
-class Stop(enum.Enum):
-    """Why a clock stands still."""
-
-    CONSUMER = enum.auto()
-    """There are more outcomes than the caller takes."""
-    THROTTLE = enum.auto()
-    """Jobs are due, and may not be polled."""
+Stop = Literal["consumer", "throttle"]
+"""Why a clock stands still: there are more outcomes than the caller takes; jobs are due, and may not be polled."""
 
 
 class Clock:
@@ -44,8 +38,10 @@ class Clock:
 
     def go_on(self, stop: Stop) -> None:
         """Run again, if it stood still for this reason alone."""
+        if self._since is None:
+            return
         self._stops.discard(stop)
-        if self._since is not None and not self._stops:
+        if not self._stops:
             self._stood_still += anyio.current_time() - self._since
             self._since = None
             for scope, deadline in self._cuts.items():

@@ -10,7 +10,6 @@ from smilejobs.errors import ApiError, CredentialsError, RequestError, SmileJobs
 from smilejobs.events import PollFailed, PollScheduled, Throttled
 from smilejobs.fleet.agenda import Entry, kept
 from smilejobs.fleet.base import BaseFleet
-from smilejobs.fleet.clock import Stop
 from smilejobs.model.jobs import JobRef, JobStatus
 from smilejobs.outcomes import JobRefLike, each, job_ref
 from smilejobs.polling.rules import (
@@ -129,7 +128,7 @@ class Fleet(BaseFleet):
 
     async def _until_due(self) -> None:
         while True:
-            while self._clock.is_stopped(Stop.CONSUMER):
+            while self._clock.is_stopped("consumer"):
                 await self._taken.wait()
             real_now = anyio.current_time()
             while self._notified:
@@ -138,10 +137,10 @@ class Fleet(BaseFleet):
             delay = self._until_first(real_now)
             # No job's time runs while the throttle keeps back all polls, or those of jobs that are due.
             if held >= SAME_INSTANT and (delay < SAME_INSTANT or self._throttle.stopped_for(real_now)):
-                self._clock.stop(Stop.THROTTLE)
+                self._clock.stop("throttle")
                 delay = held
             else:
-                self._clock.go_on(Stop.THROTTLE)
+                self._clock.go_on("throttle")
                 if delay < SAME_INSTANT:
                     return
                 delay = min(delay, self._until_deadline(real_now))
@@ -233,7 +232,10 @@ class Fleet(BaseFleet):
         if observation is None:
             self._finish(entry, GiveUp(timed_out(entry, now)), now)
             return
-        decision = self._decide(entry, observation, real_now)
+        if isinstance(observation, JobStatus):
+            decision = step(entry, observation, now, api_has_answered=True)
+        else:
+            decision = self._decide(entry, observation, now, real_now)
         if isinstance(decision, Sleep):
             entry.last = kept(entry.last)
             self._put(entry, now + decision.delay)
@@ -243,23 +245,22 @@ class Fleet(BaseFleet):
         if self._failures >= self._max_failures and isinstance(observation, SmileJobsError):
             self._give_up(observation)
 
-    def _decide(self, entry: Entry, observation: JobStatus | SmileJobsError, real_now: float) -> Decision:
-        """Apply the rules; the time for which everything is stopped counts as rest of a job that has failed.
+    def _decide(self, entry: Entry, error: SmileJobsError, now: float, real_now: float) -> Decision:
+        """Apply the rules to a failure; the time for which everything is stopped counts as rest of the job that failed.
 
         This fleet's clock stands still meanwhile, so that the rest would come on top.
         """
-        now = self._clock.at(real_now)
         api_has_answered = self._exchange.api_has_answered
-        if isinstance(observation, JobStatus) or not is_outage(observation):
-            return step(entry, observation, now, api_has_answered=api_has_answered)
+        if not is_outage(error):
+            return step(entry, error, now, api_has_answered=api_has_answered)
         stopped = self._throttle.stopped_for(real_now)
-        decision = step(entry, observation, now - stopped, api_has_answered=api_has_answered)
+        decision = step(entry, error, now - stopped, api_has_answered=api_has_answered)
         if isinstance(decision, Sleep):
             return Sleep(max(0.0, decision.delay - stopped))
         if isinstance(decision, GiveUp) and isinstance(decision.error, WaitTimeoutError):
-            rest = min(observation.retry_after or 0.0, entry.terms.max_hint)
+            rest = min(error.retry_after or 0.0, entry.terms.max_hint)
             if not self._owes_a_poll_to(entry):
-                return GiveUp(timed_out(entry, now, retry_after=observation.retry_after))
+                return GiveUp(timed_out(entry, now, retry_after=error.retry_after))
             entry.started += rest
             return Sleep(rest)
         return decision
@@ -291,19 +292,24 @@ class Fleet(BaseFleet):
 
     def _heed(self, observation: JobStatus | SmileJobsError, began: float, now: float) -> None:
         """Take in what a poll says of the API as a whole."""
+        if isinstance(observation, JobStatus):
+            self._throttle.end(observation, began=began, now=now)
+            self._distrusted = False
+            self._failures = 0
+            return
         throttles = self._throttles(observation, began, now)
         if accepts_credentials(observation):
             self._distrusted = False
-        if _is_about_the_job(observation):
+        if _is_refusal(observation):
             self._failures = 0
         elif began >= self._failed_at:
             self._failures += 1
             self._failed_at = now
-        if throttles and self._on_throttle is not None and not isinstance(observation, JobStatus):
+        if throttles and self._on_throttle is not None:
             self._on_throttle(observation)
 
-    def _throttles(self, observation: JobStatus | SmileJobsError, began: float, now: float) -> bool:
-        throttles = self._throttle.end(observation, began=began, now=now)
+    def _throttles(self, trouble: SmileJobsError, began: float, now: float) -> bool:
+        throttles = self._throttle.end(trouble, began=began, now=now)
         if throttles:
             pause = self._throttle.ready_at() - now
             self._changed.set()
@@ -311,9 +317,7 @@ class Fleet(BaseFleet):
         return throttles
 
 
-def _is_about_the_job(observation: JobStatus | SmileJobsError) -> bool:
-    """Whether the API has answered about the job, be it that it refuses it for good."""
-    if isinstance(observation, JobStatus):
-        return True
-    is_refusal = isinstance(observation, ApiError) and observation.code is not None and not observation.transient
-    return is_refusal and not isinstance(observation, CredentialsError)
+def _is_refusal(error: SmileJobsError) -> bool:
+    """Return whether the API has answered about the job: it refuses it for good."""
+    is_permanent = isinstance(error, ApiError) and error.code is not None and not error.transient
+    return is_permanent and not isinstance(error, CredentialsError)

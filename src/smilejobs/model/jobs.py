@@ -276,9 +276,10 @@ class JobStatus:
         holds for a result that names no job, unless its code is a provisional one. The vendor warns that a polled
         result may not be the final one where human review is required.
         """
+        if not self.job_complete:
+            return False
         result = self.result or JobResult()
-        is_provisional = verdict_by_code(result.result_code) is Verdict.PROVISIONAL or result.is_final_result is False
-        return self.job_complete and not is_provisional
+        return verdict_by_code(result.result_code) is not Verdict.PROVISIONAL and result.is_final_result is not False
 
     def raise_for_verdict(self) -> None:
         """Do nothing if the verdict is `Verdict.APPROVED`, else raise.

@@ -260,7 +260,7 @@ def _after_answer(state: PollState, status: JobStatus, now: float) -> Decision:
     state.last_error = None
     if status.job_complete or state.last is None or not state.last.job_complete:
         state.last = status
-    if status.is_final or (status.job_complete and state.terms.until == "complete"):
+    if status.job_complete and (state.terms.until == "complete" or status.is_final):
         return Done(status)
     if status.code == NO_ZIP and not status.job_complete and state.age(now) >= state.terms.grace:
         return GiveUp(

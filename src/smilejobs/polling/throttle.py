@@ -96,6 +96,9 @@ _CALM_POLLS = 100
 _FORGET = 10.0
 """A usual share is forgotten once there was no trouble in the polls that should have met it so many times."""
 
+_LONG_CALM_POLLS = 1000
+"""After so many polls without trouble, nothing is left of what was met before; further ones need not be counted."""
+
 
 @define(eq=False, repr=False)
 class _Speed:
@@ -125,14 +128,16 @@ class _Trouble:
         margin: A share above it is trouble with a cause, while no usual share is known.
         share: The share of this trouble among the last polls.
         usual: The share that did not become less at a lower speed; 0 where none is known.
+        worked: The polls per second that were answered well when this trouble throttled; the polls below that speed
+            are counted as evidence. 0 where no experiment is under way: the speed of a poll does not matter then.
     """
 
     margin: float
     share: float = 0.0
     usual: float = 0.0
+    worked: float = 0.0
     _calm: int = 0
     _needed: int = _EVIDENCE
-    _worked: float = 0.0
     _polls: float = 0.0
     _met: float = 0.0
     _slow_polls: int = 0
@@ -143,18 +148,23 @@ class _Trouble:
         self.share += (met - self.share) / _SHARE_POLLS
         self._calm = 0 if met else self._calm + 1
         if self._calm >= _CALM_POLLS:
-            self._worked = 0.0
+            self.worked = 0.0
         if self._calm * self.usual > _FORGET:
             self.usual = 0.0
-        if not self._worked:
+        if not self.worked:
             self._polls += 1
             self._met += met
             if self._polls > _USUAL_POLLS:
                 self._polls /= 2
                 self._met /= 2
-        elif speed <= _CLEARLY_SLOWER * self._worked:
+        elif speed <= _CLEARLY_SLOWER * self.worked:
             self._slow_polls += 1
             self._slow_met += met
+
+    def count_calm(self, polls: int) -> None:
+        """Take note of so many polls that met no trouble, while no experiment is under way."""
+        for _ in range(min(polls, _LONG_CALM_POLLS)):
+            self.count(math.inf, met=False)
 
     @property
     def is_unusual(self) -> bool:
@@ -167,9 +177,9 @@ class _Trouble:
         if self.usual:
             self.usual = 0.0
             self._needed *= 2
-        if not self._worked:
+        if not self.worked:
             # Of few polls, the share that was answered well is rather too low than too high.
-            self._worked = speed * (self._polls - self._met) / (self._polls + _EVIDENCE)
+            self.worked = speed * (self._polls - self._met) / (self._polls + _EVIDENCE)
             self._slow_polls = self._slow_met = 0
             return True
         if self._slow_met < self._needed:
@@ -178,7 +188,7 @@ class _Trouble:
         if not max(_LEAST_SHARE, _AS_MUCH * self._met / self._polls) <= share <= _LARGEST_SHARE:
             return True
         self.share = self.usual = (self._met + self._slow_met) / (self._polls + self._slow_polls)
-        self._worked = self._polls = self._met = 0.0
+        self.worked = self._polls = self._met = 0.0
         return False
 
 
@@ -213,6 +223,7 @@ class Throttle:
     _pauses: int = 0
     _is_dark: bool = False
     _polls: int = 0
+    _uncounted: int = 0
     _last: float = 0.0
     _begun: _Speed = field(factory=_Speed)
     _good: _Speed = field(factory=_Speed)
@@ -248,27 +259,41 @@ class Throttle:
 
     def end(self, observation: JobStatus | SmileJobsError, *, began: float, now: float) -> bool:
         """Take in what the poll that began at the instant *began* brought at *now*; say whether that throttles."""
-        trouble: _Trouble | None = None
-        if isinstance(observation, SmileJobsError) and is_outage(observation):
-            trouble = self._refusals if observation.http_status in (429, 503) else self._losses
         is_new = began >= self._throttled_at  # what began before met the same overload
-        if is_new and not self._is_probing:
-            speed = self.limit(began)
-            self._losses.count(speed, met=trouble is self._losses)
-            self._refusals.count(speed, met=trouble is self._refusals)
-        if trouble is None:
+        if not (isinstance(observation, SmileJobsError) and is_outage(observation)):
+            if is_new:
+                self._count_calm(began)
             self._good.add(self._running(now))
             self._pauses = 0
-            self._is_dark = self._is_dark and not is_new
             if self._well_since is None and began >= self._resumes_at:
                 self._well_since = now
             return False
+        trouble = self._refusals if observation.http_status in (429, 503) else self._losses
+        self._losses.count_calm(self._uncounted)
+        self._refusals.count_calm(self._uncounted)
+        self._uncounted = 0
+        if is_new and not self._is_probing:
+            self._count(trouble, began)
         throttles = is_new and (self._is_probing or (trouble.is_unusual and self._is_overload(trouble, now)))
         if throttles:
             self._throttle(now, nothing_works=trouble is self._losses and self._is_dark)
         if observation.retry_after is not None and not trouble.usual:
             self._stop(now, now + min(observation.retry_after, self.max_hint))
         return throttles
+
+    def _count_calm(self, began: float) -> None:
+        """Take note of a poll that met no trouble. Most polls do not, so they are counted only when it matters."""
+        self._is_dark = False
+        if not self._is_probing:
+            if self._losses.worked or self._refusals.worked:
+                self._count(None, began)
+            else:
+                self._uncounted += 1
+
+    def _count(self, trouble: _Trouble | None, began: float) -> None:
+        speed = self.limit(began)
+        self._losses.count(speed, met=trouble is self._losses)
+        self._refusals.count(speed, met=trouble is self._refusals)
 
     def limit(self, now: float) -> float:
         """Return the polls per second that may begin at the instant *now*."""
@@ -323,4 +348,4 @@ class Throttle:
 
     def _running(self, now: float) -> float:
         """Return the instant *now* by a clock that stands still while everything is stopped: speeds are taken by it."""
-        return now - self._stopped + self.stopped_for(now)
+        return max(now, self._resumes_at) - self._stopped
