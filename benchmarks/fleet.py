@@ -23,7 +23,7 @@ The exit code is 1 if a bar is missed.
 
 import argparse
 import asyncio
-import contextlib
+import copy
 import gc
 import json
 import logging
@@ -50,12 +50,13 @@ from smilejobs.events import Hooks, log_event
 from smilejobs.exchange import Exchange
 from smilejobs.fleet import Fleet
 from smilejobs.polling.rules import Terms
-from smilejobs.testing import Poll, Script, Step, complete, cut, pending, rate_limited, virtual_clock
+from smilejobs.testing import Script, Step, complete, pending, rate_limited, virtual_clock
 from smilejobs.transport import Transport
 from smilejobs.wakeups import Wakeups
 from smilejobs.wire.protocol import HEADERS
 
 PENDING = smilejobs.JobStatus(user_id="user", job_id="job", code="2302")
+LOST = smilejobs.RequestError("lost")
 
 
 def main() -> int:
@@ -302,31 +303,6 @@ def limit(jobs: int = 3000, allowed: float = 200.0) -> bool:
 # --- Loss, limits and outages, in virtual time
 
 
-class Weather:
-    """The steps of all jobs of a script: an iterator of answers, which are counted."""
-
-    def __init__(self, is_good: Callable[[float], bool], bad: Step) -> None:
-        self._is_good = is_good
-        self._good = pending(delay=0.02)
-        self._bad = bad
-        self.counts: Counter[bool] = Counter()
-
-    def __iter__(self) -> Iterator[Step]:
-        return self
-
-    def __next__(self) -> Step:
-        is_good = self._is_good(anyio.current_time())
-        self.counts[is_good] += 1
-        return self._good if is_good else self._bad
-
-
-class Forgetful(list[Poll]):
-    """Keeps no polls: there are too many."""
-
-    def append(self, poll: Poll) -> None:
-        pass
-
-
 def loses(share: float, seed: int) -> Callable[[float], bool]:
     """Return what loses polls at random."""
     draw = random.Random(seed)
@@ -360,25 +336,39 @@ def collapses(above: float, below: float) -> Callable[[float], bool]:
     return is_good
 
 
-def weathered(is_good: Callable[[float], bool], bad: Step, seconds: float = 480.0, jobs: int = 2000) -> Counter[bool]:
-    """Return the good and the other polls per second of a batch that is left after so many seconds."""
-    steps = Weather(is_good, bad)
+def weathered(
+    is_good: Callable[[float], bool], bad: smilejobs.SmileJobsError, seconds: float = 480.0, jobs: int = 2000
+) -> Counter[bool]:
+    """Return the good and the other polls per second of a batch that is left after so many seconds.
+
+    A stub in the place of the exchange answers after 20 ms, so that only the scheduler, its throttle and the rate
+    limiter cost CPU time.
+
+    Raises:
+        TooManyFailuresError: The batch has given up before.
+    """
+    counts = Counter[bool]()
+
+    async def poll(ref: smilejobs.JobRef, **_: object) -> smilejobs.JobStatus:
+        good = is_good(anyio.current_time())
+        await anyio.sleep(0.02)
+        counts[good] += 1
+        if good:
+            return PENDING
+        raise copy.copy(bad)
 
     async def run() -> None:
-        script = Script({f"job-{index}": steps for index in range(jobs)})
-        script.polls = {f"job-{index}": Forgetful() for index in range(jobs)}
         refs = [smilejobs.JobRef("user-1", f"job-{index}") for index in range(jobs)]
-        pace = smilejobs.Pace(min=1, max=1)
-        async with script.client() as client:
+        async with Script({}).client() as client:
+            client._exchange.poll_in_turn = poll  # type: ignore[method-assign]  # noqa: SLF001  # see above
             with anyio.move_on_after(seconds):
-                async with client.wait_many(refs, timeout=None, pace=pace) as outcomes:
+                async with client.wait_many(refs, timeout=None, pace=smilejobs.Pace(min=1, max=1)) as outcomes:
                     async for _ in outcomes:
                         pass
 
     backend, options = virtual_clock("asyncio")
-    with contextlib.suppress(smilejobs.TooManyFailuresError):
-        anyio.run(run, backend=backend, backend_options=options)
-    return Counter({is_good: round(count / seconds, 1) for is_good, count in steps.counts.items()})
+    anyio.run(run, backend=backend, backend_options=options)
+    return Counter({good: round(count / seconds, 1) for good, count in counts.items()})
 
 
 def refused(jobs: int, share: float) -> tuple[float, int]:
@@ -413,22 +403,34 @@ def weather() -> bool:
     logging.getLogger("smilejobs").setLevel(logging.CRITICAL)
     met = True
     for share, least in ((0.05, 90), (0.1, 80), (0.2, 50), (0.4, 15)):
-        speed = min(weathered(loses(share, seed), cut()).total() for seed in range(3))
+        speed = min(weathered(loses(share, seed), LOST).total() for seed in range(3))
         met = line(f"{share:.0%} lost at random", f"{speed:.1f} polls/s", f">= {least}", met=speed >= least) and met
     for hint in (None, 1):
-        counts = weathered(allows(40), evolve(rate_limited(hint), delay=0.02))
+        counts = weathered(allows(40), smilejobs.RateLimitedError("429", http_status=429, retry_after=hint))
         name = f"an API of 40 polls/s, {'no ' if hint is None else ''}Retry-After"
         share = counts[False] / counts.total()
         met = line(f"{name}: refused", f"{share:.1%}", "<= 10 %", met=share <= 0.1) and met
         met = line(f"{name}: good", f"{counts[True]:.1f} polls/s", ">= 28", met=counts[True] >= 28) and met
     for below in (60.0, 20.0):
-        counts = weathered(collapses(60, below), cut())
+        counts = weathered(collapses(60, below), LOST)
         name = f"a server that collapses above 60/s, until below {below:.0f}/s"
         good, lost = f"{counts[True]:.1f} good/s", f"{counts[False]:.1f} lost/s"
         met = line(f"{name}", good, ">= 20", met=counts[True] >= 20) and met
         met = line(f"{name}", lost, "<= 5", met=counts[False] <= 5) and met
-    polls = weathered(lambda now: False, cut()).total() * 480
-    met = line("an outage of 8 minutes", f"{polls:.0f} polls", "<= 200", met=polls <= 200) and met
+    start = None
+
+    def is_over(now: float) -> bool:
+        """An outage from the second minute to the fourth."""
+        nonlocal start
+        start = now if start is None else start
+        is_good = not 60 <= now - start < 180
+        during[is_good] += 1
+        return is_good
+
+    during = Counter[bool]()
+    counts = weathered(is_over, LOST)
+    met = line("an outage of 2 minutes: polls in it", f"{during[False]}", "<= 200", met=during[False] <= 200) and met
+    met = line("the same: good polls in 8 minutes", f"{counts[True]:.1f}/s", ">= 60", met=counts[True] >= 60) and met
     for jobs, longest in ((200, 60.0), (2000, 100.0)):
         calm, _ = refused(jobs, 0.0)
         taken, failed = refused(jobs, 0.1)
