@@ -15,9 +15,9 @@ import hypothesis.strategies as st
 import pytest
 from attrs import evolve
 from hypothesis import given
+from leaks import assert_keeps_secrets
 
 from smilejobs import JobRef
-from leaks import assert_keeps_secrets
 from smilejobs.batch.cells import unguard
 from smilejobs.batch.journal import Journal, ResultsLostError, settles
 from smilejobs.batch.records import Ending, Record

@@ -88,6 +88,11 @@ BAD: dict[str, tuple[bytes, bool, str]] = {
         False,
         f"no answer: {NOT_HTTP}",
     ),
+    "headers of more than 64 KiB in all": (
+        head("HTTP/1.1 200 OK", *(f"X-{i}: {'x' * 3_500}" for i in range(20)), LENGTH) + BODY,
+        False,
+        f"no answer: {NOT_HTTP}",
+    ),
     "a length in words": (
         head("HTTP/1.1 200 OK", "Content-Length: x") + BODY,
         False,

@@ -38,9 +38,10 @@ def translated() -> Generator[None, None, None]:
     """
     try:
         yield
-        return
     except (exc.SQLAlchemyError, psycopg.Error, sqlite3.Error, OSError, UnicodeError, OverflowError) as error:
         failure = _ours(error)
+    else:
+        return
     try:
         raise failure
     finally:

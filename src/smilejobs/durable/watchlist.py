@@ -144,7 +144,6 @@ class WatchList:
             WatchListError: On entering: the database cannot be reached or written, its tables are of a newer version
                 of smilejobs, or somebody else's.
         """
-
         address = _Address(url)
         del url
 

@@ -10,9 +10,9 @@ from attrs import field, frozen
 
 from smilejobs.errors import RequestError
 from smilejobs.transport.body import Body, UnreadableBodyError
-from smilejobs.transport.carrier import Carrier, Request, Response
+from smilejobs.transport.carrier import MAX_HEAD_BYTES, Carrier, Request, Response
 from smilejobs.transport.choosing import HTTPSession, TransportName, check_transport, choose
-from smilejobs.transport.failures import BROKE_OFF, no_answer
+from smilejobs.transport.failures import BROKE_OFF, NOT_HTTP, no_answer
 from smilejobs.transport.over_httpx import HTTPClient, RefusedByHookError
 
 _T = TypeVar("_T")
@@ -158,9 +158,13 @@ class _Exchange:
         failure: RequestError | None = None
         try:
             self._response = await self._carrier.send(request, fresh=fresh)
+            if _size(self._response.headers) > MAX_HEAD_BYTES:
+                raise _LargeHeadError
             self._body = await Body(self._response, self._max_bytes, _ENCODINGS).whole()
         except self._passes:
             raise
+        except _LargeHeadError:
+            failure = RequestError(f"no answer: {NOT_HTTP}")
         except UnreadableBodyError as error:
             self._problem = (str(error), error.broke_off)
         except RefusedByHookError:
@@ -193,3 +197,11 @@ class _Exchange:
         if self._response is not None:
             with suppress(Exception):
                 await self._response.aclose(keep=keep)
+
+
+class _LargeHeadError(Exception):
+    """The headers of an answer have more than `MAX_HEAD_BYTES` in all: HTTP libraries limit single lines, or more."""
+
+
+def _size(headers: Mapping[str, str]) -> int:
+    return sum(len(name) + len(value) for name, value in headers.items())
