@@ -231,3 +231,28 @@ async def test_an_answer_about_a_job_that_is_gone_throttles_as_well() -> None:
         fleet.withdraw([ONE])
         await anyio.sleep(1)
     assert len(told) == 1
+
+
+class NoTurns:
+    """Turns of a fleet that another role of the database keeps from it."""
+
+    async def take(self) -> None:
+        await anyio.sleep_forever()
+
+
+@pytest.mark.parametrize(("rate", "allowed"), [(None, 45), (0.1, 65)])
+async def test_a_fleet_is_stuck_that_begins_no_poll_although_jobs_are_due(rate: float | None, allowed: float) -> None:
+    """Not before the time is over that a poll may take, two polls are apart by the rate, and the caller allows."""
+    script = Script({"one": itertools.repeat(pending())})
+    async with script.client(rate=rate, request_timeout=30) as client, running(client) as fleet:
+        assert not fleet.is_stuck(15)
+        fleet.take_in(ONE, FOREVER, first_after=0)
+        await anyio.sleep(30.5)
+        assert not fleet.is_stuck(0)
+        client._exchange.turns = NoTurns()  # noqa: SLF001  # as a worker does on PostgreSQL
+        await anyio.sleep(allowed - 1)
+        assert not fleet.is_stuck(15)
+        await anyio.sleep(15)
+        assert fleet.is_stuck(15)
+        fleet.throttle(RateLimitedError("throttled", http_status=429, retry_after=100))
+        assert not fleet.is_stuck(15)

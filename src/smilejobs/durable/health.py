@@ -90,7 +90,7 @@ class Reporter:
         name: Of the worker.
         heartbeat: Seconds between two signs.
         api: Notices outages.
-        is_at_work: Whether the worker does its work.
+        is_at_work: Whether the worker does its work: outcomes are stored, and jobs are polled when they are due.
         patience: Waits for the database.
     """
 

@@ -21,8 +21,8 @@ class Counts:
         paused: Why nothing is polled; None while polling goes on.
         outage: What polls fail with, where no good answer of the API comes; None where they come. Polling goes on.
         outage_since: Since when (aware).
-        stalled: Why pending jobs are not polled although polling is not paused: no worker is at work, or none hands out
-            the buckets; None if neither.
+        stalled: Why pending jobs are not polled although polling is not paused: no worker is at work, or begins a poll
+            although jobs are due, or none hands out the buckets; None where all is well.
     """
 
     pending: int

@@ -104,7 +104,7 @@ class Shift:
             name,
             heartbeat=heartbeat,
             api=api,
-            is_at_work=lambda: not self._outbox.is_full,
+            is_at_work=lambda: not (self._outbox.is_full or self._fleet.is_stuck(heartbeat)),
             patience=patience,
         )
         self._held: set[int] = set()

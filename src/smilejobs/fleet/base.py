@@ -92,6 +92,7 @@ class BaseFleet(ABC):
         self._done = 0
         self._failed = 0
         self._polls = 0
+        self._begun_at = -math.inf
         self._input_ended = False
         self._failures = 0
         self._failed_at = -math.inf

@@ -166,6 +166,18 @@ class Fleet(BaseFleet):
         now = anyio.current_time()
         self._throttles(trouble, now - _TOGETHER, now)
 
+    def is_stuck(self, patience: float) -> bool:
+        """Return whether no poll begins although jobs are due and nothing throttles.
+
+        Args:
+            patience: Seconds, beside those that a poll may take and those that the rate leaves between two polls.
+        """
+        now = anyio.current_time()
+        if self._throttle.ready_at() > now:
+            return False
+        between = 0.0 if self._exchange.rate is None else 2 / self._exchange.rate
+        return min(-self._until_first(now), now - self._begun_at) > patience + self._exchange.longest_poll + between
+
     def _until_first(self, real_now: float) -> float:
         """Return the seconds until something is due."""
         first = self._agenda.first()
@@ -199,6 +211,7 @@ class Fleet(BaseFleet):
                 over = begin(entry, now)
             if over is None:
                 self._polls += 1
+                self._begun_at = real_now
                 self._throttle.begin(real_now)
                 return entry, now - due
             self._finish(entry, over, now)
