@@ -117,6 +117,23 @@ async def test_a_worker_that_lives_is_seen(database_url: str, monkeypatch: pytes
         assert "no worker is at work" in str((await watch.counts()).stalled)
 
 
+async def test_a_worker_that_begins_no_poll_is_not_at_work(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Jobs are due, the worker runs and hears nothing bad, and yet the list is stalled."""
+    monkeypatch.setattr(smilejobs.durable.signs, "_STALLED_AFTER_SECONDS", 0.0)
+
+    class NoTurns:
+        async def take(self) -> None:
+            await anyio.sleep_forever()
+
+    async with working(scripted(jobs(1)), database_url, heartbeat=0.2) as work:
+        exchange = work.client._exchange  # noqa: SLF001  # turns may be kept back by another role of the database
+        exchange.turns, exchange.longest_poll = NoTurns(), 0.1
+        await work.watch.add(jobs(1))
+        await until(lambda: "is stalled: jobs are pending, but no worker is at work" in caplog.text)
+
+
 async def test_a_stalled_list_is_warned_of_once(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
