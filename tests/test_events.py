@@ -391,15 +391,19 @@ async def test_what_the_log_says(caplog: pytest.LogCaptureFixture) -> None:
         lines = [(record.levelname, record.getMessage()) for record in caplog.records]
         if isinstance(event, PollScheduled):
             failed = f"job {REF.tag}: poll {event.polls} failed, trying again in {event.delay:.1f} s: "
-            expected = [] if event.error is None else [("WARNING", failed + type(event.error).__name__)]
+            error = event.error
+            expected = [] if error is None else [("WARNING", f"{failed}{type(error).__name__}: {error.args[0]}")]
             assert lines == expected
             continue
         ((level, line),) = lines
         assert level == levels[type(event)]
         assert not [secret for secret in SECRETS if secret in line]
         assert line.startswith("the API cannot keep up" if isinstance(event, Throttled) else f"job {REF.tag}: ")
+        if isinstance(event, PollFailed):
+            assert line.endswith(f": {type(event.error).__name__}: {event.error.args[0]}")
         if isinstance(event, WaitEnded):
-            assert f"{event.polls} polls and {event.elapsed:.1f} s" in line
+            polls = "1 poll" if event.polls == 1 else f"{event.polls} polls"
+            assert f" after {polls} and {event.elapsed:.1f} s" in line
             assert ("CredentialsError" if event.error else "approved") in line
 
 

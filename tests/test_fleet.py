@@ -638,6 +638,9 @@ async def test_an_api_that_never_answers_well_ends_the_batch(step: Reply | Excep
         assert outcome.elapsed >= 0
     assert (caught.value.ref, caught.value.polls) == (None, seen[-1].polls)
     assert caught.value.last_error is caught.value.__cause__
+    assert f"the last one with {type(caught.value.last_error).__name__}: {caught.value.last_error.args[0]}. " in str(
+        caught.value
+    )
     assert (seen[-1].pending, seen[-1].failed) == (0, read)
     assert sum(isinstance(event, smilejobs.WaitEnded) for event in events) == read
 

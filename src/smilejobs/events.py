@@ -12,7 +12,7 @@ from attrs import asdict, frozen
 from smilejobs.errors import SmileJobsError
 from smilejobs.model.codes import code_label, describe
 from smilejobs.model.jobs import JobRef, JobStatus
-from smilejobs.polling.rules import Done, GiveUp, PollState
+from smilejobs.polling.rules import Done, GiveUp, PollState, named
 
 logger = logging.getLogger("smilejobs")
 logger.addHandler(logging.NullHandler())
@@ -142,7 +142,8 @@ def log_event(event: Event) -> None:
     """Write an event to the logger ``smilejobs``: the default hook.
 
     INFO for a wait that ended, WARNING for an absorbed failure and for `Throttled`, DEBUG for the rest. Jobs are
-    named by `JobRef.tag`. Each record has the event as fields as well, for structured logging.
+    named by `JobRef.tag`; of a failed poll, the class and the text of its error are written. Each record has the event
+    as fields as well, for structured logging.
     """
     if isinstance(event, PollScheduled) and event.error is None:
         return
@@ -169,13 +170,14 @@ def _line(event: Event) -> tuple[str, *tuple[object, ...]]:
     if isinstance(event, PollFinished):
         return "job %s: polled: %s", event.ref.tag, describe(event.status.code)
     if isinstance(event, PollFailed):
-        return "job %s: poll failed: %s", event.ref.tag, type(event.error).__name__
+        return "job %s: poll failed: %s", event.ref.tag, named(event.error)
     if isinstance(event, PollScheduled):
+        assert event.error is not None  # no line is written for a job that is pending
         text = "job %s: poll %d failed, trying again in %.1f s: %s"
-        return text, event.ref.tag, event.polls, event.delay, type(event.error).__name__
+        return text, event.ref.tag, event.polls, event.delay, named(event.error)
     if isinstance(event, WaitEnded):
         outcome = event.status if event.error is None else type(event.error).__name__
-        text = "job %s: wait ended after %d polls and %.1f s: %s"
+        text = f"job %s: wait ended after %d poll{'' if event.polls == 1 else 's'} and %.1f s: %s"
         return text, event.ref.tag, event.polls, event.elapsed, outcome
     if isinstance(event, Throttled):
         text = "the API cannot keep up: no polls for %.1f s, then %.0f per second"

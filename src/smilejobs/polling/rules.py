@@ -212,6 +212,11 @@ def is_outage(error: SmileJobsError) -> bool:
     return error.transient or isinstance(error, (RequestError, BadResponseError, GatewayError))
 
 
+def named(error: SmileJobsError) -> str:
+    """Return the class of an error with its text, which names no job."""
+    return f"{type(error).__name__}: {error.args[0]}"
+
+
 def timed_out(state: PollState, now: float, *, retry_after: float | None = None) -> WaitTimeoutError:
     """Return the error of a wait that ends at *now* because of its timeout."""
     timeout = state.terms.timeout or 0.0
@@ -288,7 +293,7 @@ def _after_failure(state: PollState, error: SmileJobsError, now: float, *, api_h
     if state.failures < state.terms.max_failures:
         return _sleep(state, state.terms.backoff(state.failures), error.retry_after, now)
     too_many = TooManyFailuresError(
-        f"{state.failures} polls in a row failed, the last one with {_named(error)}. The job may be fine: "
+        f"{state.failures} polls in a row failed, the last one with {named(error)}. The job may be fine: "
         "wait again when the API can be reached",
         ref=state.ref,
         last=state.last,
@@ -310,11 +315,6 @@ def _may_pass(error: SmileJobsError, terms: Terms, *, api_has_answered: bool) ->
     if error.transient or api_has_answered or (isinstance(error, GatewayError) and not error.wrong_url):
         return True
     return terms.sits_out_outages and not isinstance(error, CredentialsError)
-
-
-def _named(error: SmileJobsError) -> str:
-    """Return the class of an error with its text, which names no job."""
-    return f"{type(error).__name__}: {error.args[0]}"
 
 
 def _paced(state: PollState, now: float) -> float:
@@ -352,8 +352,8 @@ def _what_is_known(state: PollState) -> str:
             return "the API knows no such job yet"
         if state.last_error is None:
             return "there was no answer yet"
-        return f"there was no good answer yet, the last poll failed with {_named(state.last_error)}"
+        return f"there was no good answer yet, the last poll failed with {named(state.last_error)}"
     if state.last.job_complete:
         return "the outcome is provisional, under review"
     what = "the job has no images yet" if state.last.code == NO_ZIP else "the job is still running"
-    return what if state.last_error is None else f"{what}; the last poll failed with {_named(state.last_error)}"
+    return what if state.last_error is None else f"{what}; the last poll failed with {named(state.last_error)}"
