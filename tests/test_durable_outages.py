@@ -22,7 +22,7 @@ from smilejobs.durable.calls import ADDED, LOOK, Brake, News, parse_call
 from smilejobs.durable.reading import UNREADABLE_ID
 from smilejobs.durable.rows import key_of
 from smilejobs.errors import WatchListError
-from smilejobs.testing import Reply, Script, complete, cut, pending
+from smilejobs.testing import Reply, Script, complete, cut, pending, refused
 from watching import Gate, ending, execute, jobs, listed, polled, scripted, until_ended, working
 
 pytestmark = pytest.mark.anyio
@@ -51,7 +51,9 @@ async def change(url: str, statement: str, *values: object) -> None:
 GATEWAY = Reply(body=b"default backend - 404", http_status=404)
 
 
-@pytest.mark.parametrize("trouble", [cut(), GATEWAY, Reply(body={"message": "Forbidden"}, http_status=403)])
+@pytest.mark.parametrize(
+    "trouble", [cut(), GATEWAY, Reply(body={"message": "Forbidden"}, http_status=403), refused("2204"), refused("2303")]
+)
 async def test_an_outage_is_told_once(database_url: str, trouble: Any, caplog: pytest.LogCaptureFixture) -> None:
     """By one warning, in the list with its beginning, and by one warning when it is over; no job fails."""
     down = True

@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from bodies import REF, complete, pending, read, result, signed
 from smilejobs import (
     ApiError,
+    BadRequestError,
     BadResponseError,
     CredentialsError,
     GatewayError,
@@ -266,6 +267,17 @@ def test_who_sits_out_outages_sits_out_nothing_else(error: SmileJobsError, api_h
     """What the API says ends the wait; so does what must not be believed."""
     decision = poll(waiting(sits_out_outages=True), error, 0.0, api_has_answered=api_has_answered)
     assert given_up(decision) is error
+
+
+@pytest.mark.parametrize("code", ["2204", "2303", "2313"])
+@pytest.mark.parametrize("api_has_answered", [False, True])
+def test_who_sits_out_outages_sits_out_a_refused_request(code: str, api_has_answered: bool) -> None:
+    """The clock of this machine may be wrong: that says nothing about the job. Any other wait ends at once."""
+    error = BadRequestError("no", code=code)
+    patient, other = waiting(sits_out_outages=True, timeout=None), waiting()
+    for failures in range(1, 20):
+        assert slept(poll(patient, error, failures, api_has_answered=api_has_answered)) > 0
+    assert given_up(poll(other, error, 0.0, api_has_answered=api_has_answered)) is error
 
 
 @pytest.mark.parametrize("error", [*TRANSIENT, *UNLIKE_THE_API, *PERMANENT, NOT_FOUND], ids=repr)

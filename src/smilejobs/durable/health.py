@@ -7,7 +7,7 @@ import anyio
 from smilejobs.durable.patience import Patience
 from smilejobs.durable.signs import OUTAGE, WORKER
 from smilejobs.durable.store import Store
-from smilejobs.errors import ApiError, SmileJobsError
+from smilejobs.errors import ApiError, BadRequestError, SmileJobsError
 from smilejobs.events import Event, PollFailed, PollFinished, logger
 from smilejobs.polling.rules import is_outage
 from smilejobs.wakeups import Signal
@@ -25,7 +25,8 @@ class ApiHealth:
     """A hook that notices when no good answer of the API comes any more, and when one comes again.
 
     A good answer is one of the API itself, whatever it says about the job. A connection that fails, TLS that fails, a
-    proxy that refuses, a gateway that answers in place of the API and trouble that the API reports of itself are none.
+    proxy that refuses, a gateway that answers in place of the API, trouble that the API reports of itself and a request
+    that it refuses as such (this worker's clock may be wrong) are none.
 
     Args:
         after: Seconds without a good answer that make an outage.
@@ -47,7 +48,7 @@ class ApiHealth:
         if isinstance(event, PollFinished):
             self._take_good()
         elif isinstance(event, PollFailed):
-            if is_outage(event.error):
+            if is_outage(event.error) or isinstance(event.error, BadRequestError):
                 self._take_trouble(event.error)
             elif isinstance(event.error, ApiError):
                 self._take_good()

@@ -11,6 +11,7 @@ from attrs import define, field, frozen
 
 from smilejobs.durations import Duration, seconds
 from smilejobs.errors import (
+    BadRequestError,
     BadResponseError,
     CredentialsError,
     GatewayError,
@@ -62,7 +63,8 @@ class Terms:
         max_failures: So many consecutive transient failures end the wait.
         max_hint: A ``Retry-After`` of more seconds is taken for this many.
         sits_out_outages: Whether a certificate that is not trusted and a URL that looks wrong are absorbed even before
-            the API has ever answered.
+            the API has ever answered, and a request that the API refuses (`BadRequestError`) always: the clock of this
+            machine may be wrong, which says nothing about the job.
 
     Raises:
         TypeError: An argument of the wrong type.
@@ -308,8 +310,11 @@ def _may_pass(error: SmileJobsError, terms: Terms, *, api_has_answered: bool) ->
     """Return whether a later poll of the same wait may do better.
 
     Before the first answer of the API, some outages look like wrong settings, which would last: a certificate that is
-    not trusted, the HTTP status of a wrong URL, a 401.
+    not trusted, the HTTP status of a wrong URL, a 401. A request that the API refuses will be refused again, unless
+    this machine is mended meanwhile.
     """
+    if isinstance(error, BadRequestError):
+        return terms.sits_out_outages
     if not is_outage(error):
         return False
     if error.transient or api_has_answered or (isinstance(error, GatewayError) and not error.wrong_url):
