@@ -43,9 +43,13 @@ async def change(url: str, statement: str, *values: object) -> None:
     if url.startswith("postgresql"):
         async with await psycopg.AsyncConnection.connect(url, options="-c search_path=smilejobs") as connection:
             await connection.execute(statement.replace("?", "%s").encode(), values)
-    else:
+        return
+
+    def write() -> None:
         with closing(sqlite3.connect(url.removeprefix("sqlite:///"), timeout=30)) as connection, connection:
             connection.execute(statement, values)
+
+    await anyio.to_thread.run_sync(write)  # a worker in this event loop may hold the lock, and must go on to let go
 
 
 GATEWAY = Reply(body=b"default backend - 404", http_status=404)

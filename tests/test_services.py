@@ -150,7 +150,7 @@ async def test_a_wait_goes_on_in_another_run(tmp_path: Path) -> None:
         assert printed.endswith(f"The last answer: <JobStatus {job.tag}: pending, code=2314, smile_job_id=None>\n")
         assert file.exists()
         sandbox.receive(job)
-        assert await run("60", str(file)) == "Verdict.APPROVED\n"
+        assert await run("60", str(file)) == "approved\n"
     assert not file.exists()
 
 
