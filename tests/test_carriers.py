@@ -122,7 +122,7 @@ def sending(response: bytes, *, close: bool) -> Handler:
 
 
 async def ask(client: smilejobs.Client, job_id: str = "job-1") -> smilejobs.JobStatus:
-    with anyio.fail_after(60):
+    with anyio.fail_after(120):
         return await client.job_status("user-1", job_id)
 
 
@@ -223,7 +223,7 @@ async def test_a_deadline_cuts_what_never_pauses(open_client: OpenClient, sent: 
     """Bytes that are always there hold up neither a timeout nor a cancellation."""
     async with serve(flood(*sent)) as server:
         async with open_client(server.url(), request_timeout=0.3, max_response_bytes=2**40) as client:
-            with anyio.fail_after(30), pytest.raises(smilejobs.SmileJobsError, match=r"within 0\.3 s"):
+            with anyio.fail_after(120), pytest.raises(smilejobs.SmileJobsError, match=r"within 0\.3 s"):
                 await client.job_status("user-1", "job-1")
         async with open_client(server.url(), max_response_bytes=2**40) as client:
             with anyio.move_on_after(0.3) as scope:

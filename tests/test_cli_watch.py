@@ -591,9 +591,9 @@ def test_from_end_to_end(command: Command, environment: dict[str, str], tmp_path
         command("watch", "add", URL, "-", stdin="user_id,job_id\nuser-1,disabled\n")
         late = json.loads(following.stdout.readline())
         following.send_signal(signal.SIGINT)
-        assert following.communicate(timeout=60) == ("", "")
+        assert following.communicate(timeout=300) == ("", "")
         working.send_signal(signal.SIGTERM)
-        out, err = working.communicate(timeout=60)
+        out, err = working.communicate(timeout=300)
     assert {outcome["verdict"] for outcome in found} == {"approved", "rejected"}
     assert late["state"] == "failed"
     assert refused.code == 4
@@ -612,7 +612,7 @@ def test_on_postgres(command: Command, environment: dict[str, str], postgres_url
         told = [worker.stderr.readline() for worker in (first, second) if worker.stderr]
         for worker in (first, second):
             worker.send_signal(signal.SIGTERM)
-        rest = [worker.communicate(timeout=60) for worker in (first, second)]
+        rest = [worker.communicate(timeout=300) for worker in (first, second)]
     assert [first.returncode, second.returncode] == [0, 0]
     assert rest == [("", ""), ("", "")]
     for line in told:

@@ -191,7 +191,7 @@ async def test_answers_that_cannot_be_read(open_client: OpenClient, misbehave: H
             await client.job_status("user-1", "job-1")
         assert caught.value.http_status in (200, 502)
         assert caught.value.transient
-        with anyio.fail_after(60):
+        with anyio.fail_after(120):
             assert not (await client.job_status("user-1", "job-1")).job_complete
 
 
@@ -213,9 +213,9 @@ async def test_an_endless_answer_is_cut_off(open_client: OpenClient) -> None:
             await stream.send(b"2000\r\n" + b"[" * 0x2000 + b"\r\n")
 
     async with serve(first(endless)) as server, open_client(server.url()) as client:
-        with anyio.fail_after(60), pytest.raises(smilejobs.BadResponseError, match="larger"):
+        with anyio.fail_after(120), pytest.raises(smilejobs.BadResponseError, match="larger"):
             await client.job_status("user-1", "job-1")
-        with anyio.fail_after(60):
+        with anyio.fail_after(120):
             assert not (await client.job_status("user-1", "job-1")).job_complete
 
 
@@ -288,7 +288,7 @@ async def test_a_certificate_that_is_not_trusted_ends_a_wait(open_client: OpenCl
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     trustme.CA().issue_cert("localhost").configure_cert(tls)
     async with serve(well, tls) as server, open_client(server.url("https")) as client:
-        with anyio.fail_after(60), pytest.raises(smilejobs.RequestError, match="certificate is not trusted") as caught:
+        with anyio.fail_after(120), pytest.raises(smilejobs.RequestError, match="certificate is not trusted") as caught:
             await client.wait("user-1", "job-1")
     assert not caught.value.transient
     assert server.requests == 0

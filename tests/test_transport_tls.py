@@ -91,13 +91,13 @@ def client_of(url: str, **options: Any) -> Client:
 
 
 async def ask(client: Client) -> None:
-    with anyio.fail_after(60):
+    with anyio.fail_after(120):
         assert not (await client.job_status("user-1", "job-1")).job_complete
 
 
 async def failure(client: Client) -> tuple[str, bool]:
     """Why a poll failed, in words, and whether that is transient."""
-    with anyio.fail_after(60), pytest.raises(smilejobs.RequestError) as caught:
+    with anyio.fail_after(120), pytest.raises(smilejobs.RequestError) as caught:
         await client.job_status("user-1", "job-1")
     return str(caught.value).partition(" [")[0], caught.value.transient
 
@@ -582,5 +582,5 @@ def test_a_resolver_that_hangs_holds_nothing_up(
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     began = time.monotonic()
     asyncio.run(main())
-    assert time.monotonic() - began < 30  # without it, for ever
+    assert time.monotonic() - began < 120  # without it, for ever
     goes_on.set()
