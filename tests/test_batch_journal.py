@@ -15,8 +15,8 @@ import hypothesis.strategies as st
 import pytest
 from attrs import evolve
 from hypothesis import given
-from leaks import assert_keeps_secrets
 
+from leaks import assert_keeps_secrets
 from smilejobs import JobRef
 from smilejobs.batch.cells import unguard
 from smilejobs.batch.journal import Journal, ResultsLostError, settles

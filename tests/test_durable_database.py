@@ -16,10 +16,10 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
-from leaks import assert_keeps_secrets
 from psycopg.sql import SQL, Identifier
 from sqlalchemy import exc
 
+from leaks import assert_keeps_secrets
 from smilejobs.durable import WatchList
 from smilejobs.durable.database import without_secrets
 from smilejobs.durable.failures import translated

@@ -6,8 +6,8 @@ from typing import Any
 
 import anyio
 import pytest
-from leaks import assert_keeps_secrets
 
+from leaks import assert_keeps_secrets
 from smilejobs import JobRef
 from smilejobs.outcomes import each, job_ref
 
