@@ -47,7 +47,7 @@ def paced(terms: Terms) -> Schedule:
         state = PollState(ref=REF, terms=terms)
         now = terms.first_after
         while begin(state, now) is None:
-            decision = step(state, COMPLETE if now >= duration else PENDING, now)
+            decision = step(state, COMPLETE if now >= duration else PENDING, now, api_has_answered=True)
             if not isinstance(decision, Sleep):
                 return Wait(now if isinstance(decision, Done) else inf, state.polls)
             now += decision.delay

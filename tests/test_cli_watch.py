@@ -368,7 +368,7 @@ def test_the_end_of_the_interpreter_counts(monkeypatch: pytest.MonkeyPatch) -> N
 class WindowsLoop(asyncio.SelectorEventLoop):
     """An event loop without signal handlers, as that of Windows is."""
 
-    def add_signal_handler(self, sig: int, callback: Callable[..., object], *args: object) -> None:  # type: ignore[override]
+    def add_signal_handler(self, sig: int, callback: Callable[..., object], *args: object) -> None:
         raise NotImplementedError
 
 

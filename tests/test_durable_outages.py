@@ -6,6 +6,7 @@ import logging
 import sqlite3
 import stat
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -457,8 +458,9 @@ async def test_every_loss_of_the_listening_connection_is_told_once(
     caplog.set_level(logging.WARNING)
     script = scripted(jobs(2))
 
-    def told() -> int:
-        return caplog.text.count("trying again until the database works")
+    def is_told(count: int) -> bool:
+        texts = ("trying again until the database works", "the database of the watch list works again")
+        return all(caplog.text.count(text) == count for text in texts)
 
     async def listening() -> list[tuple[Any, ...]]:
         return await execute(
@@ -472,7 +474,6 @@ async def test_every_loss_of_the_listening_connection_is_told_once(
             await until(listening)
             for (pid,) in await listening():
                 await execute(postgres_url, "SELECT pg_terminate_backend(%(pid)s)", pid=pid)
-            await until(lambda count=count: told() == count)
-            await until(lambda count=count: caplog.text.count("the database of the watch list works again") == count)
+            await until(partial(is_told, count))
             await watch.add([jobs(2)[count - 1]])
             await until_ended(watch)

@@ -16,7 +16,7 @@ from patience import until
 from smilejobs import JobRef
 from smilejobs.durable import Added, WatchList
 from smilejobs.durable.schema import COMPLETE, EXPIRED, FAILED
-from watching import START, Clock, ending, execute, jobs, listed
+from watching import START, Clock, ending, execute, jobs, listed, readable
 
 pytestmark = pytest.mark.anyio
 
@@ -53,7 +53,7 @@ async def test_retry_opens_what_failed(watch: WatchList, clock: Clock) -> None:
     clock.at += timedelta(days=2)
     assert await watch.retry() == 2
     assert await watch.retry() == 0
-    rows = {row.job_id: row for row in await watch.store.pending(range(256))}
+    rows = {row.job_id: row for row in readable(await watch.store.pending(range(256)))}
     assert set(rows) == {"job-0", "new-0"}
     assert {row.added_at for row in rows.values()} == {clock.at.timestamp()}
     assert {row.deadline for row in rows.values()} == {100}

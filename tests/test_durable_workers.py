@@ -21,7 +21,7 @@ from postgres import Postgres, empty_database
 from smilejobs import Event, JobRef, Pace, Throttled
 from smilejobs.clock import utcnow
 from smilejobs.durable import WatchList, Worker
-from smilejobs.durable.calls import ADDED, calls
+from smilejobs.durable.calls import ADDED, Brake, Call, calls
 from smilejobs.durable.rows import key_of
 from smilejobs.errors import WatchListError
 from smilejobs.testing import Script, cut, html, rate_limited
@@ -262,7 +262,7 @@ async def test_trouble_of_ones_own_throttles_no_other_worker(
     """It may be this worker's network, or its way there: it slows down, and does not call out to the others."""
     refs = jobs(60)
     troubled = Script({ref.job_id: itertools.repeat(trouble) for ref in refs}, now=utcnow)
-    heard: list[str] = []
+    heard: list[Call] = []
 
     async def listen() -> None:
         async with aclosing(calls(watch.store, postgres_url)) as texts:
@@ -280,7 +280,7 @@ async def test_trouble_of_ones_own_throttles_no_other_worker(
         await until(lambda: "added" in heard and "the API cannot keep up" in caplog.text)
         await anyio.sleep(0.3)
         tasks.cancel_scope.cancel()
-    assert not [text for text in heard if text.startswith("brake")]
+    assert not [call for call in heard if isinstance(call, Brake)]
 
 
 async def test_one_rate_for_all_workers(postgres_url: str) -> None:

@@ -15,7 +15,8 @@ from smilejobs import Client, Hook, JobRef, Pace, log_event
 from smilejobs.clock import utcnow
 from smilejobs.durable import WatchList, WatchOutcome, Worker
 from smilejobs.durable.database import connection_options
-from smilejobs.durable.rows import Ending
+from smilejobs.durable.reading import Unreadable
+from smilejobs.durable.rows import Ending, Pending
 from smilejobs.durable.schema import COMPLETE
 from smilejobs.testing import Poll, Script, complete, not_found, pending, refused
 from smilejobs.testing.script import Step
@@ -27,6 +28,14 @@ HEARTBEAT = 10.0
 SLICE = 2.0
 
 START = datetime(2026, 11, 23, 12, tzinfo=UTC)
+
+
+def readable(rows: Iterable[Pending | Unreadable]) -> list[Pending]:
+    """Return the rows, all of which can be read."""
+    found = list(rows)
+    pending_rows = [row for row in found if isinstance(row, Pending)]
+    assert len(pending_rows) == len(found)
+    return pending_rows
 
 
 class Clock:
