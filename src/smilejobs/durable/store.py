@@ -307,7 +307,7 @@ class Store:
             found = (await connection.execute(statement)).all()
             if len(found) != 1:
                 raise damaged(len(found))
-            delay, ahead = found[0]
+            delay, ahead = tuple(found[0])
             return anyio.current_time() + delay, ahead
 
     # Bells
