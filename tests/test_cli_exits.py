@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 from collections.abc import Generator
 from contextlib import ExitStack
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import anyio
@@ -207,6 +209,32 @@ def test_standard_error_that_cannot_be_written(base_url: str) -> None:
             [*SHELL, "status", "user-1", "nobody"], stderr=full, check=False, env=environment(base_url)
         )
     assert done.returncode == 4
+
+
+@unix
+def test_a_wait_shows_its_progress_on_terminals_only(base_url: str) -> None:
+    """A standard error that cannot be written costs no verdict."""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*SHELL, "wait", "user-1", "approved"],
+            stdout=subprocess.PIPE,
+            stderr=full,
+            text=True,
+            check=False,
+            env=environment(base_url),
+        )
+    assert done.returncode == 0
+    assert "approved" in done.stdout
+
+
+def test_the_package_is_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """``python -m smilejobs`` is ``smilejobs``; importing the module runs nothing."""
+    monkeypatch.delitem(sys.modules, "smilejobs.__main__", raising=False)
+    monkeypatch.setattr(sys, "argv", ["smilejobs", "tag", "user-1", "job-1"])
+    with pytest.raises(SystemExit) as exited:
+        runpy.run_module("smilejobs", run_name="__main__")
+    import_module("smilejobs.__main__")
+    assert (exited.value.code, capsys.readouterr().out) == (0, f"{JobRef('user-1', 'job-1').tag}\n")
 
 
 TICK = """

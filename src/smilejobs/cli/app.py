@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Annotated, NoReturn, cast
@@ -94,7 +95,8 @@ def wait(
         client, ref = client_and_ref(user_id, job_id, submitted_at=submitted_at, hooks=[view])
 
     async def ask() -> JobStatus:
-        with console(stderr=True).status(view):
+        err = console(stderr=True)
+        with err.status(view) if err.is_terminal else nullcontext():
             return await client.wait(
                 ref.user_id, ref.job_id, submitted_at=ref.submitted_at, timeout=patience, until=until.value
             )
