@@ -21,6 +21,7 @@ from anyio.from_thread import start_blocking_portal
 from test_cli import ENVIRONMENT, Command, command, interrupt_when, wait_until
 
 from smilejobs import JobRef
+from smilejobs.cli.display import console
 from smilejobs.cli.exits import ExitCode, complain, describe, run_commands, show_tracebacks
 from smilejobs.cli.stopping import run, stop_on_sigterm
 from smilejobs.sandbox import Sandbox
@@ -225,6 +226,21 @@ def test_a_wait_shows_its_progress_on_terminals_only(base_url: str) -> None:
         )
     assert done.returncode == 0
     assert "approved" in done.stdout
+
+
+def test_a_console_hands_a_broken_pipe_on() -> None:
+    """By itself, rich would exit with the code of a verdict."""
+    error = BrokenPipeError(32, "Broken pipe")
+
+    def print_into_a_broken_pipe() -> None:
+        try:
+            raise error
+        except BrokenPipeError:
+            console().on_broken_pipe()
+
+    with pytest.raises(BrokenPipeError) as raised:
+        print_into_a_broken_pipe()
+    assert raised.value is error
 
 
 def test_the_package_is_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

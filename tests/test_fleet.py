@@ -68,6 +68,27 @@ async def test_outcomes_come_in_the_order_of_completion() -> None:
     assert all(outcome.status is not None and outcome.error is None for outcome in ended)
 
 
+async def test_an_unexpected_error_of_one_poll_fails_that_job_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its class is told, and nothing of its text, which may hold anything."""
+    script = Script({"job-0": [], "job-1": [complete()]})
+    async with script.client() as client:
+        poll = client._exchange.poll_in_turn  # noqa: SLF001  # what is below it raises errors of ours only
+
+        async def fail(ref: JobRef, **options: Any) -> smilejobs.JobStatus:
+            if ref.job_id == "job-0":
+                raise ZeroDivisionError("secret")
+            return await poll(ref, **options)
+
+        monkeypatch.setattr(client._exchange, "poll_in_turn", fail)  # noqa: SLF001  # see above
+        async with client.wait_many(refs(2), timeout=10) as outcomes:
+            found = {outcome.ref.job_id: outcome async for outcome in outcomes}
+    assert found["job-1"].status is not None
+    error = found["job-0"].error
+    assert isinstance(error, smilejobs.WaitTimeoutError)
+    assert "ZeroDivisionError" in str(error.last_error)
+    assert "secret" not in f"{error} {error.last_error}"
+
+
 async def test_no_jobs_no_outcomes() -> None:
     """An empty input ends at once."""
     async with Script({}).client() as client, client.wait_many([]) as outcomes:

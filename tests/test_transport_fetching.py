@@ -34,6 +34,16 @@ async def test_a_proxy_that_cannot_be_used() -> None:
     await fetcher.aclose()
 
 
+async def test_certificates_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the variable and the path."""
+    monkeypatch.setenv("SSL_CERT_FILE", "nowhere.pem")
+    fetcher = Fetcher(max_connections=1, timeout=10)
+    with pytest.raises(RequestError, match="^request not sent: SSL_CERT_FILE: 'nowhere.pem'"):
+        async with fetcher.get(URL, 1000):
+            pass
+    await fetcher.aclose()
+
+
 @pytest.mark.usefixtures("useless_proxy")
 async def test_pictures_of_a_client_that_needs_no_proxy() -> None:
     """An injected client has its own way to the API: its pictures fail one by one, and each says why."""

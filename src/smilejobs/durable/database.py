@@ -185,7 +185,9 @@ class Database:
             WatchListError: The database cannot be used.
         """
         async with self._limited(TRANSACTION_SECONDS):
-            for left in reversed(range(_ATTEMPTS)):
+            left = _ATTEMPTS
+            while True:
+                left -= 1
                 try:
                     async with self._engine.begin() as connection:
                         await (_own_schema if self.is_shared else _own_file)(connection)

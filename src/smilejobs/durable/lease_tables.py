@@ -53,7 +53,9 @@ async def make_tables(url: str, heartbeat: float) -> None:
         WatchListError: Workers with another version of Procrastinate are running.
         psycopg.Error: The database cannot be used.
     """
-    for left in reversed(range(_ATTEMPTS)):
+    left = _ATTEMPTS
+    while True:
+        left -= 1
         try:
             async with await psycopg.AsyncConnection.connect(url, **connection_options()) as connection:
                 await _make_tables(connection, heartbeat)
