@@ -42,11 +42,9 @@ class Client(BaseClient):
         request_timeout: Seconds (or a timedelta) for one request, of a picture too, from connecting to the last byte.
         attempts: How often `job_status` asks, and a picture is fetched, in all when a failure is transient.
         max_response_bytes: The most bytes that a picture may have, or an answer, as it comes and when it is inflated.
-            The default is 8 MiB: the vendor speaks of up to 1.5 MB for one result with its base64 pictures, a history
-            holds several, and a camera makes pictures of some megabytes. Answers have further limits, such as 25,000
-            JSON values.
+            The default, 8 MiB, has room for a history of results of up to 1.5 MB each. See docs/answers.md.
         insecure_http: Allow plain ``http://`` beyond loopback, for example between containers. Dangerous: a signature
-            covers neither body nor job, so whoever sees one request can sign any other until the key is changed.
+            covers neither body nor job: one request that is seen can sign all others until the key changes.
         now: The wall clock, as a function that returns an aware datetime. It dates signatures and ages.
         image_hosts: The hosts from which pictures may come; a ``*`` in a name is any part of a label. By default the
             vendor's buckets at Amazon S3, `IMAGE_HOSTS`. Loopback is allowed if *base_url* is on loopback.
@@ -74,7 +72,7 @@ class Client(BaseClient):
             history: Ask for all results of this user, other jobs' among them.
 
         Returns:
-            The answer, pending or complete. A job whose images have not arrived yet (2314) is pending.
+            The answer, pending or complete. A job without images yet (2314) is pending.
 
         Raises:
             TypeError: An id is not a string.
@@ -208,9 +206,8 @@ class Client(BaseClient):
             timeout: Seconds (or a timedelta) for each job, from its first poll; every job gets at least two. It stands
                 still while more outcomes are waiting than the caller takes, and while a throttled batch may not poll
                 the jobs that are due. None for no limit.
-            deadline: Seconds (or a timedelta) for the whole batch, from entering the block, whatever happens. Then each
-                job that is pending has an outcome with a `WaitTimeoutError`, what is left of *refs* is not read, and
-                the iteration ends. None for no limit.
+            deadline: Seconds (or a timedelta) for the whole batch, from entering the block; None for no limit. Then
+                each pending job gets a `WaitTimeoutError`, and no more of *refs* is read.
             until: "complete" or "final", as for `wait`.
             pace: As for `wait`.
             concurrency: How many polls may be under way at once, at most the client's ``max_connections``, which None
@@ -385,7 +382,7 @@ class Client(BaseClient):
 
         They poll, and that answer is what counts: a notification that lies costs one poll. Several at once cost one;
         one that comes while a poll is under way is kept for after it. If the job turns out to be still running, the
-        pace begins anew at its shortest delay. Nobody waiting for the job is fine.
+        pace begins anew at its shortest delay. It does nothing if no wait is for the job.
 
         Other processes do not hear of it: tell them by your own means, and call this there with a `JobRef`.
 
