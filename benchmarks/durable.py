@@ -45,13 +45,13 @@ import psutil
 import psycopg
 from attrs import define, field, frozen
 
-sys.path.append(str(Path(__file__).parents[1] / "tests"))
+sys.path.append(str(Path(__file__).parents[1]))  # for tests.helpers
 
 import smilejobs
-from postgres import Postgres, empty_database
 from server import API_KEY, PARTNER_ID, server
 from smilejobs.durable import WatchList
-from workers import Workers
+from tests.helpers.postgres import Postgres, empty_database
+from tests.helpers.workers import Workers
 
 PRODUCTION = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
 FOREVER = (1e6, 1e6)

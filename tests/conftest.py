@@ -31,7 +31,7 @@ def postgres_server() -> Generator[str, None, None]:
     if theirs := os.environ.get("SMILEJOBS_TEST_POSTGRES"):
         yield theirs
         return
-    from postgres import Postgres  # most tests need none, and do not pay for its import
+    from tests.helpers.postgres import Postgres  # most tests need none, and do not pay for its import
 
     with Postgres() as server:
         yield server.url("postgres")
@@ -44,7 +44,7 @@ def postgres_url(postgres_server: str, monkeypatch: pytest.MonkeyPatch) -> Gener
     What has little time at the end, in case that the database hangs, has more here: only the machine is slow, and what
     is given up is found open by the tests that follow.
     """
-    from postgres import empty_database
+    from tests.helpers.postgres import empty_database
 
     for limit in ("database._FAREWELL", "leases._LEAVING", "leases._CLOSING"):
         monkeypatch.setattr(f"smilejobs.durable.{limit}", 60.0)

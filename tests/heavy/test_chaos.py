@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from fault_proxy import FaultProxy, Faults, fault_proxy
 from smilejobs import Client, JobRef, Outcome, Pace, Verdict
 from smilejobs.sandbox import Lognormal, Sandbox
 from smilejobs.transport import TransportName
+from tests.helpers.fault_proxy import FaultProxy, Faults, fault_proxy
 
 JOBS = int(os.environ.get("CHAOS_JOBS", "3000"))
 SEED = int(os.environ.get("CHAOS_SEED", "0"))

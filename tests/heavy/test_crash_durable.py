@@ -19,11 +19,11 @@ import anyio
 import pytest
 from attrs import define, field
 
-from servers import Server, Stream, http, serve
 from smilejobs import Credentials
 from smilejobs.durable import WatchList
 from smilejobs.wire.signature import format_timestamp, sign
-from workers import Workers
+from tests.helpers.servers import Server, Stream, http, serve
+from tests.helpers.workers import Workers
 
 JOBS = int(os.environ.get("CRASH_JOBS", "5000"))
 GROUPS = 100

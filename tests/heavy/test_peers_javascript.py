@@ -14,8 +14,8 @@ from typing import Any
 import anyio
 import pytest
 
-from heavy.peers import JOBS, check_answer, check_submitted, pictures
 from smilejobs.sandbox import Sandbox
+from tests.heavy.peers import JOBS, check_answer, check_submitted, pictures
 
 pytestmark = [
     pytest.mark.anyio,

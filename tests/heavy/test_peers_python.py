@@ -13,10 +13,10 @@ import pytest
 from anyio.to_thread import run_sync
 from smile_id_core import ServerError, Signature, Utilities, WebApi
 
-from heavy.peers import JOBS, PeerJob, check_answer, check_submitted, pictures
-from servers import http, serve
 from smilejobs import JobRef
 from smilejobs.sandbox import Sandbox
+from tests.heavy.peers import JOBS, PeerJob, check_answer, check_submitted, pictures
+from tests.helpers.servers import http, serve
 
 # It gives all images that are text the same name in its zip.
 pytestmark = [pytest.mark.anyio, pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")]

@@ -22,9 +22,9 @@ import anyio.lowlevel
 import pytest
 import trustme
 
-from servers import Stream, http, serve
 from smilejobs import Client, Credentials, JobRef, Outcome, Pace, Progress
 from smilejobs.wire.signature import format_timestamp, sign
+from tests.helpers.servers import Stream, http, serve
 
 JOBS = int(os.environ.get("SOAK_JOBS", "20000"))
 SECONDS = float(os.environ.get("SOAK_SECONDS", "600"))

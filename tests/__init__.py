@@ -1,0 +1,1 @@
+"""The tests: a package that mirrors src, helpers in `tests.helpers`."""

@@ -1,0 +1,1 @@
+"""The core: no socket, no database, no process."""

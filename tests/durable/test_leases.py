@@ -1,0 +1,537 @@
+"""The leases on the buckets of a watch list: on a real Postgres, in real time, with short slices and heartbeats."""
+
+import asyncio
+import importlib
+import itertools
+import sys
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import anyio
+import psycopg
+import pytest
+from attrs import define, field
+
+from smilejobs.durable.database import connection_options
+from smilejobs.durable.leases import Leases
+from smilejobs.errors import WatchListError
+from tests.helpers.patience import until
+from tests.helpers.postgres import Postgres, empty_database
+from tests.helpers.watching import HEARTBEAT, execute
+from tests.helpers.wire import wire
+
+pytestmark = pytest.mark.anyio
+
+DEFER = """
+INSERT INTO procrastinate_jobs (queue_name, task_name, lock, queueing_lock, args)
+SELECT 'smilejobs', 'smilejobs.tend', bucket::text, bucket::text, jsonb_build_object('bucket', bucket)
+FROM (SELECT %(bucket)s::int AS bucket) AS one
+RETURNING id
+"""
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@define
+class List:
+    """A watch list of buckets alone, and who tends them."""
+
+    url: str
+    pending: set[int] = field(factory=set)
+    holders: dict[int, list[str]] = field(factory=dict)
+    begun: list[tuple[str, int]] = field(factory=list)
+    most: int = 0
+    """Of those who have held one bucket at once."""
+    looks: list[float] = field(factory=list)
+    """When it was asked what is pending."""
+    workers: list[Leases] = field(factory=list)
+    leader: str | None = None
+    leads_until: float = 0.0
+
+    def leases(self, name: str = "a", **options: Any) -> Leases:
+        defaults: dict[str, Any] = {"hold": lambda bucket: self.hold(name, bucket), "heartbeat": HEARTBEAT}
+        defaults["lead"] = lambda seconds: self.lead(name, seconds)
+        self.workers.append(Leases(self.url, **{"pending": self.look, **defaults, **options}))
+        return self.workers[-1]
+
+    async def lead(self, name: str, seconds: float) -> bool:
+        """Give the lead to one at a time, as a lease of the database does; it comes free when it expires."""
+        now = anyio.current_time()
+        if self.leader in (None, name) or now >= self.leads_until:
+            self.leader, self.leads_until = name, now + seconds
+        return self.leader == name
+
+    async def look(self) -> set[int]:
+        self.looks.append(anyio.current_time())
+        return set(self.pending)
+
+    async def looked(self) -> None:
+        """Return when all has been done that follows from a look that begins now; nobody waits for a heartbeat."""
+        looks = len(self.looks)
+
+        def twice() -> bool:
+            for each in self.workers:
+                each.sweep_soon()
+            return len(self.looks) >= looks + 2  # the second begins when the first is over
+
+        await until(twice)
+
+    @asynccontextmanager
+    async def hold(self, name: str, bucket: int) -> AsyncGenerator[None, None]:
+        holders = self.holders.setdefault(bucket, [])
+        holders.append(name)
+        self.begun.append((name, bucket))
+        self.most = max(self.most, len(holders))
+        try:
+            yield
+        finally:
+            holders.remove(name)
+
+    def held(self, name: str = "a") -> set[int]:
+        return {bucket for bucket, holders in self.holders.items() if name in holders}
+
+    async def execute(self, query: str, **arguments: object) -> list[tuple[Any, ...]]:
+        return await execute(self.url, query, **arguments)
+
+    async def blocked(self, words: str) -> bool:
+        """Whether a query with such words waits for what another transaction has locked."""
+        query = (
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            " AND position(%(words)s in query) > 0 AND pid <> pg_backend_pid()"
+        )
+        return await self.execute(query, words=words) != []
+
+
+@pytest.fixture
+def buckets(postgres_url: str) -> List:
+    return List(postgres_url)
+
+
+@pytest.fixture
+def own_server() -> Generator[Postgres, None, None]:
+    with Postgres() as server:
+        yield server
+
+
+@asynccontextmanager
+async def running(*leases: Leases) -> AsyncGenerator[list[asyncio.Task[None]], None]:
+    """Workers, while the block runs."""
+    for each in leases:
+        await each.prepare()
+    tasks = [asyncio.create_task(each.run()) for each in leases]
+    try:
+        yield tasks
+    finally:
+        await cancel(*tasks)
+
+
+async def cancel(*tasks: asyncio.Task[None]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    assert all(task.cancelled() for task in tasks)
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == "smilejobs"]
+
+
+@pytest.mark.parametrize("schema", ["there is none", "it is there"])
+async def test_the_tables_are_made_once_beside_those_of_the_list(buckets: List, schema: str) -> None:
+    """By whoever is first, and where the watch list is; nothing is touched if they are there."""
+    if schema == "it is there":
+        await buckets.execute("CREATE SCHEMA smilejobs")
+    await asyncio.gather(*(buckets.leases().prepare() for _ in range(4)))
+    await buckets.execute(DEFER, bucket=1)
+    await buckets.leases().prepare()
+    assert await buckets.execute("SELECT count(*) FROM procrastinate_jobs") == [(1,)]
+    where = "SELECT DISTINCT schemaname FROM pg_tables WHERE tablename LIKE 'procrastinate%%'"
+    assert await buckets.execute(where) == [("smilejobs",)]
+
+
+async def test_tables_of_another_version_are_made_anew_once_nobody_works_with_them(buckets: List) -> None:
+    """They hold leases alone; but two versions of Procrastinate must not work with the same tables."""
+    await buckets.leases().prepare()
+    await buckets.execute("COMMENT ON TABLE procrastinate_workers IS 'older'")
+    await buckets.execute("CREATE TABLE watch (seq int)")
+    await buckets.execute("INSERT INTO procrastinate_workers (last_heartbeat) VALUES (now() + interval '1 h')")
+    await buckets.execute(DEFER, bucket=1)
+    with pytest.raises(WatchListError, match="another version of procrastinate: stop them all"):
+        await buckets.leases().prepare()
+    await buckets.execute("UPDATE procrastinate_workers SET last_heartbeat = now() - interval '1 day'")
+    await buckets.leases().prepare()
+    assert await buckets.execute("SELECT count(*) FROM procrastinate_jobs") == [(0,)]
+    assert await buckets.execute("SELECT count(*) FROM watch") == [(0,)]
+    buckets.pending = {1}
+    async with running(buckets.leases()):
+        await until(buckets.held)
+
+
+async def test_what_is_pending_is_held_slice_after_slice(buckets: List) -> None:
+    """By nobody else meanwhile; what is not pending is not held, nor what is no longer."""
+    buckets.pending = {3, 200}
+    async with running(buckets.leases(slice=0.2)):
+        await until(lambda: {buckets.begun.count(("a", bucket)) >= 3 for bucket in (3, 200)} == {True})
+        assert {bucket for _, bucket in buckets.begun} == {3, 200}
+        assert buckets.most == 1
+        buckets.pending.clear()
+        await buckets.looked()
+        await until(lambda: nothing_left(buckets))
+        assert not buckets.held()
+        begun = len(buckets.begun)
+        await buckets.looked()
+        assert len(buckets.begun) == begun
+
+
+async def nothing_left(buckets: List) -> bool:
+    """Procrastinate keeps no row of what is over."""
+    return await buckets.execute("SELECT id FROM procrastinate_jobs") == []
+
+
+async def test_many_buckets_are_held_at_once_and_many_calls_are_few_looks(buckets: List) -> None:
+    """All 256 of them; who is told of new ones a thousand times looks a few times."""
+    buckets.pending = set(range(256))
+    leases = buckets.leases()
+    calls = 0
+
+    def told() -> bool:
+        nonlocal calls
+        for _ in range(100):
+            leases.sweep_soon()
+            calls += 1
+        return calls >= 1000 and len(buckets.held()) == 256 and len(buckets.looks) > 1
+
+    async with running(leases):
+        await until(told)
+    gaps = [later - earlier for earlier, later in itertools.pairwise(buckets.looks)]
+    assert min(gaps) > HEARTBEAT / 60
+
+
+async def test_a_new_one_is_held_at_once(buckets: List) -> None:
+    """Who adds says so, and nobody waits for the next look."""
+    leases = buckets.leases(heartbeat=100.0)  # a look every 20 s
+    async with running(leases):
+        await until(lambda: buckets.looks)
+        buckets.pending.add(7)
+        leases.sweep_soon()
+        await until(buckets.held)
+        assert buckets.held() == {7}
+    first, second, *_ = buckets.looks
+    assert second - first < 20
+
+
+async def test_a_second_worker_gets_its_share(buckets: List) -> None:
+    """As slices end: whoever is first has the next; nobody holds what another holds."""
+    buckets.pending = set(range(24))
+    async with running(buckets.leases("a", slice=1.0)):
+        await until(lambda: len(buckets.held("a")) == 24)
+        async with running(buckets.leases("b", slice=1.0)):
+            await until(lambda: len(buckets.held("a")) >= 4 and len(buckets.held("b")) >= 4)
+    assert buckets.most == 1
+
+
+async def test_who_is_cancelled_gives_back(buckets: List) -> None:
+    """At once, and all; the other one has them when it looks next, and does not wait until their worker is dead."""
+    buckets.pending = set(range(24))
+    heartbeat = 100.0
+    async with running(buckets.leases("a", heartbeat=heartbeat)) as [first]:
+        await until(lambda: len(buckets.held("a")) == 24)
+        async with running(buckets.leases("b", heartbeat=heartbeat)):
+            with anyio.fail_after(heartbeat / 4):
+                await cancel(first)
+            assert not buckets.held("a")
+            with anyio.fail_after(heartbeat / 2):
+                await buckets.looked()
+                await until(lambda: len(buckets.held("b")) == 24)
+            assert len(await buckets.execute("SELECT id FROM procrastinate_workers")) == 1
+    assert buckets.most == 1
+
+
+async def test_a_cancelled_scope_is_as_good(buckets: List) -> None:
+    """It goes on cancelling while buckets are given back, where a task's own cancellation comes once."""
+    buckets.pending = set(range(24))
+    leases = buckets.leases()
+    await leases.prepare()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(leases.run)
+        await until(lambda: len(buckets.held()) == 24)
+        tasks.cancel_scope.cancel()
+    assert not buckets.held()
+    assert await nothing_left(buckets)
+    assert await buckets.execute("SELECT id FROM procrastinate_workers") == []
+
+
+async def test_who_cannot_leave_is_made_to(buckets: List) -> None:
+    """Before its worker would count as dead; the bucket is given back all the same."""
+
+    @asynccontextmanager
+    async def hold(bucket: int) -> AsyncGenerator[None, None]:
+        async with buckets.hold("a", bucket):
+            yield
+            await anyio.sleep_forever()
+
+    buckets.pending = {1}
+    heartbeat = 8.0  # it is made to in half of that at most
+    async with running(buckets.leases(hold=hold, heartbeat=heartbeat)) as [task]:
+        await until(buckets.held)
+        with anyio.fail_after(heartbeat):
+            await cancel(task)
+    assert not buckets.held()
+    assert await nothing_left(buckets)
+
+
+async def test_a_bucket_that_comes_while_leaving_is_left_at_once(buckets: List) -> None:
+    """A claim may be under way when the worker is told to stop."""
+
+    async def claims() -> bool:
+        return await buckets.blocked("procrastinate_fetch_job")
+
+    buckets.pending = {1}
+    heartbeat = 100.0
+    async with running(buckets.leases(heartbeat=heartbeat)) as [task]:
+        await until(buckets.held)
+        async with await psycopg.AsyncConnection.connect(buckets.url, **connection_options()) as connection:
+            await connection.execute("LOCK TABLE procrastinate_jobs")
+            await connection.execute(DEFER.encode(), {"bucket": 2})
+            await until(claims)
+            task.cancel()
+            await until(lambda: not buckets.held())
+        with anyio.fail_after(heartbeat / 4):  # who does not leave at once has half of it
+            await asyncio.wait({task})
+    assert [bucket for _, bucket in buckets.begun] == [1, 2]
+    assert not buckets.held()
+    assert await nothing_left(buckets)
+
+
+@pytest.mark.parametrize("heard", ["now() - interval '1 h'", None])
+async def test_the_buckets_of_the_dead_are_taken_over(buckets: List, heard: str | None) -> None:
+    """Their runs are ended and begun anew, by new ids: those whose heartbeat is old, and those that are forgotten."""
+    buckets.pending = {5}
+    await buckets.leases().prepare()
+    [(job,)] = await buckets.execute(DEFER, bucket=5)
+    await buckets.execute("UPDATE procrastinate_jobs SET status = 'doing'")
+    if heard is not None:
+        await buckets.execute(f"INSERT INTO procrastinate_workers (last_heartbeat) VALUES ({heard})")
+        await buckets.execute("UPDATE procrastinate_jobs SET worker_id = (SELECT id FROM procrastinate_workers)")
+    async with running(buckets.leases()):
+        await until(buckets.held)
+        assert await buckets.execute("SELECT count(*) FROM procrastinate_jobs WHERE id <> %(job)s", job=job) == [(1,)]
+
+
+async def test_the_buckets_of_the_living_are_not(buckets: List) -> None:
+    """As long as their heart beats."""
+    buckets.pending = {5, 6}
+    await buckets.leases().prepare()
+    await buckets.execute("INSERT INTO procrastinate_workers (last_heartbeat) VALUES (now() + interval '1 h')")
+    await buckets.execute(DEFER, bucket=5)
+    await buckets.execute(
+        "UPDATE procrastinate_jobs SET status = 'doing', worker_id = (SELECT id FROM procrastinate_workers)"
+    )
+    async with running(buckets.leases()):
+        await until(buckets.held)
+        await buckets.looked()
+        assert buckets.held() == {6}
+
+
+async def test_what_was_taken_back_is_left(buckets: List, caplog: pytest.LogCaptureFixture) -> None:
+    """A worker that has slept too long finds out, keeps what it still has, and complains to nobody."""
+    buckets.pending = {1, 2}
+    async with running(buckets.leases()):
+        await until(lambda: len(buckets.held()) == 2)
+        await buckets.execute("DELETE FROM procrastinate_jobs WHERE lock = '1'")
+        await until(lambda: len(buckets.begun) == 3)
+        await buckets.looked()
+        assert buckets.holders == {1: ["a"], 2: ["a"]}
+    assert buckets.begun[2] == ("a", 1)
+    assert warnings(caplog) == []
+    assert [record for record in caplog.records if record.name == "asyncio"] == []
+
+
+async def test_a_worker_that_counts_as_dead_starts_anew(buckets: List, caplog: pytest.LogCaptureFixture) -> None:
+    """Its heartbeats may fail in silence."""
+    buckets.pending = {1}
+    async with running(buckets.leases()):
+        await until(buckets.held)
+        await buckets.execute("DELETE FROM procrastinate_workers")
+        await until(lambda: warnings(caplog))
+        assert "TimeoutError: the database has not heard of this worker" in warnings(caplog)[0]
+        await until(buckets.held)
+
+
+async def test_a_sweep_that_comes_too_late_is_none(buckets: List, caplog: pytest.LogCaptureFixture) -> None:
+    """Somebody else may have handed the bucket out since the look."""
+
+    async def comes() -> bool:
+        return await buckets.blocked("procrastinate_defer_job")
+
+    buckets.pending = {5}
+    leases = buckets.leases()
+    await leases.prepare()
+    async with await psycopg.AsyncConnection.connect(buckets.url, **connection_options()) as connection:
+        await connection.execute(DEFER.encode(), {"bucket": 5})  # nobody sees it before it is committed
+        async with running(leases):
+            await until(comes)
+            await connection.commit()
+            await until(buckets.held)
+            await buckets.looked()
+    assert buckets.begun == [("a", 5)]
+    assert warnings(caplog) == []
+
+
+@pytest.mark.parametrize("when", ["entering", "leaving"])
+async def test_a_bucket_that_cannot_be_tended_costs_nobody_else(
+    buckets: List, caplog: pytest.LogCaptureFixture, when: str
+) -> None:
+    """It is tried again after a heartbeat, and logged; without the text, which might quote a row."""
+    failures = 0
+
+    @asynccontextmanager
+    async def hold(bucket: int) -> AsyncGenerator[None, None]:
+        nonlocal failures
+        fails = bucket == 1 and not failures
+        failures += fails
+        if fails and when == "entering":
+            raise LookupError("user-1")
+        async with buckets.hold("a", bucket):
+            yield
+        if fails:
+            raise LookupError("user-1")
+
+    buckets.pending = {1, 2}
+    async with running(buckets.leases(hold=hold, slice=0.5, heartbeat=1.0)):
+        await until(lambda: failures and buckets.held() == {1, 2})
+    told = [text for text in warnings(caplog) if "TimeoutError" not in text]  # it may have to, on a busy machine
+    assert told == ["a bucket of the watch list could not be tended: LookupError"]
+
+
+async def test_who_leaves_does_not_wait_for_a_bucket_that_could_not_be_tended(buckets: List) -> None:
+    """Nor for the heartbeat that it is left alone."""
+
+    def hold(bucket: int) -> Any:
+        buckets.begun.append(("a", bucket))
+        raise LookupError
+
+    buckets.pending = {1}
+    heartbeat = 100.0
+    async with running(buckets.leases(hold=hold, heartbeat=heartbeat)) as [task]:
+        await until(lambda: buckets.begun)
+        with anyio.fail_after(heartbeat / 4):
+            await cancel(task)
+    assert await nothing_left(buckets)
+
+
+async def test_what_is_pending_may_be_unknown_for_a_while(buckets: List, caplog: pytest.LogCaptureFixture) -> None:
+    """It is asked again, and our own errors are quoted."""
+    buckets.pending = {1}
+    errors: list[Exception] = [WatchListError("the database is read-only"), psycopg.DataError("user-1")]
+
+    async def look() -> set[int]:
+        if errors:
+            raise errors.pop(0)
+        return buckets.pending
+
+    async with running(buckets.leases(pending=look)):
+        await until(buckets.held)
+    assert [text.partition(" starts anew: ")[2] for text in warnings(caplog)] == [
+        "WatchListError: the database is read-only",
+        "DataError",
+    ]
+
+
+async def test_cut_connections_are_made_again(buckets: List, caplog: pytest.LogCaptureFixture) -> None:
+    """All at once; the buckets are left, and held again soon."""
+    buckets.pending = {1, 2}
+    ours = "FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'smilejobs leases'"
+
+    async def connections() -> int:
+        return len(await buckets.execute(f"SELECT pid {ours}"))
+
+    async def all_are_made() -> bool:
+        return await connections() >= 3
+
+    async def none_is_left() -> bool:  # the server notices a little later
+        return not await connections()
+
+    async with running(buckets.leases()):
+        await until(lambda: len(buckets.held()) == 2)
+        await until(all_are_made)
+        await buckets.execute(f"SELECT pg_terminate_backend(pid) {ours}")
+        await until(lambda: len(buckets.begun) >= 4 and buckets.held() == {1, 2})
+    await until(none_is_left)
+    assert any("AdminShutdown: terminating connection" in text for text in warnings(caplog))
+    assert str(urlsplit(buckets.url).password) not in caplog.text
+
+
+async def test_a_database_that_is_away_is_waited_for(own_server: Postgres, caplog: pytest.LogCaptureFixture) -> None:
+    """Buckets are left meanwhile, and held again soon after it is back; nobody needs to help, and nothing is told."""
+    with empty_database(own_server.url("postgres")) as url:
+        buckets = List(url, {1, 2, 3})
+        async with running(buckets.leases("a", heartbeat=2.0), buckets.leases("b", heartbeat=2.0)):
+            await until(lambda: len(buckets.held("a") | buckets.held("b")) == 3)
+            await asyncio.to_thread(own_server.stop)
+            await until(lambda: not buckets.held("a") | buckets.held("b"))
+            await until(lambda: any("OperationalError: connection" in text for text in warnings(caplog)))
+            begun = len(buckets.begun)
+            await asyncio.to_thread(own_server.start)
+            await until(lambda: len(buckets.begun) > begun and len(buckets.held("a") | buckets.held("b")) == 3)
+            begun = len(buckets.begun)
+            await asyncio.to_thread(own_server.restart)
+            await until(lambda: len(buckets.begun) > begun and len(buckets.held("a") | buckets.held("b")) == 3)
+    assert str(urlsplit(url).password) not in caplog.text
+
+
+async def test_who_hears_nothing_of_the_database_lets_go(buckets: List, caplog: pytest.LogCaptureFixture) -> None:
+    """About when others may take over: a connection need not be cut to be dead."""
+    buckets.pending = {1, 2}
+    parts = urlsplit(buckets.url)
+    async with wire(buckets.url) as between:
+        netloc = f"{parts.username}:{parts.password}@127.0.0.1:{between.port}"
+        cut_off = List(parts._replace(netloc=netloc).geturl(), buckets.pending, buckets.holders)
+        heartbeat = 3.0
+        async with running(cut_off.leases("a", heartbeat=heartbeat)):
+            await until(lambda: len(buckets.held("a")) == 2)
+            async with running(buckets.leases("b", slice=0.5, heartbeat=heartbeat)):
+                between.speaks.clear()
+                await until(lambda: not buckets.held("a"), within=3 * heartbeat)
+                await until(lambda: len(buckets.held("b")) == 2)
+                between.speaks.set()
+                await until(lambda: buckets.held("a"))
+    assert any("TimeoutError: the database has not answered" in text for text in warnings(caplog))
+
+
+def test_bad_arguments_are_refused_at_once() -> None:
+    """Before anything is opened; a URL is not quoted, for it may hold a password."""
+
+    async def look() -> set[int]:
+        raise AssertionError
+
+    async def lead(_seconds: float) -> bool:
+        raise AssertionError
+
+    def new(url: str = "postgresql://localhost/x", **options: Any) -> Leases:
+        return Leases(url, hold=lambda bucket: asynccontextmanager(never)(), pending=look, lead=lead, **options)
+
+    async def never() -> AsyncGenerator[None, None]:
+        yield
+
+    with pytest.raises(ValueError, match="no URL of a PostgreSQL database") as caught:
+        new("secret")
+    assert "secret" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    with pytest.raises(ValueError, match="slice must be more than 0"):
+        new(slice=0)
+    with pytest.raises(TypeError, match="heartbeat must be seconds"):
+        new(heartbeat="5")
+
+
+def test_without_procrastinate_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rather than naming a module that nobody has heard of."""
+    monkeypatch.setitem(sys.modules, "procrastinate", None)
+    monkeypatch.delitem(sys.modules, "smilejobs.durable.leases")
+    with pytest.raises(ImportError, match=r"pip install 'smilejobs\[durable\]'"):
+        importlib.import_module("smilejobs.durable.leases")

@@ -1,0 +1,56 @@
+"""Connections to PostgreSQL that fall silent without being cut, as behind a firewall that has forgotten them."""
+
+from urllib.parse import urlsplit
+
+import anyio
+import pytest
+
+from smilejobs.durable import WatchList
+from smilejobs.durable.database import QUICK_SECONDS
+from smilejobs.errors import WatchListError
+from tests.helpers.patience import until
+from tests.helpers.watching import jobs
+from tests.helpers.wire import wire
+
+pytestmark = [
+    pytest.mark.anyio,
+    # By design: a connection that says nothing is not waited for.
+    pytest.mark.filterwarnings("ignore:.* was deleted while still open:ResourceWarning"),
+]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+async def test_all_pooled_connections_are_replaced_after_one_time_limit(postgres_url: str) -> None:
+    """A service that adds a job now and then waits a few seconds, once, and not a minute for each connection."""
+    parts = urlsplit(postgres_url)
+    async with wire(postgres_url) as between:
+        netloc = f"{parts.username}:{parts.password}@127.0.0.1:{between.port}"
+        async with WatchList.open(parts._replace(netloc=netloc).geturl()) as watch:
+
+            async def all_at_once() -> None:
+                async with anyio.create_task_group() as tasks:
+                    for number in range(3):
+                        tasks.start_soon(watch.add, jobs(1, f"{number}"))
+
+            await all_at_once()
+            between.forget()
+            failures = 0
+
+            async def works() -> bool:
+                nonlocal failures
+                try:
+                    await watch.store.paused()
+                except WatchListError:
+                    failures += 1
+                    return False
+                return True
+
+            with anyio.fail_after(4 * QUICK_SECONDS):
+                await until(works)
+            assert failures <= 1
+            with anyio.fail_after(4 * QUICK_SECONDS):
+                await all_at_once()

@@ -1,0 +1,1 @@
+"""Long tests that are run by name."""
