@@ -1,9 +1,9 @@
 """Check every job of a CSV file that is still pending: python batch_check.py pending.csv results.csv."""
 
 import asyncio
-import csv
 import sys
 from collections.abc import Callable, Iterator
+from csv import DictReader, writer
 from datetime import datetime
 from pathlib import Path
 
@@ -12,8 +12,12 @@ import smilejobs
 
 def jobs(source: Path) -> Iterator[smilejobs.JobRef]:
     with source.open(newline="") as file:
-        for row in csv.DictReader(file):
+        for row in DictReader(file):
             yield smilejobs.JobRef(row["user_id"], row["job_id"], datetime.fromisoformat(row["submitted_at"]))
+
+
+def show(progress: smilejobs.Progress) -> None:
+    print(f"{progress.done} done, {progress.failed} failed, {progress.pending} pending")
 
 
 async def check(source: Path, report: Callable[[smilejobs.Outcome], None]) -> None:
@@ -25,17 +29,13 @@ async def check(source: Path, report: Callable[[smilejobs.Outcome], None]) -> No
             report(outcome)
 
 
-def show(progress: smilejobs.Progress) -> None:
-    print(f"{progress.done} done, {progress.failed} failed, {progress.pending} pending")
-
-
 def main(source: Path, target: Path) -> None:
     with target.open("w", newline="") as file:
-        writer = csv.writer(file)
+        rows = writer(file)
 
         def write(outcome: smilejobs.Outcome) -> None:
             ended = type(outcome.error).__name__ if outcome.status is None else outcome.status.verdict
-            writer.writerow([outcome.ref.user_id, outcome.ref.job_id, ended])
+            rows.writerow([outcome.ref.user_id, outcome.ref.job_id, ended])
 
         asyncio.run(check(source, write))
 
