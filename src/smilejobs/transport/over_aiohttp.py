@@ -193,8 +193,9 @@ class _Response:
 
 
 def _look_at(closed: "asyncio.Future[None]") -> None:
-    """Take note of an exception, which asyncio would log otherwise."""
-    closed.exception()
+    """Retrieve the exception of a connection, which asyncio would log otherwise; a cancelled one has none."""
+    if not closed.cancelled():
+        closed.exception()
 
 
 def _joined(response: aiohttp.ClientResponse) -> dict[str, str]:
