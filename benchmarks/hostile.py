@@ -2,34 +2,55 @@
 
 ::
 
-    python benchmarks/hostile.py
+    python benchmarks/hostile.py [--only TEXT]
 
-Each case runs in a process of its own, and prints the size of what was sent, the seconds of one reading (CPU time of
-the thread, so that other work of the machine does not count), and the peak of the memory that Python allocated in a
-second reading, without the input itself and with the result.
+Each case runs in a process of its own, and prints the size of one answer, the longest time for which the event loop
+was blocked, in CPU time of its thread, so that other work of the machine does not count, and the memory.
 
-*Reading* hands a body to `smilejobs.wire.protocol.read_answer`, for a poll that asks for links and history: once
-without a signature, as any sender can write it, and once with a valid one, so that it is structured as far as it can
-be; the larger figures of the two count. Bodies have the size of ``max_response_bytes``; in the cases "as many as are
-decoded" they have just as many JSON values as are read.
+The cases "reading: ..." hand a body to `smilejobs.wire.protocol.read_answer`, for a poll that asks for links and
+history: once without a signature, as any sender can write it, and once with a valid one, so that it is structured as
+far as it can be; the larger figures of the two count. Bodies have the size of ``max_response_bytes``; in the cases "as
+many as are decoded" they have just as many JSON values as are read. Memory is the most that Python has allocated, with
+the result and without the body.
+
+The cases of the other names poll over one of the HTTP carriers, 50 polls at once, with ``request_timeout=5``. A server
+in another process answers each of them with:
+
+- **endless**: chunks of 8 KiB without end.
+- **chunks of one byte**: the same in chunks of one byte.
+- **bomb**: 1 MiB of gzip that inflates to 1 GiB.
+- **empty blocks**: blocks of gzip without content, without end.
+
+The size of an endless answer is ``max_response_bytes``. Memory is the growth of the resident set, for one poll. These
+cases need aiohttp, httpx2 and a Linux.
 
 The exit code is 1 if a case takes more than 0.5 s, or more than ten times its size in memory and more than 8 MiB.
 """
 
 import argparse
+import asyncio
 import gc
+import gzip
 import inspect
 import json
+import resource
 import subprocess
 import sys
 import time
 import tracemalloc
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
+import aiohttp
+import httpx
+import httpx2
 from attrs import frozen
 
 import smilejobs
+from server import child, pin, resident
 from smilejobs.clock import utcnow
 from smilejobs.model.jobs import Include
 from smilejobs.wire.codec import MOST_VALUES
@@ -194,9 +215,123 @@ def reading(make: Callable[[], bytes]) -> Measured:
     return Measured(sent=both[0].sent, seconds=max(one.seconds for one in both), mib=max(one.mib for one in both))
 
 
+# Carriers
+
+AT_ONCE = 50
+CARRIERS = ("httpx pool", "httpx2 pool", "aiohttp pool", "httpx client", "httpx2 client", "aiohttp session")
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n"
+
+
+def bomb() -> tuple[bytes, bytes]:
+    """Return an answer that inflates to 1 GiB, and nothing."""
+    body = gzip.compress(bytes(2**30), 9)
+    return b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(body) + body, b""
+
+
+def empty_blocks() -> tuple[bytes, bytes]:
+    """Return the head of an answer in gzip, and blocks without content."""
+    compressor = zlib.compressobj(wbits=31)
+    start = compressor.compress(b"") + compressor.flush(zlib.Z_SYNC_FLUSH)
+    blocks = b"\0\0\0\xff\xff" * 1_000
+    return CHUNKED + b"Content-Encoding: gzip\r\n\r\n" + chunk(start), chunk(blocks)
+
+
+def chunk(data: bytes) -> bytes:
+    """Return one chunk of a body."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+ANSWERS: Mapping[str, tuple[int, Callable[[], tuple[bytes, bytes]]]] = {
+    "endless": (SIZE, lambda: (CHUNKED + b"\r\n", chunk(b"x" * 8_192))),
+    "chunks of one byte": (SIZE, lambda: (CHUNKED + b"\r\n", chunk(b"x") * 1_000)),
+    "bomb": (MIB, bomb),
+    "empty blocks": (SIZE, empty_blocks),
+}
+"""The size of an answer, and what is sent: once, and then without end."""
+
+
+async def serve(start: bytes, more: bytes) -> None:
+    """Answer on a free port of loopback, which is printed, until standard input ends."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                await reader.readexactly(int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0]))
+                writer.write(start)
+                while more:
+                    writer.write(more)
+                    await writer.drain()
+        except (ConnectionError, asyncio.IncompleteReadError):
+            writer.close()
+
+    listener = await asyncio.start_server(answer, "127.0.0.1", 0)
+    print(listener.sockets[0].getsockname()[1], flush=True)
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+    listener.close()
+
+
+def polling(name: str, carrier: str) -> Measured:
+    """Measure what polls take that get one of the answers, all at once."""
+    with child([sys.executable, __file__, "--serve", name]) as port:
+        before = resident()
+        blocked = asyncio.run(poll_all(carrier, f"http://127.0.0.1:{port}/v1"))
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+    return Measured(sent=ANSWERS[name][0], seconds=blocked, mib=max(0, grown) / AT_ONCE / MIB)
+
+
+async def poll_all(carrier: str, base_url: str) -> float:
+    """Poll, and return the longest time for which the event loop was blocked."""
+    blocked = 0.0
+
+    async def watch() -> None:
+        nonlocal blocked
+        while True:
+            began = time.thread_time()
+            await asyncio.sleep(0)
+            blocked = max(blocked, time.thread_time() - began)
+
+    async with opened(carrier, base_url) as client:
+
+        async def poll(number: int) -> None:
+            try:
+                await client.job_status("user-1", f"job-{number}")
+            except smilejobs.SmileJobsError:
+                return
+            raise AssertionError("a hostile answer was read")
+
+        watching = asyncio.create_task(watch())
+        await asyncio.gather(*map(poll, range(AT_ONCE)))
+        watching.cancel()
+    return blocked
+
+
+@asynccontextmanager
+async def opened(carrier: str, base_url: str) -> AsyncGenerator[smilejobs.Client, None]:
+    """Open a client over a carrier."""
+    name, _, kind = carrier.partition(" ")
+    options: dict[str, Any] = {"max_connections": AT_ONCE, "rate": None, "attempts": 1, "request_timeout": 5}
+
+    def make(**more: Any) -> smilejobs.Client:
+        return smilejobs.Client(partner_id="085", api_key="fictional-key", base_url=base_url, **options, **more)
+
+    if kind == "pool":
+        async with make(transport=name) as client:
+            yield client
+    elif kind == "session":
+        async with aiohttp.ClientSession() as session, make(http_client=session) as client:
+            yield client
+    else:
+        library = {"httpx": httpx, "httpx2": httpx2}[name]
+        own = library.AsyncClient(timeout=None, limits=library.Limits(max_connections=AT_ONCE))
+        async with own as http_client, make(http_client=http_client) as client:
+            yield client
+
+
 # A case is a function without arguments that measures something; add those of further parts of the library here.
 CASES: Mapping[str, Callable[[], Measured]] = {
     **{f"reading: {what}": partial(reading, make) for what, make in BODIES.items()},
+    **{f"{name}, {carrier}": partial(polling, name, carrier) for name in ANSWERS for carrier in CARRIERS},
 }
 
 
@@ -205,7 +340,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", metavar="TEXT", help="run the cases with this text in their name")
     parser.add_argument("--case", metavar="NAME", help=argparse.SUPPRESS)
+    parser.add_argument("--serve", metavar="NAME", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.serve is not None:
+        pin(1)
+        asyncio.run(serve(*ANSWERS[arguments.serve][1]()))
+        return 0
     if arguments.case is not None:
         measured = CASES[arguments.case]()
         print(json.dumps([measured.sent, measured.seconds, measured.mib]))
