@@ -8,6 +8,8 @@ import pytest
 import trustme
 
 from smilejobs import Client
+from smilejobs.transport.carrier import Request
+from smilejobs.transport.over_aiohttp import OverAiohttp, open_session
 from tests.helpers.carriers import answer
 from tests.helpers.patience import settled
 from tests.helpers.servers import Stream, http, serve
@@ -50,3 +52,23 @@ async def test_closing_can_be_cancelled() -> None:
                 await closing
         await settled()
     assert not problems
+
+
+async def test_few_chunks_are_read_ahead() -> None:
+    """Other tasks get their turn after some hundred chunks, however many have come."""
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+    async def in_chunks_of_one_byte(stream: Stream, body: bytes) -> None:
+        await stream.send(head + b"1\r\nx\r\n" * 20_000 + b"0\r\n\r\n")
+
+    async with serve(in_chunks_of_one_byte) as server:
+        carrier = OverAiohttp(open_session(1, ssl.create_default_context()))
+        response = await carrier.send(Request("POST", server.url(), {}, b"{}"))
+        pieces = []
+        while piece := await response.read():
+            pieces.append(len(piece))
+            await settled()  # what has come is there
+        await response.aclose(keep=True)
+        await carrier.aclose()
+    assert sum(pieces) == 20_000
+    assert max(pieces) < 1_000

@@ -24,6 +24,12 @@ from smilejobs.transport.failures import is_closed_without_answer
 MAX_HEADERS = 512
 """The most headers of an answer."""
 
+READ_BUFFER_BYTES = 4_096
+"""aiohttp reads twice as many bytes ahead, or a sixteenth as many chunks, before other tasks get their turn.
+
+With its default, 256 KiB, fifty answers in chunks of one byte block the event loop for 0.8 s.
+"""
+
 
 class OverAiohttp:
     """One session of aiohttp.
@@ -63,6 +69,7 @@ class OverAiohttp:
                     raise_for_status=False,
                     auto_decompress=False,
                     timeout=_NO_TIMEOUT,
+                    read_bufsize=READ_BUFFER_BYTES,
                     proxy=self._proxy,
                     proxy_headers=self._proxy_headers,
                     max_line_size=MAX_HEAD_BYTES,
