@@ -14,6 +14,7 @@ import trustme
 
 import smilejobs
 from smilejobs import Client
+from smilejobs.transport import Transport
 from tests.helpers.carriers import (
     OpenClient,
     answer,
@@ -24,6 +25,7 @@ from tests.helpers.carriers import (
     sending,
     well,
 )
+from tests.helpers.leaks import assert_keeps_secrets
 from tests.helpers.patience import let_pass
 from tests.helpers.servers import Handler, Stream, http, serve
 
@@ -311,3 +313,17 @@ async def test_whatever_a_client_raises_is_an_error_of_that_poll() -> None:
         with pytest.raises(smilejobs.RequestError, match="the HTTP client raised ZeroDivisionError") as caught:
             await client.job_status("user-1", "job-1")
     assert "Jane" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_url_that_is_refused_is_in_no_frame() -> None:
+    """It may hold a password."""
+    with pytest.raises(ValueError, match="base_url is not a URL") as caught:
+        Transport(
+            "https://jane:Amber@1.2.3.999/v1",
+            {},
+            http_client=None,
+            max_connections=1,
+            request_timeout=1.0,
+            max_response_bytes=1,
+        )
+    assert_keeps_secrets(caught.value, "Amber")

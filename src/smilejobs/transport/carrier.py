@@ -1,6 +1,7 @@
 """What carries a request, whatever the HTTP library: one protocol for polls and pictures."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Protocol
 
 from attrs import field, frozen
@@ -91,3 +92,27 @@ class Carrier(Protocol):
 
 class StaleConnectionError(Exception):
     """A kept connection turned out to be useless before an answer came."""
+
+
+class LargeHeadError(Exception):
+    """The head of an answer has more than `MAX_HEAD_BYTES` in all; HTTP libraries limit single lines, or more."""
+
+
+async def send_bounded(carrier: Carrier, request: Request, *, fresh: bool = False) -> Response:
+    """Send one request over a carrier, and bound the head of its answer.
+
+    Args:
+        carrier: The carrier.
+        request: What to send.
+        fresh: Use a new connection.
+
+    Raises:
+        LargeHeadError: The head is too large; the connection is closed.
+        Exception: Whatever the library raises.
+    """
+    response = await carrier.send(request, fresh=fresh)
+    if sum(len(name) + len(value) for name, value in response.headers.items()) <= MAX_HEAD_BYTES:
+        return response
+    with suppress(Exception):
+        await response.aclose(keep=False)
+    raise LargeHeadError

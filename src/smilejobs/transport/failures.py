@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 
 from smilejobs.errors import RequestError
+from smilejobs.transport.carrier import LargeHeadError
 
 NOT_HTTP = "what the server sent is not valid HTTP, or its head is too large"
 CLOSED = "the server closed the connection"
@@ -95,6 +96,8 @@ def _system_words(cause: BaseException) -> str | None:
 
 
 def _is_malformed(cause: BaseException) -> bool:
+    if isinstance(cause, LargeHeadError):
+        return True
     h11 = sys.modules.get("h11")
     if h11 is not None and isinstance(cause, h11.ProtocolError):
         return True

@@ -10,7 +10,7 @@ import httpx
 
 from smilejobs.errors import RequestError
 from smilejobs.transport.body import Body, UnreadableBodyError
-from smilejobs.transport.carrier import Carrier, Request, Response
+from smilejobs.transport.carrier import Carrier, Request, Response, send_bounded
 from smilejobs.transport.choosing import TransportName, open_own
 from smilejobs.transport.environment import proxy_for
 from smilejobs.transport.failures import BROKE_OFF, no_answer
@@ -86,7 +86,9 @@ class Fetcher:
             RequestError: There was no answer, or the request could not be sent: the proxy of the environment cannot be
                 used.
         """
-        response = await self._send(url)
+        request = Request("GET", url, _BARE)
+        del url  # it is a secret: crash reporters copy the locals of each frame of a traceback
+        response = await self._send(request)
         is_whole = False
         try:
             download = Download(response, max_bytes)
@@ -101,14 +103,13 @@ class Fetcher:
         for carrier in self._carriers.values():
             await carrier.aclose()
 
-    async def _send(self, url: str) -> Response:
+    async def _send(self, request: Request) -> Response:
         try:
-            scheme, netloc, *_ = urlsplit(url)
-            proxy = self._proxy_of(scheme, netloc)
+            proxy = self._proxy_of(*urlsplit(request.url)[:2])
             carrier = self._carriers.get(proxy is None)
             if carrier is None:
                 carrier = self._carriers[proxy is None] = self._open(proxy)
-            return await carrier.send(Request("GET", url, _BARE))
+            return await send_bounded(carrier, request)
         except RequestError:
             raise
         except Exception as error:  # noqa: BLE001  # whatever a carrier raises ends this picture alone
@@ -117,11 +118,12 @@ class Fetcher:
 
     def _open(self, proxy: httpx.Proxy | None) -> Carrier:
         # Unlike polls, pictures need not come over what was asked for: a proxy may speak SOCKS, which aiohttp cannot.
+        transport: TransportName | None = "httpx" if self._transport == "httpx" else None
         try:
-            transport: TransportName | None = "httpx" if self._transport == "httpx" else None
             return open_own(self._trust, proxy, self._max_connections, transport)()
         except ImportError as error:
-            raise _not_sent(error) from None
+            failure = _not_sent(error)
+        raise failure
 
     def _find_proxy(self, scheme: str, netloc: str) -> httpx.Proxy | None:
         if scheme != "https":
@@ -129,7 +131,8 @@ class Fetcher:
         try:
             return proxy_for(httpx.URL(f"{scheme}://{netloc}"), self._trust)
         except ValueError as error:
-            raise _not_sent(error) from None
+            failure = _not_sent(error)
+        raise failure
 
     @cached_property
     def _trust(self) -> ssl.SSLContext:

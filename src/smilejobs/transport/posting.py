@@ -10,9 +10,9 @@ from attrs import field, frozen
 
 from smilejobs.errors import RequestError
 from smilejobs.transport.body import Body, UnreadableBodyError
-from smilejobs.transport.carrier import MAX_HEAD_BYTES, Carrier, Request, Response
+from smilejobs.transport.carrier import Carrier, Request, Response, send_bounded
 from smilejobs.transport.choosing import HTTPSession, TransportName, check_transport, choose
-from smilejobs.transport.failures import BROKE_OFF, NOT_HTTP, no_answer
+from smilejobs.transport.failures import BROKE_OFF, no_answer
 from smilejobs.transport.over_httpx import HTTPClient, RefusedByHookError
 
 _T = TypeVar("_T")
@@ -78,11 +78,11 @@ class Transport:
         self.request_timeout = request_timeout
         self._max_response_bytes = max_response_bytes
         self._url = url
+        del url  # what is refused may hold a password: crash reporters copy the locals of each frame of a traceback
         self._headers = {"Accept-Encoding": ", ".join(_ENCODINGS), **headers}
-        try:
-            parsed_url = httpx.URL(url)
-        except httpx.InvalidURL:
-            raise ValueError("base_url is not a URL") from None
+        parsed_url = _parse(self._url)
+        if parsed_url is None:
+            raise ValueError("base_url is not a URL")
         self._carrier: Carrier | None = None
         self._open = choose(parsed_url, http_client, max_connections, transport)
         # A failed assertion of a stand-in for a client is a finding of the caller's test.
@@ -157,14 +157,10 @@ class _Exchange:
         """
         failure: RequestError | None = None
         try:
-            self._response = await self._carrier.send(request, fresh=fresh)
-            if _size(self._response.headers) > MAX_HEAD_BYTES:
-                raise _LargeHeadError
+            self._response = await send_bounded(self._carrier, request, fresh=fresh)
             self._body = await Body(self._response, self._max_bytes, _ENCODINGS).whole()
         except self._passes:
             raise
-        except _LargeHeadError:
-            failure = RequestError(f"no answer: {NOT_HTTP}")
         except UnreadableBodyError as error:
             self._problem = (str(error), error.broke_off)
         except RefusedByHookError:
@@ -199,9 +195,8 @@ class _Exchange:
                 await self._response.aclose(keep=keep)
 
 
-class _LargeHeadError(Exception):
-    """The headers of an answer have more than `MAX_HEAD_BYTES` in all: HTTP libraries limit single lines, or more."""
-
-
-def _size(headers: Mapping[str, str]) -> int:
-    return sum(len(name) + len(value) for name, value in headers.items())
+def _parse(url: str) -> httpx.URL | None:
+    try:
+        return httpx.URL(url)
+    except httpx.InvalidURL:
+        return None
