@@ -53,7 +53,7 @@ import smilejobs
 from server import child, pin, resident
 from smilejobs.clock import utcnow
 from smilejobs.model.jobs import Include
-from smilejobs.wire.codec import MOST_VALUES
+from smilejobs.wire.codec import MAX_VALUES
 from smilejobs.wire.protocol import read_answer
 from smilejobs.wire.signature import sign
 
@@ -68,7 +68,7 @@ SIZE: int = inspect.signature(smilejobs.Client).parameters["max_response_bytes"]
 CREDENTIALS = smilejobs.Credentials("085", "fictional-key")
 TIMESTAMP = "2026-03-04T05:06:07.890Z"
 REF = smilejobs.JobRef("user-1", "job-1")
-VALUES = MOST_VALUES - 50
+VALUES = MAX_VALUES - 50
 
 
 @frozen

@@ -15,7 +15,7 @@ from typing import Self, TypedDict, Unpack
 
 from attrs import evolve
 
-from smilejobs.clock import aware, utcnow
+from smilejobs.clock import require_aware, utcnow
 from smilejobs.durations import Duration, positive, seconds
 from smilejobs.errors import CallbackError
 from smilejobs.model.callback import Callback
@@ -24,10 +24,10 @@ from smilejobs.wire.codec import UnreadableError, decode_object
 from smilejobs.wire.signature import verify
 from smilejobs.wire.structure import decode_callback
 
-_MOST_AHEAD = 60.0
+_MAX_CLOCK_SKEW_SECONDS = 60.0
 """Seconds by which the vendor's clock may be ahead of ours."""
 
-_MOST_PAIRS = 100_000
+_MAX_PAIRS = 100_000
 """Pairs of timestamp and signature that are kept, some 20 MB."""
 
 
@@ -90,7 +90,7 @@ class CallbackVerifier:
         self.max_bytes = max_bytes
         self._credentials = credentials
         self._max_age = None if max_age is None else seconds(max_age, "max_age", zero=False)
-        self._now = aware(now)
+        self._now = require_aware(now)
         self._pairs: OrderedDict[bytes, float] = OrderedDict()
         """By the hash of a signature, which stands for its timestamp: when it is too old. Those seen last are last."""
         self._lock = Lock()
@@ -155,7 +155,7 @@ class CallbackVerifier:
             duplicate = pair in self._pairs
             self._pairs[pair] = until
             self._pairs.move_to_end(pair)
-            while len(self._pairs) > _MOST_PAIRS or next(iter(self._pairs.values())) < now:
+            while len(self._pairs) > _MAX_PAIRS or next(iter(self._pairs.values())) < now:
                 self._pairs.popitem(last=False)
             return duplicate
 
@@ -171,7 +171,7 @@ def _last_moment(callback: Callback, now: float, max_age: float) -> float:
             "the callback's timestamp names no instant, so its age cannot be known", reason="undated", ref=callback.ref
         )
     made = callback.timestamp.timestamp()
-    if made > now + _MOST_AHEAD:
+    if made > now + _MAX_CLOCK_SKEW_SECONDS:
         raise CallbackError(
             f"the callback is dated {made - now:.0f} s from now: check this machine's clock",
             reason="future",

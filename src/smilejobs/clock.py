@@ -9,7 +9,7 @@ def utcnow() -> datetime:
     return datetime.now(UTC)
 
 
-def aware(now: Callable[[], datetime]) -> Callable[[], datetime]:
+def require_aware(now: Callable[[], datetime]) -> Callable[[], datetime]:
     """Return *now* with a check of what it returns.
 
     Raises:

@@ -1,35 +1,35 @@
-"""Every exception that this library raises on purpose, in one tree.
+"""The exceptions of this library, in one tree.
 
 ::
 
     SmileJobsError
       RequestError            no answer: connect, read, timeout, TLS, proxy
       BadResponseError        an answer that cannot be read: truncated, oversized, wrong shape, or HTML with 2xx or 5xx
-      GatewayError            something else answered in the API's place: no code of the API, mostly with 3xx or 4xx
-      UntrustedError          an answer that must not be believed; never retried
-        SignatureError        does not verify
-        WrongJobError         verifies, but speaks of another job or user
-      ApiError                the API said no: .code, .http_status, .text
+      GatewayError            something other than the API answered: no code of the API, mostly with 3xx or 4xx
+      UntrustedError          an answer that must not be trusted; never retried
+        SignatureError        its signature does not verify
+        WrongJobError         its signature verifies, but it is about another job or user
+      ApiError                the API refused the poll: .code, .http_status, .text
         CredentialsError      2305, 2205, 2405, 2220, and 401 without a code
         JobNotFoundError      2304
-        NoZipError            2314, once its grace is over
+        NoZipError            2314 after the grace period
         UserDisabledError     2307, 2207
         UserNotFoundError     2310, 2210
         BadRequestError       2303, 2313, 2413, 2204, ...
         RateLimitedError      429
         ServerError           2301, 2201, 2401, 5xx
-      WaitTimeoutError        also a TimeoutError: the waiter's state, not the job's
-      TooManyFailuresError    so many consecutive transient failures; the last one is its __cause__
+      WaitTimeoutError        the time limit of a wait is over, the job may still be pending; also a TimeoutError
+      TooManyFailuresError    too many consecutive polls failed; the last failure is its __cause__
       NotApprovedError        raised only by JobStatus.raise_for_verdict()
-      CallbackError           a callback that must not be believed or cannot be read: .reason says which
+      CallbackError           a callback that must not be trusted or cannot be read: .reason says which
       ImageError              a picture that could not be fetched or saved: .reason says why
       WatchListError          the database of a watch list cannot be used
 
-Arguments that can never be right are plain `ValueError` or `TypeError`, raised before any request; a client that is
-closed, or used from a second event loop, is a `RuntimeError`.
+Invalid arguments raise a plain `ValueError` or `TypeError` before any request. Using a client that is closed, or from a
+second event loop, raises `RuntimeError`.
 
-All of these can be pickled. No text holds an id, a signature, a link or personal data: the job is named by
-`JobRef.tag`, and the ref itself is in ``.ref``.
+All of these can be pickled. No text holds an id, a signature, a link or personal data: `JobRef.tag` stands for the job,
+and the ref itself is in ``.ref``.
 """
 
 from typing import TYPE_CHECKING, Literal
@@ -41,14 +41,14 @@ if TYPE_CHECKING:
 
 
 class SmileJobsError(Exception):
-    """Anything that this library could not do for reasons outside the caller's code.
+    """The base class of the exceptions of this library; the reason lies outside the caller's code.
 
     Attributes:
-        ref: The job that was asked about.
-        code: The status code that the API gave, if it gave one.
-        http_status: The HTTP status of the answer, if there was one.
-        retry_after: Seconds for which the answer asked not to be asked again, if it did.
-        transient: Whether the same call may work later.
+        ref: The job; None if the error is not about one job.
+        code: The status code of the API; None if the answer has none.
+        http_status: The HTTP status of the answer; None if there was no answer.
+        retry_after: The seconds of the ``Retry-After`` header of the answer; None if it has none.
+        transient: Whether the same call may succeed later.
     """
 
     transient: bool = False
@@ -76,17 +76,17 @@ class SmileJobsError(Exception):
         return message if self.ref is None else f"{message} [job {self.ref.tag}]"
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _revive, (type(self), self.args), self.__dict__
+        return _recreate, (type(self), self.args), self.__dict__
 
 
-def _revive(cls: type[SmileJobsError], args: tuple[object, ...]) -> SmileJobsError:
+def _recreate(cls: type[SmileJobsError], args: tuple[object, ...]) -> SmileJobsError:
     error = cls.__new__(cls, *args)
     error.args = args
     return error
 
 
 class RequestError(SmileJobsError):
-    """There was no answer. Transient, unless the server's certificate is not trusted, or nothing could be asked."""
+    """There was no answer. Transient, unless the server's certificate is not trusted or the request was not sent."""
 
     transient = True
 
@@ -98,15 +98,16 @@ class BadResponseError(SmileJobsError):
 
 
 class GatewayError(SmileJobsError):
-    """The answer has no code that the API is known to have, and is no status: something else answered in its place.
+    """The answer is no job status and has no known code of the API: something other than the API sent it.
 
     A gateway, a proxy, a firewall, a login page or a maintenance page answers like that, and so does a server that has
-    no Job Status API. Such an answer says nothing about the job. A direct call raises it at once; a wait sits it out
-    like a lost connection, unless *wrong_url* is true and no poll of the client has ever been answered by the API.
+    no Job Status API. Such an answer says nothing about the job. `Client.job_status` raises this error at once. A wait
+    treats it like a lost connection and polls again, unless *wrong_url* is true and the API has never answered a poll
+    of the client.
 
     Attributes:
-        text: What the answer says under ``error`` or ``message``, if it is JSON. It is not part of the error text.
-        wrong_url: Whether the HTTP status is that of a wrong ``base_url``: 3xx, 404, 405, or 403 with API Gateway's
+        text: The ``error`` or ``message`` of the answer, if it is JSON. It is not part of the error text.
+        wrong_url: Whether the HTTP status points to a wrong ``base_url``: 3xx, 404, 405, or 403 with API Gateway's
             "Missing Authentication Token".
     """
 
@@ -130,22 +131,22 @@ class GatewayError(SmileJobsError):
 
 
 class UntrustedError(SmileJobsError):
-    """There was an answer that must not be believed. Never retried."""
+    """There was an answer that must not be trusted. Never retried."""
 
 
 class SignatureError(UntrustedError):
-    """An answer with something to say does not carry a valid signature of this partner."""
+    """An answer that says more than "not yet" has no valid signature for this partner."""
 
 
 class WrongJobError(UntrustedError):
-    """An answer speaks of another job or user than the one that was asked for."""
+    """An answer is about another job or user than the one that was polled."""
 
 
 class ApiError(SmileJobsError):
-    """The API said no.
+    """The API refused the poll.
 
     Attributes:
-        text: The API's own words. They are not part of the error text: they may quote ids.
+        text: The text that the API sent. It is not part of the error text, because it may quote ids.
     """
 
     def __init__(
@@ -166,11 +167,11 @@ class ApiError(SmileJobsError):
 
 
 class CredentialsError(ApiError):
-    """Partner id, API key, clock and environment do not fit each other."""
+    """The API refused the credentials: partner id, API key, environment or this machine's clock is wrong."""
 
 
 class JobNotFoundError(ApiError):
-    """The API knows no such job: wrong ids, the other environment, or not submitted yet."""
+    """The API does not know the job: an id is wrong, it is in the other environment, or it is not submitted yet."""
 
 
 class NoZipError(ApiError):
@@ -186,30 +187,30 @@ class UserNotFoundError(ApiError):
 
 
 class BadRequestError(ApiError):
-    """The API did not like the request itself."""
+    """The API refused the request itself: invalid JSON, a missing parameter, or a value of the wrong type."""
 
 
 class RateLimitedError(ApiError):
-    """Too many requests; see ``retry_after``."""
+    """The API answered 429, too many requests; see ``retry_after``."""
 
     transient = True
 
 
 class ServerError(ApiError):
-    """The API has a problem of its own."""
+    """The API reported an internal error."""
 
     transient = True
 
 
 class WaitTimeoutError(SmileJobsError, TimeoutError):
-    """The wait is over, the job is not: waiting again goes on where this wait stopped.
+    """The time limit of a wait is over. The job may still be pending: wait again to continue.
 
     Attributes:
-        last: The last good answer, if there was one; a provisional result is found here.
-        last_error: The failure of the last poll, if it failed.
-        polls: How many polls were begun.
-        elapsed: How long this wait took, in seconds.
-        age: The age of the job, in seconds; that of the wait where `submitted_at` was not given.
+        last: The last good answer, for example a provisional result; None if there was none.
+        last_error: The error of the last poll; None if the last poll did not fail.
+        polls: The number of polls that were started.
+        elapsed: The duration of this wait, in seconds.
+        age: The age of the job, in seconds; the age of the wait if `submitted_at` was not given.
         timeout: The timeout of the wait, in seconds.
     """
 
@@ -236,14 +237,15 @@ class WaitTimeoutError(SmileJobsError, TimeoutError):
 
 
 class TooManyFailuresError(SmileJobsError):
-    """So many polls in a row failed that going on makes no sense; the last failure is the ``__cause__``.
+    """Too many consecutive polls failed; the last failure is the ``__cause__``.
 
-    Of a batch it has no ``ref``: the polls were about many jobs, and those that are pending have outcomes of their own.
+    When a batch raises it, it has no ``ref``: its polls were about many jobs. Each pending job of the batch has an
+    outcome of its own.
 
     Attributes:
-        last: The last good answer, if there was one.
-        last_error: The last failure (a pickled exception loses its ``__cause__``, but keeps this).
-        polls: How many polls were begun.
+        last: The last good answer; None if there was none.
+        last_error: The last failure. It survives pickling, which drops the ``__cause__``.
+        polls: The number of polls that were started.
     """
 
     def __init__(
@@ -271,7 +273,7 @@ class NotApprovedError(SmileJobsError):
     """The verdict is not "approved".
 
     Attributes:
-        status: The answer that says so.
+        status: The answer with that verdict.
     """
 
     def __init__(self, status: "JobStatus") -> None:
@@ -284,13 +286,13 @@ _Reason = Literal["oversized", "malformed", "unsigned", "undated", "stale", "fut
 
 
 class CallbackError(SmileJobsError):
-    """A callback must not be believed, or cannot be read.
+    """A callback must not be trusted, or cannot be read.
 
     Attributes:
-        reason: Why. "oversized": it has too many bytes (HTTP 413). "malformed": it is not JSON, has the wrong shape or
-            names no job (400). And what anybody could have sent (401): "unsigned", its signature is missing or not this
-            partner's; "undated", its timestamp names no instant; "stale", it is too old; "future", it is not from the
-            past.
+        reason: Why, with the HTTP status to answer. "oversized" (413): it has too many bytes. "malformed" (400): it is
+            not JSON, has the wrong shape or names no job. "unsigned" (401): its signature is missing or is not this
+            partner's. "undated" (401): its timestamp cannot be read. "stale" (401): it is too old. "future" (401): its
+            timestamp is later than now.
     """
 
     def __init__(
@@ -305,24 +307,24 @@ class CallbackError(SmileJobsError):
 
 
 ImageReason = Literal["pending", "missing", "untrusted", "expired", "store", "malformed", "oversized", "exists", "disk"]
-"""Why a picture is missing, see `ImageError`."""
+"""The reason of an `ImageError`; described there."""
 
 
 class ImageError(SmileJobsError):
-    """A picture could not be fetched or saved; the other pictures of its job were, as far as they could be.
+    """A picture could not be fetched or saved. The other pictures of its job are fetched and saved all the same.
 
-    Transient where the store gave no answer, a broken one or a slow one, or has a problem of its own.
+    Transient if the image store did not answer, broke off, was too slow or reported an internal error.
 
     Attributes:
-        reason: Why. "pending": the job is not complete, and has no links yet. "missing": the API made no link. And of
-            one picture: "untrusted", its link leads where pictures must not come from; "expired", the store refused the
-            link (403), and the one that was asked for in its place; "store", the store did not hand it over whole;
-            "malformed", what came is no picture; "oversized", it has too many bytes; "exists", there is such a file
-            already; "disk", it could not be written.
-        name: The vendor's name for the picture, such as "selfie_image"; None if it is not about one picture.
-        text: What the API wrote instead of links, in its own words. Not part of the error text: it may quote ids.
-        saved: The files of this job that were written all the same.
-        others: What went wrong with further pictures of this job.
+        reason: Why. About the job: "pending", it is not complete and has no links yet; "missing", the API sent no link.
+            About one picture: "untrusted", its link must not be followed; "expired", the store refused the link (403)
+            and then a fresh one; "store", the store did not send the whole picture; "malformed", the data are no
+            picture; "oversized", it has too many bytes; "exists", the file exists already; "disk", the file could not
+            be written.
+        name: The vendor's name for the picture, such as "selfie_image"; None if the error is not about one picture.
+        text: The text that the API sent instead of links. Not part of the error text, because it may quote ids.
+        saved: The files of this job that were written.
+        others: The errors of further pictures of this job.
     """
 
     def __init__(
@@ -347,7 +349,7 @@ class ImageError(SmileJobsError):
 
 
 class WatchListError(SmileJobsError):
-    """The database of a watch list cannot be used: not reachable, read-only, of a newer version, somebody else's.
+    """The database of a watch list cannot be used: not reachable, read-only, of a newer version, or of another program.
 
-    Transient where it was not reachable.
+    Transient if it was not reachable.
     """

@@ -12,7 +12,7 @@ from attrs import asdict, frozen
 from smilejobs.errors import SmileJobsError
 from smilejobs.model.codes import code_label, describe
 from smilejobs.model.jobs import JobRef, JobStatus
-from smilejobs.polling.rules import Done, GiveUp, PollState, named
+from smilejobs.polling.rules import Done, GiveUp, PollState, describe_error
 
 logger = logging.getLogger("smilejobs")
 logger.addHandler(logging.NullHandler())
@@ -170,11 +170,11 @@ def _line(event: Event) -> tuple[str, *tuple[object, ...]]:
     if isinstance(event, PollFinished):
         return "job %s: polled: %s", event.ref.tag, describe(event.status.code)
     if isinstance(event, PollFailed):
-        return "job %s: poll failed: %s", event.ref.tag, named(event.error)
+        return "job %s: poll failed: %s", event.ref.tag, describe_error(event.error)
     if isinstance(event, PollScheduled):
         assert event.error is not None  # no line is written for a job that is pending
         text = "job %s: poll %d failed, trying again in %.1f s: %s"
-        return text, event.ref.tag, event.polls, event.delay, named(event.error)
+        return text, event.ref.tag, event.polls, event.delay, describe_error(event.error)
     if isinstance(event, WaitEnded):
         outcome = event.status if event.error is None else type(event.error).__name__
         text = f"job %s: wait ended after %d poll{'' if event.polls == 1 else 's'} and %.1f s: %s"

@@ -14,7 +14,18 @@ from smilejobs.events import PollScheduled, WaitEnded
 from smilejobs.exchange import Exchange
 from smilejobs.model.jobs import JobRef, JobStatus
 from smilejobs.polling.pace import Backoff
-from smilejobs.polling.rules import Decision, GiveUp, PollState, Sleep, Terms, begin, start, step, timed_out, wake
+from smilejobs.polling.rules import (
+    Decision,
+    GiveUp,
+    PollState,
+    Sleep,
+    Terms,
+    begin,
+    make_timeout_error,
+    start,
+    step,
+    wake,
+)
 from smilejobs.wakeups import Bell
 
 _BACKOFF = Backoff()
@@ -143,7 +154,7 @@ class Wait:
             await self._until_due()
             retrying = AsyncRetrying(retry=retry_if_result(goes_on), sleep=self._until_due, reraise=True)
             return await retrying(self._poll)
-        return GiveUp(timed_out(self._state, anyio.current_time()))
+        return GiveUp(make_timeout_error(self._state, anyio.current_time()))
 
     async def _until_due(self, _: float = 0.0) -> None:
         """Sleep until the next poll is due; a notification brings it forward."""

@@ -10,9 +10,9 @@ from hypothesis import given
 
 from smilejobs import BadResponseError, CallbackError, CallbackVerifier, Client, Verdict
 from smilejobs.images.hosts import Hosts
-from smilejobs.model.links import MOST_LINK_CHARACTERS
-from smilejobs.wire.codec import MOST_VALUES, UnreadableError, decode_object
-from smilejobs.wire.structure import MOST_ENTRIES, MOST_KEYS, MOST_LINKS, decode_callback, decode_status
+from smilejobs.model.links import MAX_LINK_CHARACTERS
+from smilejobs.wire.codec import MAX_VALUES, UnreadableError, decode_object
+from smilejobs.wire.structure import MAX_HISTORY_ENTRIES, MAX_KEYS, MAX_LINKS, decode_callback, decode_status
 from tests.helpers.bodies import CREDENTIALS, EVERYTHING, NOW, REF, complete, encode, pending, read, result, signed
 from tests.helpers.strategies import json_values, unhurried
 
@@ -37,21 +37,21 @@ def values_of(value: Any) -> int:
 
 def test_as_many_values_as_the_limit_are_read() -> None:
     """One more is refused."""
-    assert values_of(decode_object(with_values(MOST_VALUES))) == MOST_VALUES
+    assert values_of(decode_object(with_values(MAX_VALUES))) == MAX_VALUES
     with pytest.raises(UnreadableError, match=f"^{TOO_MANY}$"):
-        decode_object(with_values(MOST_VALUES + 2))
+        decode_object(with_values(MAX_VALUES + 2))
 
 
 @pytest.mark.parametrize("piece", [b",", b"[", b"{", b"[],", b"{},", b"[{,"])
 def test_values_are_counted_before_they_are_decoded(piece: bytes) -> None:
     """A body with too many commas and opening brackets is refused for their number, although it is no JSON at all."""
     with pytest.raises(UnreadableError, match=f"^{TOO_MANY}$"):
-        decode_object(b"\xff" + piece * (MOST_VALUES + 1))
+        decode_object(b"\xff" + piece * (MAX_VALUES + 1))
 
 
 def test_closing_brackets_and_other_bytes_are_not_counted() -> None:
     """A long text and a long gap are not many values."""
-    assert decode_object(b'{"x": "' + b"]}:" * MOST_VALUES + b'"' + b" \n" * MOST_VALUES + b"}")
+    assert decode_object(b'{"x": "' + b"]}:" * MAX_VALUES + b'"' + b" \n" * MAX_VALUES + b"}")
 
 
 @unhurried
@@ -71,33 +71,33 @@ def test_an_answer_with_too_many_values_is_unreadable() -> None:
 
 def test_a_history_has_a_largest_size() -> None:
     """A longer one makes the answer unreadable: an empty history in its place would hide other results of the user."""
-    assert len(read(signed(complete(history=[{}] * MOST_ENTRIES))).history) == MOST_ENTRIES
+    assert len(read(signed(complete(history=[{}] * MAX_HISTORY_ENTRIES))).history) == MAX_HISTORY_ENTRIES
     with pytest.raises(BadResponseError, match=r"wrong shape at history \(more than 1,000 entries\)"):
-        read(signed(complete(history=[{}] * (MOST_ENTRIES + 1))))
+        read(signed(complete(history=[{}] * (MAX_HISTORY_ENTRIES + 1))))
 
 
 def test_links_have_a_largest_number() -> None:
     """More of them make the answer unreadable, at the top and inside the result."""
-    assert len(read(signed(complete(image_links=keys(MOST_LINKS)))).image_links or ()) == MOST_LINKS
-    for body in (complete(image_links=keys(MOST_LINKS + 1)), complete(result=result(ImageLinks=keys(MOST_LINKS + 1)))):
+    assert len(read(signed(complete(image_links=keys(MAX_LINKS)))).image_links or ()) == MAX_LINKS
+    for body in (complete(image_links=keys(MAX_LINKS + 1)), complete(result=result(ImageLinks=keys(MAX_LINKS + 1)))):
         with pytest.raises(BadResponseError, match=r"wrong shape at image_links \(more than 100 links\)"):
             read(signed(body))
 
 
-@pytest.mark.parametrize(("more", "expected"), [(0, MOST_KEYS), (1, 0)])
+@pytest.mark.parametrize(("more", "expected"), [(0, MAX_KEYS), (1, 0)])
 def test_too_many_actions_are_left_in_raw(more: int, expected: int) -> None:
     """They are for display: the verdict is read all the same."""
-    status = read(signed(complete(result=result(Actions=keys(MOST_KEYS + more)))))
+    status = read(signed(complete(result=result(Actions=keys(MAX_KEYS + more)))))
     assert status.verdict is Verdict.APPROVED
     assert status.result is not None
     assert len(status.result.actions) == expected
-    assert status.result.raw["Actions"] == keys(MOST_KEYS + more)
+    assert status.result.raw["Actions"] == keys(MAX_KEYS + more)
 
 
-@pytest.mark.parametrize(("more", "expected"), [(0, MOST_KEYS - 2), (1, 0)])
+@pytest.mark.parametrize(("more", "expected"), [(0, MAX_KEYS - 2), (1, 0)])
 def test_too_many_parameters_are_left_in_raw(more: int, expected: int) -> None:
     """The ids among them are read all the same, and the verdict with them."""
-    given_ = {"user_id": REF.user_id, "job_id": REF.job_id, **keys(MOST_KEYS - 2 + more)}
+    given_ = {"user_id": REF.user_id, "job_id": REF.job_id, **keys(MAX_KEYS - 2 + more)}
     status = read(signed(complete(result=result(PartnerParams=given_))))
     assert status.verdict is Verdict.APPROVED
     assert status.result is not None
@@ -133,8 +133,8 @@ def test_callbacks_have_the_same_bounds() -> None:
     verifier = CallbackVerifier(CREDENTIALS, now=lambda: NOW)
     flat = {**result(), "timestamp": NOW.isoformat()}
     bodies = [
-        encode(signed({**flat, "x": [0] * MOST_VALUES})),
-        encode(signed({**flat, "ImageLinks": keys(MOST_LINKS + 1)})),
+        encode(signed({**flat, "x": [0] * MAX_VALUES})),
+        encode(signed({**flat, "ImageLinks": keys(MAX_LINKS + 1)})),
         encode(signed({**flat, "IsFinalResult": float("nan")})),
         encode(signed({**flat, "PartnerParams": {"user_id": "", "job_id": "x"}})),
     ]
@@ -157,7 +157,7 @@ def test_a_long_link_is_refused_before_it_is_read() -> None:
     """It does not stay in the cache of `urlsplit`, which lives as long as the process."""
     cached: Any = urlsplit
     cached.cache_clear()
-    problem = Hosts(["pictures.example"], loopback=False).problem("https://" + "x" * MOST_LINK_CHARACTERS)
+    problem = Hosts(["pictures.example"], loopback=False).problem("https://" + "x" * MAX_LINK_CHARACTERS)
     assert problem == "the link has more than 8192 characters"
     assert cached.cache_info().currsize == 0
 

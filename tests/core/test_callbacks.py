@@ -184,7 +184,7 @@ DEEP = b"[" * 20_000
         (b"<html></html>", "it is HTML"),
         (encode(CALLBACKS["flat"])[:-1], "it is not JSON"),
         (b"\xff" + encode(CALLBACKS["flat"]), "it is not UTF-8"),
-        (b"[]", "it is JSON, but no object"),
+        (b"[]", "it is JSON, but not an object"),
         (b"NaN", "it holds NaN or Infinity, which are not JSON"),
         (DEEP, "it is nested more than 200 levels deep"),
         (b'{"deep": ' + DEEP, "it is nested more than 200 levels deep"),
@@ -207,7 +207,7 @@ def test_what_is_no_json_object_is_malformed(body: bytes, why: str) -> None:
         (flat(PartnerParams=params(user_id=ABSENT)), "user_id must not be empty"),
         (flat(PartnerParams=params(job_id=ABSENT)), "job_id must not be empty"),
         (flat(PartnerParams=params(job_id=" \t")), "job_id must not be empty"),
-        (flat(PartnerParams=params(job_id="\ud800")), "job_id holds half a surrogate pair, which cannot be sent"),
+        (flat(PartnerParams=params(job_id="\ud800")), "job_id holds half a surrogate pair, which UTF-8 cannot encode"),
         (flat(PartnerParams=ABSENT, result="No zip uploaded yet"), "user_id must not be empty"),
         (flat(PartnerParams=ABSENT, user_id=REF.user_id, job_id=REF.job_id), "user_id must not be empty"),
         (as_in_2019(result={}), "user_id must not be empty"),
@@ -472,7 +472,7 @@ def test_pairs_that_are_too_old_are_forgotten() -> None:
 
 def test_there_are_so_many_pairs_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """The one that was seen longest ago goes first; a duplicate has been seen again."""
-    monkeypatch.setattr(callbacks_module, "_MOST_PAIRS", 3)
+    monkeypatch.setattr(callbacks_module, "_MAX_PAIRS", 3)
     one = verifier(max_age=None)
     bodies = [dated(NOW + index * TICK) for index in range(5)]
     assert [one.verify(bodies[index]).duplicate for index in (0, 1, 2, 0, 3, 0, 2, 1)] == [

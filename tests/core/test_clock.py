@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from smilejobs.clock import aware, utcnow
+from smilejobs.clock import require_aware, utcnow
 
 
 def test_the_system_clock_is_read_in_utc() -> None:
@@ -18,14 +18,14 @@ def test_the_system_clock_is_read_in_utc() -> None:
 def test_an_aware_clock_is_passed_on() -> None:
     """What it returns is returned, each time anew."""
     instants = iter([datetime(2026, 3, 4, tzinfo=UTC), datetime(2026, 3, 5, tzinfo=UTC)])
-    now = aware(lambda: next(instants))
+    now = require_aware(lambda: next(instants))
     assert [now().day, now().day] == [4, 5]
 
 
 @pytest.mark.parametrize("at", [datetime(2026, 3, 4), None, 1_772_600_767.0, "2026-03-04T05:06:07Z"])
 def test_a_clock_without_a_zone_is_refused_when_it_is_read(at: Any) -> None:
     """A naive datetime, or none at all, is a ValueError that names the argument."""
-    now = aware(lambda: at)
+    now = require_aware(lambda: at)
     with pytest.raises(ValueError, match="^now must return a timezone-aware datetime"):
         now()
 
@@ -33,4 +33,4 @@ def test_a_clock_without_a_zone_is_refused_when_it_is_read(at: Any) -> None:
 def test_a_clock_is_a_function() -> None:
     """An instant in its place is a TypeError at once."""
     with pytest.raises(TypeError, match="^now must be a function"):
-        aware(datetime(2026, 3, 4, tzinfo=UTC))  # type: ignore[arg-type]  # an instant is what it must refuse
+        require_aware(datetime(2026, 3, 4, tzinfo=UTC))  # type: ignore[arg-type]  # an instant is what it must refuse

@@ -12,8 +12,8 @@ from hypothesis import given
 from smilejobs import ImageLink, JobResult, JobStatus, PartnerParams
 from smilejobs.model.jobs import Include
 from smilejobs.wire.codec import (
-    MOST_DEPTH,
-    MOST_DIGITS,
+    MAX_DEPTH,
+    MAX_NUMBER_CHARACTERS,
     UnreadableError,
     decode_object,
     decode_text,
@@ -78,8 +78,8 @@ def test_an_object_is_read(body: bytes) -> None:
         (b"{'single': 'quotes'}", "not JSON"),
         (b'{"a": 1,}', "not JSON"),
         (b'{"a": ' + b"9" * 5000 + b"}", "more than 100 characters"),
-        (b'{"a": [-' + b"9" * MOST_DIGITS + b"]}", "more than 100 characters"),
-        (b'{"a": 0.' + b"9" * MOST_DIGITS + b"}", "more than 100 characters"),
+        (b'{"a": [-' + b"9" * MAX_NUMBER_CHARACTERS + b"]}", "more than 100 characters"),
+        (b'{"a": 0.' + b"9" * MAX_NUMBER_CHARACTERS + b"}", "more than 100 characters"),
         (b'{"a": 1e999}', "too large"),
         (b'{"a": -1e999}', "too large"),
         (b"\xff\xfe{\0}\0", "not UTF-8"),
@@ -88,7 +88,7 @@ def test_an_object_is_read(body: bytes) -> None:
         (b"[" * 20_000, "nested more than 200 levels deep"),
         (b'{"a":' * 20_000, "nested more than 200 levels deep"),
         (b'{"a": ' + b"[" * 20_000 + b"]" * 20_000 + b"}", "nested more than 200 levels deep"),
-        *((body, "no object") for body in (b"[]", b"[{}]", b"null", b"true", b"5", b'"No zip uploaded yet"')),
+        *((body, "not an object") for body in (b"[]", b"[{}]", b"null", b"true", b"5", b'"No zip uploaded yet"')),
         *((body, "NaN or Infinity") for body in (b"NaN", b"-Infinity", b'{"job_success": NaN}', b'{"a": [Infinity]}')),
     ],
     ids=lambda value: value if isinstance(value, str) else repr(value[:24]),
@@ -107,14 +107,16 @@ def test_deep_nesting_is_read_or_refused(depth: int, opening: bytes) -> None:
     """Up to 200 levels are read, the outermost among them; the limit of the stack makes no difference."""
     nested = opening * depth + b"0" + (b"]" if opening == b"[" else b"}") * depth
     body = b'{"job_complete": true, "y": ' + nested + b', "z": [' + b"[]," * 200 + b"[]]}"
-    if depth < MOST_DEPTH:
+    if depth < MAX_DEPTH:
         assert decode_object(body)["job_complete"] is True
         return
     with pytest.raises(UnreadableError, match="^it is nested more than 200 levels deep$"):
         decode_object(body)
 
 
-@pytest.mark.parametrize("number", ["9" * MOST_DIGITS, "-" + "9" * 99, "0." + "9" * 98, "1e308", "-0", "0.0", "1E-400"])
+@pytest.mark.parametrize(
+    "number", ["9" * MAX_NUMBER_CHARACTERS, "-" + "9" * 99, "0." + "9" * 98, "1e308", "-0", "0.0", "1E-400"]
+)
 def test_numbers_up_to_a_limit_are_read(number: str) -> None:
     """A hundred characters are enough for every number that the API has."""
     assert decode_object(f'{{"a": {number}}}'.encode()) == json.loads(f'{{"a": {number}}}')

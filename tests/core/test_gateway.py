@@ -133,7 +133,7 @@ async def test_answers_of_others_prove_nothing(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "kind", "text"),
     [
-        *((name, GatewayError, "base_url, which ends in /v1") for name in LIKE_A_WRONG_URL),
+        *((name, GatewayError, "base_url, which must end in /v1") for name in LIKE_A_WRONG_URL),
         *((name, CredentialsError, "API key") for name in UNAUTHORIZED),
         ("an expired certificate", RequestError, "certificate"),
     ],

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 
 from smilejobs import ImageLink, ImageLinks
-from smilejobs.model.links import MOST_LINK_CHARACTERS
+from smilejobs.model.links import MAX_LINK_CHARACTERS
 from tests.helpers.bodies import sigv4_url
 from tests.helpers.strategies import link_urls, unhurried
 
@@ -96,7 +96,7 @@ def test_any_text_has_a_known_or_an_unknown_expiry(url: str) -> None:
 
 def test_a_link_that_is_too_long_is_not_read() -> None:
     """A link of more than 8,192 characters has no known expiry, and does not stay in the cache of `urlsplit`."""
-    longest = sigv4_url(more="x" * (MOST_LINK_CHARACTERS - len(sigv4_url(more=""))))
+    longest = sigv4_url(more="x" * (MAX_LINK_CHARACTERS - len(sigv4_url(more=""))))
     assert expiry(longest) == SIGNED + timedelta(seconds=900)
     cached: Any = urlsplit
     cached.cache_clear()

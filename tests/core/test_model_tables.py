@@ -201,8 +201,8 @@ def test_a_verdict_can_be_read_on_any_ground_and_without_colours(verdict: Verdic
 def test_a_code_is_described_by_its_own_table() -> None:
     """A result code that looks like a status code does not borrow its meaning."""
     assert describe_result("0810") == f"0810: {RESULT_CODES['0810'].text}"
-    assert describe_result("2302") == "2302: a code that is in no table"
-    assert describe_result("<b>") == "a code that is in no table"
+    assert describe_result("2302") == "2302: unknown code"
+    assert describe_result("<b>") == "unknown code"
     assert describe_result(None) == "no code"
 
 

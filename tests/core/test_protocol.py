@@ -476,7 +476,7 @@ def test_an_unknown_code_is_no_code_of_the_api(code: object, http_status: int) -
     assert isinstance(error, GatewayError)
     assert (error.code, error.http_status, error.transient) == (str(code), http_status, False)
     assert (error.text, error.wrong_url) == ("refused", False)
-    assert "a code that is in no table" in str(error)
+    assert "unknown code" in str(error)
     assert "base_url" not in str(error)
 
 
@@ -548,8 +548,8 @@ SEEN = [
     (401, "text/html", b"<html>", "HTTP 401, text/html, no code of the API: it is HTML; check that the API key"),
     (429, "text/html", b"<html>", "HTTP 429, text/html, no code of the API: it is HTML; "),
     (503, "application/json", {}, "HTTP 503, application/json, no code of the API; "),
-    (400, "application/json", {"code": "2399"}, "HTTP 400, application/json, 2399: a code that is in no table; "),
-    (400, "application/json", [], "HTTP 400, application/json, no code of the API: it is JSON, but no object; "),
+    (400, "application/json", {"code": "2399"}, "HTTP 400, application/json, 2399: unknown code; "),
+    (400, "application/json", [], "HTTP 400, application/json, no code of the API: it is JSON, but not an object; "),
     (400, "text/user-amber-17", b"", "HTTP 400, an unusual content type, no code of the API: it is empty; "),
 ]
 

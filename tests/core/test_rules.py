@@ -37,8 +37,8 @@ from smilejobs.polling.rules import (
     Terms,
     begin,
     is_outage,
+    make_timeout_error,
     step,
-    timed_out,
 )
 from tests.helpers.bodies import REF, complete, pending, read, result, signed
 
@@ -55,7 +55,7 @@ TRANSIENT: list[SmileJobsError] = [
     ServerError("oh"),
     ApiError("later", transient=True),
     GatewayError("maintenance", http_status=403),
-    GatewayError("a code that is in no table", code="2399", http_status=400),
+    GatewayError("unknown code", code="2399", http_status=400),
 ]
 PERMANENT: list[SmileJobsError] = [
     CredentialsError("key", code="2205"),
@@ -456,7 +456,7 @@ def test_the_text_of_a_timeout_is_true_in_each_case(case: str) -> None:
     state = waiting(timeout=100.0, until="final", age=7.0)
     for observation in observations:
         poll(state, observation, 1.0)
-    error = timed_out(state, 1100.0)
+    error = make_timeout_error(state, 1100.0)
     with pytest.raises(TimeoutError, match=rf"{text}.*100 s.*wait again"):
         raise error
     others = {"no answer", "no such job", "no good answer", "still running", "no images", "provisional"}

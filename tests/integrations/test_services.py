@@ -144,7 +144,7 @@ async def test_a_wait_goes_on_in_another_run(tmp_path: Path) -> None:
     async with sandbox.serve() as base_url:
         for patience in ("1", "10", "60"):  # a slow machine may need more than a second for the first answer
             printed = await run(patience, str(file), "user-1", "job-1")
-            assert f"The wait of {patience} s is over, the job is not" in printed
+            assert f"The wait of {patience} s is over, but the job is not" in printed
             if "there was no answer yet" not in printed:
                 break
         assert printed.endswith(f"The last answer: <JobStatus {job.tag}: pending, code=2314, smile_job_id=None>\n")

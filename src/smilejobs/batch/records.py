@@ -14,7 +14,7 @@ from smilejobs.errors import (
     WaitTimeoutError,
 )
 from smilejobs.images import SavedImages
-from smilejobs.model.codes import Verdict, shown
+from smilejobs.model.codes import Verdict, display_number
 from smilejobs.model.jobs import JobResult, JobStatus
 from smilejobs.outcomes import Outcome
 
@@ -81,10 +81,10 @@ class Record:
     is_final: bool | None = None
     code: str | None = None
     verdict: str | None = None
-    result_code: str | None = field(default=None, repr=shown)
+    result_code: str | None = field(default=None, repr=display_number)
     result_text: str | None = field(default=None, repr=False)
     confidence: float | None = field(default=None, repr=False)
-    smile_job_id: str | None = field(default=None, repr=shown)
+    smile_job_id: str | None = field(default=None, repr=display_number)
     polls: int | None = None
     seconds: float | None = None
     error: str | None = None

@@ -15,7 +15,7 @@ from smilejobs.batch.charts import Bar, bars, check_library
 from smilejobs.batch.records import WORDS, Ending, Record, record_of
 from smilejobs.batch.words import number_of
 from smilejobs.files import open_private
-from smilejobs.model.codes import RESULT_CODES, Verdict, describe, shown
+from smilejobs.model.codes import RESULT_CODES, Verdict, describe, display_number
 from smilejobs.model.jobs import JobRef
 from smilejobs.outcomes import Outcome
 
@@ -93,7 +93,9 @@ class Report:
         complete = record.outcome is Ending.COMPLETE
         self._words[record.word] += 1
         if complete:
-            _count(self._result_codes, "none" if record.result_code is None else shown(record.result_code), _OTHER)
+            _count(
+                self._result_codes, "none" if record.result_code is None else display_number(record.result_code), _OTHER
+            )
         else:
             kind = (record.outcome.value, record.error or "", record.code or "")
             _count(self._errors, kind, (_OTHER, "", ""))
@@ -183,7 +185,7 @@ class Report:
                 _span(seconds).replace(" ", "\u00a0"),
                 "" if record.polls is None else f"{record.polls:,}",
                 record.word,
-                "" if record.smile_job_id is None else shown(record.smile_job_id),
+                "" if record.smile_job_id is None else display_number(record.smile_job_id),
                 JobRef(record.user_id, record.job_id).tag if record.user_id and record.job_id else "",
             )
             for seconds, _, record in sorted(self._slowest, reverse=True)

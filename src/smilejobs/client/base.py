@@ -9,7 +9,7 @@ from typing import Self, Unpack
 from urllib.parse import urlsplit
 
 from smilejobs.client.arguments import ClientOptions, check_flags, check_refs, count
-from smilejobs.clock import aware, utcnow
+from smilejobs.clock import require_aware, utcnow
 from smilejobs.durations import Duration, positive, seconds
 from smilejobs.errors import SmileJobsError
 from smilejobs.events import Hook, Hooks, log_event
@@ -61,7 +61,7 @@ class BaseClient:
         self._base_url = checked.base_url
         self._wakeups = Wakeups()
         self._attempts = count(attempts, "attempts")
-        self._now = aware(now)
+        self._now = require_aware(now)
         self._max_connections = max_connections = count(max_connections, "max_connections")
         over = Transport(
             checked.base_url + PATH,

@@ -8,7 +8,7 @@ from typing import Self, get_args
 import anyio
 from attrs import field, frozen
 
-from smilejobs.clock import aware, utcnow
+from smilejobs.clock import require_aware, utcnow
 from smilejobs.durable.database import parse
 from smilejobs.durable.reading import YEARS, State, Unreadable, instant_of, read_outcome, read_ref
 from smilejobs.durable.rows import Counts, Ended, Pending, instant, key_of
@@ -17,7 +17,7 @@ from smilejobs.durable.store import Store
 from smilejobs.durations import Duration, seconds
 from smilejobs.events import logger
 from smilejobs.model.callback import Callback
-from smilejobs.model.codes import shown
+from smilejobs.model.codes import display_number
 from smilejobs.model.jobs import JobRef
 from smilejobs.outcomes import JobRefs, each, job_ref
 from smilejobs.polling.rules import Until
@@ -96,10 +96,10 @@ class WatchOutcome:
     state: State
     code: str | None = None
     verdict: str | None = None
-    result_code: str | None = field(default=None, repr=shown)
+    result_code: str | None = field(default=None, repr=display_number)
     result_text: str | None = field(default=None, repr=False)
     confidence: float | None = field(default=None, repr=False)
-    smile_job_id: str | None = field(default=None, repr=shown)
+    smile_job_id: str | None = field(default=None, repr=display_number)
     is_final: bool | None = None
     error: str | None = None
     error_text: str | None = None
@@ -153,7 +153,7 @@ class WatchList:
                 yield cls(store, address.url, clock)
 
         parse(address.url)
-        clock = aware(now)
+        clock = require_aware(now)
         return opening()
 
     @property

@@ -18,7 +18,7 @@ from smilejobs.fleet.agenda import Agenda, Entry
 from smilejobs.fleet.clock import Clock
 from smilejobs.model.jobs import JobRef
 from smilejobs.outcomes import TICK, JobRefs, Outcome, Progress, time_left
-from smilejobs.polling.rules import Done, GiveUp, Terms, cut_short, named
+from smilejobs.polling.rules import Done, GiveUp, Terms, describe_error, make_batch_timeout_error
 from smilejobs.polling.throttle import Throttle
 from smilejobs.tasks import beside
 from smilejobs.wakeups import Signal, Wakeups
@@ -189,7 +189,7 @@ class BaseFleet(ABC):
         """End the batch with an error: the API cannot be reached, or does not speak of any job."""
         why = f"{self._failures} polls in a row failed without one good answer"
         error = TooManyFailuresError(
-            f"{why}, the last one with {named(last_error)}. The jobs may be fine: those that are pending are "
+            f"{why}, the last one with {describe_error(last_error)}. The jobs may be fine: those that are pending are "
             "reported as pending, wait for them and for the rest of the input again when the API can be reached",
             last_error=last_error,
             polls=self._polls,
@@ -204,7 +204,7 @@ class BaseFleet(ABC):
             if not entry.is_started:
                 entry.started = now
             entry.last_error = entry.last_error or last_error
-            error = cut_short(entry, now, why, timeout=real_now - self._started)
+            error = make_batch_timeout_error(entry, now, why, timeout=real_now - self._started)
             end = WaitEnded.of(entry, GiveUp(error), now)
             self._exchange.emit(end)
             yield from self._outcomes_of(entry, end)

@@ -13,7 +13,7 @@ from smilejobs.fleet.base import BaseFleet
 from smilejobs.model.jobs import JobRef, JobStatus
 from smilejobs.outcomes import JobRefLike, each, job_ref
 from smilejobs.polling.rules import (
-    SAME_INSTANT,
+    CLOCK_TOLERANCE_SECONDS,
     Decision,
     GiveUp,
     Sleep,
@@ -21,9 +21,9 @@ from smilejobs.polling.rules import (
     begin,
     end,
     is_outage,
+    make_timeout_error,
     start,
     step,
-    timed_out,
     wake,
 )
 from smilejobs.wire.protocol import accepts_credentials
@@ -136,12 +136,14 @@ class Fleet(BaseFleet):
             held = self._throttle.ready_at() - real_now
             delay = self._until_first(real_now)
             # No job's time runs while the throttle keeps back all polls, or those of jobs that are due.
-            if held >= SAME_INSTANT and (delay < SAME_INSTANT or self._throttle.stopped_for(real_now)):
+            if held >= CLOCK_TOLERANCE_SECONDS and (
+                delay < CLOCK_TOLERANCE_SECONDS or self._throttle.stopped_for(real_now)
+            ):
                 self._clock.stop("throttle")
                 delay = held
             else:
                 self._clock.go_on("throttle")
-                if delay < SAME_INSTANT:
+                if delay < CLOCK_TOLERANCE_SECONDS:
                     return
                 delay = min(delay, self._until_deadline(real_now))
             with anyio.move_on_after(delay):
@@ -197,7 +199,7 @@ class Fleet(BaseFleet):
     def _take(self, real_now: float) -> tuple[Entry, float] | None:
         """Take the job that is due first, if there still is one; those whose time is over end here."""
         now = self._clock.at(real_now)
-        while max(self._until_first(real_now), self._throttle.ready_at() - real_now) < SAME_INSTANT:
+        while max(self._until_first(real_now), self._throttle.ready_at() - real_now) < CLOCK_TOLERANCE_SECONDS:
             entry, due = self._agenda.take_first()
             if not entry.is_started:
                 self._start(entry, now)
@@ -243,7 +245,7 @@ class Fleet(BaseFleet):
         if self._agenda.get(entry.ref) is not entry:
             return
         if observation is None:
-            self._finish(entry, GiveUp(timed_out(entry, now)), now)
+            self._finish(entry, GiveUp(make_timeout_error(entry, now)), now)
             return
         if isinstance(observation, JobStatus):
             decision = step(entry, observation, now, api_has_answered=True)
@@ -273,7 +275,7 @@ class Fleet(BaseFleet):
         if isinstance(decision, GiveUp) and isinstance(decision.error, WaitTimeoutError):
             rest = min(error.retry_after or 0.0, entry.terms.max_hint)
             if not self._owes_a_poll_to(entry):
-                return GiveUp(timed_out(entry, now, retry_after=error.retry_after))
+                return GiveUp(make_timeout_error(entry, now, retry_after=error.retry_after))
             entry.started += rest
             return Sleep(rest)
         return decision

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 
-from smilejobs.model.links import MOST_LINK_CHARACTERS
+from smilejobs.model.links import MAX_LINK_CHARACTERS
 from smilejobs.settings import is_loopback, split_url
 
 IMAGE_HOSTS: tuple[str, ...] = (
@@ -48,8 +48,8 @@ class Hosts:
 
     def problem(self, url: str) -> str | None:
         """Say what is wrong with a link, without quoting it; None if it may be followed."""
-        if len(url) > MOST_LINK_CHARACTERS:
-            return f"the link has more than {MOST_LINK_CHARACTERS} characters"
+        if len(url) > MAX_LINK_CHARACTERS:
+            return f"the link has more than {MAX_LINK_CHARACTERS} characters"
         try:
             parts = split_url(url, "the link")
         except ValueError as error:

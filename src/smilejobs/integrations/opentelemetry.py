@@ -48,7 +48,7 @@ except ImportError as error:
         "smilejobs.integrations.opentelemetry needs opentelemetry-api: pip install 'smilejobs[opentelemetry]'"
     ) from error
 
-from smilejobs.clock import aware, utcnow
+from smilejobs.clock import require_aware, utcnow
 from smilejobs.errors import SmileJobsError
 from smilejobs.events import Event, Notified, PollFailed, PollFinished, Throttled, WaitEnded
 from smilejobs.model.codes import code_label
@@ -90,7 +90,7 @@ class OpenTelemetryHook:
         meter_provider: metrics.MeterProvider | None = None,
         now: Callable[[], datetime] = utcnow,
     ) -> None:
-        self._now = aware(now)
+        self._now = require_aware(now)
         self._tracer = trace.get_tracer("smilejobs", __version__, tracer_provider)
         self._waits: WeakKeyDictionary[object, tuple[trace.Span, finalize[[trace.Span], object]]] = WeakKeyDictionary()
         """By wait: its span, and what notices that the wait is gone."""
@@ -208,7 +208,7 @@ class WatchListGauges:
     def __init__(
         self, *, meter_provider: metrics.MeterProvider | None = None, now: Callable[[], datetime] = utcnow
     ) -> None:
-        self._now = aware(now)
+        self._now = require_aware(now)
         meter = metrics.get_meter("smilejobs", __version__, meter_provider)
         self._jobs = meter.create_gauge("smilejobs.watch_list.jobs", "{job}", "Jobs of the watch list, by state.")
         self._age = meter.create_gauge("smilejobs.watch_list.age", "s", "How long the oldest pending job has waited.")

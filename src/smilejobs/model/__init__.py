@@ -1,1 +1,1 @@
-"""What the API says, as frozen attrs classes, and the tables that give its codes their meaning."""
+"""The answers of the API as frozen attrs classes, and the tables of its codes."""

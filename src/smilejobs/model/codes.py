@@ -1,12 +1,12 @@
-"""The code tables: what the API's numbers mean.
+"""The tables of the API's codes and their meanings.
 
-Two kinds of code come in one answer. The *status code* (``code``) is about the call; the *result code*
-(``result.ResultCode``) is about the job. Both vocabularies are open: a code that is in no table here is kept as it
-came, and it is never taken for success.
+An answer has two kinds of code. The *status code* (``code``) is about the call; the *result code*
+(``result.ResultCode``) is about the job. Both lists are open: a code that is in no table here is kept as it is, and
+never counts as success.
 
-Sources: the vendor's "Job status" page lists the nine status codes of this call (2301 to 2314); its page of error
-codes lists the sibling families (22xx, 24xx; the same last digits mean the same); its page of result codes lists the
-result codes.
+Sources: the vendor's "Job status" page lists the nine status codes of this call (2301 to 2314). Its page of error
+codes lists the related codes of other calls (22xx, 24xx; the same last two digits have the same meaning). Its page of
+result codes lists the result codes.
 """
 
 import enum
@@ -22,18 +22,18 @@ NO_ZIP = "2314"
 
 
 class CodeClass(enum.Enum):
-    """What a status code asks of the caller."""
+    """The kinds of status code: what the caller can do about an answer."""
 
     SUCCESS = "success"
     """The call worked; ``job_complete`` says whether there is a result."""
     PENDING = "pending"
-    """Not there yet; waiting may help, for a while."""
+    """The job or its images are not there yet; a later call may succeed."""
     TRANSIENT = "transient"
-    """The API has a problem of its own; the same call may work later."""
+    """The API reported an internal error; the same call may succeed later."""
     PERMANENT = "permanent"
-    """The same call will never work."""
+    """The same call can never succeed."""
     CREDENTIALS = "credentials"
-    """Partner id, API key, signature or environment do not fit each other."""
+    """The partner id, API key, signature or environment is wrong."""
 
 
 @frozen
@@ -91,20 +91,20 @@ STATUS_CODES: Mapping[str, StatusCode] = MappingProxyType(
 
 
 class Verdict(enum.StrEnum):
-    """What a result code means for the person who was checked.
+    """The meaning of a result code for the person who was checked.
 
-    Each verdict is a string, the word itself: ``str(Verdict.APPROVED)`` is "approved", and `json.dumps` writes that.
-    The vocabulary is ours and closed; result codes that it does not cover are `UNKNOWN`, never approved.
+    Each verdict is a string: ``str(Verdict.APPROVED)`` is "approved", and `json.dumps` writes that. The set of verdicts
+    is defined by this library and closed; a result code that is in no table is `UNKNOWN`, never approved.
     """
 
     APPROVED = "approved"
     PROVISIONAL = "provisional"
-    """Approved for now: a human review goes on and may end otherwise."""
+    """Approved for now; a human review is going on and may change it."""
     REJECTED = "rejected"
     ERROR = "error"
-    """The job could not be carried out; submitting a new one may help."""
+    """The job could not be carried out; submit a new one."""
     UNKNOWN = "unknown"
-    """Complete, but the answer does not allow any of the others. Look at the result yourself."""
+    """Complete, but the answer supports no other verdict; look at its result."""
 
 
 @frozen
@@ -135,16 +135,16 @@ RESULT_CODES: Mapping[str, ResultCode] = MappingProxyType(
         "0001": ResultCode("Data Invalid", Verdict.ERROR),
         "1015": ResultCode("ID Database Unavailable", Verdict.ERROR),
         "1016": ResultCode("Product Must Be Activated", Verdict.ERROR),
-        # The vendor's table leaves its category open.
+        # The vendor's table gives it no category.
         "1014": ResultCode("Unsupported ID Type", Verdict.UNKNOWN),
     }
 )
 
 
 def verdict_by_code(code: str | None) -> Verdict:
-    """Return the verdict of a result code by the table; `Verdict.UNKNOWN` for a code that is not in it, and for None.
+    """Return the verdict of a result code by the table; `Verdict.UNKNOWN` for None or a code that is not in it.
 
-    It is the verdict of the code alone: `JobStatus.verdict` also looks at the rest of the answer.
+    This is the verdict of the code alone; `JobStatus.verdict` also considers the rest of the answer.
     """
     row = RESULT_CODES.get(code or "")
     return Verdict.UNKNOWN if row is None else row.verdict
@@ -165,15 +165,15 @@ JOB_TYPES: Mapping[int, str] = MappingProxyType(
         12: "Address verification",
     }
 )
-"""Products by job type. There is no 3. Source: the vendor's client libraries."""
+"""Products by job type; there is no job type 3. Source: the vendor's client libraries."""
 
 _NUMBER = re.compile(r"[0-9]{1,10}", re.ASCII)
 
 
-def shown(number: str | None) -> str:
-    """Return a code or a SmileJobID for a repr or an error text.
+def display_number(number: str | None) -> str:
+    """Return a code or a SmileJobID for a repr or an error text: a number of up to ten digits as it is, None as "None".
 
-    What is no number is not repeated: it comes from outside and could hold anything.
+    For any other text return "?": it comes from outside and may hold personal data.
     """
     if number is None:
         return "None"
@@ -181,12 +181,12 @@ def shown(number: str | None) -> str:
 
 
 def code_label(code: str | None) -> str | None:
-    """Return a status code or a result code as a label for telemetry, out of a bounded set of labels.
+    """Return a status code or a result code as a label for telemetry, from a bounded set of labels.
 
-    A code comes from outside and could be any text, each of which would be a time series of its own.
+    A code comes from outside and can be any text; without a bound, each text would create a time series.
 
     Args:
-        code: The code, as the API wrote it; None if there is none.
+        code: The code, as the API sent it; None if there is none.
 
     Returns:
         The code itself if it is in `STATUS_CODES` or `RESULT_CODES`, "other" for any other text, None for None.
@@ -197,18 +197,18 @@ def code_label(code: str | None) -> str | None:
 def describe(code: str | None) -> str:
     """Return a status code and its meaning for an error text or a log line."""
     row = STATUS_CODES.get(code or "")
-    return _described(code, None if row is None else row.meaning)
+    return _join(code, None if row is None else row.meaning)
 
 
 def describe_result(code: str | None) -> str:
-    """Return a result code and its text by the table; the API's own text differs by product."""
+    """Return a result code and its text from the table; the text that the API sends differs by product."""
     row = RESULT_CODES.get(code or "")
-    return _described(code, None if row is None else row.text)
+    return _join(code, None if row is None else row.text)
 
 
-def _described(code: str | None, meaning: str | None) -> str:
+def _join(code: str | None, meaning: str | None) -> str:
     if code is None:
         return "no code"
     if meaning is not None:
         return f"{code}: {meaning}"
-    return f"{shown(code)}: a code that is in no table" if _NUMBER.fullmatch(code) else "a code that is in no table"
+    return f"{code}: unknown code" if _NUMBER.fullmatch(code) else "unknown code"

@@ -1,7 +1,6 @@
-"""What the API says about a job, as values.
+"""The answers of the API about a job, as frozen values.
 
-Everything here is frozen. Reprs are one line and show no ids, no links and no personal data; `JobRef.tag` stands for
-the ids there.
+Each repr is one line without ids, links or personal data; `JobRef.tag` stands for the ids.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,24 +11,25 @@ from importlib import import_module
 from attrs import field, fields, frozen
 
 from smilejobs.errors import NotApprovedError
-from smilejobs.model.codes import Verdict, describe, describe_result, shown, verdict_by_code
+from smilejobs.model.codes import Verdict, describe, describe_result, display_number, verdict_by_code
 from smilejobs.model.links import ImageLink, ImageLinks
 from smilejobs.model.tables import table, word
 
 _PYDANTIC_MODELS = "smilejobs.integrations.models"
-"""Imported when pydantic asks for it: pydantic is no dependency of this package."""
+"""Imported only when pydantic calls `__get_pydantic_core_schema__`: pydantic is not a required dependency."""
 
 
 @frozen(repr=False)
 class JobRef:
-    """The name of a job: the two ids under which it was submitted.
+    """A reference to a job: the two ids with which it was submitted.
 
-    Two refs are equal when their ids are.
+    Two refs are equal if their ids are equal.
 
     Args:
         user_id: The ``user_id`` that the job was submitted with.
         job_id: The ``job_id`` that the job was submitted with.
-        submitted_at: When it was submitted (timezone-aware), if known: waiting is paced by the age of the job.
+        submitted_at: When the job was submitted (timezone-aware); None if unknown. The pace of polling depends on the
+            age of the job.
 
     Raises:
         TypeError: An id is not a string, or *submitted_at* not a datetime.
@@ -47,7 +47,7 @@ class JobRef:
             if not value or value.isspace():
                 raise ValueError(f"{name} must not be empty")
             if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
-                raise ValueError(f"{name} holds half a surrogate pair, which cannot be sent")
+                raise ValueError(f"{name} holds half a surrogate pair, which UTF-8 cannot encode")
         at = self.submitted_at
         if at is None:
             return
@@ -67,11 +67,11 @@ class JobRef:
 
 @frozen(kw_only=True)
 class Include:
-    """What a poll asks for besides the state of the job.
+    """The optional parts of an answer that a poll requests.
 
     Attributes:
-        image_links: Links to the pictures.
-        history: The history of the user.
+        image_links: Whether to request links to the pictures.
+        history: Whether to request the history of the user.
     """
 
     image_links: bool = False
@@ -80,13 +80,13 @@ class Include:
 
 @frozen(kw_only=True)
 class PartnerParams:
-    """What the partner sent along with the job, as the API gives it back.
+    """The parameters that the partner submitted with the job, as the API returns them.
 
     Attributes:
         user_id: The job's ``user_id``; a number is read as its digits.
         job_id: The job's ``job_id``; a number is read as its digits.
-        job_type: The product, see `smilejobs.model.codes.JOB_TYPES`; the API spells it as a number or a string.
-        extra: All other keys, as they came. Empty beyond 500 keys, which are then found in `JobResult.raw`.
+        job_type: The product, see `smilejobs.model.codes.JOB_TYPES`; the API sends it as a number or a string.
+        extra: All other keys, unchanged. Empty if there are more than 500 keys; `JobResult.raw` has them.
     """
 
     user_id: str | None = field(default=None, repr=False)
@@ -96,37 +96,37 @@ class PartnerParams:
 
 
 _PERSONAL = {"personal": True}
-"""Marks a field that says something about the person: in `as_dict` only on request."""
+"""The metadata of a field with personal data, which `as_dict` includes only with ``personal=True``."""
 
 
 @frozen(kw_only=True)
 class JobResult:
     """The outcome of one job; also an entry of the user's history.
 
-    Every attribute but *actions* and *raw* is None where the API gave nothing, or nothing that could be read.
+    Every attribute but *actions* and *raw* is None if the API sent no value, or a value that cannot be read.
 
     Attributes:
         result_code: ``ResultCode``, for example ``"0810"``; leading zeros matter.
-        result_text: ``ResultText``, for people. The same code has different texts by product.
+        result_text: ``ResultText``, for display. The text of a code differs by product.
         result_type: ``ResultType``, for example ``"SAIA"`` or ``"ID Verification"``.
-        smile_job_id: ``SmileJobID``, the vendor's own number of the job: what support asks for.
-        partner_params: ``PartnerParams``, among them the ids.
-        confidence_value: ``ConfidenceValue``, 0 to 100; the API spells it as a number or a string.
-        actions: ``Actions``, what was done and how it ended. For display: the verdict rests on the result code. Empty
-            beyond 500 actions, which are then found in *raw*.
-        is_final_result: ``IsFinalResult``; False while a human review goes on.
+        smile_job_id: ``SmileJobID``, the vendor's own number of the job; the vendor's support asks for it.
+        partner_params: ``PartnerParams``, which hold the ids.
+        confidence_value: ``ConfidenceValue``, 0 to 100; the API sends it as a number or a string.
+        actions: ``Actions``, the checks that were made and the outcome of each. For display only: the verdict depends
+            on the result code. Empty if there are more than 500 actions; *raw* has them.
+        is_final_result: ``IsFinalResult``; False during a human review.
         is_machine_result: ``IsMachineResult``.
         country, id_type, id_number, full_name, first_name, last_name, other_name, dob, gender, address, phone_number,
-            phone_number2, expiration_date, issuance_date, secondary_id_number, id_status: Personal data as the ID
-            authority wrote it; "Not Available" is a usual value.
-        photo, document: Images of the ID authority, base64.
-        raw: The whole object as it came, personal data, links and receipts included.
+            phone_number2, expiration_date, issuance_date, secondary_id_number, id_status: Personal data from the ID
+            authority; "Not Available" is a common value.
+        photo, document: Images from the ID authority, in base64.
+        raw: The whole object as the API sent it, personal data, links and receipts included.
     """
 
-    result_code: str | None = field(default=None, repr=shown)
+    result_code: str | None = field(default=None, repr=display_number)
     result_text: str | None = field(default=None, repr=False)
     result_type: str | None = field(default=None, repr=False)
-    smile_job_id: str | None = field(default=None, repr=shown)
+    smile_job_id: str | None = field(default=None, repr=display_number)
     partner_params: PartnerParams | None = field(default=None, repr=False)
     confidence_value: float | None = field(default=None, repr=False)
     actions: Mapping[str, str] = field(factory=dict[str, str], repr=False)
@@ -153,7 +153,7 @@ class JobResult:
     raw: Mapping[str, object] = field(factory=dict[str, object], repr=False, eq=False)
 
     def as_dict(self, *, personal: bool = False) -> dict[str, object]:
-        """Return the result ready for `json.dumps`, without *raw*.
+        """Return the result as a dictionary for `json.dumps`, without *raw*.
 
         Args:
             personal: Include the personal fields and the partner's own parameters.
@@ -180,7 +180,7 @@ class JobResult:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: object, handler: Callable[[object], object]) -> object:
-        """Let pydantic, which alone calls this, write a result as `as_dict` does: for ``-> JobResult`` in FastAPI."""
+        """Return the schema with which pydantic writes a result as `as_dict` does; for ``-> JobResult`` in FastAPI."""
         return import_module(_PYDANTIC_MODELS).core_schema_of(cls, handler)
 
     def _repr_html_(self) -> str:
@@ -191,7 +191,7 @@ class JobResult:
                 ("result code", describe_result(self.result_code)),
                 ("by its code", verdict_by_code(self.result_code)),
                 ("final", final),
-                ("SmileJobID", "none" if self.smile_job_id is None else shown(self.smile_job_id)),
+                ("SmileJobID", "none" if self.smile_job_id is None else display_number(self.smile_job_id)),
                 ("confidence", "none" if self.confidence_value is None else f"{self.confidence_value:g}"),
             ],
         )
@@ -201,27 +201,27 @@ class JobResult:
 class JobStatus:
     """One answer of the Job Status API about one job.
 
-    It has been verified: its signature is the partner's, and it speaks of the job that was asked for. Only an answer
-    that says no more than "not yet" may come without a valid signature; it has a *code* and a *retry_after* at most.
+    It is verified: its signature is valid for the partner, and it is about the job that was polled. Only an answer that
+    says no more than "not yet" may have no valid signature; then at most *code* and *retry_after* are set.
 
     Attributes:
-        user_id: The ``user_id`` that was asked for.
-        job_id: The ``job_id`` that was asked for.
+        user_id: The ``user_id`` of the job that was polled.
+        job_id: The ``job_id`` of the job that was polled.
         job_complete: Whether the API has reported a final status. True only for JSON ``true`` or the word "true".
         job_success: Whether there was a successful match; None if the answer does not say.
-        code: The status code of the call, "2302" as a rule.
-        message: The ``result`` where it was a text and no object, for example "No zip uploaded yet".
-        result: The outcome; None while there is none.
-        history: The history of the *user*, if asked for: entries of other jobs among them, in no documented order.
-            Empty if what the API sent is no list; it is then found in *raw*.
-        image_links: Expiring links to the pictures, if asked for. None if what the API sent is no object; it is then
-            found in *raw*.
+        code: The status code of the call, usually "2302".
+        message: The ``result`` if it is a text instead of an object, for example "No zip uploaded yet".
+        result: The outcome; None if there is none yet.
+        history: The history of the *user*, if requested. It includes other jobs and has no documented order. Empty if
+            the API sent something other than a list; *raw* has it.
+        image_links: Expiring links to the pictures, if requested. None if the API sent something other than an object;
+            *raw* has it.
         receipt: The link to the vendor's receipt of the check (``kyc_receipt``, ``kyb_receipt`` or ``KYCReceipt``), a
             secret: its query holds the signature of the answer. None if there is none.
-        timestamp: The instant of the answer, in UTC; None where it was written in a way that names no instant.
-        retry_after: Seconds for which the API asks not to be asked again, from the ``Retry-After`` header.
-        raw: The whole body as it came: personal data, links, receipts and the signature included, and what was not
-            asked for.
+        timestamp: The instant of the answer, in UTC; None if its timestamp cannot be read.
+        retry_after: The seconds of the ``Retry-After`` header; None if there is none.
+        raw: The whole body as the API sent it: personal data, links, receipts, the signature, and parts that were not
+            requested.
     """
 
     user_id: str
@@ -245,13 +245,13 @@ class JobStatus:
 
     @property
     def verdict(self) -> Verdict | None:
-        """What the answer means for the person; None until the job is complete.
+        """The meaning of the answer for the person who was checked; None until the job is complete.
 
         The result code decides, by the vendor's table. Every verdict but `Verdict.ERROR` and `Verdict.UNKNOWN` needs
-        PartnerParams that name this job: a result that names no job rejects no person either. An approving code
-        counts as `Verdict.APPROVED` only if nothing in the answer says otherwise: ``IsFinalResult`` false makes it
-        provisional, ``job_success`` false makes it unknown. ``Actions`` and the history do not count: a job all of
-        whose actions passed can be rejected, and the history holds other jobs.
+        PartnerParams that name this job; without them the verdict is unknown, for a rejecting code too. An approving
+        code is `Verdict.APPROVED` only if the rest of the answer agrees: ``IsFinalResult`` false makes it provisional,
+        ``job_success`` false makes it unknown. ``Actions`` and the history have no influence: a job can be rejected
+        although every action passed, and the history includes other jobs.
         """
         if not self.job_complete:
             return None
@@ -270,11 +270,11 @@ class JobStatus:
 
     @property
     def is_final(self) -> bool:
-        """Whether the outcome will not change: complete, no provisional result code, and ``IsFinalResult`` not false.
+        """Whether the outcome is final: complete, no provisional result code, and ``IsFinalResult`` not false.
 
-        A complete answer whose result code is in no table is final, and its verdict is `Verdict.UNKNOWN`. The same
-        holds for a result that names no job, unless its code is a provisional one. The vendor warns that a polled
-        result may not be the final one where human review is required.
+        A complete answer with a result code that is in no table is final, and its verdict is `Verdict.UNKNOWN`. The
+        same holds for a result that names no job, unless its code is a provisional one. The vendor warns that a polled
+        result may not be the final one if a human review is required.
         """
         if not self.job_complete:
             return False
@@ -282,16 +282,16 @@ class JobStatus:
         return verdict_by_code(result.result_code) is not Verdict.PROVISIONAL and result.is_final_result is not False
 
     def raise_for_verdict(self) -> None:
-        """Do nothing if the verdict is `Verdict.APPROVED`, else raise.
+        """Raise NotApprovedError unless the verdict is `Verdict.APPROVED`.
 
         Raises:
-            NotApprovedError: For every other verdict, and for a job that is not complete.
+            NotApprovedError: The verdict is another one, or the job is not complete.
         """
         if self.verdict is not Verdict.APPROVED:
             raise NotApprovedError(self)
 
     def as_dict(self, *, personal: bool = False, links: bool = False) -> dict[str, object]:
-        """Return the answer ready for `json.dumps`, without *raw*.
+        """Return the answer as a dictionary for `json.dumps`, without *raw*.
 
         Args:
             personal: Include the personal fields and the partner's own parameters.
@@ -320,13 +320,13 @@ class JobStatus:
         }
 
     def __repr__(self) -> str:
-        smile_job_id = None if self.result is None else self.result.smile_job_id
-        verdict = word(self.verdict)
-        return f"<JobStatus {self.ref.tag}: {verdict}, code={shown(self.code)}, smile_job_id={shown(smile_job_id)}>"
+        verdict, code = word(self.verdict), display_number(self.code)
+        smile_job_id = display_number(None if self.result is None else self.result.smile_job_id)
+        return f"<JobStatus {self.ref.tag}: {verdict}, code={code}, smile_job_id={smile_job_id}>"
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: object, handler: Callable[[object], object]) -> object:
-        """Let pydantic, which alone calls this, write an answer as `as_dict` does: for ``-> JobStatus`` in FastAPI."""
+        """Return the schema with which pydantic writes an answer as `as_dict` does; for ``-> JobStatus`` in FastAPI."""
         return import_module(_PYDANTIC_MODELS).core_schema_of(cls, handler)
 
     def _repr_html_(self) -> str:
@@ -338,7 +338,7 @@ class JobStatus:
                 ("final", "yes" if self.is_final else "no"),
                 ("code", describe(self.code)),
                 ("result code", describe_result(result.result_code)),
-                ("SmileJobID", "none" if result.smile_job_id is None else shown(result.smile_job_id)),
+                ("SmileJobID", "none" if result.smile_job_id is None else display_number(result.smile_job_id)),
                 *([("image links", str(len(self.image_links)))] if self.image_links is not None else []),
                 *([("history", f"{len(self.history)} of this user's results")] if self.history else []),
             ],

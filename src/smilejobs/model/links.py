@@ -1,6 +1,6 @@
-"""Links to images, and the instant at which each of them dies.
+"""Links to images, and when each of them expires.
 
-A link is a bearer secret to a face: whoever has it sees the picture. It never appears in a repr.
+A link is a bearer secret: everyone with the link can fetch the picture. It never appears in a repr.
 """
 
 import re
@@ -10,11 +10,11 @@ from urllib.parse import parse_qsl, urlsplit
 
 from attrs import Factory, field, frozen
 
-MOST_LINK_CHARACTERS = 8192
-"""Links that are longer are not followed, and not read: `urlsplit` keeps what it has read in a cache."""
+MAX_LINK_CHARACTERS = 8192
+"""The maximum length of a link that is parsed or followed: `urlsplit` caches its arguments."""
 
 _SIGV4_DATE = re.compile(r"[0-9]{8}T[0-9]{6}Z", re.ASCII)
-_SIGV4_LONGEST = 604_800
+_MAX_SIGV4_LIFETIME_SECONDS = 604_800
 
 
 @frozen(kw_only=True)
@@ -22,19 +22,21 @@ class ImageLink:
     """A link to one image.
 
     Attributes:
-        url: The link, a secret. The API may also put a placeholder here that is no URL at all. A link of more than
-            8,192 characters is not followed.
-        expires_at: When the link stops working, in UTC, read from the link's own query: AWS Signature Version 4
-            (``X-Amz-Date`` plus ``X-Amz-Expires`` seconds) or Version 2 (``Expires``), names in any case. It is an
-            upper bound: a link that was signed with temporary credentials may die earlier. None if the link does not
-            say (which does not mean that it lives for ever).
+        url: The link, a secret. The API may also send a placeholder that is not a URL. A link of more than 8,192
+            characters is not followed.
+        expires_at: When the link expires, in UTC, read from its query: AWS Signature Version 4 (``X-Amz-Date`` plus
+            ``X-Amz-Expires`` seconds) or Version 2 (``Expires``), names in any case. It is an upper bound: a link that
+            was signed with temporary credentials may expire earlier. None if the query does not say, although the link
+            may expire.
     """
 
     url: str = field(repr=False)
-    expires_at: datetime | None = field(init=False, default=Factory(lambda link: _expiry(link.url), takes_self=True))
+    expires_at: datetime | None = field(
+        init=False, default=Factory(lambda link: _read_expiry(link.url), takes_self=True)
+    )
 
     def expired(self, at: datetime) -> bool | None:
-        """Say whether the link is dead at the instant *at* (timezone-aware); None if the link does not tell.
+        """Return whether the link is expired at the instant *at* (timezone-aware); None if *expires_at* is None.
 
         Raises:
             ValueError: *at* is naive.
@@ -49,7 +51,7 @@ class ImageLinks(Mapping[str, ImageLink]):
     """The links of one answer, by the vendor's name for the picture: ``links["selfie_image"]``.
 
     Attributes:
-        error: What the API wrote instead of links, or beside them, if it could not make them.
+        error: The error text that the API sent instead of links, or besides them; None if there is none.
     """
 
     _links: Mapping[str, ImageLink] = field(factory=dict[str, ImageLink], alias="links")
@@ -57,7 +59,7 @@ class ImageLinks(Mapping[str, ImageLink]):
 
     @property
     def selfie_image(self) -> ImageLink | None:
-        """The selfie, the one picture that the vendor's page documents."""
+        """The link to the selfie, the only picture that the vendor's page documents."""
         return self._links.get("selfie_image")
 
     def __getitem__(self, name: str) -> ImageLink:
@@ -73,9 +75,9 @@ class ImageLinks(Mapping[str, ImageLink]):
         return f"<ImageLinks: {len(self)} link{'' if len(self) == 1 else 's'}{', error' if self.error else ''}>"
 
 
-def _expiry(url: str) -> datetime | None:
-    """Read the expiry of a pre-signed link; None for what is missing, doubled, garbage or too long."""
-    if len(url) > MOST_LINK_CHARACTERS:
+def _read_expiry(url: str) -> datetime | None:
+    """Return the expiry of a pre-signed link; None if it is missing, duplicated, malformed or too long."""
+    if len(url) > MAX_LINK_CHARACTERS:
         return None
     try:
         pairs = [
@@ -89,16 +91,16 @@ def _expiry(url: str) -> datetime | None:
             if not _SIGV4_DATE.fullmatch(query["x-amz-date"]):
                 return None
             signed_at = datetime.fromisoformat(query["x-amz-date"])
-            lifetime = _digits(query["x-amz-expires"])
-            return signed_at + timedelta(seconds=lifetime) if 1 <= lifetime <= _SIGV4_LONGEST else None
+            lifetime = _parse_digits(query["x-amz-expires"])
+            return signed_at + timedelta(seconds=lifetime) if 1 <= lifetime <= _MAX_SIGV4_LIFETIME_SECONDS else None
         if {"awsaccesskeyid", "signature", "expires"} <= query.keys():
-            return datetime.fromtimestamp(_digits(query["expires"]), UTC)
+            return datetime.fromtimestamp(_parse_digits(query["expires"]), UTC)
     except (KeyError, ValueError, OverflowError, OSError):
         pass
     return None
 
 
-def _digits(text: str) -> int:
+def _parse_digits(text: str) -> int:
     if not (text.isascii() and text.isdigit()):
         raise ValueError
     return int(text)

@@ -1,7 +1,7 @@
 """Small tables in HTML, for notebooks.
 
-A notebook is kept and passed on with what its cells have shown. So nothing goes into these tables but numbers of the
-API, our own words and `JobRef.tag`: no ids, no links, nothing that says something about a person.
+A notebook is stored and shared with the output of its cells. Therefore these tables hold only codes of the API, texts
+of this library and `JobRef.tag`: no ids, no links and no personal data.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,7 +11,7 @@ from types import MappingProxyType
 from smilejobs.model.codes import Verdict
 
 Cell = Verdict | str | None
-"""A text; or a verdict, which is None while the job is pending."""
+"""A text, or a verdict; None stands for a pending job."""
 
 BADGES: Mapping[Verdict | None, tuple[str, str]] = MappingProxyType(
     {
@@ -23,21 +23,21 @@ BADGES: Mapping[Verdict | None, tuple[str, str]] = MappingProxyType(
         None: ("\N{HORIZONTAL ELLIPSIS}", "#57606a"),
     }
 )
-"""The sign of each verdict, and the ground on which it stands in white: the theme of the notebook does not matter."""
+"""The symbol of each verdict, and its background colour; the text is white in every theme of a notebook."""
 
 _LEFT = 'style="text-align:left"'
 
 
 def word(verdict: Verdict | None) -> str:
-    """Return the word for a verdict; None is that of a pending job."""
+    """Return the word for a verdict; "pending" for None."""
     return "pending" if verdict is None else verdict.value
 
 
 def table(caption: str, rows: Iterable[tuple[Cell, Cell]]) -> str:
-    """Return a table with a heading at the head of each row.
+    """Return a table in HTML in which each row begins with a heading.
 
     Args:
-        caption: What it is about.
+        caption: The caption of the table.
         rows: The heading and the content of each row; texts are escaped here.
     """
     body = "".join(
@@ -50,8 +50,8 @@ def table(caption: str, rows: Iterable[tuple[Cell, Cell]]) -> str:
 def _cell(cell: Cell) -> str:
     if cell is not None and not isinstance(cell, Verdict):
         return escape(cell)
-    sign, ground = BADGES[cell]
+    symbol, background = BADGES[cell]
     return (
-        f'<span style="background-color:{ground};color:#fff;padding:1px 6px;border-radius:4px;white-space:nowrap">'
-        f"{sign} {word(cell)}</span>"
+        f'<span style="background-color:{background};color:#fff;padding:1px 6px;border-radius:4px;white-space:nowrap">'
+        f"{symbol} {word(cell)}</span>"
     )

@@ -1,1 +1,1 @@
-"""The rules of waiting, as pure values and one state machine: no I/O, no clock, no event loop."""
+"""The rules of waiting, as values and one state machine. This package has no I/O, no clock and no event loop."""

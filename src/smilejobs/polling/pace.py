@@ -1,4 +1,4 @@
-"""How long to wait: between the polls of a job that is pending, and after failures."""
+"""The delays between the polls of a pending job, and after failures."""
 
 import random
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from attrs import field, frozen
 from smilejobs.durations import Duration, positive, seconds
 
 PaceFunction = Callable[[float, int], float]
-"""``(age, polls) -> seconds``: the age of the job in seconds, the number of polls so far, the delay to the next."""
+"""``(age, polls) -> delay``: the age of the job in seconds, the number of polls so far, the next delay in seconds."""
 
 
 def _min(value: Duration) -> float:
@@ -34,21 +34,23 @@ def _jitter(value: float) -> float:
 
 @frozen(kw_only=True)
 class Pace:
-    """Ask often while a job is young, and ever more rarely as it grows old.
+    """A pace that polls often while a job is young and rarely when it is old.
 
-    The delay before the next poll is ``fraction * age``, within *min* and *max*, times a random factor between
-    ``1 - jitter`` and ``1 + jitter``. With a share of the age, a result is never seen later than by that share of the
-    time that the job took; machine results take seconds and human reviews hours, and both are met by one formula.
+    The delay before the next poll is ``fraction * age``, at least *min* and at most *max*, times a random factor
+    between ``1 - jitter`` and ``1 + jitter``. Because the delay is a fraction of the age, a result is seen late by
+    about that fraction of the duration of the job. One formula serves machine results, which take seconds, and human
+    reviews, which take hours.
 
     Args:
         min: The shortest delay, in seconds or as a timedelta, before jitter.
         max: The longest delay, likewise.
-        fraction: The share of the job's age, more than 0.
-        jitter: The share by which delays vary at random, 0 to below 1, so that waiters do not march in step.
+        fraction: The fraction of the job's age, more than 0.
+        jitter: The fraction by which delays vary at random, at least 0 and less than 1, so that many waits do not poll
+            at the same time.
 
     Raises:
-        TypeError: A duration that is no number.
-        ValueError: Durations that are not finite and positive, *max* below *min*, or a share out of range.
+        TypeError: An argument is not a number.
+        ValueError: A duration is not finite and positive, *max* is less than *min*, or a fraction is out of range.
     """
 
     min: float = field(default=1.0, converter=_min)
@@ -61,31 +63,32 @@ class Pace:
 
     @classmethod
     def relaxed(cls) -> Self:
-        """Return a pace for jobs whose callback is expected, see `Client.notify`: polls are for those that get lost.
+        """Return a pace for jobs with an expected callback, see `Client.notify`: polls only cover lost callbacks.
 
-        ``Pace(min=5, max=300, fraction=0.5)``.
+        It is ``Pace(min=5, max=300, fraction=0.5)``.
         """
         return cls(min=5.0, max=300.0, fraction=0.5)
 
     def __call__(self, age: float, polls: int) -> float:
-        """Return the seconds to the next poll of a job of that age (in seconds)."""
+        """Return the delay in seconds before the next poll of a job of that age in seconds."""
         delay = min(max(self.fraction * age, self.min), self.max)
         return delay * random.uniform(1 - self.jitter, 1 + self.jitter)
 
 
 @frozen(kw_only=True)
 class Backoff:
-    """Wait after a failure, longer after each: exponential with full jitter.
+    """The delays after consecutive failures: exponential backoff with full jitter.
 
-    The delay is drawn evenly between *min* and ``min * 2 ** failures``, the latter at most *max*.
+    The delay is a uniform random number between *min* and ``min * 2 ** failures``, of which the latter is at most
+    *max*.
 
     Args:
         min: The shortest delay, in seconds or as a timedelta.
         max: The longest delay, likewise.
 
     Raises:
-        TypeError: A duration that is no number.
-        ValueError: Durations that are not finite and positive, or *max* below *min*.
+        TypeError: A duration is not a number or a timedelta.
+        ValueError: A duration is not finite and positive, or *max* is less than *min*.
     """
 
     min: float = field(default=0.5, converter=_min)
@@ -95,7 +98,7 @@ class Backoff:
         _check_order(self)
 
     def __call__(self, failures: int) -> float:
-        """Return the seconds to wait after so many consecutive failures, 1 or more."""
+        """Return the delay in seconds after this number of consecutive failures, 1 or more."""
         return random.uniform(self.min, min(self.max, self.min * 2.0 ** min(failures, 60)))
 
 

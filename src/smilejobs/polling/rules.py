@@ -1,7 +1,7 @@
-"""When to poll again, and when to stop: one state machine for every kind of waiting.
+"""Decide when to poll again and when to stop: one state machine for every kind of waiting.
 
-`step` takes what the last poll brought and says what to do: `Sleep`, `Done` or `GiveUp`. Whoever polls, for one job or
-for many, does as he is told; nobody else knows what "pending", "transient", "not found yet" and "final" mean.
+`step` takes the result of a poll and returns a decision: `Sleep`, `Done` or `GiveUp`. Callers carry out the decision.
+Only this module interprets "pending", "transient", "not found yet" and "final".
 """
 
 from datetime import datetime
@@ -28,8 +28,8 @@ from smilejobs.polling.pace import Backoff, Pace, PaceFunction
 
 Until = Literal["complete", "final"]
 
-SAME_INSTANT = 1e-6
-"""Seconds: what a clock of floating point numbers cannot tell apart after some sums."""
+CLOCK_TOLERANCE_SECONDS = 1e-6
+"""Instants that differ by less are equal: rounding errors of sums of floating-point numbers are smaller."""
 
 
 def _timeout(value: Duration | None) -> float | None:
@@ -50,25 +50,26 @@ def _pace(value: PaceFunction | None) -> PaceFunction:
 
 @frozen(kw_only=True)
 class Terms:
-    """What a wait was asked to do; one object may serve many jobs.
+    """The options of a wait; one object may serve many jobs.
 
     Attributes:
-        until: "complete" ends at ``job_complete``; "final" goes on while the answer is provisional.
-        timeout: Seconds for the whole wait, None for no limit.
-        pace: Between polls of a pending job.
-        first_after: Seconds before the first poll.
-        backoff: After failures.
-        grace: Age in seconds up to which "job not found" (2304) and "no zip" (2314) mean "not yet": a submission has
-            two steps, and the API knows nothing before the first and has nothing before the second is through.
-        max_failures: So many consecutive transient failures end the wait.
-        max_hint: A ``Retry-After`` of more seconds is taken for this many.
-        sits_out_outages: Whether a certificate that is not trusted and a URL that looks wrong are absorbed even before
-            the API has ever answered, and a request that the API refuses (`BadRequestError`) always: the clock of this
-            machine may be wrong, which says nothing about the job.
+        until: "complete" ends the wait at ``job_complete``; "final" continues while the answer is provisional.
+        timeout: The limit of the whole wait in seconds; None for no limit.
+        pace: The delay between polls of a pending job.
+        first_after: The delay in seconds before the first poll.
+        backoff: The delay after failures.
+        grace: The age in seconds up to which "job not found" (2304) and "no zip" (2314) mean "not yet". A submission
+            has two steps: the API answers 2304 before the first one and 2314 before the second one is finished.
+        max_failures: The number of consecutive transient failures that ends the wait.
+        max_hint: The maximum in seconds for a ``Retry-After``; a longer one is reduced to it.
+        sits_out_outages: Whether to continue after failures that end other waits. These are an untrusted certificate
+            and an apparently wrong URL before the API has ever answered, and a request that the API refuses
+            (`BadRequestError`), for example because the clock of this machine is wrong. None of them says anything
+            about the job.
 
     Raises:
-        TypeError: An argument of the wrong type.
-        ValueError: An argument that can never be right.
+        TypeError: An argument has the wrong type.
+        ValueError: An argument is invalid.
     """
 
     until: Until = "complete"
@@ -85,25 +86,26 @@ class Terms:
         if self.until not in get_args(Until):
             raise ValueError("until must be 'complete' or 'final'")
         if self.timeout is not None and self.first_after >= self.timeout:
-            raise ValueError("first_after must be less than timeout, or there would be no poll at all")
+            raise ValueError("first_after must be less than timeout, else the wait ends without a poll")
 
 
 @define(kw_only=True, eq=False, repr=False)
 class PollState:
-    """What is known of one wait. All instants are of one monotonic clock, in seconds.
+    """The state of one wait. All instants are of one monotonic clock, in seconds.
 
     Attributes:
         ref: The job.
-        terms: What was asked for.
+        terms: The options of the wait.
         started: When the wait began.
-        age_at_start: How old the job was then, in seconds; 0 if unknown.
-        polls: How many polls were begun; one that waits for a connection or its turn has begun.
-        failures: How many polls in a row have failed by now.
-        last: The last good answer; a complete one is not replaced by one that is not.
-        last_error: What the last poll failed with; None after a good answer.
-        not_before: Until then the API has asked not to be asked.
-        woken_at: The instant that the last notification asked to poll at; the pace counts from there.
-        woken: Whether no poll has begun since.
+        age_at_start: The age of the job at that instant, in seconds; 0 if unknown.
+        polls: The number of polls that have begun, including one that waits for a connection or a permit.
+        failures: The number of consecutive failures up to now.
+        last: The last good answer; a pending answer does not replace a complete one.
+        last_error: The error of the last poll; None after a good answer.
+        not_before: The instant before which the API asked for no further poll (``Retry-After``).
+        woken_at: The instant at which the last notification wants a poll; None without a notification. The pace counts
+            from it.
+        woken: Whether no poll has begun since that notification.
     """
 
     ref: JobRef
@@ -120,11 +122,11 @@ class PollState:
 
     @property
     def deadline(self) -> float | None:
-        """When the wait must end."""
+        """The instant at which the wait must end; None without a timeout."""
         return None if self.terms.timeout is None else self.started + self.terms.timeout
 
     def age(self, now: float) -> float:
-        """The age of the job, in seconds."""
+        """Return the age of the job at the instant *now*, in seconds."""
         return self.age_at_start + now - self.started
 
 
@@ -137,14 +139,14 @@ class Sleep:
 
 @frozen
 class Done:
-    """The wait has what it was for."""
+    """End the wait with an answer."""
 
     status: JobStatus
 
 
 @frozen
 class GiveUp:
-    """Going on makes no sense."""
+    """End the wait with an error."""
 
     error: SmileJobsError
 
@@ -153,14 +155,14 @@ Decision = Sleep | Done | GiveUp
 
 
 def start(state: PollState, now: float, wall_clock: datetime) -> None:
-    """Take note that the wait begins at the instant *now*, which the wall clock (aware) calls *wall_clock*."""
+    """Record the beginning of the wait: *now* on the monotonic clock, *wall_clock* (aware) on the wall clock."""
     state.started = now
     if state.ref.submitted_at is not None:
         state.age_at_start = max(0.0, (wall_clock - state.ref.submitted_at).total_seconds())
 
 
 def begin(state: PollState, now: float) -> GiveUp | None:
-    """Take note that a poll begins at the instant *now*; refuse it if the wait is over."""
+    """Record that a poll begins at the instant *now*; if the wait is over, return its end instead."""
     over = end(state, now)
     if over is None:
         state.polls += 1
@@ -169,33 +171,34 @@ def begin(state: PollState, now: float) -> GiveUp | None:
 
 
 def end(state: PollState, now: float) -> GiveUp | None:
-    """Say whether the deadline has come by the instant *now*; before the first poll it has not."""
-    if state.polls and state.deadline is not None and now >= state.deadline - SAME_INSTANT:
-        return GiveUp(timed_out(state, now))
+    """Return the end of the wait if its deadline has passed at *now* and at least one poll has begun, else None."""
+    if state.polls and state.deadline is not None and now >= state.deadline - CLOCK_TOLERANCE_SECONDS:
+        return GiveUp(make_timeout_error(state, now))
     return None
 
 
 def wake(state: PollState, now: float) -> float:
-    """Take note that there may be news at the instant *now*; return the instant at which to poll, unless it is earlier.
+    """Record a notification at the instant *now*; return the instant of the next poll, unless one is due earlier.
 
-    Notifications cost at most one poll per shortest delay of the pace, and none while the API wants to rest.
+    Notifications cause at most one poll per shortest delay of the pace, and no poll during a ``Retry-After``.
     """
     state.woken = True
     if state.woken_at is None:
         state.woken_at = now
     elif state.woken_at <= now:
-        state.woken_at = max(now, state.woken_at + _pace_at(state, 0.0))
+        state.woken_at = max(now, state.woken_at + _call_pace(state, 0.0))
     return max(state.woken_at, state.not_before)
 
 
 def step(state: PollState, observation: JobStatus | SmileJobsError, now: float, *, api_has_answered: bool) -> Decision:
-    """Take in what a poll brought at the instant *now*, and say what to do next.
+    """Record the result of a poll at the instant *now*, and return what to do next.
 
     Args:
         state: The wait; it is updated.
         observation: The answer, or the failure.
         now: An instant of the clock of *state*.
-        api_has_answered: Whether the API has ever answered this client: URL and certificates are right then.
+        api_has_answered: Whether the API has ever answered this client, which proves that the URL and the certificates
+            are right.
     """
     if isinstance(observation, JobStatus):
         return _after_answer(state, observation, now)
@@ -203,33 +206,31 @@ def step(state: PollState, observation: JobStatus | SmileJobsError, now: float, 
 
 
 def is_outage(error: SmileJobsError) -> bool:
-    """Return whether the failure of a poll says nothing about the job: the API was not reached, or has trouble itself.
+    """Return whether a failure says nothing about the job: the API was not reached or reported an internal error.
 
     True for every transient failure, a connection that failed or is not trusted, an answer that cannot be read, and an
-    answer without a code of the API. False for what the API says about the job, the request or the credentials, and for
-    an answer that must not be believed.
+    answer without a code of the API. False for an answer of the API about the job, the request or the credentials, and
+    for an answer that must not be trusted.
     """
     if isinstance(error, CredentialsError):
         return error.code is None
     return error.transient or isinstance(error, (RequestError, BadResponseError, GatewayError))
 
 
-def named(error: SmileJobsError) -> str:
-    """Return the class of an error with its text, which names no job."""
+def describe_error(error: SmileJobsError) -> str:
+    """Return the class and the text of an error, without the tag of its job."""
     return f"{type(error).__name__}: {error.args[0]}"
 
 
-def timed_out(state: PollState, now: float, *, retry_after: float | None = None) -> WaitTimeoutError:
+def make_timeout_error(state: PollState, now: float, *, retry_after: float | None = None) -> WaitTimeoutError:
     """Return the error of a wait that ends at *now* because of its timeout."""
     timeout = state.terms.timeout or 0.0
     if retry_after is None:
-        end = f"The wait of {timeout:.10g} s is over, the job is not"
+        end = f"The wait of {timeout:.10g} s is over, but the job is not"
     else:
-        end = (
-            f"The API asks for {retry_after:.10g} s of rest, which is more than is left of the wait of {timeout:.10g} s"
-        )
+        end = f"The API asks for a pause of {retry_after:.10g} s, but less is left of the wait of {timeout:.10g} s"
     return WaitTimeoutError(
-        f"{_what_is_known(state)}. {end}: wait again to go on, with the time of its submission if you know it",
+        f"{_describe_state(state)}. {end}: wait again to go on, with the time of its submission if you know it",
         ref=state.ref,
         last=state.last,
         last_error=state.last_error,
@@ -241,17 +242,17 @@ def timed_out(state: PollState, now: float, *, retry_after: float | None = None)
     )
 
 
-def cut_short(state: PollState, now: float, why: str, *, timeout: float) -> WaitTimeoutError:
-    """Return the error of a wait that ends at *now* because the batch that it belongs to does.
+def make_batch_timeout_error(state: PollState, now: float, why: str, *, timeout: float) -> WaitTimeoutError:
+    """Return the error of a wait that ends at *now* because its batch ends.
 
     Args:
         state: The wait.
         now: The instant of the end.
         why: Why the batch ends, as a sentence without its full stop.
-        timeout: The seconds that the batch had.
+        timeout: The duration of the batch, in seconds.
     """
     return WaitTimeoutError(
-        f"{_what_is_known(state)}. {why}: wait for the job again to go on",
+        f"{_describe_state(state)}. {why}: wait for the job again to go on",
         ref=state.ref,
         last=state.last,
         last_error=state.last_error,
@@ -272,13 +273,13 @@ def _after_answer(state: PollState, status: JobStatus, now: float) -> Decision:
     if status.code == NO_ZIP and not status.job_complete and state.age(now) >= state.terms.grace:
         return GiveUp(
             NoZipError(
-                "the job was registered, but its images never arrived; submit it again",
+                "the job was registered, but its images never arrived: submit it again",
                 ref=state.ref,
                 code=NO_ZIP,
                 text=status.message,
             )
         )
-    return _sleep(state, _paced(state, now), status.retry_after, now)
+    return _sleep(state, _pace_delay(state, now), status.retry_after, now)
 
 
 def _after_failure(state: PollState, error: SmileJobsError, now: float, *, api_has_answered: bool) -> Decision:
@@ -288,14 +289,14 @@ def _after_failure(state: PollState, error: SmileJobsError, now: float, *, api_h
         if state.age(now) >= state.terms.grace:
             return GiveUp(error)
         state.failures = 0
-        return _sleep(state, _paced(state, now), error.retry_after, now)
-    if not (missing or _may_pass(error, state.terms, api_has_answered=api_has_answered)):
+        return _sleep(state, _pace_delay(state, now), error.retry_after, now)
+    if not (missing or _is_recoverable(error, state.terms, api_has_answered=api_has_answered)):
         return GiveUp(error)
     state.failures += 1
     if state.failures < state.terms.max_failures:
         return _sleep(state, state.terms.backoff(state.failures), error.retry_after, now)
     too_many = TooManyFailuresError(
-        f"{state.failures} polls in a row failed, the last one with {named(error)}. The job may be fine: "
+        f"{state.failures} polls in a row failed, the last one with {describe_error(error)}. The job may be fine: "
         "wait again when the API can be reached",
         ref=state.ref,
         last=state.last,
@@ -306,12 +307,12 @@ def _after_failure(state: PollState, error: SmileJobsError, now: float, *, api_h
     return GiveUp(too_many)
 
 
-def _may_pass(error: SmileJobsError, terms: Terms, *, api_has_answered: bool) -> bool:
-    """Return whether a later poll of the same wait may do better.
+def _is_recoverable(error: SmileJobsError, terms: Terms, *, api_has_answered: bool) -> bool:
+    """Return whether a later poll of the same wait may succeed.
 
-    Before the first answer of the API, some outages look like wrong settings, which would last: a certificate that is
-    not trusted, the HTTP status of a wrong URL, a 401. A request that the API refuses will be refused again, unless
-    this machine is mended meanwhile.
+    Before the first answer of the API, some failures point to wrong settings, which do not change during the wait: an
+    untrusted certificate, the HTTP status of a wrong URL, a 401. A request that the API refuses will be refused again,
+    unless this machine is corrected during the wait.
     """
     if isinstance(error, BadRequestError):
         return terms.sits_out_outages
@@ -322,16 +323,16 @@ def _may_pass(error: SmileJobsError, terms: Terms, *, api_has_answered: bool) ->
     return terms.sits_out_outages and not isinstance(error, CredentialsError)
 
 
-def _paced(state: PollState, now: float) -> float:
-    return _pace_at(state, state.age(now) if state.woken_at is None else max(0.0, now - state.woken_at))
+def _pace_delay(state: PollState, now: float) -> float:
+    return _call_pace(state, state.age(now) if state.woken_at is None else max(0.0, now - state.woken_at))
 
 
-def _pace_at(state: PollState, age: float) -> float:
+def _call_pace(state: PollState, age: float) -> float:
     return seconds(state.terms.pace(age, state.polls), "the delay that pace returned")
 
 
 def _sleep(state: PollState, delay: float, retry_after: float | None, now: float) -> Decision:
-    """Sleep *delay* seconds or as long as the API asks; before a deadline, leave room for one more poll."""
+    """Return a sleep of *delay* or *retry_after* seconds, the longer one; leave time for a poll before the deadline."""
     floor = 0.0 if retry_after is None else min(retry_after, state.terms.max_hint)
     if floor:
         state.not_before = now + floor
@@ -343,7 +344,7 @@ def _sleep(state: PollState, delay: float, retry_after: float | None, now: float
         return Sleep(delay)
     left = state.started + timeout - now
     if floor > left:
-        return GiveUp(timed_out(state, now, retry_after=retry_after))
+        return GiveUp(make_timeout_error(state, now, retry_after=retry_after))
     reserve = min(1.0, timeout / 10)
     latest = left - reserve
     if delay > latest:
@@ -351,14 +352,14 @@ def _sleep(state: PollState, delay: float, retry_after: float | None, now: float
     return Sleep(delay)
 
 
-def _what_is_known(state: PollState) -> str:
+def _describe_state(state: PollState) -> str:
     if state.last is None:
         if isinstance(state.last_error, JobNotFoundError):
             return "the API knows no such job yet"
         if state.last_error is None:
             return "there was no answer yet"
-        return f"there was no good answer yet, the last poll failed with {named(state.last_error)}"
+        return f"there was no good answer yet, the last poll failed with {describe_error(state.last_error)}"
     if state.last.job_complete:
         return "the outcome is provisional, under review"
     what = "the job has no images yet" if state.last.code == NO_ZIP else "the job is still running"
-    return what if state.last_error is None else f"{what}; the last poll failed with {named(state.last_error)}"
+    return what if state.last_error is None else f"{what}; the last poll failed with {describe_error(state.last_error)}"

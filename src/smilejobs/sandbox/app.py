@@ -15,7 +15,7 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
 from smilejobs.client import Client, ClientOptions
-from smilejobs.clock import aware, utcnow
+from smilejobs.clock import require_aware, utcnow
 from smilejobs.durations import Duration
 from smilejobs.model.jobs import JobRef
 from smilejobs.sandbox.answers import Endpoint, preflight
@@ -115,7 +115,7 @@ class Sandbox:
         self._credentials = Credentials(partner_id, api_key)
         machine = lasting(machine, "machine")
         review = "open" if review == "open" else lasting(review, "review")
-        self._now = aware(now)
+        self._now = require_aware(now)
         self._jobs: dict[JobRef, Job] = {}
         self._numbered: dict[str, Job] = {}
         self._guard = Guard()

@@ -1,1 +1,1 @@
-"""Bytes to model and back: signing, verifying, reading. Nothing here sends anything or looks at a clock."""
+"""Bytes to model and back: sign, verify and read. This package does no I/O and has no clock."""

@@ -1,9 +1,9 @@
-"""Bytes to a JSON object, and the vendor's spellings of texts, booleans and instants.
+"""Decode bytes to a JSON object, and read the variants of texts, booleans and instants that the vendor sends.
 
-The work that a body costs is bounded before it is done: its JSON values are counted before they are decoded.
+The work for a body is bounded: its JSON values are counted before they are decoded.
 
-Error texts never hold values: they are personal data. No error keeps the body reachable either: each is raised outside
-the ``except`` block, so that it has no ``__context__``.
+Error texts hold no values of the body, because values may be personal data. Errors are raised outside the ``except``
+block, so that they have no ``__context__`` that keeps the body reachable.
 """
 
 import math
@@ -12,39 +12,39 @@ from json import JSONDecoder
 
 JSONObject = dict[str, object]
 
-MOST_VALUES = 25_000
-"""The most JSON values of a body, each of its commas and opening brackets counted as one, those within texts included.
+MAX_VALUES = 25_000
+"""The maximum number of JSON values in a body. Each comma and each opening bracket counts as one, also within texts.
 
-A result has some 50 values (30 fields, 12 actions, the PartnerParams), so this is a history of 500 results with every
-field, whose texts hold no commas, or of more with fewer fields. A JSON value takes up to 230 bytes of memory, so this
-many take 6 MB at most.
+A result has about 50 values (30 fields, 12 actions, the PartnerParams), so this is enough for a history of 500 results
+with every field and without commas in their texts. A JSON value takes up to 230 bytes of memory, so that many values
+take at most 6 MB.
 """
-MOST_DEPTH = 200
-"""The deepest nesting of objects and lists. The vendor's samples have six levels; Python's stack ends near 1,000."""
-MOST_DIGITS = 100
-"""The most characters of a number. The longest that are known are epoch milliseconds, of 13 digits."""
+MAX_DEPTH = 200
+"""The maximum nesting of objects and lists. The vendor's samples have six levels; Python's recursion limit is 1,000."""
+MAX_NUMBER_CHARACTERS = 100
+"""The maximum length of a number. The longest known numbers are epoch milliseconds, with 13 digits."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH_SECONDS_DIGITS = 10
 _DATE_CHARACTERS = 10
-_TOO_DEEP = f"it is nested more than {MOST_DEPTH} levels deep"
+_TOO_DEEP = f"it is nested more than {MAX_DEPTH} levels deep"
 
 
 class UnreadableError(Exception):
-    """A body that cannot be read; the text says why, without values."""
+    """A body cannot be read; the text says why, without values of the body."""
 
 
 def decode_object(body: bytes) -> JSONObject:
-    """Return the JSON object that *body* holds; its values are counted before it is decoded.
+    """Return the JSON object in *body*; count its values before decoding it.
 
     Raises:
-        UnreadableError: It holds none, more than `MOST_VALUES` values, numbers of more than `MOST_DIGITS` characters,
-            numbers that JSON does not have (``NaN``, ``Infinity``) or that are infinite in Python (``1e999``), or more
-            than `MOST_DEPTH` levels.
+        UnreadableError: *body* is no JSON object, or has more than `MAX_VALUES` values, numbers of more than
+            `MAX_NUMBER_CHARACTERS` characters, numbers that JSON does not have (``NaN``, ``Infinity``) or that are
+            infinite in Python (``1e999``), or more than `MAX_DEPTH` levels.
     """
     openings = body.count(b"[") + body.count(b"{")
-    if openings + body.count(b",") > MOST_VALUES:
-        raise UnreadableError(f"it holds more than {MOST_VALUES:,} JSON values")
+    if openings + body.count(b",") > MAX_VALUES:
+        raise UnreadableError(f"it holds more than {MAX_VALUES:,} JSON values")
     value: object = None
     why = ""
     try:
@@ -60,17 +60,17 @@ def decode_object(body: bytes) -> JSONObject:
     if why:
         raise UnreadableError(why)
     if not isinstance(value, dict):
-        raise UnreadableError("it is JSON, but no object")
-    if openings > MOST_DEPTH and _is_too_deep(value):
+        raise UnreadableError("it is JSON, but not an object")
+    if openings > MAX_DEPTH and _is_too_deep(value):
         raise UnreadableError(_TOO_DEEP)
     return value
 
 
 def decode_text(body: JSONObject, key: str) -> str | None:
-    """Return the text (or number, as its digits) under *key*; None if there is none.
+    """Return the text under *key*, or a number as its digits; None if there is no value.
 
     Raises:
-        UnreadableError: There is something else.
+        UnreadableError: The value is neither a text nor a number.
     """
     value = body.get(key)
     text = read_text(value)
@@ -80,26 +80,26 @@ def decode_text(body: JSONObject, key: str) -> str | None:
 
 
 def read_text(value: object) -> str | None:
-    """Return a text as it is, and a number as its digits; None for anything else."""
+    """Return a text unchanged and a number as its digits; None for any other value."""
     if isinstance(value, str):
         return value
     return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
 def is_true(value: object) -> bool:
-    """Read a boolean the vendor's way: true is JSON ``true`` or the word "true", and nothing else is."""
+    """Return whether a value is JSON ``true`` or the word "true" in any case."""
     return value is True or (isinstance(value, str) and len(value) == len("true") and value.lower() == "true")
 
 
 def parse_timestamp(value: object) -> datetime | None:
-    """Return the instant that a timestamp names, in UTC; None if it names none.
+    """Return the instant of a timestamp, in UTC; None if it cannot be read.
 
-    Read are ISO 8601, also with a space before the offset, and without an offset, which is UTC (two of the vendor's own
-    samples of callbacks have such timestamps); and the time since the epoch, a number or its digits: seconds up to ten
-    digits, milliseconds beyond. A date without a time names no instant.
+    Two formats are read. ISO 8601, also with a space before the offset; without an offset it is UTC (two of the
+    vendor's sample callbacks have such timestamps), and a date without a time is not an instant. And the time since the
+    epoch, as a number or its digits: seconds if it has up to ten digits, else milliseconds.
     """
     text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-    if not isinstance(text, str) or len(text) > MOST_DIGITS:
+    if not isinstance(text, str) or len(text) > MAX_NUMBER_CHARACTERS:
         return None
     try:
         if text.isascii() and text.isdigit():
@@ -117,12 +117,12 @@ def _refuse_constant(_: str) -> None:
     raise UnreadableError("it holds NaN or Infinity, which are not JSON")
 
 
-def _whole_number(digits: str) -> int:
+def _parse_int(digits: str) -> int:
     _check_length(digits)
     return int(digits)
 
 
-def _fraction(digits: str) -> float:
+def _parse_float(digits: str) -> float:
     _check_length(digits)
     number = float(digits)
     if math.isinf(number):
@@ -131,17 +131,17 @@ def _fraction(digits: str) -> float:
 
 
 def _check_length(digits: str) -> None:
-    if len(digits) > MOST_DIGITS:
-        raise UnreadableError(f"it holds a number of more than {MOST_DIGITS} characters")
+    if len(digits) > MAX_NUMBER_CHARACTERS:
+        raise UnreadableError(f"it holds a number of more than {MAX_NUMBER_CHARACTERS} characters")
 
 
-_decoder = JSONDecoder(parse_constant=_refuse_constant, parse_int=_whole_number, parse_float=_fraction)
+_decoder = JSONDecoder(parse_constant=_refuse_constant, parse_int=_parse_int, parse_float=_parse_float)
 
 
 def _is_too_deep(value: JSONObject) -> bool:
-    """Whether objects and lists are nested more than `MOST_DEPTH` levels deep; *value* is the first level."""
+    """Return whether objects and lists are nested more than `MAX_DEPTH` levels deep; *value* is the first level."""
     level: list[object] = [value]
-    for _ in range(MOST_DEPTH):
+    for _ in range(MAX_DEPTH):
         level = [
             inner
             for outer in level

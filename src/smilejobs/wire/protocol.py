@@ -1,8 +1,7 @@
-"""One poll as data: what is sent, and what an answer means.
+"""The request of one poll, and the meaning of its answer.
 
-Everything that is known about an answer's meaning comes together here: the code beats the HTTP status; an answer that
-says more than "not yet" must verify, before anything of it is structured; and it must be about the job that was asked
-for.
+All rules about the meaning of an answer are here. The code decides before the HTTP status. An answer that says more
+than "not yet" must verify before any of it is structured. Its ids must be those of the job that was polled.
 """
 
 import json
@@ -61,20 +60,20 @@ _HINTS: Mapping[type[SmileJobsError], str] = MappingProxyType(
     {
         CredentialsError: (
             "check that the API key is the one of this environment (sandbox and production have different ones), "
-            "that this machine's clock is right, and that the partner id is written with its leading zeros"
+            "that this machine's clock is right, and that the partner id has its leading zeros"
         ),
         JobNotFoundError: "check both ids, and that the job was submitted to this environment",
     }
 )
-_IN_ITS_PLACE = "a gateway, a proxy, a firewall or a maintenance page answered in the API's place: try again later"
-_WRONG_URL = (
-    "there is no Job Status API at this URL: check base_url, which ends in /v1; or, if the API has answered there, "
-    f"{_IN_ITS_PLACE}"
+_GATEWAY_HINT = "a gateway, a proxy, a firewall or a maintenance page answered instead of the API: try again later"
+_WRONG_URL_HINT = (
+    "there is no Job Status API at this URL: check base_url, which must end in /v1; or, if the API has answered there, "
+    f"{_GATEWAY_HINT}"
 )
-_NO_TOKEN = "Missing Authentication Token"  # noqa: S105  # it is API Gateway's text for a path that it does not have
+_UNKNOWN_PATH_TEXT = "Missing Authentication Token"  # API Gateway's answer for a path that does not exist
 _KNOWN_TEXTS = frozenset(
     {
-        _NO_TOKEN,
+        _UNKNOWN_PATH_TEXT,
         "Endpoint request timed out",
         "Forbidden",
         "Internal Server Error",
@@ -86,7 +85,7 @@ _KNOWN_TEXTS = frozenset(
         "Unauthorized",
     }
 )
-"""What Amazon API Gateway writes under ``message``; all other text may quote ids, and is not repeated."""
+"""The ``message`` texts of Amazon API Gateway. Other texts may hold ids and are not repeated in error texts."""
 
 _KNOWN_CONTENT_TYPES = frozenset(
     {
@@ -100,16 +99,15 @@ _KNOWN_CONTENT_TYPES = frozenset(
         "text/xml",
     }
 )
-"""What is repeated of a ``Content-Type``, which comes from outside and could hold anything."""
+"""The content types that error texts name. Others come from outside and may hold any text."""
 
-_SIGNATURE_REFUSED = "check the timestamp (this machine's clock) and the signature (API key, partner id)"
+_SIGNATURE_HINT = "check the timestamp (this machine's clock) and the signature (API key, partner id)"
 
 
 def encode_request(ref: JobRef, credentials: Credentials, now: datetime, *, image_links: bool, history: bool) -> bytes:
     """Return the body of one poll, signed for the instant *now*.
 
-    Source: the vendor's documentation of the request; its two flags are JSON booleans there, and always present here
-    because a client of the vendor's that left them out sent null.
+    Source: the vendor's documentation of the request. Its two flags are JSON booleans and always present here.
     """
     timestamp = format_timestamp(now)
     return json.dumps(
@@ -139,32 +137,33 @@ def read_answer(
     problem: str | None = None,
     broke_off: bool = False,
 ) -> JobStatus:
-    """Return what an answer says about the job *ref*.
+    """Return the status of the job *ref* in an answer.
 
     Args:
-        ref: The job that was asked about.
-        credentials: Whose signature the answer must carry.
+        ref: The job that was polled.
+        credentials: The credentials whose signature the answer must have.
         now: The instant of the answer (aware), for a ``Retry-After`` that is a date.
-        include: What was asked for; links and a history that were not asked for are not structured.
+        include: What was requested; links and a history that were not requested are not structured.
         http_status: The HTTP status.
-        headers: The HTTP headers, by name in lower case or in any case if the mapping does not care.
+        headers: The HTTP headers; names in lower case, or a mapping that ignores case.
         body: The decompressed body.
-        problem: Why there is no body, in words, if there is none.
-        broke_off: Whether there is none because the connection failed.
+        problem: Why the body cannot be used, for the error text; None if it can.
+        broke_off: Whether the body is incomplete because the connection failed.
 
     Raises:
-        ApiError: One of its kinds: the API said no. Not for 2314 (no zip yet), which is a pending status.
-        GatewayError: The answer has no code of the table and is no status: something else answered in the API's place.
+        ApiError: The API refused the poll; a subclass by the code. Not raised for 2314 (no zip yet), which is a pending
+            status.
+        GatewayError: The answer is no job status and has no known code: something other than the API sent it.
         BadResponseError: The answer cannot be read.
         SignatureError: The answer says more than "not yet" and does not verify.
-        WrongJobError: The answer names another job or user.
+        WrongJobError: The answer is about another job or user.
     """
     retry_after = parse_retry_after(headers.get("retry-after"), now)
     head = _Head(ref, http_status, headers.get("content-type"), retry_after)
-    # The traceback of an error holds the locals of this function, and crash reporters copy them.
+    # Crash reporters copy the local variables of this function from the traceback of an error.
     del headers
     if problem is not None:
-        raise _unreadable(head, problem, broke_off=broke_off)
+        raise _make_unreadable_error(head, problem, broke_off=broke_off)
     answer = _read(head, credentials, body, include)
     del body
     if isinstance(answer, SmileJobsError):
@@ -173,10 +172,10 @@ def read_answer(
 
 
 def accepts_credentials(observation: JobStatus | SmileJobsError) -> bool:
-    """Whether what a poll brought shows that the API knows who asks: it speaks of the job, or of its user.
+    """Return whether the result of a poll shows that the API accepts the credentials: it is about the job or its user.
 
-    The vendor does not say what is checked first. A code about the request as such (`BadRequestError`), trouble of the
-    API's own and an answer of somebody else show nothing.
+    The vendor does not document in which order the API checks a request. Therefore a refused request
+    (`BadRequestError`), an internal error of the API and an answer of something other than the API show nothing.
     """
     if isinstance(observation, (JobStatus, WrongJobError)):
         return True
@@ -186,13 +185,13 @@ def accepts_credentials(observation: JobStatus | SmileJobsError) -> bool:
 
 
 def comes_from_the_api(error: SmileJobsError) -> bool:
-    """Return whether a failed poll was answered by the API: with a code that it is known to have."""
+    """Return whether the API itself answered a failed poll: the answer has a known code."""
     return error.code in STATUS_CODES
 
 
 @frozen
 class _Head:
-    """What is known of an answer beside its body."""
+    """The parts of an answer besides its body, and the job that was polled."""
 
     ref: JobRef
     http_status: int
@@ -201,9 +200,9 @@ class _Head:
 
 
 def _read(head: _Head, credentials: Credentials, body: bytes, include: Include) -> JobStatus | SmileJobsError:
-    """Return the answer, or the error that it means, in this order: count, decode, verify, structure, compare ids.
+    """Return the status or the error of an answer: count, decode, verify, structure, compare ids, in this order.
 
-    Errors are returned, so that neither a traceback nor a context of theirs holds the body or what it was decoded to.
+    Errors are returned, so that neither their traceback nor their context holds the body or its decoded values.
     """
     ref = head.ref
     code: str | None = None
@@ -212,12 +211,12 @@ def _read(head: _Head, credentials: Credentials, body: bytes, include: Include) 
         code = decode_text(data, "code") or None
         if not _is_status(data, code, head.http_status):
             text = data.get("error", data.get("message"))
-            return _refusal(head, code, text if isinstance(text, str) else None)
+            return _make_refusal(head, code, text if isinstance(text, str) else None)
         verified = verify(credentials, data.get("timestamp"), data.get("signature"))
-        if not verified and _says_something(data):
+        if not verified and _has_content(data):
             return SignatureError(
-                "the answer's signature does not verify: it was changed on the way, it comes from elsewhere, "
-                "or it was signed with another API key",
+                "the answer's signature does not verify: it was changed in transit, it does not come from Smile ID, "
+                "or it was signed with another API key; check the API key and base_url",
                 ref=ref,
                 code=code,
                 http_status=head.http_status,
@@ -226,12 +225,12 @@ def _read(head: _Head, credentials: Credentials, body: bytes, include: Include) 
             status = decode_status(data, ref, head.retry_after, include)
         else:
             status = JobStatus(user_id=ref.user_id, job_id=ref.job_id, code=code, retry_after=head.retry_after)
-        names = _names(data, status)
+        ids = _ids(data, status)
     except UnreadableError as error:
-        return _unreadable(head, str(error), code=code)
-    if any(name not in (None, asked) for name, asked in names):
+        return _make_unreadable_error(head, str(error), code=code)
+    if any(received not in (None, sent) for received, sent in ids):
         return WrongJobError(
-            "the answer is about another job or user than the one that was asked for",
+            "the answer is about another job or user than the one that was polled",
             ref=ref,
             code=code,
             http_status=head.http_status,
@@ -239,14 +238,14 @@ def _read(head: _Head, credentials: Credentials, body: bytes, include: Include) 
     return status
 
 
-def _refusal(head: _Head, code: str | None, text: str | None) -> SmileJobsError:
-    """Return the error that a code stands for, or an HTTP status without a code of the table."""
+def _make_refusal(head: _Head, code: str | None, text: str | None) -> SmileJobsError:
+    """Return the error for a code, or for an HTTP status without a known code."""
     row = STATUS_CODES.get(code or "")
     if code is None or row is None:
         what = f", {text!r}" if text in _KNOWN_TEXTS else ""
-        return _without_a_code(head, f"{_code_in_words(code)}{what}", code=code, text=text)
+        return _make_error_without_code(head, f"{_describe_code(code)}{what}", code=code, text=text)
     kind = _ERROR_TYPES.get(code) or _ERROR_TYPES_BY_CLASS.get(row.kind, ApiError)
-    hint = _SIGNATURE_REFUSED if code == "2204" else _HINTS.get(kind, "")
+    hint = _SIGNATURE_HINT if code == "2204" else _HINTS.get(kind, "")
     return kind(
         f"the API answered {describe(code)} (HTTP {head.http_status}){hint and f'; {hint}'}",
         text=text,
@@ -257,20 +256,20 @@ def _refusal(head: _Head, code: str | None, text: str | None) -> SmileJobsError:
     )
 
 
-def _without_a_code(head: _Head, what: str, *, code: str | None, text: str | None) -> SmileJobsError:
-    """Return the error for an answer without a code of the table; its class follows from the HTTP status.
+def _make_error_without_code(head: _Head, what: str, *, code: str | None, text: str | None) -> SmileJobsError:
+    """Return the error for an answer without a known code; the HTTP status decides its class.
 
     Args:
         head: The answer.
-        what: What its body looks like, in words that quote nothing.
-        code: A code that is in no table.
-        text: What it says, if it is JSON.
+        what: A description of the body that quotes nothing from outside.
+        code: An unknown code; None if there is none.
+        text: The text of the answer, if it is JSON.
     """
-    kind = _by_http_status(head.http_status, code)
+    kind = _choose_error_type(head.http_status, code)
     wrong_url = kind is GatewayError and code is None and _is_wrong_url(head.http_status, text)
-    hint = _WRONG_URL if wrong_url else _HINTS.get(kind, _IN_ITS_PLACE)
+    hint = _WRONG_URL_HINT if wrong_url else _HINTS.get(kind, _GATEWAY_HINT)
     error = kind(
-        f"HTTP {head.http_status}, {_content_type(head)}, {what}; {hint}",
+        f"HTTP {head.http_status}, {_describe_content_type(head)}, {what}; {hint}",
         text=text,
         ref=head.ref,
         code=code,
@@ -284,7 +283,7 @@ def _without_a_code(head: _Head, what: str, *, code: str | None, text: str | Non
 
 
 def _is_status(data: JSONObject, code: str | None, http_status: int) -> bool:
-    """Whether the body is an answer about the job, and no refusal."""
+    """Return whether the body is a job status rather than a refusal."""
     if code is not None:
         return code in (SUCCESS, NO_ZIP)
     if http_status // 100 != 2 or ("error" in data and "job_complete" not in data):
@@ -294,8 +293,8 @@ def _is_status(data: JSONObject, code: str | None, http_status: int) -> bool:
     return True
 
 
-def _says_something(data: JSONObject) -> bool:
-    """Whether an answer says more than "not yet", and so must verify."""
+def _has_content(data: JSONObject) -> bool:
+    """Return whether an answer says more than "not yet", and so must verify."""
     result, links = data.get("result"), data.get("image_links")
     return bool(
         is_true(data.get("job_complete"))
@@ -306,8 +305,8 @@ def _says_something(data: JSONObject) -> bool:
     )
 
 
-def _names(data: JSONObject, status: JobStatus) -> tuple[tuple[str | None, str], ...]:
-    """Each place where an answer names its job, with the name that was asked for."""
+def _ids(data: JSONObject, status: JobStatus) -> tuple[tuple[str | None, str], ...]:
+    """Return each id in an answer, with the id that was sent."""
     params = None if status.result is None else status.result.partner_params
     return (
         (decode_text(data, "user_id"), status.user_id),
@@ -317,15 +316,17 @@ def _names(data: JSONObject, status: JobStatus) -> tuple[tuple[str | None, str],
     )
 
 
-def _unreadable(head: _Head, why: str, *, code: str | None = None, broke_off: bool = False) -> SmileJobsError:
-    """Return the error for a body that says nothing.
+def _make_unreadable_error(
+    head: _Head, why: str, *, code: str | None = None, broke_off: bool = False
+) -> SmileJobsError:
+    """Return the error for a body that cannot be read.
 
-    With 3xx and 4xx something else answered in the API's place, unless the body holds a code of the table. A body that
-    broke off could have held one, such as "not found yet" under HTTP 400 or 404.
+    With 3xx and 4xx something other than the API answered, unless the body has a known code. A body that broke off may
+    have had one, for example "job not found" with HTTP 400 or 404.
     """
     could_be_the_apis = broke_off or code in STATUS_CODES
     if head.http_status == 429 or (head.http_status // 100 in (3, 4) and not could_be_the_apis):
-        return _without_a_code(head, f"{_code_in_words(code)}: {why}", code=code, text=None)
+        return _make_error_without_code(head, f"{_describe_code(code)}: {why}", code=code, text=None)
     return BadResponseError(
         f"the answer cannot be read: {why} (HTTP {head.http_status})",
         ref=head.ref,
@@ -334,18 +335,18 @@ def _unreadable(head: _Head, why: str, *, code: str | None = None, broke_off: bo
     )
 
 
-def _code_in_words(code: str | None) -> str:
+def _describe_code(code: str | None) -> str:
     return "no code of the API" if code is None else describe(code)
 
 
-def _content_type(head: _Head) -> str:
+def _describe_content_type(head: _Head) -> str:
     if head.content_type is None:
         return "no content type"
     name = head.content_type.partition(";")[0].strip().lower()
     return name if name in _KNOWN_CONTENT_TYPES else "an unusual content type"
 
 
-def _by_http_status(http_status: int, code: str | None) -> type[ApiError | GatewayError]:
+def _choose_error_type(http_status: int, code: str | None) -> type[ApiError | GatewayError]:
     if http_status == 401 and code is None:
         return CredentialsError
     if http_status == 429:
@@ -355,5 +356,5 @@ def _by_http_status(http_status: int, code: str | None) -> type[ApiError | Gatew
 
 def _is_wrong_url(http_status: int, text: str | None) -> bool:
     if http_status == 403:
-        return text == _NO_TOKEN
+        return text == _UNKNOWN_PATH_TEXT
     return http_status in (404, 405) or http_status // 100 == 3

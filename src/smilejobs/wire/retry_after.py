@@ -1,4 +1,4 @@
-"""The ``Retry-After`` header (RFC 9110, section 10.2.3): seconds, an HTTP date, or garbage."""
+"""Read the ``Retry-After`` header (RFC 9110, section 10.2.3): seconds or an HTTP date."""
 
 import re
 from datetime import UTC, datetime
@@ -8,13 +8,13 @@ _SECONDS = re.compile(r"[0-9]{1,12}(\.[0-9]{1,12})?", re.ASCII)
 
 
 def parse_retry_after(value: str | None, now: datetime) -> float | None:
-    """Return the seconds from *now* for which the header asks to wait, never negative; None if it says nothing.
+    """Return the seconds from *now* for which the header asks to wait, at least 0; None if it cannot be read.
 
-    The standard has whole seconds; fractions are read as well. A header that was sent several times arrives as one, its
-    values separated by commas: the largest number of seconds counts, and the first date.
+    The standard allows whole seconds; fractions are read as well. A header that was sent several times arrives as one
+    value, separated by commas: of several numbers the largest counts, of several dates the first.
 
     Args:
-        value: The value of the header; None if there is none.
+        value: The value of the header; None if the answer has none.
         now: The instant of the answer (aware), for a date.
     """
     if value is None:

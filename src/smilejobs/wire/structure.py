@@ -1,12 +1,12 @@
-"""The vendor's JSON to our model, by cattrs.
+"""Structure the vendor's JSON as the classes of `smilejobs.model`, with cattrs.
 
-Two rules. What a decision rests on (codes, ids, the result) must have the right JSON type, else the answer cannot be
-read. What is only described (texts, personal fields, actions, the containers of links and history) is None or empty
-where it makes no sense, and stays readable in ``raw``: an address that one day is an object must not make a verdict
-unreadable. Each container has a largest size.
+There are two kinds of fields. Fields that decide something (codes, ids, the result) must have the right JSON type, else
+the answer cannot be read. Descriptive fields (texts, personal data, actions, links, history) are None or empty if they
+have another type, and stay in ``raw``: an address that is an object must not make a verdict unreadable. Each container
+has a maximum size.
 
-Error texts name the paths at fault, in the vendor's spelling, and never the values: they are personal data. No error
-keeps the body reachable: each is raised outside the ``except`` block, so that it has no ``__context__``.
+Error texts name the paths that are wrong, in the vendor's names, and never the values, which may be personal data.
+Errors are raised outside the ``except`` block, so that they have no ``__context__`` that keeps the body reachable.
 """
 
 import math
@@ -21,31 +21,31 @@ from cattrs.gen import make_dict_structure_fn, override
 from smilejobs.model.callback import Callback
 from smilejobs.model.jobs import Include, JobRef, JobResult, JobStatus, PartnerParams
 from smilejobs.model.links import ImageLink, ImageLinks
-from smilejobs.wire.codec import MOST_DIGITS, JSONObject, UnreadableError, is_true, parse_timestamp, read_text
+from smilejobs.wire.codec import MAX_NUMBER_CHARACTERS, JSONObject, UnreadableError, is_true, parse_timestamp, read_text
 
 _T = TypeVar("_T")
 _Given = TypeVar("_Given")
 _Out = TypeVar("_Out")
 
-MOST_ENTRIES = 1_000
-"""The most entries of a history."""
-MOST_LINKS = 100
-"""The most links of an answer; three are known."""
-MOST_KEYS = 500
-"""The most actions of a result, of which 24 are known, and the most keys of PartnerParams, which are the partner's."""
+MAX_HISTORY_ENTRIES = 1_000
+"""The maximum number of entries in a history."""
+MAX_LINKS = 100
+"""The maximum number of links in an answer; three links are known."""
+MAX_KEYS = 500
+"""The maximum number of actions in a result, of which 24 are known, and of keys in PartnerParams."""
 
 
 def decode_status(body: JSONObject, ref: JobRef, retry_after: float | None, include: Include) -> JobStatus:
-    """Return what *body* says about the job.
+    """Return the job status in *body*.
 
     Args:
         body: The decoded body, whose signature has been verified.
-        ref: The job that was asked about.
-        retry_after: Seconds, from the header of the answer.
-        include: What was asked for; links and a history that were not are left in ``raw``.
+        ref: The job that was polled.
+        retry_after: Seconds, from the ``Retry-After`` header of the answer.
+        include: What was requested; links and a history that were not requested are left in ``raw``.
 
     Raises:
-        UnreadableError: It has the wrong shape, or more links or entries than `MOST_LINKS` and `MOST_ENTRIES`.
+        UnreadableError: *body* has the wrong shape, or more than `MAX_LINKS` links or `MAX_HISTORY_ENTRIES` entries.
     """
     result = body.get("result")
     inner = result if isinstance(result, dict) else {}
@@ -61,37 +61,37 @@ def decode_status(body: JSONObject, ref: JobRef, retry_after: float | None, incl
         _RETRY_AFTER: retry_after,
         _SELF: body,
     }
-    return _structured(given, JobStatus, _structure_status, "")
+    return _structure(given, JobStatus, _structure_status, "")
 
 
 def decode_callback(body: JSONObject) -> Callback:
-    """Return what the callback *body* says.
+    """Return the callback in *body*.
 
-    It is a result, or has one under ``result`` in the manner of an answer, as the vendor's examples of 2019 do.
+    The body is a result, or has a result under ``result`` like an answer, as in the vendor's examples of 2019.
 
     Raises:
-        UnreadableError: It has the wrong shape, or names no job.
+        UnreadableError: *body* has the wrong shape, or names no job.
     """
     inner = body.get("result")
     is_flat = "PartnerParams" in body or "partner_params" in body
     given, path = (inner, "result") if isinstance(inner, dict) and not is_flat else (body, "")
-    # Receivers of callbacks report the small letters.
-    named = {"PartnerParams": given.get("partner_params"), **given}
-    result = evolve(_structured(named, JobResult, _entry, path), raw=given)
+    # Users report callbacks with partner_params in lower case.
+    with_params = {"PartnerParams": given.get("partner_params"), **given}
+    result = evolve(_structure(with_params, JobResult, _entry, path), raw=given)
     links = _first(dict, body.get("image_links"), given.get("ImageLinks"))
     return Callback(
-        ref=_named(result.partner_params or PartnerParams()),
+        ref=_read_ref(result.partner_params or PartnerParams()),
         result=result,
-        image_links=_structured(links, ImageLinks, _links, "image_links"),
+        image_links=_structure(links, ImageLinks, _links, "image_links"),
         timestamp=parse_timestamp(body.get("timestamp")),
     )
 
 
-def _named(params: PartnerParams) -> JobRef:
+def _read_ref(params: PartnerParams) -> JobRef:
     """Return the job that PartnerParams name.
 
     Raises:
-        UnreadableError: They name none.
+        UnreadableError: They do not name a job.
     """
     try:
         return JobRef(params.user_id or "", params.job_id or "")
@@ -104,13 +104,16 @@ def _first(kind: type[_T], *values: object) -> _T | None:
     return next((value for value in values if isinstance(value, kind)), None)
 
 
-# Keys under which the decoder passes on what is not in the body; JSON from outside may hold them, and is overruled.
+# Keys for values that are not in the body. A body may have the same keys; these values replace them.
 _SELF = "(self)"
 _RETRY_AFTER = "(retry_after)"
 _RECEIPT = "(receipt)"
 _EXTRA = "(extra)"
 
 _PARAMS = ("user_id", "job_id", "job_type")
+
+
+# Hooks of cattrs: each returns the value of an attribute for a JSON value.
 
 
 def _text(value: object, _: object) -> str:
@@ -120,22 +123,22 @@ def _text(value: object, _: object) -> str:
     return text
 
 
-def _described(value: object, _: object) -> str | None:
+def _descriptive_text(value: object, _: object) -> str | None:
     return read_text(value)
 
 
-def _flag(value: object, _: object) -> bool | None:
+def _optional_flag(value: object, _: object) -> bool | None:
     return None if value is None else is_true(value)
 
 
-def _complete(value: object, _: object) -> bool:
+def _is_complete(value: object, _: object) -> bool:
     return is_true(value)
 
 
 def _number(value: object, _: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
-    if isinstance(value, str) and len(value) > MOST_DIGITS:
+    if isinstance(value, str) and len(value) > MAX_NUMBER_CHARACTERS:
         return None
     try:
         number = float(value)
@@ -150,7 +153,7 @@ def _job_type(value: object, _: object) -> int | None:
 
 
 def _actions(value: object, _: object) -> dict[str, str]:
-    if not isinstance(value, dict) or len(value) > MOST_KEYS:
+    if not isinstance(value, dict) or len(value) > MAX_KEYS:
         return {}
     return {name: done for name, done in value.items() if isinstance(done, str)}
 
@@ -162,19 +165,19 @@ def _itself(value: object, _: object) -> object:
 def _partner_params(value: object, _: object) -> PartnerParams | None:
     if value is None:
         return None
-    given = _object(value)
+    given = _require_object(value)
     known: JSONObject = {key: given.get(key) for key in _PARAMS}
-    known[_EXTRA] = {} if len(given) > MOST_KEYS else {key: given[key] for key in given if key not in _PARAMS}
+    known[_EXTRA] = {} if len(given) > MAX_KEYS else {key: given[key] for key in given if key not in _PARAMS}
     return _structure_params(known, PartnerParams)
 
 
 def _result(value: object, _: object) -> JobResult | None:
-    """The object under ``result``; None for a text, ``{}`` or null, all of which the vendor's own samples have."""
+    """Return the object under ``result``; None for a text, ``{}`` or null, which all occur in the vendor's samples."""
     return None if value is None or value == {} or isinstance(value, str) else _entry(value, JobResult)
 
 
 def _entry(value: object, _: object) -> JobResult:
-    given = _object(value)
+    given = _require_object(value)
     if "Secondary_ID_Number" in given:
         given = {"SecondaryIDNumber": given["Secondary_ID_Number"], **given}
     return _structure_result({**given, _SELF: value}, JobResult)
@@ -185,11 +188,11 @@ def _message(value: object, _: object) -> str | None:
 
 
 def _history(value: object, _: object) -> tuple[JobResult, ...]:
-    """The entries; none for what is no list. It stops at the first entry that has the wrong shape."""
+    """Return the entries, () if *value* is not a list; stop at the first entry that has the wrong shape."""
     if not isinstance(value, list):
         return ()
-    if len(value) > MOST_ENTRIES:
-        raise _TooManyError(f"more than {MOST_ENTRIES:,} entries")
+    if len(value) > MAX_HISTORY_ENTRIES:
+        raise _TooManyError(f"more than {MAX_HISTORY_ENTRIES:,} entries")
     entries: list[JobResult] = []
     for index, entry in enumerate(value):
         try:
@@ -202,8 +205,8 @@ def _history(value: object, _: object) -> tuple[JobResult, ...]:
 def _links(value: object, _: object) -> ImageLinks | None:
     if not isinstance(value, dict):
         return None
-    if len(value) > MOST_LINKS:
-        raise _TooManyError(f"more than {MOST_LINKS} links")
+    if len(value) > MAX_LINKS:
+        raise _TooManyError(f"more than {MAX_LINKS} links")
     links = {name: ImageLink(url=url) for name, url in value.items() if isinstance(url, str) and name != "error"}
     return ImageLinks(links=links, error=read_text(value.get("error")))
 
@@ -216,7 +219,7 @@ def _timestamp(value: object, _: object) -> datetime | None:
     return parse_timestamp(value)
 
 
-def _object(value: object) -> JSONObject:
+def _require_object(value: object) -> JSONObject:
     if not isinstance(value, dict):
         raise TypeError
     return value
@@ -225,8 +228,8 @@ def _object(value: object) -> JSONObject:
 _Hook = Callable[[object, object], object]
 
 _STATUS_KEYS: Mapping[str, tuple[str, _Hook | None]] = {
-    "job_complete": ("job_complete", _complete),
-    "job_success": ("job_success", _flag),
+    "job_complete": ("job_complete", _is_complete),
+    "job_success": ("job_success", _optional_flag),
     "message": ("result", _message),
     "result": ("result", _result),
     "history": ("history", _history),
@@ -239,32 +242,32 @@ _STATUS_KEYS: Mapping[str, tuple[str, _Hook | None]] = {
 
 _RESULT_KEYS: Mapping[str, tuple[str, _Hook | None]] = {
     "result_code": ("ResultCode", None),
-    "result_text": ("ResultText", _described),
-    "result_type": ("ResultType", _described),
+    "result_text": ("ResultText", _descriptive_text),
+    "result_type": ("ResultType", _descriptive_text),
     "smile_job_id": ("SmileJobID", None),
     "partner_params": ("PartnerParams", _partner_params),
     "confidence_value": ("ConfidenceValue", _number),
     "actions": ("Actions", _actions),
-    "is_final_result": ("IsFinalResult", _flag),
-    "is_machine_result": ("IsMachineResult", _flag),
-    "country": ("Country", _described),
-    "id_type": ("IDType", _described),
-    "id_number": ("IDNumber", _described),
-    "full_name": ("FullName", _described),
-    "first_name": ("FirstName", _described),
-    "last_name": ("LastName", _described),
-    "other_name": ("OtherName", _described),
-    "dob": ("DOB", _described),
-    "gender": ("Gender", _described),
-    "address": ("Address", _described),
-    "phone_number": ("PhoneNumber", _described),
-    "phone_number2": ("PhoneNumber2", _described),
-    "expiration_date": ("ExpirationDate", _described),
-    "issuance_date": ("IssuanceDate", _described),
-    "secondary_id_number": ("SecondaryIDNumber", _described),
-    "id_status": ("IDStatus", _described),
-    "photo": ("Photo", _described),
-    "document": ("Document", _described),
+    "is_final_result": ("IsFinalResult", _optional_flag),
+    "is_machine_result": ("IsMachineResult", _optional_flag),
+    "country": ("Country", _descriptive_text),
+    "id_type": ("IDType", _descriptive_text),
+    "id_number": ("IDNumber", _descriptive_text),
+    "full_name": ("FullName", _descriptive_text),
+    "first_name": ("FirstName", _descriptive_text),
+    "last_name": ("LastName", _descriptive_text),
+    "other_name": ("OtherName", _descriptive_text),
+    "dob": ("DOB", _descriptive_text),
+    "gender": ("Gender", _descriptive_text),
+    "address": ("Address", _descriptive_text),
+    "phone_number": ("PhoneNumber", _descriptive_text),
+    "phone_number2": ("PhoneNumber2", _descriptive_text),
+    "expiration_date": ("ExpirationDate", _descriptive_text),
+    "issuance_date": ("IssuanceDate", _descriptive_text),
+    "secondary_id_number": ("SecondaryIDNumber", _descriptive_text),
+    "id_status": ("IDStatus", _descriptive_text),
+    "photo": ("Photo", _descriptive_text),
+    "document": ("Document", _descriptive_text),
     "raw": (_SELF, _itself),
 }
 
@@ -281,11 +284,11 @@ _KEYS: Mapping[type, Mapping[str, tuple[str, _Hook | None]]] = {
 
 
 class _TooManyError(Exception):
-    """A container is larger than the library reads; the text says how large it may be."""
+    """A container has too many entries; the text names the maximum."""
 
 
 class _WrongEntryError(Exception):
-    """An entry of a list has the wrong shape: its index, and the error that says where."""
+    """An entry of a list has the wrong shape; *index* and *error* say where."""
 
     def __init__(self, index: int, error: Exception) -> None:
         super().__init__(index, error)
@@ -293,11 +296,11 @@ class _WrongEntryError(Exception):
         self.error = error
 
 
-def _structured(given: _Given, cls: type[_T], hook: Callable[[_Given, type[_T]], _Out], path: str) -> _Out:
-    """Return what *hook* makes of *given*, which stands at *path* of the body.
+def _structure(given: _Given, cls: type[_T], hook: Callable[[_Given, type[_T]], _Out], path: str) -> _Out:
+    """Return *given*, the value at *path* of the body, structured by *hook*.
 
     Raises:
-        UnreadableError: It has the wrong shape.
+        UnreadableError: *given* has the wrong shape.
     """
     try:
         return hook(given, cls)
@@ -307,7 +310,7 @@ def _structured(given: _Given, cls: type[_T], hook: Callable[[_Given, type[_T]],
 
 
 def _paths(error: BaseException, path: str) -> Iterator[str]:
-    """The places at which *error* found the wrong shape, in the vendor's spelling."""
+    """Yield the paths at which *error* found the wrong shape, in the vendor's names."""
     if isinstance(error, _WrongEntryError):
         yield from _paths(error.error, f"{path}[{error.index}]")
     elif isinstance(error, ClassValidationError):
@@ -322,7 +325,7 @@ def _paths(error: BaseException, path: str) -> Iterator[str]:
 
 def _compile(cls: type[_T]) -> Callable[[Mapping[str, object], object], _T]:
     overrides = {name: override(rename=key, struct_hook=hook) for name, (key, hook) in _KEYS[cls].items()}
-    return make_dict_structure_fn(cls, _converter, **overrides)  # type: ignore[arg-type]  # mypy takes ** for its flags
+    return make_dict_structure_fn(cls, _converter, **overrides)  # type: ignore[arg-type]  # mypy also matches ** with the flags of the function
 
 
 _converter = Converter()
