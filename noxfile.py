@@ -10,7 +10,7 @@ nox.options.sessions = ["lint", "typing", "tests", "coverage"]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PYPROJECT)
-PACKAGE = ".[aiohttp,cli,durable,fast,fastapi,notebook,opentelemetry,report,sandbox]"
+PACKAGE = ".[aiohttp,cli,durable,fast,fastapi,notebook,opentelemetry,sandbox]"
 
 
 def group(name: str) -> tuple[str, ...]:

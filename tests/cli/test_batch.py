@@ -211,15 +211,6 @@ def test_wrong_usage(command: Command, arguments: list[str], words: str) -> None
     assert not Path("out.csv").exists()
 
 
-def test_without_the_extra_of_the_report(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is said before the first poll, not after the last."""
-    monkeypatch.setitem(sys.modules, "pygal", None)
-    Path("in.csv").write_text(JOBS)
-    answer = command("batch", "in.csv", "--out", "out.csv", "--report", "out.html")
-    assert answer.code == 2
-    assert "pip install 'smilejobs[report]'" in answer.err
-
-
 def test_wrong_credentials(command: Command) -> None:
     """They end the batch; every row is there, and it is said how to go on."""
     Path("in.csv").write_text(JOBS)
@@ -358,7 +349,7 @@ def test_pictures_are_saved(command: Command, sandbox: Sandbox, pictures: Path, 
     assert {row["images_error"] or None for row in found.values()} == {None}
     assert all(row["history"] for note, row in found.items() if note != "c")
     assert f"\n{total} pictures in pictures\n" in answer.out
-    assert "<td>pictures</td><td>pictures</td>" in Path("out.html").read_text()
+    assert '<th scope="row">pictures</th><td>pictures</td>' in Path("out.html").read_text()
 
 
 def test_the_summary_of_pictures_for_scripts(command: Command, pictures: Path) -> None:

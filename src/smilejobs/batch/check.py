@@ -145,8 +145,7 @@ class Batch(Sequence[Outcome]):
             path: The file; one that is there is overwritten.
 
         Raises:
-            ImportError: The extra ``report`` is not installed.
-            OSError: It cannot be written.
+            OSError: The file cannot be written.
         """
         from smilejobs.batch.report import Report
 
