@@ -18,6 +18,7 @@ from typing import BinaryIO, Self
 from zlib import crc32
 
 from attrs import fields
+from cattrs import Converter
 
 from smilejobs.batch.formats import CSV, Format, JSONLines
 from smilejobs.batch.records import Ending, Record
@@ -27,6 +28,7 @@ from smilejobs.polling.rules import Until
 
 SUFFIXES = (".jsonl", ".ndjson", ".csv")
 _OWN = tuple(attribute.name for attribute in fields(Record))
+_NAMES = frozenset(_OWN)
 _CARRIED = "carried"
 _BLOCK = 64
 _LONGEST_ROW = 2**27
@@ -241,7 +243,7 @@ class Journal:
     def _record(self, line: bytes) -> Record | None:
         """Return what a row tells; None if it is not that of a results file."""
         with suppress(KeyError, TypeError, ValueError, RecursionError, csv.Error):
-            return _revived(self._format.decode(line))
+            return _read_record(self._format.decode(line))
         return None
 
     def _settle(self, record: Record) -> bool:
@@ -284,49 +286,38 @@ def _checksum(user_id: str | None, job_id: str | None) -> int:
     return crc32(f"{user_id}\0{job_id}".encode()) or 1
 
 
-def _revived(row: Mapping[str, object]) -> Record:
-    """Return what a row tells.
+def _read_text(value: object, _: object = None) -> str:
+    if not isinstance(value, (str, int, float)):
+        raise TypeError(type(value).__name__)
+    return str(value)
+
+
+_READERS: Mapping[type, Callable[[object, object], object]] = {
+    str: _read_text,
+    int: lambda value, _: int(_read_text(value)),
+    float: lambda value, _: float(_read_text(value)),
+    bool: lambda value, _: _read_text(value).lower() == "true",
+    datetime: lambda value, _: datetime.fromisoformat(_read_text(value)),
+    Ending: lambda value, _: Ending(_read_text(value)),
+}
+"""By the type of an attribute of `Record`: reads a value of JSON, or a text of CSV."""
+_converter = Converter(detailed_validation=False)
+for _kind, _reader in _READERS.items():
+    _converter.register_structure_hook(_kind, _reader)
+    _converter.register_structure_hook(_kind | None, _reader)
+
+
+def _read_record(row: Mapping[str, object]) -> Record:
+    """Return the record of a row.
 
     Raises:
-        KeyError, TypeError, ValueError: It is no such row.
+        KeyError, TypeError, ValueError: It is not a row of a results file.
     """
-
-    def text(name: str) -> str | None:
-        value = row[name]
-        if value is not None and not isinstance(value, (str, int, float)):
-            raise TypeError(name)
-        return None if value is None or value == "" else str(value)
-
-    def number(name: str) -> float | None:
-        value = text(name)
-        return None if value is None else float(value)
-
-    def count(name: str) -> int | None:
-        value = text(name)
-        return None if value is None else int(value)
-
-    submitted_at, is_final, index = text("submitted_at"), text("is_final"), count("index")
-    if index is None or index < 0:
-        raise ValueError("index")
-    return Record(
-        index=index,
-        line=count("line"),
-        user_id=text("user_id"),
-        job_id=text("job_id"),
-        submitted_at=None if submitted_at is None else datetime.fromisoformat(submitted_at),
-        outcome=Ending(str(row["outcome"])),
-        is_final=None if is_final is None else is_final.lower() == "true",
-        code=text("code"),
-        verdict=text("verdict"),
-        result_code=text("result_code"),
-        result_text=text("result_text"),
-        confidence=number("confidence"),
-        smile_job_id=text("smile_job_id"),
-        polls=count("polls"),
-        seconds=number("seconds"),
-        error=text("error"),
-        error_text=text("error_text"),
-        images=count("images"),
-        images_error=text("images_error"),
-        images_error_text=text("images_error_text"),
+    if missing := _NAMES - row.keys():
+        raise KeyError(*missing)
+    record = _converter.structure(
+        {name: value for name, value in row.items() if value is not None and value != ""}, Record
     )
+    if record.index < 0:
+        raise ValueError("index")
+    return record
