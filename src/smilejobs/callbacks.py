@@ -1,7 +1,8 @@
-"""Tell callbacks of the vendor from other requests.
+"""Verify callbacks of the vendor.
 
-Smile ID POSTs the result of a job to a URL of yours: one flat JSON object with the signature in it, up to 1.5 MB,
-maybe several times, maybe a provisional result first. Source: the vendor's FAQ about callbacks, and one that was seen.
+Smile ID POSTs the result of a job to a URL of yours: one flat JSON object that holds the signature, up to 1.5 MB. The
+callback of a job may come several times, and may have a provisional result first. Source: the vendor's FAQ about
+callbacks, and a recorded callback.
 """
 
 import math
@@ -25,14 +26,14 @@ from smilejobs.wire.signature import verify
 from smilejobs.wire.structure import decode_callback
 
 _MAX_CLOCK_SKEW_SECONDS = 60.0
-"""Seconds by which the vendor's clock may be ahead of ours."""
+"""The maximum by which the vendor's clock may be ahead of this machine's clock."""
 
 _MAX_PAIRS = 100_000
-"""Pairs of timestamp and signature that are kept, some 20 MB."""
+"""The maximum number of pairs of timestamp and signature in memory, about 20 MB."""
 
 
 class CallbackVerifierOptions(TypedDict, total=False):
-    """The arguments of `CallbackVerifier` that `CallbackVerifier.from_env` takes."""
+    """The keyword arguments of `CallbackVerifier` that `CallbackVerifier.from_env` accepts."""
 
     max_age: Duration | None
     max_bytes: int
@@ -40,38 +41,37 @@ class CallbackVerifierOptions(TypedDict, total=False):
 
 
 class CallbackVerifier:
-    """Reads callbacks, and refuses those that do not come from the vendor or come too late.
+    """Reads callbacks, and refuses those that do not come from the vendor or are too old.
 
-    A callback that passes proves little: its sender knows one valid pair of timestamp and signature of this partner,
-    not older than *max_age*. The signature covers neither body nor job, and every request to the API and every answer
-    holds such a pair, so the rest of the callback may be forged. A callback is a hint to poll; the answer of the API
-    decides.
+    A valid callback proves only that its sender knows one valid pair of timestamp and signature of this partner, not
+    older than *max_age*. The signature covers neither the body nor the job, and every request and every answer of the
+    API holds such a pair. Therefore the rest of the callback may be forged: it is a hint to poll, and the answer of the
+    API decides.
 
-    Nothing of the body is structured before its signature has been verified.
+    The body is structured only after its signature is verified.
 
-    A pair that comes again is no reason to refuse: the vendor repeats a callback that was not answered with a 2xx, and
-    two jobs that end in the same millisecond have the same pair. The callback is marked as `Callback.duplicate`,
-    whatever its body. For that, pairs are kept until they are older than *max_age*, the latest 100,000 at most, in this
-    process only.
+    A callback with a known pair is accepted and marked as `Callback.duplicate`: the vendor repeats a callback that was
+    not answered with a 2xx, and two jobs that end in the same millisecond have the same pair. Pairs are remembered
+    until they are older than *max_age*, at most the latest 100,000, in this process only.
 
     One verifier serves any number of tasks and threads.
 
     Args:
-        credentials: The partner, and the signature key of the environment that the callbacks come from.
-        max_age: Seconds (or a timedelta) after which a callback is refused; None to leave its timestamp unread, for
-            example for callbacks that were stored. A callback's clock may be up to a minute ahead. The vendor repeats a
-            callback with its old timestamp and does not say for how long; three days cover an outage over a weekend.
-            Longer costs little: a callback that is replayed causes one poll, and no result.
-        max_bytes: The most bytes of a body. A handler should stop reading there. The vendor's FAQ says that callbacks
-            have up to 1.5 MB.
+        credentials: The partner id, and the API key of the environment that the callbacks come from.
+        max_age: The age in seconds (or as a timedelta) beyond which a callback is refused; None to ignore its
+            timestamp, for example for stored callbacks. A timestamp may be up to a minute in the future. The vendor
+            repeats a callback with its original timestamp and does not document for how long; three days cover an
+            outage over a weekend. A longer age costs little: a replayed callback causes one poll, and no result.
+        max_bytes: The maximum size of a body in bytes. A handler should stop reading there. The vendor's FAQ says that
+            callbacks have up to 1.5 MB.
         now: The wall clock, as a function that returns an aware datetime.
 
     Attributes:
-        max_bytes: As given.
+        max_bytes: The maximum size of a body in bytes.
 
     Raises:
         TypeError: An argument has the wrong type.
-        ValueError: An argument can never be right; the text names it.
+        ValueError: An argument is invalid; the text names it.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class CallbackVerifier:
     ) -> None:
         if not isinstance(credentials, Credentials):
             kind = type(credentials).__name__
-            del credentials  # may be the key itself, and no frame of a traceback may hold it
+            del credentials  # it may be the API key itself, which no frame of a traceback may hold
             raise TypeError(f"credentials must be Credentials(partner_id, api_key), not {kind}")
         positive(max_bytes, "max_bytes")
         self.max_bytes = max_bytes
@@ -92,47 +92,47 @@ class CallbackVerifier:
         self._max_age = None if max_age is None else seconds(max_age, "max_age", zero=False)
         self._now = require_aware(now)
         self._pairs: OrderedDict[bytes, float] = OrderedDict()
-        """By the hash of a signature, which stands for its timestamp: when it is too old. Those seen last are last."""
+        """The instant at which each pair becomes too old, by the hash of its signature; the latest pairs come last."""
         self._lock = Lock()
 
     @classmethod
     def from_env(cls, **options: Unpack[CallbackVerifierOptions]) -> Self:
-        """Return a verifier for the partner that ``SMILE_PARTNER_ID`` and ``SMILE_API_KEY`` name.
+        """Return a verifier with the credentials from ``SMILE_PARTNER_ID`` and ``SMILE_API_KEY``.
 
         Args:
             options: The other arguments of `CallbackVerifier`.
 
         Raises:
             TypeError: An argument has the wrong type.
-            ValueError: A variable is missing, or it or an argument can never be right; the text names it.
+            ValueError: A variable is missing or invalid, or an argument is invalid; the text names it.
         """
         return cls(credentials_from(os.environ), **options)
 
     def verify(self, body: bytes) -> Callback:
-        """Return what a callback says.
+        """Verify a callback and return it.
 
-        The body may also have the shape of an answer of the API, which the vendor's examples of 2019 give it.
+        The body may also have the shape of an answer of the API, as in the vendor's examples of 2019.
 
         Args:
-            body: The body of the request as it came: bytes, not what a framework has parsed.
+            body: The raw body of the request: bytes, before a framework has parsed it.
 
         Raises:
             TypeError: *body* is not bytes.
-            CallbackError: It must not be believed, or cannot be read; ``reason`` says which.
+            CallbackError: The callback must not be trusted, or cannot be read; ``reason`` says which.
         """
         read = self._read(body)
-        # What reports crashes copies the variables of every frame of a traceback. This frame is left without the body,
-        # and those that hold the signature have ended when something is raised.
+        # Crash reporters copy the variables of every frame of a traceback. So this frame drops the body, and the frames
+        # that hold the signature have returned before an error is raised.
         del body
         if isinstance(read, Exception):
             raise read
         callback, pair = read
         now = self._now().timestamp()
-        until = math.inf if self._max_age is None else _last_moment(callback, now, self._max_age)
-        return evolve(callback, duplicate=self._seen_before(pair, until, now))
+        until = math.inf if self._max_age is None else _check_age(callback, now, self._max_age)
+        return evolve(callback, duplicate=self._remember(pair, until, now))
 
     def _read(self, body: bytes) -> tuple[Callback, bytes] | CallbackError | TypeError:
-        """Return what a callback says and what stands for its pair, or why it is refused."""
+        """Return the callback and the hash of its signature, or the error with which it is refused."""
         if not isinstance(body, bytes):
             return TypeError(f"body must be the body of the request as bytes, not {type(body).__name__}")
         if len(body) > self.max_bytes:
@@ -142,15 +142,16 @@ class CallbackVerifier:
             signature = data.get("signature")
             if not verify(self._credentials, data.get("timestamp"), signature):
                 return CallbackError(
-                    "the callback's signature does not verify: it does not come from Smile ID, or this API key is not "
-                    "the one of the environment that it comes from",
+                    "the callback's signature does not verify: it does not come from Smile ID, or it comes from "
+                    "another environment than the API key",
                     reason="unsigned",
                 )
             return decode_callback(data), sha256(str(signature).encode()).digest()
         except UnreadableError as error:
             return CallbackError(f"the callback cannot be read: {error}", reason="malformed")
 
-    def _seen_before(self, pair: bytes, until: float, now: float) -> bool:
+    def _remember(self, pair: bytes, until: float, now: float) -> bool:
+        """Remember a pair until the instant *until*; return whether it was known already."""
         with self._lock:
             duplicate = pair in self._pairs
             self._pairs[pair] = until
@@ -160,20 +161,20 @@ class CallbackVerifier:
             return duplicate
 
 
-def _last_moment(callback: Callback, now: float, max_age: float) -> float:
-    """Return the moment after which the callback is too old.
+def _check_age(callback: Callback, now: float, max_age: float) -> float:
+    """Return the instant at which the callback becomes too old, in seconds since the epoch.
 
     Raises:
-        CallbackError: It is past, or the callback is not from the past at all.
+        CallbackError: That instant has passed, the callback is from the future, or it has no readable timestamp.
     """
     if callback.timestamp is None:
         raise CallbackError(
-            "the callback's timestamp names no instant, so its age cannot be known", reason="undated", ref=callback.ref
+            "the callback's timestamp cannot be read, so its age is unknown", reason="undated", ref=callback.ref
         )
     made = callback.timestamp.timestamp()
     if made > now + _MAX_CLOCK_SKEW_SECONDS:
         raise CallbackError(
-            f"the callback is dated {made - now:.0f} s from now: check this machine's clock",
+            f"the callback's timestamp is {made - now:.0f} s in the future: check this machine's clock",
             reason="future",
             ref=callback.ref,
         )

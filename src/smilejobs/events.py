@@ -1,4 +1,4 @@
-"""What happens while a client polls, told to its hooks; the default hook writes it to the standard library's log."""
+"""The events of a client, and the hooks that receive them; the default hook writes to the standard library's log."""
 
 import logging
 import traceback
@@ -24,9 +24,9 @@ class PollFinished:
 
     Attributes:
         ref: The job.
-        wait: Stands for the wait, the same object in all of its events; None for a `Client.job_status`.
+        wait: An object that identifies the wait, the same one in all of its events; None for a `Client.job_status`.
         status: The answer.
-        seconds: How long the request took.
+        seconds: The duration of the request.
         late: Seconds for which the poll waited for a connection and its turn of the rate after it was due.
     """
 
@@ -39,13 +39,13 @@ class PollFinished:
 
 @frozen(kw_only=True, eq=False)
 class PollFailed:
-    """A poll failed; what becomes of the wait is told by the event that follows.
+    """A poll failed; the next event of its wait says whether the wait goes on.
 
     Attributes:
         ref: The job.
         wait: As for `PollFinished`.
-        error: What it failed with.
-        seconds: How long the request took.
+        error: The failure.
+        seconds: The duration of the request.
         late: As for `PollFinished`.
     """
 
@@ -63,8 +63,8 @@ class PollScheduled:
     Attributes:
         ref: The job.
         wait: As for `PollFinished`.
-        polls: How many polls there have been.
-        delay: Seconds to the next one, unless a notification comes.
+        polls: The number of polls so far.
+        delay: The seconds until the next poll, unless a notification comes.
         error: The failure that was absorbed; None if the job is pending.
     """
 
@@ -76,22 +76,22 @@ class PollScheduled:
 
     @classmethod
     def of(cls, state: PollState, delay: float) -> Self:
-        """Return the event of a wait that sleeps now."""
+        """Return the event of a wait that sleeps for *delay* seconds."""
         error = state.last_error if state.failures else None
         return cls(ref=state.ref, wait=state, polls=state.polls, delay=delay, error=error)
 
 
 @frozen(kw_only=True, eq=False)
 class WaitEnded:
-    """A wait has its answer, or gave up. A wait that is cancelled ends without an event.
+    """A wait ended with an answer or an error. A cancelled wait ends without an event.
 
     Attributes:
         ref: The job.
         wait: As for `PollFinished`.
-        status: The answer that ended it.
-        error: Why there is none.
-        polls: How many polls it took.
-        elapsed: Seconds from its beginning.
+        status: The answer that ended the wait; None if it ended with an error.
+        error: The error that ended the wait; None if it ended with an answer.
+        polls: The number of polls of the wait.
+        elapsed: The duration of the wait, in seconds.
     """
 
     ref: JobRef
@@ -114,8 +114,8 @@ class Throttled:
     """The API cannot keep up: all polls of a `Client.wait_many` slow down.
 
     Attributes:
-        pause: Seconds for which no poll begins.
-        polls_per_second: How fast they go on then.
+        pause: The seconds during which no poll begins.
+        polls_per_second: The rate of polls after the pause.
     """
 
     pause: float
@@ -135,22 +135,22 @@ class Notified:
 
 Event = PollFinished | PollFailed | PollScheduled | WaitEnded | Throttled | Notified
 Hook = Callable[[Event], None]
-"""Called in the event loop, between polls: it must be quick. What it raises is logged and does not affect the wait."""
+"""Called on the event loop, so it must return quickly. Exceptions are logged and do not affect the wait."""
 
 
 def log_event(event: Event) -> None:
     """Write an event to the logger ``smilejobs``: the default hook.
 
-    INFO for a wait that ended, WARNING for an absorbed failure and for `Throttled`, DEBUG for the rest. Jobs are
-    named by `JobRef.tag`; of a failed poll, the class and the text of its error are written. Each record has the event
-    as fields as well, for structured logging.
+    The level is INFO for a wait that ended, WARNING for an absorbed failure and for `Throttled`, DEBUG for all other
+    events. `JobRef.tag` stands for the job. For a failed poll, the class and the text of its error are written. Each
+    record also has the values of the event as fields, for structured logging.
     """
     if isinstance(event, PollScheduled) and event.error is None:
         return
     level = _LEVELS[type(event)]
     if logger.isEnabledFor(level):
-        text, *values = _line(event)
-        logger.log(level, text, *values, extra=_fields(event))
+        text, *values = _format_line(event)
+        logger.log(level, text, *values, extra=_record_fields(event))
 
 
 _LEVELS: Mapping[type[Event], int] = MappingProxyType(
@@ -165,14 +165,14 @@ _LEVELS: Mapping[type[Event], int] = MappingProxyType(
 )
 
 
-def _line(event: Event) -> tuple[str, *tuple[object, ...]]:
-    """Return the text of a log line, and the values in it."""
+def _format_line(event: Event) -> tuple[str, *tuple[object, ...]]:
+    """Return the format string of a log line and its values."""
     if isinstance(event, PollFinished):
         return "job %s: polled: %s", event.ref.tag, describe(event.status.code)
     if isinstance(event, PollFailed):
         return "job %s: poll failed: %s", event.ref.tag, describe_error(event.error)
     if isinstance(event, PollScheduled):
-        assert event.error is not None  # no line is written for a job that is pending
+        assert event.error is not None  # no line is written for a pending job
         text = "job %s: poll %d failed, trying again in %.1f s: %s"
         return text, event.ref.tag, event.polls, event.delay, describe_error(event.error)
     if isinstance(event, WaitEnded):
@@ -185,8 +185,8 @@ def _line(event: Event) -> tuple[str, *tuple[object, ...]]:
     return "job %s: notified", event.ref.tag
 
 
-def _fields(event: Event) -> dict[str, object]:
-    """Return an event as the fields of a log record: no ids, no texts of the API, and codes out of a bounded set."""
+def _record_fields(event: Event) -> dict[str, object]:
+    """Return the fields of a log record: no ids, no texts of the API, and codes from a bounded set."""
     values = asdict(event, recurse=False)
     values.pop("wait", None)
     ref: JobRef | None = values.pop("ref", None)
@@ -207,10 +207,10 @@ class Hooks:
     """The hooks of one client.
 
     Args:
-        hooks: Called in this order.
+        hooks: The hooks, called in this order.
 
     Raises:
-        TypeError: One of them cannot be called.
+        TypeError: A hook cannot be called.
     """
 
     def __init__(self, hooks: Iterable[Hook]) -> None:
@@ -220,7 +220,7 @@ class Hooks:
                 raise TypeError(f"hooks must be functions that take an event, not {type(hook).__name__}")
 
     def __call__(self, event: Event) -> None:
-        """Call each hook with an event; log what a hook raises."""
+        """Call each hook with an event; log the exceptions that hooks raise."""
         for hook in self._hooks:
             try:
                 hook(event)
@@ -229,14 +229,14 @@ class Hooks:
 
 
 def _report(error: Exception, event: Event) -> None:
-    """Log what a hook raised: its text, and the frames of the hook as text.
+    """Log the exception of a hook: its text, and the frames of the hook as text.
 
-    The log gets no ``exc_info``: a hook may be called while the failure of a poll is handled, which then is the
-    ``__context__`` of what the hook raises. A crash reporter that watches the log would copy the variables of the
-    frames of that failure, the signed request among them.
+    The record has no ``exc_info``. A hook may be called while the failure of a poll is handled; that failure is then
+    the ``__context__`` of the hook's exception, and a crash reporter that reads the log would copy the variables of its
+    frames, among them the signed request.
     """
     text = "".join(traceback.format_exception_only(error)).strip()
     frames = error.__traceback__ and traceback.format_tb(error.__traceback__.tb_next)
     fields = {"event_name": "HookFailed", "error_type": type(error).__name__}
-    with suppress(Exception):  # a broken filter of the log must not end a wait either
+    with suppress(Exception):  # an exception in a filter of the log must not end the wait either
         logger.error("a hook raised for %s: %s\n%s", type(event).__name__, text, "".join(frames or ()), extra=fields)

@@ -1,4 +1,4 @@
-"""Who asks, and whom: credentials, hosts, and reading both from a mapping such as the environment."""
+"""Credentials and hosts, and how to read them from a mapping such as the environment."""
 
 import ipaddress
 import re
@@ -33,16 +33,16 @@ _QUOTATION_MARKS = tuple("\"'`\u00ab\u00bb\u2018\u2019\u201a\u201c\u201d\u201e")
 
 @frozen(init=False)
 class Credentials:
-    """The partner's half of every signature.
+    """The partner id and the API key, which make every signature.
 
     Args:
-        partner_id: As the vendor's portal shows it, a string: "085" and "85" sign differently.
-        api_key: The signature key of one environment, as the portal shows it (it is not decoded). Never in a repr.
+        partner_id: The partner id as the vendor's portal shows it, a string: "085" and "85" make different signatures.
+        api_key: The signature key of one environment as the portal shows it; it is not decoded and not in the repr.
 
     Raises:
-        TypeError: One of them is not a string.
-        ValueError: One of them is empty, stands in quotation marks, or holds white space or a character that cannot be
-            seen (what is read from a file or copied from a page often does).
+        TypeError: An argument is not a string.
+        ValueError: An argument is empty, begins or ends with a quotation mark, or holds white space or an invisible
+            character, as values from files and web pages sometimes do.
     """
 
     partner_id: str = field(repr=False)
@@ -55,12 +55,12 @@ class Credentials:
             object.__setattr__(self, "partner_id", partner_id)
             object.__setattr__(self, "api_key", api_key)
         finally:
-            # Crash reporters copy the variables of every frame of a traceback. So here, and in all that follows.
+            # Crash reporters copy the variables of every frame of a traceback. The same holds for each del below.
             del partner_id, api_key
 
 
 def _check(name: str, value: object) -> None:
-    """Raise an error that names the argument, unless *value* can be a credential."""
+    """Raise TypeError or ValueError, with the name of the argument, unless *value* can be a credential."""
     try:
         if not isinstance(value, str):
             hint = "; write it in quotes, leading zeros included" if name == "partner_id" else ""
@@ -74,7 +74,7 @@ def _check(name: str, value: object) -> None:
 
 @frozen
 class Settings:
-    """What a client needs to know before its first request."""
+    """The credentials and the base URL of a client."""
 
     credentials: Credentials
     base_url: str
@@ -88,11 +88,11 @@ def settings(
     base_url: str | None = None,
     insecure_http: bool = False,
 ) -> Settings:
-    """Check the arguments that say who asks whom.
+    """Check the arguments for credentials and host, and return them as `Settings`.
 
     Raises:
-        TypeError: A wrong type.
-        ValueError: Anything else that can never be right; the text names the argument.
+        TypeError: An argument has the wrong type.
+        ValueError: An argument is missing or invalid; the text names it.
     """
     try:
         credentials = Credentials(partner_id, api_key)
@@ -108,9 +108,9 @@ def settings(
     try:
         if isinstance(base_url, str):
             _check_characters(base_url, "base_url")
-        return Settings(credentials, _checked_url(base_url, insecure_http=insecure_http))
+        return Settings(credentials, _check_url(base_url, insecure_http=insecure_http))
     finally:
-        del base_url  # what is refused may hold a password
+        del base_url  # a refused URL may hold a password
 
 
 class EnvironmentArguments(TypedDict):
@@ -123,89 +123,88 @@ class EnvironmentArguments(TypedDict):
 
 
 def arguments_from(mapping: Mapping[str, str], *, insecure_http: bool = False) -> EnvironmentArguments:
-    """Return the arguments of a client that a mapping such as `os.environ` holds. Empty values count as missing.
+    """Return the arguments of a client from a mapping such as `os.environ`. Empty values count as missing.
 
     Raises:
-        ValueError: One is missing or can never be right; the text names the argument and its variable.
+        ValueError: An argument is missing or invalid; the text names it and its variable.
     """
-    arguments = _arguments(mapping, insecure_http=insecure_http)
+    arguments = _read_arguments(mapping, insecure_http=insecure_http)
     del mapping
     if isinstance(arguments, ValueError):
         raise arguments
     return arguments
 
 
-def _arguments(mapping: Mapping[str, str], *, insecure_http: bool) -> EnvironmentArguments | ValueError:
-    found = _found(mapping, _VARIABLES)
+def _read_arguments(mapping: Mapping[str, str], *, insecure_http: bool) -> EnvironmentArguments | ValueError:
+    found = _find(mapping, _VARIABLES)
     missing = [argument for argument in _CREDENTIALS if argument not in found]
     if not found.keys() & {"environment", "base_url"}:
         missing.append("environment")
     if missing:
         return ValueError(
-            f"{_not_set(missing, mapping)}; SMILE_ENVIRONMENT is 'sandbox' or 'production', "
+            f"{_describe_missing(missing, mapping)}; SMILE_ENVIRONMENT is 'sandbox' or 'production', "
             "and SMILE_BASE_URL (the argument base_url) may stand in its place"
         )
     arguments = cast("EnvironmentArguments", found)
     try:
         settings(**arguments, insecure_http=insecure_http)
     except ValueError as error:
-        return ValueError(f"{error} {_read_from(found)}")
+        return ValueError(f"{error} {_name_variables(found)}")
     return arguments
 
 
 def credentials_from(mapping: Mapping[str, str]) -> Credentials:
-    """Return the credentials that a mapping such as `os.environ` holds. Empty values count as missing.
+    """Return the credentials from a mapping such as `os.environ`. Empty values count as missing.
 
     Raises:
-        ValueError: One is missing or can never be right; the text names the argument and its variable.
+        ValueError: A credential is missing or invalid; the text names the argument and its variable.
     """
-    credentials = _credentials(mapping)
+    credentials = _read_credentials(mapping)
     del mapping
     if isinstance(credentials, ValueError):
         raise credentials
     return credentials
 
 
-def _credentials(mapping: Mapping[str, str]) -> Credentials | ValueError:
-    found = _found(mapping, _CREDENTIALS)
+def _read_credentials(mapping: Mapping[str, str]) -> Credentials | ValueError:
+    found = _find(mapping, _CREDENTIALS)
     if len(found) < len(_CREDENTIALS):
-        return ValueError(_not_set([argument for argument in _CREDENTIALS if argument not in found], mapping))
+        return ValueError(_describe_missing([argument for argument in _CREDENTIALS if argument not in found], mapping))
     try:
         return Credentials(**found)
     except ValueError as error:
-        return ValueError(f"{error} {_read_from(found)}")
+        return ValueError(f"{error} {_name_variables(found)}")
 
 
-def _found(mapping: Mapping[str, str], arguments: Iterable[str]) -> dict[str, str]:
+def _find(mapping: Mapping[str, str], arguments: Iterable[str]) -> dict[str, str]:
     return {argument: mapping[_VARIABLES[argument]] for argument in arguments if mapping.get(_VARIABLES[argument])}
 
 
-def _not_set(missing: Collection[str], mapping: Iterable[str]) -> str:
+def _describe_missing(missing: Collection[str], mapping: Iterable[str]) -> str:
     what = ", ".join(f"{_VARIABLES[argument]} (the argument {argument})" for argument in missing)
     names = {_VARIABLES[argument] for argument in missing}
     for name in mapping:
         readable = "".join(filter(_is_readable, name))
         if readable != name and readable in names:
-            what = f"{what}; a character that cannot be seen is in the name of {readable}: write its file without a BOM"
+            what = f"{what}; the name of {readable} holds an invisible character: save its file without a BOM"
     return f"not set in the environment: {what}"
 
 
-def _read_from(found: Iterable[str]) -> str:
+def _name_variables(found: Iterable[str]) -> str:
     return f"(read from {', '.join(_VARIABLES[argument] for argument in found)})"
 
 
 def _check_characters(value: str, name: str) -> None:
-    """Raise ValueError if *value* has what no id, key or URL has, but the file or the page that it was copied from."""
+    """Raise ValueError if *value* is in quotation marks, or holds white space or an invisible character."""
     try:
         if value[:1] in _QUOTATION_MARKS or value[-1:] in _QUOTATION_MARKS:
             raise ValueError(
-                f"{name} begins or ends with a quotation mark: write it without "
-                "(docker's --env-file keeps quotation marks)"
+                f"{name} begins or ends with a quotation mark: remove it (docker's --env-file keeps quotation marks)"
             )
         for character in value:
             if not _is_readable(character):
                 raise ValueError(
-                    f"{name} holds white space or a character that cannot be seen (U+{ord(character):04X}): remove it"
+                    f"{name} holds white space or an invisible character (U+{ord(character):04X}): remove it"
                 )
     finally:
         del value
@@ -216,28 +215,28 @@ def _is_readable(character: str) -> bool:
 
 
 def split_url(url: object, name: str) -> SplitResult:
-    """Return the parts of an absolute URL, of ``https://`` or ``http://``, that names a host and no user.
+    """Return the parts of an absolute ``https://`` or ``http://`` URL with a host and without a user name.
 
     Args:
-        url: What is to be a URL.
-        name: What the caller calls the argument; it opens the error text.
+        url: The URL.
+        name: The name of the argument; the error text begins with it.
 
     Raises:
-        TypeError: It is no string.
-        ValueError: It is no such URL.
+        TypeError: *url* is not a string.
+        ValueError: *url* is not such a URL.
     """
     if not isinstance(url, str):
         raise TypeError(f"{name} must be a string, not {type(url).__name__}")
-    parts = _parts_of(url)
-    fault = _fault_of(url, parts)
-    del url  # it may hold a password: crash reporters copy the locals of each frame of a traceback
+    parts = _split(url)
+    fault = _find_fault(url, parts)
+    del url  # it may hold a password
     if parts is None or fault:
         del parts
         raise ValueError(f"{name} {fault}")
     return parts
 
 
-def _parts_of(url: str) -> SplitResult | None:
+def _split(url: str) -> SplitResult | None:
     try:
         parts = urlsplit(url)
         _ = parts.hostname, parts.port
@@ -246,8 +245,8 @@ def _parts_of(url: str) -> SplitResult | None:
     return parts
 
 
-def _fault_of(url: str, parts: SplitResult | None) -> str:
-    """Return what is wrong with a URL, in words that quote nothing of it; nothing if it is right."""
+def _find_fault(url: str, parts: SplitResult | None) -> str:
+    """Return what is wrong with a URL, without quoting it; "" if nothing is."""
     if parts is None:
         return "is not a URL"
     if (
@@ -263,7 +262,7 @@ def _fault_of(url: str, parts: SplitResult | None) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Say whether *host*, "localhost" or an IP address, is this machine; other names are not looked up."""
+    """Return whether *host* is "localhost" or a loopback IP address; other names are not resolved."""
     if host == "localhost":
         return True
     try:
@@ -272,7 +271,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _checked_url(base_url: str | None, *, insecure_http: bool) -> str:
+def _check_url(base_url: str | None, *, insecure_http: bool) -> str:
     try:
         parts = split_url(base_url, "base_url")
         url, host = str(base_url), str(parts.hostname)
@@ -284,11 +283,11 @@ def _checked_url(base_url: str | None, *, insecure_http: bool) -> str:
         raise ValueError("base_url must end in /v1, for example https://testapi.smileidentity.com/v1")
     if parts.scheme == "http" and not insecure_http and not is_loopback(host):
         raise ValueError(
-            "base_url must be https: whoever sees one signed request can sign any other; "
-            "plain http is for loopback, or for a network that you trust with insecure_http=True"
+            "base_url must be https: one request that is read in transit is enough to sign any other; "
+            "plain http is for loopback, or with insecure_http=True for a network that you trust"
         )
     return url.rstrip("/")
 
 
-# urlsplit reads the host of "[::1].example.org" as "::1".
+# A stricter check of the host: urlsplit returns "::1" as the host of "[::1].example.org".
 _NETLOC = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z_-]{1,63}(\.[0-9A-Za-z_-]{1,63})*\.?)(:[0-9]*)?")

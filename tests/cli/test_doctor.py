@@ -244,9 +244,9 @@ def test_redirects_are_not_followed(command: Command, serve: Serve) -> None:
     [
         ('"085"', "begins or ends with a quotation mark"),
         ("'085'", "begins or ends with a quotation mark"),
-        ("085 ", "holds white space or a character that cannot be seen (U+0020)"),
-        ("\ufeff085", "holds white space or a character that cannot be seen (U+FEFF)"),
-        ("0\u200b85", "holds white space or a character that cannot be seen (U+200B)"),
+        ("085 ", "holds white space or an invisible character (U+0020)"),
+        ("\ufeff085", "holds white space or an invisible character (U+FEFF)"),
+        ("0\u200b85", "holds white space or an invisible character (U+200B)"),
     ],
 )
 def test_credentials_as_a_file_has_them(command: Command, variable: str, value: str, words: str) -> None:

@@ -56,7 +56,7 @@ def test_credentials_are_strings(value: Any) -> None:
     ],
 )
 def test_credentials_that_can_never_be_right_are_value_errors(value: str) -> None:
-    """Empty, in quotation marks, with white space or what cannot be seen, or half a character; no text holds it."""
+    """Empty, in quotation marks, with white space or an invisible character, or half a surrogate pair; no text holds it."""
     with pytest.raises(ValueError, match="^partner_id") as partner:
         Credentials(value, KEY)
     with pytest.raises(ValueError, match="^api_key") as key:
@@ -69,13 +69,13 @@ def test_credentials_that_can_never_be_right_are_value_errors(value: str) -> Non
     ("value", "text"),
     [
         ('"marker"', r"^api_key begins or ends with a quotation mark: .*--env-file"),
-        ("marker ", r"^api_key holds white space or a character that cannot be seen \(U\+0020\): remove it$"),
+        ("marker ", r"^api_key holds white space or an invisible character \(U\+0020\): remove it$"),
         ("\ufeffmarker", r"^api_key holds .*\(U\+FEFF\)"),
         ("mar\u200bker", r"^api_key holds .*\(U\+200B\)"),
     ],
 )
 def test_what_is_wrong_with_credentials_is_said(value: str, text: str) -> None:
-    """A character that cannot be seen is named by its number."""
+    """An invisible character is named by its number."""
     with pytest.raises(ValueError, match=text):
         Credentials("085", value)
 
@@ -245,9 +245,7 @@ def test_credentials_alone() -> None:
 def test_a_bom_in_the_name_of_a_variable_is_noticed() -> None:
     """The first line of a file has it, and what is set looks as if it were not."""
     mapping = {"\ufeffSMILE_PARTNER_ID": "085", "SMILE_API_KEY": KEY, "HOME": "/", "\ufeffHOME": "/"}
-    words = (
-        r"^not set in the environment: SMILE_PARTNER_ID \(.*\); a character that cannot be seen is in the name of SMILE"
-    )
+    words = r"^not set in the environment: SMILE_PARTNER_ID \(.*\); the name of SMILE_PARTNER_ID holds"
     for read_from in (arguments_from, credentials_from):
         with pytest.raises(ValueError, match=words) as caught:
             read_from(mapping)

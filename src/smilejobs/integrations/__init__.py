@@ -1,5 +1,5 @@
-"""For web frameworks, `smilejobs.integrations.fastapi` and `smilejobs.integrations.aiohttp`, and for telemetry.
+"""Integrations with FastAPI, aiohttp and OpenTelemetry.
 
-Each is an extra of its own: ``pip install 'smilejobs[fastapi]'``, ``pip install 'smilejobs[aiohttp]'``; and
-``pip install 'smilejobs[opentelemetry]'`` for `smilejobs.integrations.opentelemetry`.
+Each has an extra: ``pip install 'smilejobs[fastapi]'`` for `smilejobs.integrations.fastapi`, ``smilejobs[aiohttp]`` for
+`smilejobs.integrations.aiohttp`, ``smilejobs[opentelemetry]`` for `smilejobs.integrations.opentelemetry`.
 """

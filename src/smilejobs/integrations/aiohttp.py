@@ -1,4 +1,4 @@
-"""For aiohttp's server: one client per application, and a route for callbacks.
+"""Integration with aiohttp's server: one client per application, and a route for callbacks.
 
 ::
 
@@ -7,10 +7,10 @@
     app.router.add_post("/smile-callback", callback_handler(CallbackVerifier.from_env()))
     web.run_app(app, handler_cancellation=True)
 
-A handler finds the client by ``request.config_dict[CLIENT]``. With ``handler_cancellation=True``, here or in
-``web.AppRunner``, aiohttp itself ends a handler, and its wait, when its HTTP client goes.
+A handler gets the client from ``request.config_dict[CLIENT]``. With ``handler_cancellation=True``, here or in
+``web.AppRunner``, aiohttp cancels a handler and its wait when its HTTP client disconnects.
 
-It needs ``pip install 'smilejobs[aiohttp]'``.
+This module needs ``pip install 'smilejobs[aiohttp]'``.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -28,32 +28,32 @@ from smilejobs.integrations.callbacks import BODY_TIMEOUT_SECONDS, HEADERS, OnCa
 __all__ = ["CLIENT", "callback_handler", "cleanup_ctx"]
 
 CLIENT: web.AppKey[Client] = web.AppKey("smilejobs_client", Client)
-"""Where the client is: ``app[CLIENT]``, and ``request.config_dict[CLIENT]``, which looks in outer applications too."""
+"""The key of the client: ``app[CLIENT]``, or ``request.config_dict[CLIENT]``, which includes outer applications."""
 
 
 def cleanup_ctx(
     open_client: Callable[[], Client] = Client.from_env,
 ) -> Callable[[web.Application], AsyncIterator[None]]:
-    """Return what ``app.cleanup_ctx`` takes: it opens a client when the application starts and closes it at its end.
+    """Return a cleanup context for ``app.cleanup_ctx`` that opens a client at startup and closes it at cleanup.
 
-    What is appended after it may use the client, until its own end.
+    Cleanup contexts that are appended after it can use the client.
 
     Args:
-        open_client: Makes the client, for example ``lambda: Client.from_env(rate=20)``. It is called in the event loop
-            in which the application starts.
+        open_client: A function that returns the client, for example ``lambda: Client.from_env(rate=20)``. It is called
+            in the event loop in which the application starts.
 
     Raises:
-        TypeError: *open_client* is no function.
+        TypeError: *open_client* is not a function.
     """
     if not callable(open_client):
-        raise TypeError("open_client must be a function that returns a Client: each application needs one of its own")
+        raise TypeError("open_client must be a function that returns a Client, because each application needs its own")
 
-    async def running(app: web.Application) -> AsyncIterator[None]:
+    async def run(app: web.Application) -> AsyncIterator[None]:
         async with open_client() as client:
             app[CLIENT] = client
             yield
 
-    return running
+    return run
 
 
 def callback_handler(
@@ -62,22 +62,22 @@ def callback_handler(
     on_callback: OnCallback | None = None,
     body_timeout: Duration = BODY_TIMEOUT_SECONDS,
 ) -> Callable[[web.Request], Awaitable[web.Response]]:
-    """Return a handler that takes Smile ID's callbacks and notifies the waits of the client, see `Client.notify`.
+    """Return a handler that receives Smile ID's callbacks and notifies the client, see `Client.notify`.
 
-    Answers have no body: 200, also for a duplicate; 401 for a callback that may not come from Smile ID, or comes too
-    late; 400 for one that cannot be read; 408 for a body that takes too long; 413 for one that is larger than the
-    verifier takes, of which no more is read; 415 for one with a ``Content-Encoding``. The verifier alone decides how
-    large a callback may be: ``client_max_size`` is for other routes.
+    Responses have no body. Their status is 200 for a callback, also for a duplicate; 401 if it may not come from Smile
+    ID or is too old; 400 if it cannot be read; 408 if its body takes too long; 413 if its body is larger than the
+    verifier allows, of which no more is read; 415 if it has a ``Content-Encoding``. Only the verifier limits the size
+    of a callback; ``client_max_size`` does not apply.
 
     Args:
-        verifier: Tells callbacks of the vendor from other requests.
-        on_callback: What else is to be done, for example telling other processes. The answer waits for it, so let it be
-            quick; if it raises, the answer is a 500, and the vendor will repeat the callback.
-        body_timeout: Seconds (or a timedelta) for the body of a callback.
+        verifier: The verifier of the callbacks.
+        on_callback: A coroutine function that is called with each callback before the response, for example to tell
+            other processes. It must be quick. If it raises, the status is 500, and the vendor repeats the callback.
+        body_timeout: The time limit for the body of a callback, in seconds or as a timedelta.
 
     Raises:
-        TypeError: *verifier* is none, or *body_timeout* has the wrong type.
-        ValueError: *body_timeout* can never be right.
+        TypeError: *verifier* is not a CallbackVerifier, or *body_timeout* has the wrong type.
+        ValueError: *body_timeout* is not finite and positive.
     """
     receiver = Receiver(verifier, on_callback, body_timeout, web.RequestPayloadError)
 

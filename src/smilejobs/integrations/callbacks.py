@@ -1,4 +1,4 @@
-"""What the frameworks have in common: from the body of a callback to the status of its answer."""
+"""The part of the callback routes that all frameworks share: from the body of a callback to an HTTP status."""
 
 import logging
 from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
@@ -27,9 +27,9 @@ HTTP_STATUSES: Mapping[str, int] = MappingProxyType(
         "compressed": 415,
     }
 )
-"""By `CallbackError.reason`, and by what is refused before there is a body to verify.
+"""HTTP statuses by `CallbackError.reason`; "slow" and "compressed" are refused before there is a body to verify.
 
-All failures of authentication have one status, so that the sender of a forgery cannot tell which check failed.
+All authentication failures map to 401, so that a forger cannot tell which check failed.
 """
 
 HEADERS: Mapping[int, Mapping[str, str]] = MappingProxyType(
@@ -39,27 +39,27 @@ HEADERS: Mapping[int, Mapping[str, str]] = MappingProxyType(
         415: {"Connection": "close", "Accept-Encoding": "identity"},
     }
 )
-"""By HTTP status, the headers of its answer: a connection is closed where the rest of a body may be on the way."""
+"""The response headers by HTTP status; the connection is closed if the rest of the body may still arrive."""
 
 BODY_TIMEOUT_SECONDS = 20.0
-"""The default time limit for a body: enough for the largest at 640 kbit/s."""
+"""The default time limit for a body: enough for the largest body at 640 kbit/s."""
 
 OnCallback = Callable[[Callback], Awaitable[None]]
-"""What else is to be done with a callback."""
+"""A coroutine function that is called with each callback."""
 
 
 class Receiver:
-    """Takes callbacks, for the routes of all frameworks.
+    """Receives callbacks for the routes of all frameworks.
 
     Args:
-        verifier: Tells callbacks of the vendor from other requests.
-        on_callback: What else is to be done with a callback.
-        body_timeout: Seconds (or a timedelta) for the body.
-        breaks: The exception with which the framework reports a body that breaks off or cannot be read.
+        verifier: The verifier of the callbacks.
+        on_callback: A coroutine function that is called with each callback; None for no call.
+        body_timeout: The time limit for the body, in seconds or as a timedelta.
+        body_error: The exception that the framework raises for a body that breaks off or cannot be read.
 
     Raises:
-        TypeError: *verifier* is none, or *body_timeout* has the wrong type.
-        ValueError: *body_timeout* can never be right.
+        TypeError: *verifier* is not a CallbackVerifier, or *body_timeout* has the wrong type.
+        ValueError: *body_timeout* is not finite and positive.
     """
 
     def __init__(
@@ -67,38 +67,38 @@ class Receiver:
         verifier: CallbackVerifier,
         on_callback: OnCallback | None,
         body_timeout: Duration,
-        breaks: type[Exception],
+        body_error: type[Exception],
     ) -> None:
         if not isinstance(verifier, CallbackVerifier):
             raise TypeError(f"verifier must be a CallbackVerifier(credentials), not {type(verifier).__name__}")
         self._verifier = verifier
         self._on_callback = on_callback
         self._body_timeout = seconds(body_timeout, "body_timeout", zero=False)
-        self._breaks = breaks
+        self._body_error = body_error
 
     async def receive(self, pieces: AsyncIterable[bytes], coding: str | None, client: Client) -> int:
-        """Read and verify a callback, notify the waits for its job, and return the HTTP status of an answer.
+        """Read and verify a callback, notify the waits for its job, and return the HTTP status of the response.
 
-        A duplicate is a repetition by the vendor: it is taken like the first.
+        A duplicate is a repetition by the vendor; it is processed like the first callback.
 
         Args:
-            pieces: The body as it comes.
-            coding: The header ``Content-Encoding``.
-            client: Whose waits are notified.
+            pieces: The body in pieces, as it arrives.
+            coding: The ``Content-Encoding`` header; None if there is none.
+            client: The client that is notified.
 
         Raises:
-            Exception: Whatever *on_callback* raises.
+            Exception: An exception of *on_callback*, unchanged.
         """
         if coding is not None and coding.strip().lower() not in ("", "identity"):
             return _refuse("compressed", "its body has a Content-Encoding")
-        # Crash reporters copy variables, so no frame that an error can leave has the body in one.
+        # Crash reporters copy the variables of frames, so the body is in no variable when an error can be raised.
         bodies: list[bytes] = []
         try:
             with anyio.fail_after(self._body_timeout):
                 bodies.append(await self._read(pieces))
         except TimeoutError:
             return _refuse("slow", f"its body took longer than {self._body_timeout:g} s")
-        except self._breaks:
+        except self._body_error:
             return HTTP_STATUSES["malformed"]
         try:
             callback = self._verifier.verify(bodies.pop())
@@ -116,9 +116,9 @@ class Receiver:
         return 200
 
     async def _read(self, pieces: AsyncIterable[bytes]) -> bytes:
-        """Return a body; of one that is too large, one byte more than the verifier takes, which it will refuse.
+        """Return the body; of a body that is too large, one byte more than the verifier allows, so that it is refused.
 
-        The length that its headers announce is not used: the sender can write any number.
+        The ``Content-Length`` header is not used, because the sender can write any number.
         """
         body = bytearray()
         async for piece in pieces:

@@ -1,4 +1,4 @@
-"""For FastAPI: one client per app, a route for callbacks, waits that end with their HTTP client.
+"""Integration with FastAPI: one client per app, a route for callbacks, and waits that end with their request.
 
 ::
 
@@ -9,7 +9,7 @@
     async def result(user_id: str, job_id: str, request: Request, client: SmileClient) -> JobStatusModel:
         return JobStatusModel.of(await while_connected(request, client.wait(user_id, job_id)))
 
-It needs ``pip install 'smilejobs[fastapi]'``.
+This module needs ``pip install 'smilejobs[fastapi]'``.
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
@@ -60,13 +60,13 @@ __all__ = [
 
 _T = TypeVar("_T")
 _KEY = "smilejobs_client"
-"""Where the client is, in the state of the app and in that of its lifespan."""
+"""The key of the client in the state of the app and in the state of its lifespan."""
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[Mapping[str, object] | None]]
 
 
 class ClientGoneError(HTTPException):
-    """The HTTP client has gone before it had its answer, which nobody will read: status 499, as nginx has it."""
+    """The HTTP client disconnected before the response: status 499, as in nginx. The response is not delivered."""
 
     def __init__(self) -> None:
         super().__init__(status_code=499, detail="the client has gone")
@@ -75,27 +75,27 @@ class ClientGoneError(HTTPException):
 def lifespan(
     open_client: Callable[[], Client] = Client.from_env, *, inner: Lifespan | None = None
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[Mapping[str, object]]]:
-    """Return a lifespan for an app that opens a client when the app starts and closes it when it ends.
+    """Return a lifespan for an app that opens a client at startup and closes it at shutdown.
 
-    Its routes, and those of apps that are mounted in it, take it as a parameter of the type `SmileClient`; elsewhere
-    `get_client` finds it.
+    Routes of the app and of mounted apps get the client as a parameter of the type `SmileClient`; other code gets it
+    from `get_client`.
 
     Args:
-        open_client: Makes the client, for example ``lambda: Client.from_env(rate=20)``. It is called in the event loop
-            in which the app starts, at each start.
-        inner: A lifespan of yours, decorated with ``contextlib.asynccontextmanager``. It runs while the client is
-            open; what it yields is state of the requests as ever.
+        open_client: A function that returns the client, for example ``lambda: Client.from_env(rate=20)``. It is called
+            at each startup, in the event loop of the app.
+        inner: Another lifespan, decorated with ``contextlib.asynccontextmanager``; None for none. It runs while the
+            client is open; the mapping that it yields becomes state of the requests as usual.
 
     Raises:
-        TypeError: *open_client* or *inner* is no function.
+        TypeError: *open_client* or *inner* is not a function.
     """
     if not callable(open_client):
-        raise TypeError("open_client must be a function that returns a Client: each start of the app needs a new one")
+        raise TypeError("open_client must be a function that returns a Client, because each startup needs a new one")
     if not (inner is None or callable(inner)):
         raise TypeError("inner must be a lifespan: a function of the app that returns an async context manager")
 
     @asynccontextmanager
-    async def running(app: FastAPI) -> AsyncGenerator[Mapping[str, object], None]:
+    async def run(app: FastAPI) -> AsyncGenerator[Mapping[str, object], None]:
         async with open_client() as client:
             setattr(app.state, _KEY, client)
             try:
@@ -104,18 +104,18 @@ def lifespan(
             finally:
                 delattr(app.state, _KEY)
 
-    return running
+    return run
 
 
 async def client_of(connection: HTTPConnection) -> Client:
-    """Return the client of the app that a request or a WebSocket has come to: the dependency of `SmileClient`.
+    """Return the client of the app that received a request or a WebSocket: the dependency of `SmileClient`.
 
-    A test that has no use for the lifespan puts another in its place: ``app.dependency_overrides[client_of]``.
+    A test can replace it without a lifespan: ``app.dependency_overrides[client_of]``.
 
     Raises:
-        RuntimeError: There is none.
+        RuntimeError: The app has no client.
     """
-    # The state of the lifespan is the outer app's also where a mounted one, which has no lifespan, answers.
+    # A mounted app has no lifespan; for its requests, connection.state holds the state of the outer app's lifespan.
     for state in (connection.app.state, connection.state):
         client = getattr(state, _KEY, None)
         if isinstance(client, Client):
@@ -124,24 +124,24 @@ async def client_of(connection: HTTPConnection) -> Client:
 
 
 SmileClient = Annotated[Client, Depends(client_of)]
-"""The type of a parameter of a route that is to be the app's client."""
+"""The type of a route's parameter that receives the app's client."""
 
 
 def get_client(app: "Starlette | TestClient") -> Client:
-    """Return the client of an app that is running, also by its ``TestClient``.
+    """Return the client of a running app, given the app or its ``TestClient``.
 
     Raises:
-        RuntimeError: It has none.
+        RuntimeError: The app has no client.
     """
     client = getattr(getattr(getattr(app, "app", app), "state", None), _KEY, None)
     if not isinstance(client, Client):
-        raise RuntimeError(_NO_CLIENT)  # noqa: TRY004  # it has the right type, and the wrong state
+        raise RuntimeError(_NO_CLIENT)  # noqa: TRY004  # the type of *app* is right; its lifespan does not run
     return client
 
 
 _NO_CLIENT = (
-    "this app has no smilejobs client: make it with FastAPI(lifespan=smilejobs.integrations.fastapi.lifespan()), and "
-    "let its lifespan run (in a test: with TestClient(app) as http)"
+    "this app has no smilejobs client: create the app with FastAPI(lifespan=smilejobs.integrations.fastapi.lifespan()) "
+    "and run its lifespan (in a test: with TestClient(app) as http)"
 )
 
 
@@ -152,22 +152,22 @@ def callback_router(
     on_callback: OnCallback | None = None,
     body_timeout: Duration = BODY_TIMEOUT_SECONDS,
 ) -> APIRouter:
-    """Return a router that takes Smile ID's callbacks and notifies the waits of the app's client, see `Client.notify`.
+    """Return a router that receives Smile ID's callbacks and notifies the app's client, see `Client.notify`.
 
-    Answers have no body: 200, also for a duplicate; 401 for a callback that may not come from Smile ID, or comes too
-    late; 400 for one that cannot be read; 408 for a body that takes too long; 413 for one that is larger than the
-    verifier takes, of which no more is read; 415 for one with a ``Content-Encoding``.
+    Responses have no body. Their status is 200 for a callback, also for a duplicate; 401 if it may not come from Smile
+    ID or is too old; 400 if it cannot be read; 408 if its body takes too long; 413 if its body is larger than the
+    verifier allows, of which no more is read; 415 if it has a ``Content-Encoding``.
 
     Args:
-        verifier: Tells callbacks of the vendor from other requests.
-        path: Where they come. It is not part of the app's OpenAPI schema.
-        on_callback: What else is to be done, for example telling other processes. The answer waits for it, so let it be
-            quick; if it raises, the answer is a 500, and the vendor will repeat the callback.
-        body_timeout: Seconds (or a timedelta) for the body of a callback.
+        verifier: The verifier of the callbacks.
+        path: The path of the route, which is not part of the app's OpenAPI schema.
+        on_callback: A coroutine function that is called with each callback before the response, for example to tell
+            other processes. It must be quick. If it raises, the status is 500, and the vendor repeats the callback.
+        body_timeout: The time limit for the body of a callback, in seconds or as a timedelta.
 
     Raises:
-        TypeError: *verifier* is none, or *body_timeout* has the wrong type.
-        ValueError: *body_timeout* can never be right.
+        TypeError: *verifier* is not a CallbackVerifier, or *body_timeout* has the wrong type.
+        ValueError: *body_timeout* is not finite and positive.
     """
     receiver = Receiver(verifier, on_callback, body_timeout, ClientDisconnect)
     router = APIRouter()
@@ -183,19 +183,21 @@ def callback_router(
 
 
 async def while_connected(request: Request, work: Awaitable[_T]) -> _T:
-    """Await *work*, but no longer than the HTTP client waits for the answer.
+    """Await *work* until it ends or the HTTP client disconnects.
 
-    FastAPI does not tell a route that its client has gone; without this, its wait goes on to its end for nobody.
+    FastAPI does not cancel a route when its HTTP client disconnects; without this function, the wait would run to its
+    end.
 
-    Read the body of the request before, if there is one that you need: what has not been read by then is thrown away.
+    If the route needs the body of the request, read it before: the unread rest is discarded.
 
     Args:
         request: The request that the route answers.
-        work: For example ``client.wait(user_id, job_id)``; it is cancelled if the client goes.
+        work: For example ``client.wait(user_id, job_id)``; it is cancelled if the HTTP client disconnects.
 
     Raises:
-        ClientGoneError: The client has gone. Left alone, FastAPI takes it for an answer, which nobody gets.
-        Exception: Whatever *work* raises, as it is.
+        ClientGoneError: The HTTP client disconnected. It needs no handling: FastAPI turns it into a response, which is
+            not delivered.
+        Exception: An exception of *work*, unchanged.
     """
     results: list[_T] = []
     problems: list[BaseException] = []
@@ -231,6 +233,6 @@ async def _until_gone(request: Request) -> None:
     except ClientDisconnect:
         return
     except RuntimeError:
-        pass  # somebody has read the body, piece by piece
+        pass  # the body has been read already, in pieces
     while (await request.receive())["type"] != "http.disconnect":
         pass

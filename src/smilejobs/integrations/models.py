@@ -1,10 +1,10 @@
-"""Answers as pydantic models, so that a service's own API has a schema of them.
+"""Answers as pydantic models, for the schema of a service's own API.
 
-What a model does not name is never sent, whatever the answer holds: personal data leave a service only where it says
-`PersonalJobStatusModel`.
+A service sends only the fields that a model has. Personal data are sent only with `PersonalJobStatusModel` and
+`PersonalJobResultModel`.
 
-`smilejobs.JobStatus` and `smilejobs.JobResult` themselves are written as the models without personal data: pydantic
-calls their ``__get_pydantic_core_schema__``, which finds `core_schema_of` here.
+`smilejobs.JobStatus` and `smilejobs.JobResult` are serialized as the models without personal data: pydantic calls their
+``__get_pydantic_core_schema__``, which calls `core_schema_of`.
 """
 
 from datetime import datetime
@@ -17,16 +17,16 @@ from smilejobs.model.codes import Verdict
 from smilejobs.model.jobs import JobResult, JobStatus
 
 
-def _encodable(value: object) -> object:
+def _replace_surrogates(value: object) -> object:
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
 
 
-_Text = Annotated[str, BeforeValidator(_encodable)]
-"""A text without halves of surrogate pairs: JSON may hold them, and pydantic refuses them."""
+_Text = Annotated[str, BeforeValidator(_replace_surrogates)]
+"""A text in which half surrogate pairs are replaced: JSON may hold them, but pydantic refuses them."""
 
 
 class PartnerParamsModel(BaseModel, frozen=True):
-    """The ids of a job, as the API gives them back."""
+    """The ids and the type of a job, as the API returns them."""
 
     user_id: _Text | None
     job_id: _Text | None
@@ -50,12 +50,12 @@ class JobResultModel(BaseModel, frozen=True):
 
     @classmethod
     def of(cls, result: JobResult) -> Self:
-        """Return the model of a result: what its ``as_dict`` says."""
+        """Return the model of a result, with the values of its ``as_dict``."""
         return cls.model_validate(result.as_dict(personal=cls._personal))
 
 
 class PersonalJobResultModel(JobResultModel, frozen=True):
-    """The same, with what the ID authority says about the person."""
+    """The outcome of one job, with the personal data of the ID authority."""
 
     _personal: ClassVar[bool] = True
 
@@ -80,14 +80,14 @@ class PersonalJobResultModel(JobResultModel, frozen=True):
 
 
 class ImageLinkModel(BaseModel, frozen=True):
-    """A link to a picture or a receipt: the URL, a secret, is there only if it was asked for."""
+    """A link to a picture or a receipt; *url* is a secret, and None unless it was requested."""
 
     url: _Text | None = None
     expires_at: datetime | None
 
 
 class JobStatusModel(BaseModel, frozen=True):
-    """One answer about one job, see `smilejobs.JobStatus`; without personal data, in history neither."""
+    """One answer about one job, see `smilejobs.JobStatus`; without personal data, also in the history."""
 
     _personal: ClassVar[bool] = False
 
@@ -107,17 +107,17 @@ class JobStatusModel(BaseModel, frozen=True):
 
     @classmethod
     def of(cls, status: JobStatus, *, links: bool = False) -> Self:
-        """Return the model of an answer: what its ``as_dict`` says.
+        """Return the model of an answer, with the values of its ``as_dict``.
 
         Args:
-            status: What `Client.wait` or one of its sisters returned.
+            status: The answer, for example from `Client.wait`.
             links: Include the URLs of the image links and of the receipt, which are secrets.
         """
         return cls.model_validate(status.as_dict(personal=cls._personal, links=links))
 
 
 class PersonalJobStatusModel(JobStatusModel, frozen=True):
-    """The same, personal data included."""
+    """One answer about one job, with personal data."""
 
     _personal: ClassVar[bool] = True
 
@@ -126,22 +126,22 @@ class PersonalJobStatusModel(JobStatusModel, frozen=True):
 
 
 def core_schema_of(cls: type[JobStatus] | type[JobResult], handler: GetCoreSchemaHandler) -> CoreSchema:
-    """Return how pydantic writes an answer or a result: as its model without personal data and without links.
+    """Return the schema with which pydantic serializes an answer or a result, without personal data and links.
 
-    It can be written, not read: an answer comes from the API alone.
+    The schema validates instances, but refuses JSON, because an answer comes only from the API.
 
     Args:
-        cls: The class that pydantic came across.
-        handler: Makes the schema of the model.
+        cls: `JobStatus` or `JobResult`.
+        handler: The function of pydantic that returns the schema of the model.
     """
     model = JobStatusModel if issubclass(cls, JobStatus) else JobResultModel
-    written = handler(model)
+    schema = handler(model)
 
     def refuse(_: object) -> NoReturn:
         raise ValueError(f"a {cls.__name__} comes from the API and cannot be read from JSON")
 
     return core_schema.json_or_python_schema(
-        json_schema=core_schema.no_info_after_validator_function(refuse, written),
+        json_schema=core_schema.no_info_after_validator_function(refuse, schema),
         python_schema=core_schema.is_instance_schema(cls),
-        serialization=core_schema.plain_serializer_function_ser_schema(model.of, return_schema=written),
+        serialization=core_schema.plain_serializer_function_ser_schema(model.of, return_schema=schema),
     )

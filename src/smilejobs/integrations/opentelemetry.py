@@ -1,4 +1,4 @@
-"""For OpenTelemetry: a span for each wait and each of its polls, and metrics.
+"""Integration with OpenTelemetry: a span for each wait and each poll, and metrics.
 
 ::
 
@@ -6,32 +6,35 @@
     async with smilejobs.Client.from_env(hooks=hooks) as client:
         ...
 
-The span ``smilejobs.wait`` begins with the first poll of a wait and is a child of the span that was current there, that
-of a request for example; each poll is a span ``smilejobs.poll`` below it. A wait that is cancelled or dropped ends its
-span too, without a verdict and without an error. Spans are made when a poll is over: those of an instrumented HTTP
-client stand beside them, not below.
+The span ``smilejobs.wait`` begins with the first poll of a wait. Its parent is the span that is current there, for
+example the span of a request. Each poll is a child span ``smilejobs.poll``. A wait that is cancelled or dropped also
+ends its span, without a verdict and without an error. The span of a poll is created when the poll is over, so the spans
+of an instrumented HTTP client are not its children, but siblings of the span of the wait.
 
-===============================  =========  ==========  ========================================
-metric                           kind       unit        attributes
-===============================  =========  ==========  ========================================
-``smilejobs.polls``              counter    {poll}      ``error.type`` if it failed
-``smilejobs.poll.duration``      histogram  s           ``error.type`` if it failed
-``smilejobs.poll.lateness``      histogram  s
-``smilejobs.wait.duration``      histogram  s           ``smilejobs.verdict``, or ``error.type``
-``smilejobs.fleet.throttles``    counter    {throttle}
-``smilejobs.notifications``      counter    {notification}
-``smilejobs.watch_list.jobs``    gauge      {job}       ``smilejobs.state``
-``smilejobs.watch_list.age``     gauge      s
-``smilejobs.watch_list.paused``  gauge
-===============================  =========  ==========  ========================================
+================================  =========  ==========  ========================================
+metric                            kind       unit        attributes
+================================  =========  ==========  ========================================
+``smilejobs.polls``               counter    {poll}      ``error.type`` if it failed
+``smilejobs.poll.duration``       histogram  s           ``error.type`` if it failed
+``smilejobs.poll.lateness``       histogram  s
+``smilejobs.wait.duration``       histogram  s           ``smilejobs.verdict``, or ``error.type``
+``smilejobs.fleet.throttles``     counter    {throttle}
+``smilejobs.notifications``       counter    {notification}
+``smilejobs.watch_list.jobs``     gauge      {job}       ``smilejobs.state``
+``smilejobs.watch_list.age``      gauge      s
+``smilejobs.watch_list.paused``   gauge
+``smilejobs.watch_list.outage``   gauge
+``smilejobs.watch_list.stalled``  gauge
+================================  =========  ==========  ========================================
 
-The last three are recorded by `WatchListGauges`.
+`WatchListGauges` records the gauges.
 
-Names, units and ``error.type`` follow OpenTelemetry's semantic conventions. No attribute is an id: spans name a job by
-`JobRef.tag`, metrics do not name it. The values of all others come from closed sets or are numbers.
+Names, units and ``error.type`` follow OpenTelemetry's semantic conventions. No attribute is an id: in spans
+`JobRef.tag` stands for the job, and metrics do not identify a job. The values of all other attributes are numbers or
+come from closed sets.
 
-It needs ``pip install 'smilejobs[opentelemetry]'``, which brings the API alone; what becomes of spans and metrics is
-the business of the SDK of your application.
+This module needs ``pip install 'smilejobs[opentelemetry]'``, which installs only the API of OpenTelemetry. The SDK of
+your application decides where spans and metrics are sent.
 """
 
 from collections import deque
@@ -60,11 +63,11 @@ if TYPE_CHECKING:
 
 __all__ = ["OpenTelemetryHook", "WatchListGauges"]
 
-_REQUEST = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0)
-"""Bounds of buckets in seconds: those that the conventions have for HTTP requests, and our timeout."""
+_REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0)
+"""The bucket boundaries for requests: those of the semantic conventions, and the default `request_timeout`."""
 
-_WAIT = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0, 21600.0, 86400.0)
-"""The same for waits: machines take seconds, people hours."""
+_WAIT_SECONDS = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0, 21600.0, 86400.0)
+"""The bucket boundaries for waits: machine results take seconds, human reviews take hours."""
 
 _Attributes = dict[str, str | int]
 
@@ -72,15 +75,15 @@ _Attributes = dict[str, str | int]
 class OpenTelemetryHook:
     """A hook that turns a client's events into spans and metrics: ``Client(hooks=[log_event, OpenTelemetryHook()])``.
 
-    One of them may serve any number of clients in one thread.
+    One hook may serve any number of clients in one thread.
 
     Args:
-        tracer_provider: Makes the tracer; the global one by default.
-        meter_provider: Makes the meter; the global one by default.
-        now: The wall clock, as a function that returns an aware datetime. It dates the spans.
+        tracer_provider: The provider of the tracer; by default the global one.
+        meter_provider: The provider of the meter; by default the global one.
+        now: The wall clock for the times of spans, as a function that returns an aware datetime.
 
     Raises:
-        TypeError: *now* is no function.
+        TypeError: *now* is not a function.
     """
 
     def __init__(
@@ -93,24 +96,27 @@ class OpenTelemetryHook:
         self._now = require_aware(now)
         self._tracer = trace.get_tracer("smilejobs", __version__, tracer_provider)
         self._waits: WeakKeyDictionary[object, tuple[trace.Span, finalize[[trace.Span], object]]] = WeakKeyDictionary()
-        """By wait: its span, and what notices that the wait is gone."""
+        """The span of each wait, and a finalizer that runs when the wait is garbage-collected."""
         self._abandoned: deque[tuple[trace.Span, int]] = deque()
         meter = metrics.get_meter("smilejobs", __version__, meter_provider)
-        self._polls = meter.create_counter("smilejobs.polls", "{poll}", "Polls that are over.")
+        self._polls = meter.create_counter("smilejobs.polls", "{poll}", "Finished and failed polls.")
         self._poll_duration = meter.create_histogram(
-            "smilejobs.poll.duration", "s", "Duration of polls.", explicit_bucket_boundaries_advisory=_REQUEST
+            "smilejobs.poll.duration",
+            "s",
+            "Duration of polls.",
+            explicit_bucket_boundaries_advisory=_REQUEST_SECONDS,
         )
         self._lateness = meter.create_histogram(
             "smilejobs.poll.lateness",
             "s",
-            "How long polls waited for a connection and their turn.",
-            explicit_bucket_boundaries_advisory=_REQUEST,
+            "How long polls waited for a connection and the rate.",
+            explicit_bucket_boundaries_advisory=_REQUEST_SECONDS,
         )
         self._wait_duration = meter.create_histogram(
             "smilejobs.wait.duration",
             "s",
-            "Duration of waits that ended by themselves.",
-            explicit_bucket_boundaries_advisory=_WAIT,
+            "Duration of waits that were not cancelled.",
+            explicit_bucket_boundaries_advisory=_WAIT_SECONDS,
         )
         self._throttles = meter.create_counter(
             "smilejobs.fleet.throttles", "{throttle}", "Times that a batch was throttled."
@@ -120,68 +126,68 @@ class OpenTelemetryHook:
         )
 
     def __call__(self, event: Event) -> None:
-        """Take an event in."""
+        """Record an event."""
         now = round(self._now().timestamp() * 1e9)
         while self._abandoned:
             span, at = self._abandoned.popleft()
             span.end(at)
         if isinstance(event, (PollFinished, PollFailed)):
-            self._take_poll(event, now)
+            self._record_poll(event, now)
         elif isinstance(event, WaitEnded):
-            self._take_end(event, now)
+            self._record_wait(event, now)
         elif isinstance(event, Throttled):
             self._throttles.add(1)
         elif isinstance(event, Notified):
             self._notifications.add(1)
 
-    def _take_poll(self, event: PollFinished | PollFailed, now: int) -> None:
+    def _record_poll(self, event: PollFinished | PollFailed, now: int) -> None:
         status, error = (event.status, None) if isinstance(event, PollFinished) else (None, event.error)
-        kind = _kind(error)
+        kind = _error_attributes(error)
         self._polls.add(1, kind)
         self._poll_duration.record(event.seconds, kind)
         self._lateness.record(event.late)
         began = now - round(event.seconds * 1e9)
         context = None
         if event.wait is not None:
-            parent = self._span_of(event.wait, event.ref.tag, began - round(event.late * 1e9))
+            parent = self._get_span(event.wait, event.ref.tag, began - round(event.late * 1e9))
             context = trace.set_span_in_context(parent)
-        span = self._start("smilejobs.poll", event.ref.tag, began, context, trace.SpanKind.CLIENT)
+        span = self._start_span("smilejobs.poll", event.ref.tag, began, context, trace.SpanKind.CLIENT)
         span.set_attribute("smilejobs.late", event.late)
-        _end(span, status, error, now)
+        _end_span(span, status, error, now)
 
-    def _take_end(self, event: WaitEnded, now: int) -> None:
-        verdict = _verdict(event.status)
-        self._wait_duration.record(event.elapsed, _kind(event.error) | verdict)
-        # The time may have been over before the first poll had its turn.
-        span = self._span_of(event.wait, event.ref.tag, now - round(event.elapsed * 1e9))
+    def _record_wait(self, event: WaitEnded, now: int) -> None:
+        verdict = _verdict_attributes(event.status)
+        self._wait_duration.record(event.elapsed, _error_attributes(event.error) | verdict)
+        # A wait may end before its first poll, and so have no span yet.
+        span = self._get_span(event.wait, event.ref.tag, now - round(event.elapsed * 1e9))
         _, finalizer = self._waits.pop(event.wait)
         finalizer.detach()
         span.set_attribute("smilejobs.polls", event.polls)
-        _end(span, event.status, event.error, now)
+        _end_span(span, event.status, event.error, now)
 
-    def _span_of(self, wait: object, tag: str, began: int) -> trace.Span:
-        """Return the span of a wait; if it has none, it gets one that began at that instant."""
+    def _get_span(self, wait: object, tag: str, began: int) -> trace.Span:
+        """Return the span of a wait; start one at the instant *began* if there is none."""
         known = self._waits.get(wait)
         if known is not None:
             return known[0]
-        span = self._start("smilejobs.wait", tag, began, None, trace.SpanKind.INTERNAL)
+        span = self._start_span("smilejobs.wait", tag, began, None, trace.SpanKind.INTERNAL)
         finalizer = finalize(wait, self._abandon, span)
         finalizer.atexit = False
         self._waits[wait] = span, finalizer
         return span
 
     def _abandon(self, span: trace.Span) -> None:
-        # This runs whenever Python throws the wait away, perhaps in the middle of a processor of spans that holds its
-        # lock; so the span is ended with the next event.
+        # Garbage collection may call this inside a span processor that holds its lock, so the span is ended with the
+        # next event.
         self._abandoned.append((span, round(self._now().timestamp() * 1e9)))
 
-    def _start(self, name: str, tag: str, began: int, context: Context | None, kind: trace.SpanKind) -> trace.Span:
+    def _start_span(self, name: str, tag: str, began: int, context: Context | None, kind: trace.SpanKind) -> trace.Span:
         return self._tracer.start_span(name, context, kind, {"smilejobs.job": tag}, start_time=began)
 
 
-def _end(span: trace.Span, status: JobStatus | None, error: SmileJobsError | None, now: int) -> None:
-    """End a span with what came of it."""
-    attributes = _kind(error) | _verdict(status)
+def _end_span(span: trace.Span, status: JobStatus | None, error: SmileJobsError | None, now: int) -> None:
+    """Set the attributes of the outcome and end the span."""
+    attributes = _error_attributes(error) | _verdict_attributes(status)
     code = code_label(error.code if error is not None else status.code if status is not None else None)
     if code is not None:
         attributes["smilejobs.code"] = code
@@ -195,14 +201,14 @@ def _end(span: trace.Span, status: JobStatus | None, error: SmileJobsError | Non
 
 
 class WatchListGauges:
-    """How a watch list stands, as metrics: record `smilejobs.durable.WatchList.counts` now and then, in one process.
+    """The state of a watch list as metrics: record `smilejobs.durable.WatchList.counts` at intervals, in one process.
 
     Args:
-        meter_provider: Makes the meter; the global one by default.
+        meter_provider: The provider of the meter; by default the global one.
         now: The wall clock, as a function that returns an aware datetime.
 
     Raises:
-        TypeError: *now* is no function.
+        TypeError: *now* is not a function.
     """
 
     def __init__(
@@ -217,7 +223,7 @@ class WatchListGauges:
         self._stalled = meter.create_gauge("smilejobs.watch_list.stalled", "", "1 while no worker polls pending jobs.")
 
     def record(self, counts: "Counts") -> None:
-        """Take in how the watch list stands now."""
+        """Record the current counts of the watch list."""
         for state in ("pending", "complete", "failed", "expired"):
             self._jobs.set(getattr(counts, state), {"smilejobs.state": state})
         self._age.set(0.0 if counts.oldest is None else (self._now() - counts.oldest).total_seconds())
@@ -226,9 +232,9 @@ class WatchListGauges:
         self._stalled.set(int(counts.stalled is not None))
 
 
-def _kind(error: SmileJobsError | None) -> _Attributes:
+def _error_attributes(error: SmileJobsError | None) -> _Attributes:
     return {} if error is None else {"error.type": type(error).__qualname__}
 
 
-def _verdict(status: JobStatus | None) -> _Attributes:
+def _verdict_attributes(status: JobStatus | None) -> _Attributes:
     return {} if status is None or status.verdict is None else {"smilejobs.verdict": status.verdict.value}

@@ -1,7 +1,7 @@
-"""Test code that waits for jobs: answers by script, and hours that pass in a millisecond.
+"""Test code that waits for jobs: scripted answers, and a virtual clock that skips waiting times.
 
-Nothing is patched. `Script` takes the place of the HTTP client, `virtual_clock` that of the event loop's clock; the
-code between them is the one that runs in production.
+Nothing is patched. `Script` replaces the HTTP client, and `virtual_clock` replaces the event loop's clock; the code
+between them is the same as in production.
 """
 
 from smilejobs.testing.clock import EPOCH, VirtualClockEventLoop, virtual_clock, virtual_now

@@ -1,6 +1,6 @@
-"""A clock that jumps: whenever every task sleeps, time moves on to the first that wakes.
+"""A virtual clock: when every task sleeps, the time jumps to the next timer.
 
-Only for tests without real sockets or threads: a clock that jumps does not wait for them.
+It is only for tests without real sockets or threads, because it does not wait for them.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ class _Selector(selectors.DefaultSelector):
 
 
 class VirtualClockEventLoop(asyncio.SelectorEventLoop):
-    """An asyncio event loop whose time begins at 0 and jumps; a ``loop_factory`` for `asyncio.Runner` and others."""
+    """An asyncio event loop with a virtual clock that begins at 0; usable as a ``loop_factory`` of `asyncio.Runner`."""
 
     def __init__(self) -> None:
         self._time = 0.0
@@ -40,7 +40,7 @@ class VirtualClockEventLoop(asyncio.SelectorEventLoop):
         return self._time
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:
-        """Wait for the threads of the executor as long as they take: a timeout would jump."""
+        """Wait for the threads of the executor without a timeout, because a virtual timeout would end at once."""
         await super().shutdown_default_executor()
 
     def _jump(self, seconds: float) -> None:
@@ -48,16 +48,16 @@ class VirtualClockEventLoop(asyncio.SelectorEventLoop):
 
 
 def virtual_clock(backend: str) -> tuple[str, dict[str, object]]:
-    """Return the backend's name and options for a run under a virtual clock.
+    """Return the name and the options of a backend with a virtual clock.
 
-    It is what anyio's pytest plugin takes as the value of its fixture ``anyio_backend``; `anyio.run` takes the two as
+    Return the pair from the fixture ``anyio_backend`` of anyio's pytest plugin, or pass it to `anyio.run` as
     ``backend`` and ``backend_options``.
 
     Args:
         backend: "asyncio" or "trio".
 
     Raises:
-        ValueError: It is neither.
+        ValueError: *backend* is neither.
     """
     if backend == "asyncio":
         return "asyncio", {"loop_factory": VirtualClockEventLoop}
@@ -69,5 +69,5 @@ def virtual_clock(backend: str) -> tuple[str, dict[str, object]]:
 
 
 def virtual_now() -> datetime:
-    """Return the wall clock that belongs to the virtual one: `EPOCH` plus the virtual time. For ``Client(now=...)``."""
+    """Return the time of a virtual wall clock, for ``Client(now=...)``: `EPOCH` plus the time of the event loop."""
     return EPOCH + timedelta(seconds=anyio.current_time())

@@ -1,14 +1,14 @@
-"""Fixtures for pytest: a sandbox of your own, and a client that asks it, both in the process of the test.
+"""Fixtures for pytest: a sandbox for one test, and a client of it, both in the process of the test.
 
 In a test module, or in the ``conftest.py`` at the root::
 
     pytest_plugins = ["smilejobs.testing.fixtures"]
 
-They open nothing and need no event loop, so they fit anyio's plugin, pytest-asyncio and pytest-trio alike. Both go by
-`smilejobs.testing.virtual_now`: where the clock of the event loop is virtual, they follow it, and elsewhere it goes at
-its ordinary pace. Callbacks are delivered within ``async with smile_sandbox``.
+They open nothing and need no event loop, so they work with anyio's plugin, pytest-asyncio and pytest-trio. Both use
+`smilejobs.testing.virtual_now` as wall clock, which follows the clock of the event loop, virtual or real. Callbacks are
+delivered within ``async with smile_sandbox``.
 
-They need ``pip install 'smilejobs[sandbox]'``.
+This module needs ``pip install 'smilejobs[sandbox]'``.
 """
 
 import pytest
@@ -33,5 +33,5 @@ def smile_sandbox(smile_weather: WeatherName | Weather) -> Sandbox:
 
 @pytest.fixture
 def smile_client(smile_sandbox: Sandbox) -> Client:
-    """Return a client that asks the sandbox of this test; it holds no connections and need not be closed."""
+    """Return a client of the sandbox of this test; it holds no connections and need not be closed."""
     return smile_sandbox.client()

@@ -1,4 +1,4 @@
-"""Answers by script, in the place of the HTTP client."""
+"""Scripted answers in place of the HTTP client."""
 
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
@@ -22,11 +22,11 @@ class Reply:
     """One answer of the API.
 
     Attributes:
-        body: A mapping is sent as JSON, signed unless it has a ``signature`` of its own, its result speaking of the
-            job that was asked for unless it has ``PartnerParams`` of its own. Bytes are sent as they are.
+        body: A mapping is sent as JSON. It is signed unless it has a ``signature``, and its result gets the
+            ``PartnerParams`` of the polled job unless it has its own. Bytes are sent unchanged.
         http_status: The HTTP status.
         headers: The HTTP headers, names in lower case.
-        delay: Seconds until the answer comes.
+        delay: The seconds until the answer comes.
     """
 
     body: Mapping[str, object] | bytes
@@ -36,15 +36,15 @@ class Reply:
 
 
 Step = Reply | Exception
-"""One step of a script: an answer, or an error to raise instead (an `OSError` is what a broken connection raises)."""
+"""One step of a script: an answer, or an exception to raise instead; a broken connection raises an `OSError`."""
 
 
 @frozen(kw_only=True)
 class Poll:
-    """One request that a script has seen.
+    """One request to a script.
 
     Attributes:
-        at: When, in seconds of the event loop's clock.
+        at: The instant of the request, in seconds of the event loop's clock.
         body: The JSON object that was sent.
     """
 
@@ -53,23 +53,23 @@ class Poll:
 
 
 def pending(*, delay: float = 0.0) -> Reply:
-    """The job is still running."""
+    """Return the answer for a job that is still running."""
     return Reply(body={"job_complete": False, "job_success": False, "code": SUCCESS}, delay=delay)
 
 
 def no_zip() -> Reply:
-    """The job is registered, its images are not there yet (2314)."""
+    """Return the answer for a job that is registered and has no images yet (2314)."""
     text = "No zip uploaded yet"
     return Reply(body={"job_complete": False, "job_success": False, "code": NO_ZIP, "result": text})
 
 
 def complete(result_code: str = "0810", *, delay: float = 0.0, **result: object) -> Reply:
-    """The job is complete.
+    """Return the answer for a complete job.
 
     Args:
-        result_code: Decides the verdict.
-        delay: Seconds until the answer comes.
-        result: Further keys of the result, in the vendor's spelling: ``FullName="..."``.
+        result_code: The result code, which decides the verdict.
+        delay: The seconds until the answer comes.
+        result: Further keys of the result, by the vendor's names: ``FullName="..."``.
     """
     row = RESULT_CODES.get(result_code)
     return Reply(
@@ -90,38 +90,38 @@ def complete(result_code: str = "0810", *, delay: float = 0.0, **result: object)
 
 
 def provisional() -> Reply:
-    """The job is complete for now: a human review goes on."""
+    """Return the answer for a job that is approved provisionally, while a human review is going on."""
     return complete("0814", IsFinalResult="false")
 
 
 def refused(code: str, *, http_status: int = 400) -> Reply:
-    """The API says no, with one of its status codes."""
+    """Return a refusal of the API with a status code."""
     row = STATUS_CODES.get(code)
     return Reply(body={"error": "refused" if row is None else row.meaning, "code": code}, http_status=http_status)
 
 
 def not_found() -> Reply:
-    """The API knows no such job (2304)."""
+    """Return the answer for a job that the API does not know (2304)."""
     return refused(JOB_NOT_FOUND)
 
 
 def rate_limited(retry_after: float | str | None = None) -> Reply:
-    """HTTP 429.
+    """Return an answer with HTTP status 429.
 
     Args:
-        retry_after: The value of the ``Retry-After`` header: seconds, or an HTTP date.
+        retry_after: The value of the ``Retry-After`` header: seconds, or an HTTP date; None for no header.
     """
     headers = {} if retry_after is None else {"retry-after": str(retry_after)}
     return Reply(body=b'{"message": "Too Many Requests"}', http_status=429, headers=headers)
 
 
 def html(http_status: int = 502) -> Reply:
-    """An error page of whatever stands before the API."""
+    """Return an error page of a gateway in front of the API."""
     return Reply(body=b"<html><body><h1>Bad Gateway</h1></body></html>", http_status=http_status)
 
 
 def cut() -> Exception:
-    """The connection breaks before there is an answer."""
+    """Return the error of a connection that breaks before the answer."""
     return ConnectionResetError("the script cuts the connection")
 
 
@@ -137,18 +137,18 @@ class _Response:
 
 
 class Script:
-    """Stands in the place of an HTTP client, and answers each poll with the next step of its job.
+    """Replaces an HTTP client, and answers each poll with the next step of its job.
 
-    A poll without a step left is an `AssertionError` in the code under test.
+    A poll after the last step raises `AssertionError` in the code under test.
 
     Args:
-        steps: By ``job_id``, what is answered in turn. A sequence must be used up; any other iterable, such as
+        steps: The answers of each job in order, by ``job_id``. A sequence must be used up; any other iterable, such as
             ``itertools.repeat(pending())``, may have steps left.
-        credentials: Sign the answers; those of `client` by default.
-        now: Dates the answers; the virtual wall clock by default.
+        credentials: The credentials that sign the answers and that `client` uses; by default those of a test partner.
+        now: The wall clock for the timestamps of the answers; by default `virtual_now`.
 
     Attributes:
-        polls: What has been asked, by ``job_id``.
+        polls: The requests so far, by ``job_id``.
     """
 
     def __init__(
@@ -162,18 +162,18 @@ class Script:
         self._lengths = {job_id: len(of_job) for job_id, of_job in steps.items() if isinstance(of_job, Sequence)}
         self._credentials = credentials or Credentials("085", "sandbox-key")
         self._now = now
-        self._exceeded: list[str] = []
+        self._failures: list[str] = []
         self.polls: dict[str, list[Poll]] = {job_id: [] for job_id in self._steps}
 
     @asynccontextmanager
     async def client(self, **options: Unpack[ClientOptions]) -> AsyncGenerator[Client, None]:
-        """Open a client over this script, under the virtual wall clock; at the end every step must have been used.
+        """Open a client that polls this script; when the block ends, check that every step was used.
 
         Args:
             options: Further arguments of the client.
 
         Raises:
-            AssertionError: Steps are left (not raised over an error of the block).
+            AssertionError: Steps are left. Not checked if the block raises an error.
         """
         options.setdefault("http_client", self)
         options.setdefault("now", self._now)
@@ -183,12 +183,12 @@ class Script:
         self.assert_used_up()
 
     def assert_used_up(self) -> None:
-        """Check that every step has been used, and that no poll was without one, also if that went unnoticed.
+        """Raise AssertionError unless every step was used and every poll had a step.
 
         Raises:
-            AssertionError: Some are left, or were missing.
+            AssertionError: Steps are left, or a poll had no step, even if the code under test caught that error.
         """
-        assert not self._exceeded, "; ".join(self._exceeded)
+        assert not self._failures, "; ".join(self._failures)
         left = {job_id: length - len(self.polls[job_id]) for job_id, length in self._lengths.items()}
         left = {job_id: count for job_id, count in left.items() if count > 0}
         assert not left, f"steps that were not used, by job_id: {left}"
@@ -205,33 +205,33 @@ class Script:
         follow_redirects: bool,
         timeout: None,
     ) -> AsyncIterator[_Response]:
-        """Answer one poll; this is what makes a script fit in the place of an HTTP client."""
-        asked = json.loads(content)
-        job_id = asked["job_id"]
+        """Answer one poll, with the signature of an HTTP client's ``stream``."""
+        request = json.loads(content)
+        job_id = request["job_id"]
         polls = self.polls.get(job_id)
         if polls is None:
-            raise self._failure(f"there is no script for the job_id {job_id!r}")
-        polls.append(Poll(at=anyio.current_time(), body=asked))
+            raise self._record_failure(f"there is no script for the job_id {job_id!r}")
+        polls.append(Poll(at=anyio.current_time(), body=request))
         step = next(self._steps[job_id], None)
         if step is None:
-            raise self._failure(f"poll {len(polls)} of the job_id {job_id!r} is not in the script")
+            raise self._record_failure(f"poll {len(polls)} of the job_id {job_id!r} is not in the script")
         await anyio.lowlevel.checkpoint()
         if isinstance(step, Exception):
             raise step
         await anyio.sleep(step.delay)
-        yield _Response(step.http_status, step.headers, self._body(step.body, asked))
+        yield _Response(step.http_status, step.headers, self._encode_body(step.body, request))
 
-    def _failure(self, text: str) -> AssertionError:
-        self._exceeded.append(text)
+    def _record_failure(self, text: str) -> AssertionError:
+        self._failures.append(text)
         return AssertionError(text)
 
-    def _body(self, body: Mapping[str, object] | bytes, asked: Mapping[str, object]) -> bytes:
+    def _encode_body(self, body: Mapping[str, object] | bytes, request: Mapping[str, object]) -> bytes:
         if isinstance(body, bytes):
             return body
         filled = dict(body)
         result = filled.get("result")
         if isinstance(result, Mapping):
-            params = {"user_id": asked["user_id"], "job_id": asked["job_id"], "job_type": 1}
+            params = {"user_id": request["user_id"], "job_id": request["job_id"], "job_type": 1}
             filled["result"] = {"PartnerParams": params, **result}
         if "signature" not in filled:
             timestamp = format_timestamp(self._now())
