@@ -37,8 +37,8 @@ from starlette.routing import Route, Router
 
 import smilejobs
 from smilejobs.clock import utcnow
-from smilejobs.sandbox import Delivery, Lognormal, Sandbox, Weather
-from smilejobs.sandbox.server import listening
+from smilejobs.sandbox import Delivery, FaultProfile, Lognormal, Sandbox
+from smilejobs.sandbox.server import serve
 
 CREDENTIALS = smilejobs.Credentials("085", "sandbox-key")
 DURATION = Lognormal(2.0, 0.5)
@@ -113,8 +113,8 @@ def report(way: Way, seen: Seen) -> bool:
 
 async def measure(way: Way, jobs: int, distance: float) -> Seen:
     """Wait for so many jobs."""
-    far = Weather(latency=distance)
-    sandbox = Sandbox(weather=far, delivery=Delivery(delay=distance / 2))
+    far = FaultProfile(latency=distance)
+    sandbox = Sandbox(faults=far, delivery=Delivery(delay=distance / 2))
     seen, chance = Seen(), random.Random(1)
 
     async def one(ref: smilejobs.JobRef) -> None:
@@ -159,7 +159,7 @@ async def receiver(client: smilejobs.Client) -> AsyncIterator[str]:
         client.notify(verifier.verify(await request.body()))
         return Response()
 
-    async with listening(Router(routes=[Route("/callback", take, methods=["POST"])]), "127.0.0.1", 0) as root:
+    async with serve(Router(routes=[Route("/callback", take, methods=["POST"])]), "127.0.0.1", 0) as root:
         yield f"{root}/callback"
 
 

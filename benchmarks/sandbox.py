@@ -29,14 +29,14 @@ from starlette.routing import Route, Router
 
 import smilejobs
 from smilejobs.clock import utcnow
-from smilejobs.sandbox import Sandbox, Weather
-from smilejobs.sandbox.server import listening
+from smilejobs.sandbox import FaultProfile, Sandbox
+from smilejobs.sandbox.server import serve as serve_app
 from smilejobs.wire.protocol import encode_request
 
 BAR = 1_000
 CREDENTIALS = smilejobs.Credentials("085", "sandbox-key")
 JOBS = 100
-ODD = Weather(gzip=0.5, respelled=0.1, link_errors=0.05)
+FAULTY = FaultProfile(gzip=0.5, variants=0.1, link_errors=0.05)
 
 
 def main() -> int:
@@ -133,7 +133,7 @@ async def serve() -> None:
     async def nothing(_: object) -> Response:
         return Response(status_code=204)
 
-    calm, odd = Sandbox(), Sandbox(weather=ODD)
+    calm, odd = Sandbox(), Sandbox(faults=FAULTY)
     for sandbox in (calm, odd):
         for number in range(JOBS):
             sandbox.submit("user-1", f"job-{number}", machine=0.0)
@@ -141,7 +141,7 @@ async def serve() -> None:
     async with (
         calm.serve() as one,
         odd.serve() as other,
-        listening(empty, "127.0.0.1", 0) as root,
+        serve_app(empty, "127.0.0.1", 0) as root,
     ):
         ports = [int(url.removesuffix("/v1").rpartition(":")[2]) for url in (one, other, root)]
         print(json.dumps(ports), flush=True)

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 import smilejobs
-from smilejobs.sandbox import Sandbox, Weather
+from smilejobs.sandbox import FaultProfile, Sandbox
 from smilejobs.testing import virtual_clock, virtual_now
 
 pytest_plugins = ["smilejobs.testing.fixtures"]
@@ -36,8 +36,8 @@ async def test_a_human_review_of_an_hour(smile_sandbox: Sandbox, smile_client: s
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("smile_weather", ["rainy", Weather(rate=2, cuts=0.3)])
-async def test_a_bad_day_is_not_the_customers_fault(smile_sandbox: Sandbox, smile_client: smilejobs.Client) -> None:
+@pytest.mark.parametrize("smile_faults", ["flaky", FaultProfile(rate=2, cuts=0.3)])
+async def test_a_failed_poll_is_not_the_customers_fault(smile_sandbox: Sandbox, smile_client: smilejobs.Client) -> None:
     smile_sandbox.submit("user-1", "job-1")
     assert await onboard(smile_client, "user-1", "job-1") == ["welcome"]
 

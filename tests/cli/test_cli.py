@@ -19,7 +19,7 @@ import smilejobs.cli
 from smilejobs import JobResult, JobStatus
 from smilejobs.cli.display import show
 from smilejobs.model.links import ImageLinks
-from smilejobs.sandbox import WEATHERS, Lognormal, Sandbox
+from smilejobs.sandbox import FAULT_PROFILES, Lognormal, Sandbox
 from smilejobs.sandbox.callbacks import DELIVERIES
 from tests.helpers.commands import Answer, Command, command, interrupt_when, timed_out
 from tests.helpers.patience import free_port
@@ -192,9 +192,9 @@ def test_an_error_is_one_line(
         (("status", "user-1"), {}, "JOB"),
         (("sandbox", "--port", "65536"), {}, "--port"),
         (("sandbox", "--partner-id", ""), {}, "partner_id must not be empty"),
-        (("sandbox", "--weather", "sunny"), {}, "weather must be one of calm, rainy, storm"),
-        (("sandbox", "--knob", "cuts"), {}, "--knob must be NAME=VALUE"),
-        (("sandbox", "--knob", "cuts=2"), {}, "cuts must be a share"),
+        (("sandbox", "--faults", "sunny"), {}, "faults must be one of none, flaky, storm"),
+        (("sandbox", "--fault", "cuts"), {}, "--fault must be NAME=VALUE"),
+        (("sandbox", "--fault", "cuts=2"), {}, "cuts must be a share"),
         (("sandbox", "--max-skew", "little"), {}, "--max-skew must be a number and a unit"),
         (("sandbox", "--machine", "fast"), {}, "--machine must be a median"),
         (("sandbox", "--review", "never"), {}, "--review must be a median"),
@@ -257,15 +257,15 @@ def test_the_sandbox_command_is_the_api_until_ctrl_c(command: Command) -> None:
     answer = command("sandbox", "--port", str(port), "--api-key", "it's-a-key")
     thread.join()
     assert (answer.code, answer.err) == (0, "")
-    assert (
-        f"The sandbox listens at http://127.0.0.1:{port}/v1, until Ctrl-C. It is no place for real data." in answer.out
-    )
+    assert f"The sandbox listens at http://127.0.0.1:{port}/v1, until Ctrl-C. Do not use real data." in answer.out
     assert f"export SMILE_BASE_URL=http://127.0.0.1:{port}/v1\n" in answer.out
     assert """export SMILE_API_KEY='it'"'"'s-a-key'\n""" in answer.out
     assert "smilejobs wait user-1 review --until final\n" in answer.out
 
 
-def test_the_sandbox_command_has_all_knobs(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_sandbox_command_passes_its_options_on(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each option becomes an argument of the sandbox; a restart finds its jobs, and submits none of its own."""
     port = free_port()
     made = []
@@ -280,7 +280,7 @@ def test_the_sandbox_command_has_all_knobs(command: Command, tmp_path: Path, mon
     Sandbox(state=state).submit("user-1", "kept")
     options = {
         "--port": port,
-        "--weather": "rainy",
+        "--faults": "flaky",
         "--seed": 7,
         "--machine": "3",
         "--review": "open",
@@ -290,9 +290,9 @@ def test_the_sandbox_command_has_all_knobs(command: Command, tmp_path: Path, mon
         "--allow-callbacks-to": "callbacks",
     }
     arguments = [str(word) for option in options.items() for word in option]
-    knobs = ["--knob", "latency=0.5:0.8", "--knob", "cuts=0"]
+    faults = ["--fault", "latency=0.5:0.8", "--fault", "cuts=0"]
     thread = interrupt_when(lambda: is_listening(port))
-    answer = command("sandbox", *arguments, *knobs)
+    answer = command("sandbox", *arguments, *faults)
     thread.join()
     assert (answer.code, answer.err) == (0, "")
     assert made == [
@@ -300,12 +300,12 @@ def test_the_sandbox_command_has_all_knobs(command: Command, tmp_path: Path, mon
             "partner_id": "085",
             "api_key": "sandbox-key",
             "seed": 7,
-            "weather": evolve(WEATHERS["rainy"], latency=Lognormal(0.5, 0.8), cuts=0.0),
+            "faults": evolve(FAULT_PROFILES["flaky"], latency=Lognormal(0.5, 0.8), cuts=0.0),
             "machine": Lognormal(3),
             "review": "open",
             "max_skew": 60,
             "state": state,
-            "delivery": DELIVERIES["rainy"],
+            "delivery": DELIVERIES["flaky"],
             "allow_callbacks_to": ["callbacks"],
         }
     ]

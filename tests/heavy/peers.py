@@ -9,7 +9,7 @@ from smile_id_core import Signature
 
 from smilejobs import JobRef
 from smilejobs.sandbox import Sandbox
-from smilejobs.sandbox.picture import picture
+from smilejobs.sandbox.png import make_png
 
 SELFIE, CARD, LIVENESS, CARD_BACK = 0, 1, 4, 5
 """The kinds of images that are files."""
@@ -68,7 +68,7 @@ def pictures(folder: Path) -> dict[int, Path]:
     """Write an image of each kind, and return where."""
     files = {kind: folder / f"image-{kind}.png" for kind in (SELFIE, CARD, LIVENESS, CARD_BACK)}
     for kind, path in files.items():
-        path.write_bytes(picture(str(kind)))
+        path.write_bytes(make_png(str(kind)))
     return files
 
 

@@ -36,7 +36,7 @@ from smilejobs.images.sinks import InFile, stem
 from smilejobs.images.values import FORMATS, shown
 from smilejobs.model.links import ImageLink, ImageLinks
 from smilejobs.sandbox import Sandbox
-from smilejobs.sandbox.weather import Weather
+from smilejobs.sandbox.faults import FaultProfile
 from smilejobs.testing import EPOCH, virtual_clock
 from smilejobs.transport import Fetcher
 from smilejobs.wire.signature import format_timestamp, sign
@@ -1207,8 +1207,8 @@ def client_of(base_url: str, **options: Any) -> Client:
 
 async def test_the_sandbox_in_a_storm_of_pictures(sandboxed: None, tmp_path: Path) -> None:
     """Cut, slow and missing pictures: what is saved is what is stored, and each error has its reason."""
-    weather = Weather(link_errors=0.2, slow_pictures=0.2, slow=0.05, cut_pictures=0.3)
-    sandbox = Sandbox(weather=weather, picture_bytes=20_000)
+    faults = FaultProfile(link_errors=0.2, slow_pictures=0.2, slow=0.05, cut_pictures=0.3)
+    sandbox = Sandbox(faults=faults, picture_bytes=20_000)
     refs = [sandbox.submit("user", f"job-{index}", job_type=6, machine=0) for index in range(15)]
     async with (
         sandbox.serve() as base_url,

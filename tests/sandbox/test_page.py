@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from smilejobs import JobRef, Verdict
 from smilejobs.sandbox import Sandbox, Stage
-from smilejobs.sandbox.inprocess import InProcess
+from smilejobs.sandbox.asgi import InProcess
 from smilejobs.testing import EPOCH, virtual_now
 
 pytestmark = pytest.mark.anyio

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from smilejobs import Credentials, Verdict
-from smilejobs.sandbox import Sandbox, Weather
+from smilejobs.sandbox import FaultProfile, Sandbox
 from smilejobs.testing import virtual_now
 from smilejobs.wire.signature import sign, verify
 from tests.helpers.recorded import (
@@ -35,7 +35,7 @@ from tests.helpers.recorded import (
 pytestmark = pytest.mark.anyio
 
 CREDENTIALS = Credentials(PARTNER, KEY)
-TO_THE_LETTER = Weather(respelled=1, respellings=["no_top_ids"])
+TO_THE_LETTER = FaultProfile(variants=1, variant_names=["no_top_ids"])
 """The recorded shape, in which the real server differs from the vendor's page."""
 
 
@@ -57,8 +57,8 @@ def shape(value: object) -> object:
     return {key: shape(inner) for key, inner in value.items()} if isinstance(value, dict) else type(value).__name__
 
 
-def sandbox_of(weather: Weather = TO_THE_LETTER) -> Sandbox:
-    return Sandbox(partner_id=PARTNER, api_key=KEY, weather=weather, machine=1, now=virtual_now)
+def sandbox_of(faults: FaultProfile = TO_THE_LETTER) -> Sandbox:
+    return Sandbox(partner_id=PARTNER, api_key=KEY, faults=faults, machine=1, now=virtual_now)
 
 
 @asynccontextmanager
@@ -112,9 +112,9 @@ async def test_the_recorded_result_is_answered_word_for_word() -> None:
     assert body == recorded
 
 
-async def test_the_calm_answer_has_the_ids_of_the_vendors_page_as_well() -> None:
+async def test_an_answer_without_faults_has_the_ids_of_the_vendors_page_as_well() -> None:
     """And nothing else that was not recorded."""
-    sandbox = sandbox_of(Weather())
+    sandbox = sandbox_of(FaultProfile())
     sandbox.submit(USER, JOB, machine=0, outcome="1016")
     async with opened(sandbox) as http_client:
         body = (await http_client.post("/job_status", json=signed(STATUS_REQUEST))).json()

@@ -328,7 +328,7 @@ def test_arguments_that_can_never_be_right(arguments: dict[str, Any], error: typ
         ({"refusal": "2314"}, ValueError, "refusal"),
         ({"refusal": "9999"}, ValueError, "refusal"),
         ({"upload": timedelta(days=4000)}, ValueError, "upload"),
-        ({"weather": "sunny"}, ValueError, "weather"),
+        ({"faults": "sunny"}, ValueError, "faults"),
         ({"callback_url": "https://elsewhere.example/"}, ValueError, "callback_url"),
         ({"partner_params": {"a": object()}}, ValueError, "partner_params must be a mapping"),
         ({"partner_params": {"a": float("nan")}}, ValueError, "partner_params"),

@@ -14,13 +14,12 @@ from urllib.parse import urlsplit
 import anyio
 import httpx
 import pytest
-import uvicorn
 
 from smilejobs import Client, Credentials, JobRef, SmileJobsError, Verdict
 from smilejobs.clock import utcnow
-from smilejobs.sandbox import Sandbox, Weather
-from smilejobs.sandbox.answers import ConnectionCutError
-from smilejobs.sandbox.server import _Cuttable, _url
+from smilejobs.sandbox import FaultProfile, Sandbox
+from smilejobs.sandbox.http.answers import ConnectionCutError
+from smilejobs.sandbox.server import make_url, serve
 from smilejobs.wire.protocol import encode_request
 from smilejobs.wire.signature import format_timestamp, sign
 from tests.helpers.patience import free_port, settled, until
@@ -153,7 +152,7 @@ async def test_an_address_of_another_machine_is_an_os_error() -> None:
 @pytest.mark.parametrize(
     ("host", "said"),
     [
-        ("", "host must not be empty; to listen at every address of this machine, say so: 0.0.0.0 or ::"),
+        ("", "host must not be empty; to listen at every address of this machine, give 0.0.0.0 or ::"),
         ("\u00e4..b", "cannot listen at host '\u00e4..b', port 0: "),
     ],
 )
@@ -183,7 +182,7 @@ async def test_a_port_that_there_is_not_is_an_os_error() -> None:
 )
 def test_the_url_can_be_reached(host: str, url: str) -> None:
     """An address of IPv6 has its brackets; one that means everywhere is found on loopback."""
-    assert _url("http", host, 8787) == url
+    assert make_url("http", host, 8787) == url
 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
@@ -233,11 +232,11 @@ async def ask_raw(port: int) -> bytes:
     return received
 
 
-async def test_connections_are_cut_where_the_weather_says_so(caplog: pytest.LogCaptureFixture) -> None:
+async def test_connections_are_cut_on_request(caplog: pytest.LogCaptureFixture) -> None:
     """Before the head or within the body: the connection closes, and nothing is logged; the next one is answered."""
-    sandbox = Sandbox(weather=Weather(cuts=1), seed=1)
+    sandbox = Sandbox(faults=FaultProfile(cuts=1), seed=1)
     sandbox.submit("user-1", "job-1", machine=0)
-    sandbox.submit("user-1", "job-2", machine=0, weather="calm")
+    sandbox.submit("user-1", "job-2", machine=0, faults="none")
     async with sandbox.serve() as base_url:
         async with anyio.create_task_group() as tasks:
             answers: list[bytes] = []
@@ -263,9 +262,9 @@ async def test_connections_are_cut_where_the_weather_says_so(caplog: pytest.LogC
 
 async def test_an_answer_in_drips_does_not_hold_up_the_end(caplog: pytest.LogCaptureFixture) -> None:
     """Nor one that is late: their connections are closed, and nothing is logged."""
-    sandbox = Sandbox(weather=Weather(slow_bodies=1, slow=600))
+    sandbox = Sandbox(faults=FaultProfile(slow_bodies=1, slow=600))
     sandbox.submit("user-1", "job-1", machine=0)
-    sandbox.submit("user-1", "job-2", machine=0, weather=Weather(latency=600))
+    sandbox.submit("user-1", "job-2", machine=0, faults=FaultProfile(latency=600))
 
     async def fail(client: Client, job_id: str) -> None:
         with pytest.raises(SmileJobsError) as failed:
@@ -410,29 +409,37 @@ async def test_beyond_this_machine_more_names_are_answered(headers: dict[str, st
     assert answer.status_code == http_status
 
 
-async def test_what_is_cut_is_let_go_when_its_client_is_gone() -> None:
-    """Not before, though some of its request may be there to be read; but a task that somebody cancels is cancelled."""
+async def test_a_request_that_is_not_read_can_be_cut(caplog: pytest.LogCaptureFixture) -> None:
+    """The connection closes without an answer, and nothing is logged."""
 
     async def cut(scope: object, receive: object, send: object) -> None:
         raise ConnectionCutError
 
+    async with serve(cut, "127.0.0.1", 0) as root:
+        assert await ask_raw(port_of(root)) == b""
+    assert not caplog.records
+
+
+async def test_an_application_that_is_cancelled_is_not_a_cut(caplog: pytest.LogCaptureFixture) -> None:
+    """Its client gets an answer, and the log says what happened."""
+
     async def cancelled(scope: object, receive: object, send: object) -> None:
         raise asyncio.CancelledError
 
-    messages = ["http.request", "http.disconnect"]
+    async with serve(cancelled, "127.0.0.1", 0) as root, httpx.AsyncClient() as http_client:
+        assert (await http_client.get(root)).status_code == 500
+    assert "CancelledError" in caplog.text
 
-    async def receive() -> dict[str, str]:
-        return {"type": messages.pop(0)}
 
-    async def send(message: object) -> None:
-        pytest.fail("nothing is to be sent")
+async def test_a_server_that_cannot_start_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does not wait for ever, and leaves nothing behind."""
 
-    for app in (cut, cancelled):
-        cuttable = _Cuttable(app)
-        cuttable.server = uvicorn.Server(uvicorn.Config(app))
-        if app is cut:
-            await cuttable({}, receive, send)
-            assert not messages
-        else:
-            with pytest.raises(asyncio.CancelledError):
-                await cuttable({}, receive, send)
+    async def fail(*args: object, **options: object) -> None:
+        raise OSError("no server today")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "create_server", fail)
+    with pytest.raises(ExceptionGroup) as failed:
+        async with serve(Sandbox().app, "127.0.0.1", 0):
+            pytest.fail("it serves")
+    assert failed.group_contains(OSError, match="no server today")
+    gc.collect()

@@ -33,12 +33,12 @@ from smilejobs import (
     WrongJobError,
 )
 from smilejobs.model.jobs import Include
-from smilejobs.sandbox import WEATHERS, Sandbox, Weather
-from smilejobs.sandbox.answers import ConnectionCutError
-from smilejobs.sandbox.dice import dice
-from smilejobs.sandbox.inprocess import InProcess
-from smilejobs.sandbox.spelling import RESPELLINGS
-from smilejobs.sandbox.weather import Plan, plan
+from smilejobs.sandbox import FAULT_PROFILES, FaultProfile, Sandbox
+from smilejobs.sandbox.asgi import InProcess
+from smilejobs.sandbox.distributions import make_rng
+from smilejobs.sandbox.faults import PollFaults, draw_faults
+from smilejobs.sandbox.http.answers import ConnectionCutError
+from smilejobs.sandbox.variants import VARIANTS
 from smilejobs.testing import EPOCH, VirtualClockEventLoop, virtual_now
 from smilejobs.wire.protocol import encode_request, read_answer
 from smilejobs.wire.signature import verify
@@ -56,7 +56,7 @@ class Seen:
     Attributes:
         ref: The job.
         at: The instant of the answer.
-        plan: What was drawn for it.
+        faults: The faults that were drawn for it.
         http_status: The HTTP status; 0 if there was no answer.
         headers: The headers.
         raw: The body, unpacked.
@@ -66,7 +66,7 @@ class Seen:
 
     ref: JobRef
     at: datetime
-    plan: Plan
+    faults: PollFaults
     http_status: int = 0
     headers: Mapping[str, str] = field(factory=dict[str, str])
     raw: bytes = b""
@@ -133,12 +133,12 @@ def unpacked(body: bytes, headers: Mapping[str, str]) -> bytes:
     return zlib.decompressobj(31).decompress(body) if headers.get("content-encoding") == "gzip" else body
 
 
-async def poll(sandbox: Sandbox, weather: Weather, ref: JobRef, number: int) -> Seen:
+async def poll(sandbox: Sandbox, profile: FaultProfile, ref: JobRef, number: int) -> Seen:
     """Ask once, as the number-th poll of that job."""
-    drawn = plan(weather, dice(SEED, "poll", ref.user_id, ref.job_id, number))
+    drawn = draw_faults(profile, make_rng(SEED, "poll", ref.user_id, ref.job_id, number))
     request = encode_request(ref, CREDENTIALS, virtual_now(), image_links=number % 2 > 0, history=number % 3 > 0)
     headers = {"Accept-Encoding": "gzip"}
-    seen = Seen(ref=ref, at=virtual_now(), plan=drawn, request=json.loads(request))
+    seen = Seen(ref=ref, at=virtual_now(), faults=drawn, request=json.loads(request))
     raw = b""
     try:
         async with InProcess(sandbox.app).stream(
@@ -150,7 +150,7 @@ async def poll(sandbox: Sandbox, weather: Weather, ref: JobRef, number: int) -> 
             follow_redirects=False,
             timeout=None,
         ) as response:
-            common = {"ref": ref, "plan": drawn, "request": json.loads(request), "headers": response.headers}
+            common = {"ref": ref, "faults": drawn, "request": json.loads(request), "headers": response.headers}
             try:
                 async for piece in response.aiter_raw():
                     raw += unpacked(piece, response.headers)
@@ -166,10 +166,10 @@ def sightings() -> list[Seen]:
     """Thousands of answers in a storm, over some hours of virtual time."""
 
     async def ask() -> list[Seen]:
-        weather = WEATHERS["storm"]
-        sandbox = Sandbox(weather=weather, seed=SEED, now=virtual_now)
+        profile = FAULT_PROFILES["storm"]
+        sandbox = Sandbox(faults=profile, seed=SEED, now=virtual_now)
         refs = submit_all(sandbox)
-        return [await poll(sandbox, weather, ref, number) for number in range(1, POLLS + 1) for ref in refs]
+        return [await poll(sandbox, profile, ref, number) for number in range(1, POLLS + 1) for ref in refs]
 
     with asyncio.Runner(loop_factory=VirtualClockEventLoop) as runner:
         return runner.run(ask())
@@ -298,10 +298,11 @@ SHAPES: Mapping[str, Callable[[Seen], bool]] = {
         lambda text: isinstance(text, str) and re.fullmatch(r"\S+\|[0-9a-f]{64}", text) is not None
     ),
     "signature of another": lambda seen: (
-        seen.plan.untrue == "forgeries" and re.fullmatch(r"[\w+/]{43}=", str(seen.body.get("signature"))) is not None
+        seen.faults.untrusted == "forgeries"
+        and re.fullmatch(r"[\w+/]{43}=", str(seen.body.get("signature"))) is not None
     ),
     "signature reflected": lambda seen: seen.is_answer and seen.body.get("signature") == seen.request["signature"],
-    "an old answer": lambda seen: seen.plan.untrue == "replays" and seen.is_answer,
+    "an old answer": lambda seen: seen.faults.untrusted == "replays" and seen.is_answer,
     "another job": lambda seen: seen.is_answer and seen.body.get("job_id", seen.ref.job_id) != seen.ref.job_id,
     "another user": lambda seen: seen.is_answer and seen.body.get("user_id", seen.ref.user_id) != seen.ref.user_id,
     "another job's result": lambda seen: _params(seen).get("job_id", seen.ref.job_id) != seen.ref.job_id,
@@ -352,19 +353,19 @@ def test_a_storm_produces_every_shape(sightings: list[Seen], shape: str) -> None
 
 def kinds_of(seen: Seen) -> Iterator[type | None]:
     """What the answer may be read as, by what was meant: a kind of error, or None for a status."""
-    if seen.plan.instead == "too_many":
+    if seen.faults.replacement == "too_many":
         yield RateLimitedError
-    elif seen.plan.instead == "system_errors":
+    elif seen.faults.replacement == "system_errors":
         yield ServerError
-    elif seen.plan.instead == "error_pages" or seen.broke_off:
+    elif seen.faults.replacement == "error_pages" or seen.broke_off:
         yield BadResponseError
     elif seen.ref.job_id == "unknown":
         yield JobNotFoundError
     elif seen.ref.job_id == "disabled":
         yield ApiError
-    elif seen.plan.untrue == "wrong_jobs" and seen.is_answer:
+    elif seen.faults.untrusted == "wrong_jobs" and seen.is_answer:
         yield WrongJobError
-    elif seen.plan.untrue == "forgeries" and _says_something(seen):
+    elif seen.faults.untrusted == "forgeries" and _says_something(seen):
         yield SignatureError
     else:
         yield None
@@ -381,14 +382,14 @@ def test_every_answer_is_read_as_what_was_meant(sightings: list[Seen]) -> None:
             continue
         answer = seen.read()
         (kind,) = kinds_of(seen)
-        assert isinstance(answer, kind or JobStatus), (seen.plan, seen.http_status, seen.raw[:2000])
-        if not isinstance(answer, JobStatus) or seen.plan.untrue == "replays":
+        assert isinstance(answer, kind or JobStatus), (seen.faults, seen.http_status, seen.raw[:2000])
+        if not isinstance(answer, JobStatus) or seen.faults.untrusted == "replays":
             continue
         check_status(answer, seen)
 
 
 def check_status(status: JobStatus, seen: Seen) -> None:
-    """Whatever the spelling, it says the same."""
+    """Each variant has the same meaning."""
     job_id = seen.ref.job_id
     is_complete = job_id not in ("running", "no-zip")
     if seen.at - EPOCH > timedelta(seconds=1.0):
@@ -396,7 +397,7 @@ def check_status(status: JobStatus, seen: Seen) -> None:
     if not status.job_complete:
         assert (status.verdict, status.is_final, status.result) == (None, False, None)
         return
-    if seen.plan.is_bare:
+    if seen.faults.is_bare:
         assert status.verdict in (Verdict.UNKNOWN, *OUTCOMES.values(), Verdict.PROVISIONAL)
         assert "PartnerParams" not in seen.result or "ResultCode" not in seen.result
         return
@@ -411,10 +412,10 @@ def check_status(status: JobStatus, seen: Seen) -> None:
 
 
 def test_most_answers_verify(sightings: list[Seen]) -> None:
-    """Whatever the spelling of the timestamp; only forgeries do not, and refusals, which have no signature."""
+    """With each format of the timestamp; only forgeries do not, and refusals, which have no signature."""
     for seen in sightings:
         verified = verify(CREDENTIALS, seen.body.get("timestamp"), seen.body.get("signature"))
-        assert verified is (seen.is_answer and seen.plan.untrue != "forgeries")
+        assert verified is (seen.is_answer and seen.faults.untrusted != "forgeries")
 
 
 def test_dates_and_seconds_ask_for_the_same_rest(sightings: list[Seen]) -> None:
@@ -438,19 +439,19 @@ MEANINGS = {
 
 
 @given(
-    names=st.sets(st.sampled_from(sorted(RESPELLINGS))),
+    names=st.sets(st.sampled_from(sorted(VARIANTS))),
     job_type=st.sampled_from([1, 2, 5, 6]),
     meaning=st.sampled_from(sorted(MEANINGS)),
     seed=st.integers(0, 10**6),
     flags=st.booleans(),
 )
-def test_no_spelling_changes_the_meaning(
+def test_no_variant_changes_the_meaning(
     names: set[str], job_type: int, meaning: str, seed: int, *, flags: bool
 ) -> None:
     """Any of them, together or alone: the same verdict, finality and result code."""
     outcome, verdict, is_final = MEANINGS[meaning]
-    weather = Weather(respelled=1.0, respellings=tuple(sorted(names)))
-    sandbox = Sandbox(weather=weather, seed=seed, now=virtual_now)
+    profile = FaultProfile(variants=1.0, variant_names=tuple(sorted(names)))
+    sandbox = Sandbox(faults=profile, seed=seed, now=virtual_now)
 
     async def ask() -> JobStatus:
         sandbox.submit(

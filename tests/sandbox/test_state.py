@@ -16,9 +16,9 @@ import httpx
 import pytest
 
 from smilejobs import JobRef, Verdict
-from smilejobs.sandbox import WEATHERS, Job, Lognormal, Sandbox, Stage, Weather
-from smilejobs.sandbox.answers import ConnectionCutError
-from smilejobs.sandbox.links import presign
+from smilejobs.sandbox import FAULT_PROFILES, FaultProfile, Job, Lognormal, Sandbox, Stage
+from smilejobs.sandbox.http.answers import ConnectionCutError
+from smilejobs.sandbox.http.storage import sign_url
 from smilejobs.sandbox.state import State
 from smilejobs.settings import Credentials
 from smilejobs.testing import EPOCH, virtual_now
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.anyio
 BASE = "https://localhost/v1"
 CREDENTIALS = Credentials("085", "sandbox-key")
 PICTURE = "/images/0000000001/SID_Preview_Full.png"
-LINK = f"https://localhost{PICTURE}?" + presign("sandbox-key", "localhost", PICTURE, at=EPOCH, lifetime=900)
+LINK = sign_url("sandbox-key", "GET", "https://localhost", PICTURE, at=EPOCH, lifetime=900)
 
 
 def block(path: Path) -> None:
@@ -63,8 +63,8 @@ async def test_a_restart_goes_on(path: Path) -> None:
     first = opened(path)
     first.submit("user-1", "quick", machine=10, details={"FullName": "Nobody"}, partner_params={"more": [1, None]})
     first.submit("user-1", "review", machine=5, review=60, job_type=6, outcome="rejected")
-    first.submit("user-1", "open", machine=5, review="open", weather="storm")
-    first.submit("user-1", "no-zip", upload=None, callback_url="http://localhost/x", weather=Weather(rate=3))
+    first.submit("user-1", "open", machine=5, review="open", faults="storm")
+    first.submit("user-1", "no-zip", upload=None, callback_url="http://localhost/x", faults=FaultProfile(rate=3))
     first.submit("user-1", "disabled", refusal="2307")
     jobs = list(first.jobs.values())
     await anyio.sleep(20)
@@ -96,9 +96,9 @@ async def test_changes_are_kept(path: Path) -> None:
         second.submit("user-1", "late")
 
 
-async def test_the_dice_go_on_after_a_restart(path: Path) -> None:
+async def test_the_random_draws_go_on_after_a_restart(path: Path) -> None:
     """What happens to the fourth poll of a job, or fetch of a picture, does not depend on a restart before it."""
-    weather = Weather(respelled=0.5, system_errors=0.3, too_many=0.3, cut_pictures=0.5)
+    faults = FaultProfile(variants=0.5, system_errors=0.3, too_many=0.3, cut_pictures=0.5)
 
     async def asked(sandbox: Sandbox) -> list[object]:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app=sandbox.app)) as browser:
@@ -113,17 +113,17 @@ async def test_the_dice_go_on_after_a_restart(path: Path) -> None:
                     answers.append(None)
             return answers
 
-    def opened_in(weather: Weather, where: Path | None) -> Sandbox:
-        return Sandbox(state=where, weather=weather, now=virtual_now, link_lifetime=900)
+    def opened_in(faults: FaultProfile, where: Path | None) -> Sandbox:
+        return Sandbox(state=where, faults=faults, now=virtual_now, link_lifetime=900)
 
-    once = opened_in(weather, None)
+    once = opened_in(faults, None)
     once.submit("user-1", "job-1", machine=0)
     expected = [await asked(once), await asked(once)]
     assert expected[0] != expected[1]
-    first = opened_in(weather, path)
+    first = opened_in(faults, path)
     first.submit("user-1", "job-1", machine=0)
     found = [await asked(first)]
-    second = opened_in(weather, path)
+    second = opened_in(faults, path)
     assert second.polls(JobRef("user-1", "job-1")) == second.polls(JobRef("nobody", "\0")) == 4
     found.append(await asked(second))
     assert found == expected
@@ -182,9 +182,10 @@ def test_a_name_that_means_something_to_sqlite_is_a_file(path: Path, monkeypatch
     [
         "UPDATE job SET body = json_set(body, '$.job_type', 3)",
         "UPDATE job SET body = json_set(body, '$.result_code', '9999')",
-        "INSERT INTO poll VALUES ('', '', 1)",
-        "INSERT INTO poll VALUES ('user-1', 'job-1', -1)",
-        "INSERT INTO fetch VALUES ('/', 'often')",
+        "INSERT INTO request VALUES ('', 1)",
+        "INSERT INTO request VALUES ('{}', 1)",
+        'INSERT INTO request VALUES (\'["poll","user-1","job-1"]\', -1)',
+        "INSERT INTO request VALUES ('[\"picture\",\"/\"]', 'often')",
         "UPDATE job SET smile_job_id = '0000000002'",
         "UPDATE job SET smile_job_id = '<script>', body = json_set(body, '$.smile_job_id', '<script>')",
         "UPDATE job SET body = json_set(body, '$.refusal', '<script>')",
@@ -196,7 +197,7 @@ def test_a_name_that_means_something_to_sqlite_is_a_file(path: Path, monkeypatch
         "UPDATE job SET body = json_set(body, '$.machine', 1e300)",
         "UPDATE job SET body = json_set(body, '$.uploaded_at', '2026-01-01T00:00:00')",
         "UPDATE job SET body = json_set(body, '$.reviewed_at', '2026-01-01T00:00:00')",
-        "UPDATE job SET body = json_set(body, '$.weather', json('{\"cuts\": 2}'))",
+        "UPDATE job SET body = json_set(body, '$.faults', json('{\"cuts\": 2}'))",
         'UPDATE job SET body = replace(body, \'"details": {}\', \'"details": {"a": NaN}\')',
         'UPDATE job SET body = replace(body, \'"details": {}\', \'"details": {"a": "\\ud800"}\')',
         "UPDATE job SET body = '{\"a\":' || replace(hex(zeroblob(50000)), '0', '[')",
@@ -215,9 +216,9 @@ def test_a_row_that_can_never_be_right_says_so(path: Path, change: str) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        "CREATE TRIGGER more AFTER INSERT ON poll BEGIN DELETE FROM job; END",
+        "CREATE TRIGGER more AFTER INSERT ON request BEGIN DELETE FROM job; END",
         "CREATE VIEW more AS SELECT * FROM job",
-        "ALTER TABLE poll RENAME TO more",
+        "ALTER TABLE request RENAME TO more",
     ],
 )
 def test_a_state_with_something_else_in_it_is_refused(path: Path, change: str) -> None:
@@ -280,15 +281,15 @@ def test_every_field_of_a_job_survives(path: Path) -> None:
         details={"FullName": "\U0001f600"},
         callback_url="http://localhost/callback",
         root="http://localhost:8787",
-        weather=Weather(latency=Lognormal(1, 2), rate=3, retry_after=None, respellings=["history"]),
+        faults=FaultProfile(latency=Lognormal(1, 2), rate=3, retry_after=None, variant_names=["history"]),
     )
     state = State(path)
-    state.save(job)
-    state.save(job)
-    (loaded,) = state.load()
+    state.save_job(job)
+    state.save_job(job)
+    (loaded,) = state.load_jobs()
     assert loaded == job
     assert loaded.ref.submitted_at == EPOCH
-    assert WEATHERS["storm"] != loaded.weather
+    assert FAULT_PROFILES["storm"] != loaded.faults
 
 
 def test_a_sudden_end_loses_nothing(path: Path) -> None:

@@ -7,7 +7,7 @@ import anyio
 import pytest
 
 import smilejobs
-from smilejobs.sandbox import Sandbox, Weather
+from smilejobs.sandbox import FaultProfile, Sandbox
 from smilejobs.testing import EPOCH
 
 pytest_plugins = ["smilejobs.testing.fixtures"]
@@ -29,8 +29,8 @@ async def test_each_test_has_a_sandbox_of_its_own(smile_sandbox: Sandbox) -> Non
     assert not smile_sandbox.jobs
 
 
-@pytest.mark.parametrize("smile_weather", [Weather(too_many=1)])
-async def test_the_weather_can_be_chosen(smile_sandbox: Sandbox, smile_client: smilejobs.Client) -> None:
+@pytest.mark.parametrize("smile_faults", [FaultProfile(too_many=1)])
+async def test_the_faults_can_be_chosen(smile_sandbox: Sandbox, smile_client: smilejobs.Client) -> None:
     """By a parameter, or a fixture of one's own."""
     smile_sandbox.submit("user-1", "job-1", machine=0)
     with pytest.raises(smilejobs.RateLimitedError):

@@ -1,6 +1,6 @@
-"""A Smile ID of your own, for tests and for trying things out: the Job Status API on your machine.
+"""The Job Status API on your machine, for tests and for trying things out. Do not use real data with it.
 
-It needs ``pip install 'smilejobs[sandbox]'``. It holds no real data and is no place for any.
+It needs ``pip install 'smilejobs[sandbox]'``.
 """
 
 try:
@@ -9,12 +9,12 @@ try:
 except ImportError as error:
     raise ImportError("the sandbox needs starlette and uvicorn: pip install 'smilejobs[sandbox]'") from error
 
-from smilejobs.sandbox.app import Sandbox
 from smilejobs.sandbox.callbacks import Delivery
-from smilejobs.sandbox.dice import Lognormal
+from smilejobs.sandbox.distributions import Lognormal, Mixture
+from smilejobs.sandbox.faults import FAULT_PROFILES, FaultProfile
 from smilejobs.sandbox.jobs import Job, Stage
-from smilejobs.sandbox.weather import WEATHERS, Weather
+from smilejobs.sandbox.sandbox import Sandbox
 
-__all__ = ["WEATHERS", "Delivery", "Job", "Lognormal", "Sandbox", "Stage", "Weather"]
+__all__ = ["FAULT_PROFILES", "Delivery", "FaultProfile", "Job", "Lognormal", "Mixture", "Sandbox", "Stage"]
 
 del _starlette, _uvicorn

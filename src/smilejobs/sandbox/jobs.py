@@ -1,21 +1,23 @@
-"""The life of one job: pure, a function of the instant at which somebody looks."""
+"""One job of the sandbox: its state is a pure function of the time at which it is looked at."""
 
 import enum
+import json
+import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from types import MappingProxyType
 
-from attrs import field, frozen
+from attrs import Attribute, field, frozen
 
-from smilejobs.model.codes import Verdict
+from smilejobs.model.codes import NO_ZIP, STATUS_CODES, SUCCESS, Verdict
 from smilejobs.model.jobs import JobRef
-from smilejobs.sandbox.products import DOCUMENT, PRODUCTS, PROVISIONAL_CODE, RESULTS, Product
-from smilejobs.sandbox.weather import Weather
+from smilejobs.sandbox.faults import FaultProfile
+from smilejobs.sandbox.products import DOCUMENT, PRODUCTS, PROVISIONAL_CODE, RESULTS, Product, result_code_for
 
-_PICTURES = MappingProxyType({"selfie_image": "SID_Preview_Full.png"})
-_DOCUMENT_PICTURES = MappingProxyType(
-    {**_PICTURES, "id_card_image": "SID_IDCard.png", "id_card_back": "SID_IDCard_Back.png"}
-)
+_FILES = MappingProxyType({"selfie_image": "SID_Preview_Full.png"})
+_DOCUMENT_FILES = MappingProxyType({**_FILES, "id_card_image": "SID_IDCard.png", "id_card_back": "SID_IDCard_Back.png"})
+_ZERO = timedelta()
+_ROOT = re.compile(r"https?://[0-9A-Za-z_.:\[\]-]+", re.ASCII)
 
 
 class Stage(enum.Enum):
@@ -28,53 +30,111 @@ class Stage(enum.Enum):
     FINAL = "final"
 
 
+def can_be_sent(value: object) -> bool:
+    """Return whether *value* can be sent as JSON: it holds no lone surrogates and no infinite numbers."""
+    try:
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
+
+
+def _copy_json(value: Mapping[str, object], name: str) -> dict[str, object]:
+    copy: object = json.loads(json.dumps(value)) if can_be_sent(value) else None
+    if not isinstance(copy, dict):
+        raise ValueError(f"{name} must be a mapping that can be written as JSON")  # noqa: TRY004  # or its values are wrong
+    return copy
+
+
+def _to_partner_params(value: Mapping[str, object]) -> dict[str, object]:
+    return _copy_json(value, "partner_params")
+
+
+def _to_details(value: Mapping[str, object]) -> dict[str, object]:
+    return _copy_json(value, "details")
+
+
+def _check_refusal(_: object, __: object, code: str | None) -> None:
+    if code is not None and (code not in STATUS_CODES or code in (SUCCESS, NO_ZIP)):
+        raise ValueError(f"refusal must be a status code of smilejobs.STATUS_CODES, and not {SUCCESS} or {NO_ZIP}")
+
+
+def _check_time(_: object, attribute: "Attribute[datetime | None]", value: datetime | None) -> None:
+    if value is not None and value.tzinfo is None:
+        raise ValueError(f"{attribute.name} must have a time zone")
+
+
+def _check_duration(_: object, attribute: "Attribute[timedelta]", value: timedelta | None) -> None:
+    if value is not None and value < timedelta():
+        raise ValueError(f"{attribute.name} must not be negative")
+
+
+def _check_text(_: object, attribute: "Attribute[str | None]", value: str | None) -> None:
+    if not can_be_sent(value):
+        raise ValueError(f"{attribute.name} must be text that can be sent")
+
+
+def _check_root(_: object, __: object, root: str | None) -> None:
+    if root is not None and not _ROOT.fullmatch(root):
+        raise ValueError("root must be a scheme and a host")
+
+
 @frozen(kw_only=True, repr=False)
 class Job:
-    """What the sandbox means to do with one job.
+    """What the sandbox answers about one job.
 
     Attributes:
-        ref: Its name, and when it was submitted.
+        ref: The ids of the job, and when it was submitted.
         smile_job_id: The number that the sandbox gave it.
         job_type: The product.
-        result_code: With which it ends.
-        refusal: The status code with which every poll is refused; None if it is answered.
-        uploaded_at: When its images are in; None for never, or not yet.
-        machine: How long the machine takes after that.
-        review: How long a human review takes after that; zero for no review, None for one that a person ends.
-        reviewed_at: When a person has ended the review; None if nobody has.
+        result_code: The result code of the final result.
+        refusal: The status code with which every poll is refused; None if polls are answered.
+        uploaded_at: When its images arrive; None if they have not arrived and no time is planned.
+        machine: The time from the arrival of the images to the machine's result.
+        review: The time from there to the end of the human review; zero for no review, None for a review that lasts
+            until it is ended by `Sandbox.review` or on the page.
+        reviewed_at: When the review was ended in that way; None if it was not.
         partner_params: What ``PartnerParams`` hold besides the ids and the job type.
-        details: Further keys of the results, in the vendor's spelling; what the job itself says cannot be overruled.
+        details: Further keys of the results, in the vendor's spelling. They do not replace what the job itself says.
         callback_url: Where the results are sent; None for nowhere.
-        root: Where the client that submitted it reaches the sandbox, such as "http://127.0.0.1:8787", for the links in
-            callbacks; None if it was not submitted over HTTP.
-        weather: What its polls have to live with; None for the weather of the sandbox.
+        root: The URL at which the client reached the sandbox, such as "http://127.0.0.1:8787", for the links in
+            callbacks; None if the job was not submitted over HTTP.
+        faults: The fault profile of its polls and images; None for that of the sandbox.
+
+    Raises:
+        OverflowError: The job ends after the last date that Python knows.
+        ValueError: An attribute has a value that a job cannot have.
     """
 
     ref: JobRef
     smile_job_id: str
     job_type: int
     result_code: str
-    refusal: str | None = None
-    uploaded_at: datetime | None = None
-    machine: timedelta = timedelta()
-    review: timedelta | None = timedelta()
-    reviewed_at: datetime | None = None
-    partner_params: Mapping[str, object] = field(factory=dict[str, object])
-    details: Mapping[str, object] = field(factory=dict[str, object])
-    callback_url: str | None = None
-    root: str | None = None
-    weather: Weather | None = None
+    refusal: str | None = field(default=None, validator=_check_refusal)
+    uploaded_at: datetime | None = field(default=None, validator=_check_time)
+    machine: timedelta = field(default=_ZERO, validator=_check_duration)
+    review: timedelta | None = field(default=_ZERO, validator=_check_duration)
+    reviewed_at: datetime | None = field(default=None, validator=_check_time)
+    partner_params: Mapping[str, object] = field(factory=dict[str, object], converter=_to_partner_params)
+    details: Mapping[str, object] = field(factory=dict[str, object], converter=_to_details)
+    callback_url: str | None = field(default=None, validator=_check_text)
+    root: str | None = field(default=None, validator=_check_root)
+    faults: FaultProfile | None = None
+
+    def __attrs_post_init__(self) -> None:
+        result_code_for(self.result_code, self.job_type)
+        _ = self.final_at
 
     @property
     def complete_at(self) -> datetime | None:
-        """When ``job_complete`` turns true; None for never, or not yet known."""
+        """When ``job_complete`` becomes true; None for never, or not known yet."""
         if self.uploaded_at is None or self.refusal is not None:
             return None
         return self.uploaded_at + self.machine
 
     @property
     def final_at(self) -> datetime | None:
-        """When the outcome is final, later than *complete_at* if there is a review; None for never, or not known."""
+        """When the result is final, later than *complete_at* if there is a review; None for never, or not known yet."""
         complete_at = self.complete_at
         if complete_at is None or self.reviewed_at is not None:
             return self.reviewed_at
@@ -82,7 +142,7 @@ class Job:
 
     @property
     def verdict(self) -> Verdict | None:
-        """The verdict with which it ends; None if it never ends, or nobody knows when."""
+        """The verdict of the final result; None if there is none, or its time is not known yet."""
         return None if self.final_at is None else RESULTS[self.result_code].verdict
 
     @property
@@ -92,26 +152,25 @@ class Job:
 
     @property
     def pictures(self) -> Mapping[str, str]:
-        """The pictures that it has, as file names, by their name in ``image_links``."""
-        return _DOCUMENT_PICTURES if self.product is DOCUMENT else _PICTURES
+        """The file names of its images, by their name in ``image_links``."""
+        return _DOCUMENT_FILES if self.product is DOCUMENT else _FILES
 
     def stage(self, at: datetime) -> Stage:
-        """Return how far it has come at the instant *at*."""
+        """Return the stage that it has reached at the time *at*."""
         if self.refusal is not None:
             return Stage.REFUSED
         if self.uploaded_at is None or at < self.uploaded_at:
             return Stage.NO_ZIP
-        reached = len(self.results(at))
-        if not reached:
+        if not self.results(at):
             return Stage.RUNNING
         return Stage.FINAL if self.final_at is not None and self.final_at <= at else Stage.UNDER_REVIEW
 
     def milestones(self) -> list[tuple[datetime, dict[str, object]]]:
-        """Return its timetable: each instant at which it has a new result, and that result, the earliest first.
+        """Return each time at which it gets a new result, with that result, the earliest first.
 
-        A review makes it two: the first one is provisional. The last is missing while a person has yet to end the
-        review; all are missing while its images are not in. A result is what an answer holds under ``result``; with
-        ``timestamp``, ``signature`` and ``ImageLinks`` it is the body of a callback.
+        With a review there are two results, of which the first is provisional. Results whose time is not known yet are
+        missing. A result is what an answer holds under ``result``; with ``timestamp``, ``signature`` and ``ImageLinks``
+        it is the body of a callback.
         """
         complete_at, final_at = self.complete_at, self.final_at
         reached = []
@@ -123,14 +182,14 @@ class Job:
         return reached
 
     def results(self, at: datetime) -> list[dict[str, object]]:
-        """Return the results that it has had by the instant *at*, the latest last."""
+        """Return the results that it has at the time *at*, the latest last."""
         return [result for since, result in self.milestones() if since <= at]
 
     def __repr__(self) -> str:
         return f"<Job {self.ref.tag}: smile_job_id={self.smile_job_id!r}, result_code={self.result_code!r}>"
 
     def _result(self, code: str, *, is_final: bool, is_machine: bool) -> dict[str, object]:
-        """Return one ``result``, in the vendor's spelling: booleans and numbers are words."""
+        """Return one ``result``; booleans and numbers are text, as the vendor writes them."""
         ids = {"user_id": self.ref.user_id, "job_id": self.ref.job_id, "job_type": str(self.job_type)}
         return {
             **self.product.result(code),

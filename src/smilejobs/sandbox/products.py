@@ -1,7 +1,7 @@
 """What each product answers: its result codes, texts and actions. Pure data.
 
-Sources: the vendor's page of result codes, as far as it says which product a code belongs to; its samples; one recorded
-answer of job type 1, which has the code 1016.
+Sources: the vendor's page of result codes, where it says which product a code belongs to; its samples; one recorded
+answer of job type 1 with the code 1016.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ _LISTED_CODE = "1030"
 RESULTS: Mapping[str, ResultCode] = MappingProxyType(
     {_LISTED_CODE: ResultCode("Found on list", Verdict.UNKNOWN), **RESULT_CODES}
 )
-"""All result codes that the sandbox can answer. It knows one that has no verdict in the library's own table."""
+"""All result codes that the sandbox can answer: those of the library, and one that has no verdict there."""
 
 
 def _codes(approved: str, rejected: str, error: str) -> Mapping[str, str]:
@@ -72,11 +72,11 @@ class Product:
 
     Attributes:
         result_type: Its ``ResultType``.
-        codes: The result code by what the caller of `submit` wants.
-        actions: Its ``Actions`` when all went well; the first one decides.
-        texts: Its own ``ResultText``, by result code, where that is not the usual one.
-        has_confidence: Whether there is a ``ConfidenceValue``.
-        approval: Further keys of an approval: the data of a person or a company, neither of which exists.
+        codes: The result code of each outcome that `Sandbox.submit` takes.
+        actions: Its ``Actions`` for an approval. For other results the first one is changed.
+        texts: Its own ``ResultText``, by result code, where it differs from the usual one.
+        has_confidence: Whether its results have a ``ConfidenceValue``.
+        approval: Further keys of an approval: invented data of a person or a company.
         receipt: The key of the answer that holds the link to a receipt.
     """
 
@@ -89,7 +89,7 @@ class Product:
     receipt: str = "kyc_receipt"
 
     def result(self, code: str) -> dict[str, object]:
-        """Return what a result with this code says, apart from everything that depends on the job."""
+        """Return the part of a result with this code that does not depend on the job."""
         verdict = RESULTS[code].verdict
         confidence = {"ConfidenceValue": "99" if has_succeeded(code) else "0"}
         return {
@@ -198,7 +198,7 @@ def result_code_for(outcome: str, job_type: int) -> str:
     """Return the result code with which a job of that type ends.
 
     Args:
-        outcome: "approved", "rejected" or "error"; or a result code, which stands for itself.
+        outcome: "approved", "rejected", "error", or a result code.
         job_type: The product.
 
     Raises:
@@ -220,5 +220,5 @@ def result_code_for(outcome: str, job_type: int) -> str:
 
 
 def has_succeeded(result_code: str) -> bool:
-    """Say whether ``job_success`` is true: there was a match, though a person may have to confirm it."""
+    """Return whether ``job_success`` is true: there was a match, provisional or final."""
     return RESULTS[result_code].verdict in (Verdict.APPROVED, Verdict.PROVISIONAL)

@@ -1,210 +1,143 @@
-"""The jobs of a sandbox: how each one is made, found and changed."""
+"""The jobs of a sandbox, and what all its routes share."""
 
-import json
-from collections.abc import Callable, Mapping
+import random
+from collections import Counter
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Literal
 
-from attrs import evolve
+from attrs import define, field
 
 from smilejobs.durations import Duration
-from smilejobs.model.codes import NO_ZIP, STATUS_CODES, SUCCESS
 from smilejobs.model.jobs import JobRef
-from smilejobs.sandbox.callbacks import Callbacks
-from smilejobs.sandbox.dice import Lognormal, dice, lasting
+from smilejobs.sandbox.distributions import Distribution, Lognormal, as_distribution, make_rng
+from smilejobs.sandbox.faults import NO_FAULTS, FaultProfile
 from smilejobs.sandbox.jobs import Job
-from smilejobs.sandbox.products import result_code_for
-from smilejobs.sandbox.state import State
-from smilejobs.sandbox.uploads import Registration
-from smilejobs.sandbox.zips import Finding
+from smilejobs.sandbox.state import RequestKey, State
+from smilejobs.settings import Credentials
 
-Review = Duration | Lognormal | Literal["open"] | bool | None
-"""How long a human review takes: a duration, or a distribution of durations; "open" until a person ends it; True for
-as long as such reviews take in this sandbox; None or False for no review."""
+Review = Duration | Distribution | Literal["open"] | bool | None
+"""How long a human review takes: a duration or a distribution; "open" until it is ended by hand; True for the default
+of the sandbox; None or False for no review."""
+
+MACHINE = Lognormal(2.0, 0.6)
+REVIEW = Lognormal(600.0, 1.0)
 
 
+@define(kw_only=True)
 class Registry:
-    """The one place where jobs are made and changed: it keeps them, and has their callbacks sent.
+    """The jobs, the counts of requests, and the settings that all routes share.
 
-    Args:
-        jobs: The jobs, by name.
-        numbered: The jobs, by the number that the sandbox gave them.
-        seed: Draws how long the machine and reviews take.
-        machine: Seconds from the arrival of a job's images to the machine's result, where nobody says.
-        review: How long a human review takes, where nobody says.
-        callbacks: What is told of each job, new or changed.
-        state: Where jobs outlive a restart; None for nowhere.
+    Attributes:
+        credentials: The partner whose jobs these are.
         now: The wall clock.
+        seed: The seed of all random generators.
+        faults: The fault profile of jobs that have none of their own.
+        machine: The default time from the arrival of a job's images to the machine's result.
+        review: The default length of a human review.
+        state: The file in which jobs and counts are kept; None for none.
+        on_change: Called with each job that is new or has changed.
+        jobs: The jobs, by their ids, the oldest first.
+        numbered: The jobs, by the number that the sandbox gave them.
+        counts: How many requests of each kind there were.
     """
 
-    def __init__(
-        self,
-        jobs: dict[JobRef, Job],
-        numbered: dict[str, Job],
-        *,
-        seed: int,
-        machine: Lognormal,
-        review: Lognormal | Literal["open"],
-        callbacks: Callbacks,
-        state: State | None,
-        now: Callable[[], datetime],
-    ) -> None:
-        self._jobs = jobs
-        self._numbered = numbered
-        self._seed = seed
-        self._machine = machine
-        self._review: Lognormal | Literal["open"] = review
-        self._callbacks = callbacks
-        self._state = state
-        self._now = now
+    credentials: Credentials
+    now: Callable[[], datetime]
+    seed: int = 0
+    faults: FaultProfile = NO_FAULTS
+    machine: Distribution = MACHINE
+    review: Distribution | Literal["open"] = REVIEW
+    state: State | None = None
+    on_change: Callable[[Job], None] = lambda job: None
+    jobs: dict[JobRef, Job] = field(init=False, factory=dict)
+    numbered: dict[str, Job] = field(init=False, factory=dict)
+    counts: Counter[RequestKey] = field(init=False, factory=Counter)
 
-    def made(
-        self,
-        ref: JobRef,
-        *,
-        outcome: str,
-        job_type: int,
-        machine: Duration | Lognormal | None,
-        review: Review,
-        refusal: str | None,
-        partner_params: Mapping[str, object] | None,
-        details: Mapping[str, object] | None,
-        callback_url: str | None,
-        root: str | None = None,
-    ) -> Job:
-        """Return a new job, whose images are not in, and which is not kept yet.
-
-        Args:
-            ref: Its name, and when it was submitted.
-            outcome: As all that follows, see `smilejobs.sandbox.Sandbox.submit`.
-            job_type: The product.
-            machine: How long the machine takes.
-            review: How long a human review takes.
-            refusal: The status code of every poll.
-            partner_params: Further parameters.
-            details: Further keys of the results.
-            callback_url: Where the results are sent.
-            root: The scheme and the host at which the client has found the sandbox; None for those of the next one.
+    def restore(self) -> list[Job]:
+        """Load and return the jobs of an earlier sandbox; *on_change* is not called for them.
 
         Raises:
-            TypeError: An argument has the wrong type.
-            ValueError: An argument can never be right, or there is such a job already.
+            StateError: The state cannot be read.
         """
-        if ref in self._jobs:
+        if self.state is not None:
+            self.counts.update(self.state.load_counts())
+            for job in self.state.load_jobs():
+                self.jobs[job.ref] = self.numbered[job.smile_job_id] = job
+        return list(self.jobs.values())
+
+    def next_number(self) -> str:
+        """Return the number of the next job."""
+        return f"{len(self.jobs) + 1:010d}"
+
+    def add(self, job: Job) -> None:
+        """Keep a new job.
+
+        Raises:
+            StateError: The state cannot be written.
+            ValueError: There is a job with these ids already.
+        """
+        if job.ref in self.jobs:
             raise ValueError("there is a job with these ids already")
-        if refusal is not None and (refusal not in STATUS_CODES or refusal in (SUCCESS, NO_ZIP)):
-            raise ValueError(f"refusal must be a status code of smilejobs.STATUS_CODES, and not {SUCCESS} or {NO_ZIP}")
-        chance = dice(self._seed, "job", ref.user_id, ref.job_id)
-        worked = (self._machine if machine is None else lasting(machine, "machine")).draw(chance)
-        return Job(
-            ref=ref,
-            smile_job_id=f"{len(self._jobs) + 1:010d}",
-            job_type=job_type,
-            result_code=result_code_for(outcome, job_type),
-            refusal=refusal,
-            machine=timedelta(seconds=worked),
-            review=self._reviewed(review, ref),
-            partner_params=_json_object(partner_params, "partner_params"),
-            details=_json_object(details, "details"),
-            callback_url=callback_url,
-            root=root,
-        )
+        self.save(job)
 
-    def register(self, registration: Registration, root: str) -> Job:
-        """Keep a job that came over HTTP, whose zip is to come.
-
-        Args:
-            registration: The job.
-            root: The scheme and the host at which the client has found the sandbox.
+    def save(self, job: Job) -> None:
+        """Keep a job that is new or has changed.
 
         Raises:
-            OSError: The state cannot be written.
+            StateError: The state cannot be written.
         """
-        ref = registration.ref
-        job = self.made(
-            JobRef(ref.user_id, ref.job_id, self._now()),
-            outcome="approved",
-            job_type=registration.job_type,
-            machine=None,
-            review=None,
-            refusal=None,
-            partner_params=registration.partner_params,
-            details=None,
-            callback_url=registration.callback_url,
-            root=root,
-        )
-        self.keep(job)
-        return job
+        if self.state is not None:
+            self.state.save_job(job)
+        self.jobs[job.ref] = self.numbered[job.smile_job_id] = job
+        self.on_change(job)
 
-    def receive(self, job: Job, finding: Finding) -> None:
-        """Start a job, whose zip is there now.
-
-        Args:
-            job: The job.
-            finding: What its zip makes of it.
-
-        Raises:
-            OSError: The state cannot be written.
-        """
-        self.keep(
-            evolve(
-                job,
-                uploaded_at=self._now(),
-                result_code=result_code_for(finding.outcome, job.job_type),
-                review=self._reviewed(finding.review, job.ref),
-                details={"Source": finding.source, **finding.details},
-            )
-        )
-
-    def known(self, ref: JobRef) -> Job:
-        """Return the job of that name.
+    def find(self, ref: JobRef) -> Job:
+        """Return the job with these ids.
 
         Raises:
             ValueError: There is none.
         """
-        job = self._jobs.get(ref)
+        job = self.jobs.get(ref)
         if job is None:
             raise ValueError("there is no such job")
         return job
 
-    def keep(self, job: Job) -> None:
-        """Take in a job that is new, or has changed.
+    def count(self, *key: str) -> int:
+        """Count one more request of a kind, and return how many there were.
 
         Raises:
-            OSError: The state cannot be written.
+            StateError: The state cannot be written; the request is not counted.
         """
-        if self._state is not None:
-            self._state.save(job)
-        self._put(job)
+        number = self.counts[key] + 1
+        if self.state is not None:
+            self.state.save_count(key, number)
+        self.counts[key] = number
+        return number
 
-    def restore(self, state: State) -> None:
-        """Take in the jobs that an earlier sandbox has kept.
+    def polls(self, ref: JobRef) -> int:
+        """Return how often a job was polled, whether it exists or not."""
+        return self.counts["poll", ref.user_id, ref.job_id]
 
-        Raises:
-            OSError: They cannot be read.
-        """
-        for job in state.load():
-            self._put(job, since=self._now())
+    def faults_of(self, job: Job | None) -> FaultProfile:
+        """Return the fault profile of a job, or of one that does not exist."""
+        return self.faults if job is None or job.faults is None else job.faults
 
-    def _put(self, job: Job, *, since: datetime | None = None) -> None:
-        self._jobs[job.ref] = self._numbered[job.smile_job_id] = job
-        self._callbacks.schedule(job.ref, since=since)
+    def rng(self, *purpose: object) -> random.Random:
+        """Return the random generator for one purpose."""
+        return make_rng(self.seed, *purpose)
 
-    def _reviewed(self, review: Review, ref: JobRef) -> timedelta | None:
-        """Return how long a review of that job takes; None until a person ends it."""
+    def draw_machine(self, ref: JobRef, machine: Duration | Distribution | None = None) -> timedelta:
+        """Return how long the machine takes for a job; None stands for the default of the sandbox."""
+        distribution = self.machine if machine is None else as_distribution(machine, "machine")
+        return timedelta(seconds=distribution.draw(self.rng("job", ref.user_id, ref.job_id)))
+
+    def draw_review(self, ref: JobRef, review: Review) -> timedelta | None:
+        """Return how long the review of a job takes; zero for no review, None for one that is ended by hand."""
         if review is None or review is False:
             return timedelta()
-        taking = self._review if review is True else review if review == "open" else lasting(review, "review")
-        if not isinstance(taking, Lognormal):
+        wanted = self.review if review is True else review
+        if wanted == "open":
             return None
-        return timedelta(seconds=taking.draw(dice(self._seed, "review", ref.user_id, ref.job_id)))
-
-
-def _json_object(value: Mapping[str, object] | None, name: str) -> dict[str, object]:
-    """Return a copy that can be sent, and that nobody else can change."""
-    try:
-        copy: object = json.loads(json.dumps({} if value is None else dict(value), allow_nan=False))
-    except (TypeError, ValueError, RecursionError):
-        raise ValueError(f"{name} must be a mapping that can be written as JSON") from None
-    assert isinstance(copy, dict)
-    return copy
+        distribution = as_distribution(wanted, "review")
+        return timedelta(seconds=distribution.draw(self.rng("review", ref.user_id, ref.job_id)))

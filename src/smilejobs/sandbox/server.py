@@ -1,12 +1,12 @@
-"""The sandbox behind a socket."""
+"""The sandbox behind a socket, served by uvicorn."""
 
 import asyncio
 import errno
 import socket
 import ssl
 import struct
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 from weakref import WeakSet
 
@@ -14,23 +14,22 @@ import anyio
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from smilejobs.sandbox.answers import ConnectionCutError
+from smilejobs.sandbox.http.answers import ConnectionCutError
+from smilejobs.tasks import beside
 
-_KEEPALIVE = 120
-"""Seconds; longer than our clients keep a connection, so that it is they who close it."""
+_KEEPALIVE_SECONDS = 120
+"""Longer than our clients keep a connection, so that the client closes it and not the server."""
 
 
 @asynccontextmanager
-async def listening(app: ASGIApp, host: str, port: int, tls: ssl.SSLContext | None = None) -> AsyncGenerator[str, None]:
+async def serve(app: ASGIApp, host: str, port: int, tls: ssl.SSLContext | None = None) -> AsyncGenerator[str, None]:
     """Serve *app* in the running event loop while the block runs, and yield the URL of its root.
 
-    uvicorn's own ``serve()`` is not used: it takes over the process's signals.
-
     Args:
-        app: What to serve.
+        app: The application.
         host: The address to listen at.
         port: The port; 0 for any that is free.
-        tls: The server's side of TLS; None for plain HTTP.
+        tls: The server-side TLS context; None for plain HTTP.
 
     Raises:
         OSError: The address cannot be listened at.
@@ -42,47 +41,17 @@ async def listening(app: ASGIApp, host: str, port: int, tls: ssl.SSLContext | No
         raise RuntimeError(
             "the sandbox can be served on asyncio only; elsewhere use it in process, as the app of an ASGITransport"
         ) from None
-    cuttable = _Cuttable(app)
-    config = uvicorn.Config(
-        cuttable,
-        lifespan="off",
-        ws="none",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        date_header=False,
-        timeout_keep_alive=_KEEPALIVE,
-    )
-    config.load()
-    config.ssl = tls
-    server = cuttable.server = uvicorn.Server(config)
-    server.lifespan = config.lifespan_class(config)
-    with _listener(host, port) as listener:
-        # Connections inherit it. asyncio sets it for sockets alone that name their protocol, which these do not, and
-        # without it the body of an answer, which follows its head, waits up to 40 ms for the client's system.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # A start that is cut short would leave behind what nobody could close.
-        starting = asyncio.create_task(server.startup(sockets=[listener]))
-        try:
-            await asyncio.shield(starting)
-            yield _url("http" if tls is None else "https", host, listener.getsockname()[1])
-        finally:
-            with anyio.CancelScope(shield=True):
-                await starting
-                # Nobody is waited for: neither who has not finished asking, nor who gets an answer in drips.
-                server.should_exit = True
-                for connection in list(server.server_state.connections):
-                    connection.transport.abort()
-                listener.hang_up()
-                for task in list(server.server_state.tasks):
-                    task.cancel()
-                await server.shutdown(sockets=[listener])
+    with _listen(host, port) as listener:
+        server = _Server(app, listener, tls)
+        async with beside(server.serve_until_stopped, server.stop):
+            await server.is_serving.wait()
+            yield make_url("http" if tls is None else "https", host, listener.getsockname()[1])
 
 
 class _Listener(socket.socket):
-    """Remembers whom it has let in: who is still shaking hands for TLS is no connection of uvicorn's yet.
+    """Remembers its connections: uvicorn does not know those whose TLS handshake has not ended.
 
-    asyncio would wait for such a client for a minute, from Python 3.12 on before the server may end.
+    asyncio would wait for such a client for a minute, and from Python 3.12 on the server would wait too.
     """
 
     def __init__(self, fileno: int) -> None:
@@ -96,15 +65,88 @@ class _Listener(socket.socket):
 
     def hang_up(self) -> None:
         for accepted in self._accepted:
-            with suppress(OSError):  # it is closed already, as most of them are
+            with suppress(OSError):  # most are closed already
                 accepted.shutdown(socket.SHUT_RDWR)
 
 
-def _listener(host: str, port: int) -> _Listener:
+class _Server(uvicorn.Server):
+    """Serves in a task, leaves the signals of the process alone, and stops without waiting for its clients.
+
+    Attributes:
+        is_serving: Set when it accepts connections.
+    """
+
+    def __init__(self, app: ASGIApp, listener: _Listener, tls: ssl.SSLContext | None) -> None:
+        super().__init__(
+            uvicorn.Config(
+                self._answer,
+                interface="asgi3",
+                lifespan="off",
+                ws="none",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                timeout_keep_alive=_KEEPALIVE_SECONDS,
+            )
+        )
+        self.config.load()
+        self.config.ssl = tls
+        self.is_serving = anyio.Event()
+        self._stopped = anyio.Event()
+        self._app = app
+        self._listener = listener
+
+    async def serve_until_stopped(self) -> None:
+        """Serve until `stop` is called, although the task is cancelled: a start that is cut short leaks sockets."""
+        with anyio.CancelScope(shield=True):
+            await self.serve(sockets=[self._listener])
+
+    async def main_loop(self) -> None:
+        """Wait for `stop`; uvicorn would look ten times a second, and update headers that are not sent."""
+        self.is_serving.set()
+        await self._stopped.wait()
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Leave the handlers of signals as they are."""
+        yield
+
+    def stop(self) -> None:
+        """Close all connections, including those with a request or an answer under way, and end the task."""
+        self.should_exit = True
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        self._listener.hang_up()
+        for task in list(self.server_state.tasks):
+            task.cancel()
+        self._stopped.set()
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; close its connection where the application cuts it.
+
+        uvicorn would answer 500 and log an error if this returned before the client is gone, so it waits for that; also
+        where `stop` has cancelled an answer.
+        """
+        try:
+            await self._app(scope, receive, send)
+        except ConnectionCutError:
+            for connection in self.server_state.connections:
+                if tuple(connection.transport.get_extra_info("peername")[:2]) == scope["client"]:
+                    connection.transport.close()
+        except asyncio.CancelledError:
+            if not self.should_exit:
+                raise
+        else:
+            return
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+
+def _listen(host: str, port: int) -> _Listener:
     if not host:
-        raise OSError("host must not be empty; to listen at every address of this machine, say so: 0.0.0.0 or ::")
+        raise OSError("host must not be empty; to listen at every address of this machine, give 0.0.0.0 or ::")
     try:
-        # `socket.create_server` would forget its socket where these fail.
+        # `socket.create_server` leaks its socket where these fail.
         host.encode("idna")
         struct.pack("!H", port)
     except (UnicodeError, struct.error) as error:
@@ -118,38 +160,14 @@ def _listener(host: str, port: int) -> _Listener:
             f"port {port} of {host} is in use by another program, perhaps by another sandbox: end that one, or choose "
             "another port, or port 0 for any that is free",
         ) from None
-    return _Listener(server.detach())
+    listener = _Listener(server.detach())
+    # Connections inherit it; asyncio does not set it for such sockets. Without it the body of an answer, which is sent
+    # after its head, waits up to 40 ms for the client's system.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
-class _Cuttable:
-    """Closes the connection where the application wants that, and when the server ends under an answer.
-
-    An application that returns before its client is gone gets a complaint of uvicorn's, and its client a 500. So it
-    waits until the client is.
-    """
-
-    server: uvicorn.Server
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await self._app(scope, receive, send)
-        except ConnectionCutError:
-            for connection in self.server.server_state.connections:
-                if tuple(connection.transport.get_extra_info("peername")[:2]) == scope["client"]:
-                    connection.transport.close()
-        except asyncio.CancelledError:
-            if not self.server.should_exit:
-                raise
-        else:
-            return
-        while (await receive())["type"] != "http.disconnect":
-            pass
-
-
-def _url(scheme: str, host: str, port: int) -> str:
-    """The URL at which a server on this machine is reached: one that listens everywhere is found on loopback."""
+def make_url(scheme: str, host: str, port: int) -> str:
+    """Return the URL of a server on this machine; one that listens at every address is reached on loopback."""
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # nothing is bound to it here
     return f"{scheme}://[{reachable}]:{port}" if ":" in reachable else f"{scheme}://{reachable}:{port}"

@@ -1,13 +1,13 @@
-"""TLS with a certificate of one's own making, for clients that insist on https."""
+"""TLS with certificates of an authority of the sandbox's own."""
 
 import ssl
 
 
 class Authority:
-    """A certificate authority for one sandbox, whom nobody trusts unless told to.
+    """A certificate authority for one sandbox; clients trust it only if they are told to.
 
-    Its key and those of its certificates are made anew each time and stay in memory, but for the moment at which
-    OpenSSL reads them from a temporary file that only this user may read.
+    Its keys are made anew each time and stay in memory, except while OpenSSL reads them from a temporary file with mode
+    0600.
 
     Raises:
         ImportError: trustme is not installed.
@@ -26,10 +26,10 @@ class Authority:
         return self._ca.cert_pem.bytes()
 
     def context(self, *hosts: str) -> ssl.SSLContext:
-        """Return a server's side of TLS, for this machine and for *hosts*.
+        """Return a server-side TLS context whose certificate is valid for this machine and for *hosts*.
 
         Raises:
-            ValueError: There can be no certificate for such a host.
+            ValueError: A certificate cannot name such a host.
         """
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         try:

@@ -14,21 +14,21 @@ This module needs ``pip install 'smilejobs[sandbox]'``.
 import pytest
 
 from smilejobs.client import Client
-from smilejobs.sandbox import Sandbox, Weather
-from smilejobs.sandbox.weather import WeatherName
+from smilejobs.sandbox import FaultProfile, Sandbox
+from smilejobs.sandbox.faults import FaultProfileName
 from smilejobs.testing.clock import virtual_now
 
 
 @pytest.fixture
-def smile_weather() -> WeatherName | Weather:
-    """Return the weather of the sandbox. Override it, or parametrize it, for another one."""
-    return "calm"
+def smile_faults() -> FaultProfileName | FaultProfile:
+    """Return the faults of the sandbox, none. Override or parametrize this fixture for others."""
+    return "none"
 
 
 @pytest.fixture
-def smile_sandbox(smile_weather: WeatherName | Weather) -> Sandbox:
+def smile_sandbox(smile_faults: FaultProfileName | FaultProfile) -> Sandbox:
     """Return a sandbox without jobs."""
-    return Sandbox(weather=smile_weather, now=virtual_now)
+    return Sandbox(faults=smile_faults, now=virtual_now)
 
 
 @pytest.fixture

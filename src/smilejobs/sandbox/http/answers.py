@@ -1,7 +1,8 @@
-"""What goes back to the client, and the ways in which it may arrive: late, in drips, compressed, or not at all."""
+"""What is sent back: late, in small pieces, compressed or cut off, if a fault profile says so."""
 
 import gzip
 import json
+import logging
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from hashlib import sha256
@@ -12,15 +13,21 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from smilejobs.sandbox.requests import CROSS_ORIGIN
+from smilejobs.sandbox.http.requests import Codes, RefusalError
+from smilejobs.sandbox.state import StateError
 
-_DRIPS = 8
+CROSS_ORIGIN = {"access-control-allow-origin": "*"}
+"""Lets web pages read an answer."""
+
+_SLOW_PIECES = 8
 _API_HEADERS = {**CROSS_ORIGIN, "access-control-allow-headers": "Content-type", "allow": "POST"}
-"""What every answer of the API says, as recorded."""
+"""Sent with every answer of the API, as recorded."""
+
+logger = logging.getLogger("smilejobs.sandbox")
 
 
 class ConnectionCutError(ConnectionResetError):
-    """The sandbox has broken the connection, as the weather wants it.
+    """The sandbox cuts the connection on purpose.
 
     A server closes the connection; a client in the same process gets the error itself.
     """
@@ -35,22 +42,23 @@ class Answer:
         body: The body.
         media_type: Its ``Content-Type``.
         headers: Further headers.
-        drips_for: Seconds that the body takes; 0 sends it at once.
-        cut_at: After how many bytes of the body the connection breaks; -1 breaks it before the head, None never.
+        slow_for: Seconds over which the body is sent in small pieces; 0 sends it at once.
+        cut_at: The number of bytes of the body after which the connection is cut; -1 cuts it before the head, None
+            never.
     """
 
     http_status: int = 200
     body: bytes = field(default=b"", repr=False)
     media_type: str = "application/json"
     headers: Mapping[str, str] = field(factory=dict[str, str])
-    drips_for: float = 0.0
+    slow_for: float = 0.0
     cut_at: int | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it.
 
         Raises:
-            ConnectionCutError: The connection is to be closed now.
+            ConnectionCutError: The connection is to be cut now.
         """
         if self.cut_at == -1:
             raise ConnectionCutError("the sandbox cut the connection before its answer")
@@ -58,10 +66,10 @@ class Answer:
         encoded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
         await send({"type": "http.response.start", "status": self.http_status, "headers": encoded})
         body = self.body if self.cut_at is None else self.body[: self.cut_at]
-        if self.drips_for:
-            size = max(1, -(-len(body) // _DRIPS))
+        if self.slow_for:
+            size = max(1, -(-len(body) // _SLOW_PIECES))
             for start in range(0, len(body), size):
-                await anyio.sleep(self.drips_for / _DRIPS)
+                await anyio.sleep(self.slow_for / _SLOW_PIECES)
                 await send({"type": "http.response.body", "body": body[start : start + size], "more_body": True})
             body = b""
         await send({"type": "http.response.body", "body": body, "more_body": self.cut_at is not None})
@@ -70,38 +78,49 @@ class Answer:
 
 
 def json_answer(value: object, http_status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
-    """Return *value* as JSON."""
+    """Return an answer whose body is *value* as JSON."""
     body = json.dumps(value, separators=(",", ":")).encode()
     return Answer(http_status=http_status, body=body, headers=headers or {})
 
 
-def gzipped(answer: Answer) -> Answer:
+def compress(answer: Answer) -> Answer:
     """Return the same answer, compressed."""
     headers = {**answer.headers, "content-encoding": "gzip"}
     return evolve(answer, body=gzip.compress(answer.body, mtime=0), headers=headers)
 
 
-def of_the_api(answer: Answer) -> Answer:
-    """Return the same answer with the headers of the API and of the gateway before it; its ids come of the body."""
-    number = uuid.UUID(bytes=sha256(answer.body).digest()[:16], version=4)
-    ids = {
-        "x-amzn-requestid": str(number),
-        "x-amzn-trace-id": f"Root=1-{number.hex[:8]}-{number.hex[8:]}",
-    }
-    return evolve(answer, headers={**_API_HEADERS, **ids, **answer.headers})
-
-
 def preflight(method: str) -> ASGIApp:
-    """Return what answers a browser that asks whether a page may send *method*."""
+    """Return the answer to a browser that asks whether a page may send *method*."""
     return Response(headers={**_API_HEADERS, "access-control-allow-methods": method, "allow": method})
 
 
 @frozen
-class Endpoint:
-    """Lets a method that makes answers be a route of Starlette's, which would else ask it for a `Response`."""
+class ApiRoute:
+    """A route of the API, an ASGI application.
 
-    answer: Callable[[Request], Awaitable[ASGIApp]]
+    Its answers have the recorded headers. A refusal is an answer too, and so is a state that cannot be written, which
+    a client may retry.
+
+    Attributes:
+        answer: Answers a request, or raises a `RefusalError`.
+        codes: The status codes of the route.
+    """
+
+    answer: Callable[[Request], Awaitable[Answer]]
+    codes: Codes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        await (await self.answer(Request(scope, receive)))(scope, receive, send)
+        try:
+            answer = await self.answer(Request(scope, receive))
+        except RefusalError as refusal:
+            answer = json_answer(refusal.body, refusal.http_status)
+        except StateError as error:
+            logger.error("%s", error)  # noqa: TRY400  # the text says which file, and what is wrong with it
+            answer = json_answer(RefusalError(self.codes.system_error).body, 400)
+        request_id = uuid.UUID(bytes=sha256(answer.body).digest()[:16], version=4)
+        ids = {
+            "x-amzn-requestid": str(request_id),
+            "x-amzn-trace-id": f"Root=1-{request_id.hex[:8]}-{request_id.hex[8:]}",
+        }
+        await evolve(answer, headers={**_API_HEADERS, **ids, **answer.headers})(scope, receive, send)

@@ -1,10 +1,10 @@
-"""What a person sees of the sandbox: its jobs, as a page and as JSON, and a button that ends a human review.
+"""The page of the sandbox: its jobs, as HTML and as JSON, and buttons that end a human review.
 
-It shows ids, and the button changes something. So only requests that the guard allows are answered, also where the
-application is served by a server of the user's own, and the button works from this page alone.
+It shows ids, and the buttons change a job. So it answers only what the guard allows, on every server, and the buttons
+work from this page only.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime
 from html import escape
 from urllib.parse import parse_qs
@@ -16,14 +16,16 @@ from starlette.routing import Route
 
 from smilejobs.model.codes import JOB_TYPES
 from smilejobs.model.jobs import JobRef
-from smilejobs.sandbox.guard import FORBIDDEN, Guard
+from smilejobs.sandbox.http.answers import logger
+from smilejobs.sandbox.http.guard import Guard, forbid
+from smilejobs.sandbox.http.requests import IncompleteError, TooLargeError, read, root_of
 from smilejobs.sandbox.jobs import Job, Stage
 from smilejobs.sandbox.products import RESULTS
-from smilejobs.sandbox.requests import CutOffError, TooLargeError, read, root_of
-from smilejobs.sandbox.state import NotKeptError, keeping
+from smilejobs.sandbox.registry import Registry
+from smilejobs.sandbox.state import StateError
 
-_MOST_ROWS = 200
-_MOST_BYTES = 4096
+_MAX_ROWS = 200
+_MAX_FORM_BYTES = 4096
 _OUTCOMES = {"approved": "Approve", "rejected": "Reject"}
 _HEADERS = {
     "cache-control": "no-store",
@@ -62,63 +64,57 @@ button { border: 1px solid var(--line); border-radius: .4rem; cursor: pointer; f
 
 @frozen(kw_only=True)
 class Page:
-    """The pages, and the JSON.
+    """The page, and the same as JSON.
 
     Attributes:
-        jobs: The jobs, by the number that the sandbox gave them, the oldest first.
-        polls: Says how many polls there were about a job.
-        review: Ends a human review; a ValueError says that there is none.
+        registry: The jobs.
+        review: Ends a human review; raises ValueError if there is none.
         guard: Knows the names of the sandbox.
-        now: The wall clock.
     """
 
-    jobs: Mapping[str, Job]
-    polls: Callable[[JobRef], int]
+    registry: Registry
     review: Callable[[JobRef, str], None]
     guard: Guard
-    now: Callable[[], datetime]
 
     @property
     def routes(self) -> list[Route]:
-        """To be served."""
-        return [
-            Route("/", self._guarded(self._home), methods=["GET"]),
-            Route("/sandbox/jobs", self._guarded(self._json), methods=["GET"]),
-            Route("/sandbox/review", self._guarded(self._review), methods=["POST"]),
-        ]
+        """The routes."""
+        views = (("GET", "/", self._home), ("GET", "/sandbox/jobs", self._json), ("POST", "/sandbox/review", self._end))
+        return [Route(path, self._guard(view), methods=[method]) for method, path, view in views]
 
-    def _guarded(self, view: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+    def _guard(self, view: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
         async def guarded(request: Request) -> Response:
-            return await view(request) if self.guard.allows(request) else _message(403, FORBIDDEN)
+            return await view(request) if self.guard.allows(request) else forbid()
 
         return guarded
 
     async def _home(self, request: Request) -> Response:
-        return HTMLResponse(_page(list(self.jobs.values()), self.polls, self.now()), headers=_HEADERS)
+        return HTMLResponse(_page(self.registry), headers=_HEADERS)
 
     async def _json(self, request: Request) -> Response:
-        now = self.now()
-        return JSONResponse([_as_dict(job, self.polls(job.ref), now) for job in self.jobs.values()], headers=_HEADERS)
+        now = self.registry.now()
+        jobs = self.registry.jobs.values()
+        return JSONResponse([_as_dict(job, self.registry.polls(job.ref), now) for job in jobs], headers=_HEADERS)
 
-    async def _review(self, request: Request) -> Response:
+    async def _end(self, request: Request) -> Response:
         if request.headers.get("sec-fetch-site", "none") not in ("same-origin", "none") or request.headers.get(
             "origin", root_of(request)
         ) != root_of(request):
-            return _message(403, "Reviews are ended from the sandbox's own page.")
+            return _message(403, "Reviews can be ended from the page of the sandbox only.")
         try:
-            form = parse_qs((await read(request, _MOST_BYTES)).decode(), max_num_fields=2)
-        except (CutOffError, TooLargeError, ValueError):
+            form = parse_qs((await read(request, _MAX_FORM_BYTES)).decode(), max_num_fields=2)
+        except (IncompleteError, TooLargeError, ValueError):
             form = {}
         number, outcome = (form.get(name, [""])[-1] for name in ("smile_job_id", "outcome"))
-        job = self.jobs.get(number)
+        job = self.registry.numbered.get(number)
         if job is None or outcome not in _OUTCOMES:
             return _message(400, "Give the smile_job_id of a job, and the outcome approved or rejected.")
         try:
-            with keeping():
-                self.review(job.ref, outcome)
+            self.review(job.ref, outcome)
         except ValueError as error:
             return _message(409, str(error))
-        except NotKeptError:
+        except StateError as error:
+            logger.error("%s", error)  # the text says which file, and what is wrong with it
             return _message(503, "The state cannot be written; the log says why.")
         return RedirectResponse("/", status_code=303, headers=_HEADERS)
 
@@ -143,18 +139,19 @@ def _as_dict(job: Job, polls: int, now: datetime) -> dict[str, object]:
     }
 
 
-def _page(jobs: list[Job], polls: Callable[[JobRef], int], now: datetime) -> str:
-    shown = jobs[: -_MOST_ROWS - 1 : -1]
-    more = f" Shown are the latest {_MOST_ROWS}; all are in" if len(jobs) > _MOST_ROWS else " As JSON:"
+def _page(registry: Registry) -> str:
+    jobs, now = list(registry.jobs.values()), registry.now()
+    more = f" Shown are the latest {_MAX_ROWS}; all are in" if len(jobs) > _MAX_ROWS else " As JSON:"
     count = "No jobs yet." if not jobs else "1 job." if len(jobs) == 1 else f"{len(jobs)} jobs."
     labels = ("Job", "User", "Number", "Product", "State", "Polls", "Review")
     head = "".join(f"<th>{label}</th>" for label in labels)
-    rows = "".join(_row(labels, job, polls(job.ref), now) for job in shown)
+    latest = jobs[: -_MAX_ROWS - 1 : -1]
+    rows = "".join(_row(labels, job, registry.polls(job.ref), now) for job in latest)
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>" if jobs else ""
     return _document(
         "Smile ID sandbox",
         f'<p>{count}{more} <a href="/sandbox/jobs">/sandbox/jobs</a>. <a href="/">Reload</a>. '
-        f"This is no place for real data.</p>{table}",
+        f"Do not use real data here.</p>{table}",
     )
 
 

@@ -1,4 +1,4 @@
-"""The weather of the sandbox: its knobs, its dice, and what both do to polls and pictures. Under the virtual clock."""
+"""The faults of the sandbox: profiles, random draws, and their effect on polls. Under the virtual clock."""
 
 import gzip
 import random
@@ -10,24 +10,24 @@ from typing import Any
 import anyio
 import httpx
 import pytest
-from attrs import fields
+from attrs import evolve, fields
 from hypothesis import given
 from hypothesis import strategies as st
 
 import smilejobs
 from smilejobs import JobRef, Verdict
-from smilejobs.sandbox import WEATHERS, Lognormal, Sandbox, Weather
-from smilejobs.sandbox.dice import dice, lasting
-from smilejobs.sandbox.inprocess import InProcess
-from smilejobs.sandbox.spelling import RESPELLINGS
-from smilejobs.sandbox.weather import CALM, Plan, plan, read_lasting, turned, weather_from
+from smilejobs.sandbox import FAULT_PROFILES, FaultProfile, Lognormal, Mixture, Sandbox
+from smilejobs.sandbox.asgi import InProcess
+from smilejobs.sandbox.distributions import as_distribution, as_lognormal, make_rng
+from smilejobs.sandbox.faults import NO_FAULTS, PollFaults, draw_faults, find_profile
+from smilejobs.sandbox.variants import VARIANTS
 from smilejobs.testing import virtual_now
 from smilejobs.wire.protocol import encode_request
 
 pytestmark = pytest.mark.anyio
 
 CREDENTIALS = smilejobs.Credentials("085", "sandbox-key")
-SHARES = [field.name for field in fields(Weather) if isinstance(field.default, float) and field.default == 0.0]
+SHARES = [field.name for field in fields(FaultProfile) if isinstance(field.default, float) and field.default == 0.0]
 
 
 async def ask(sandbox: Sandbox, job_id: str = "job-1", **changes: Any) -> tuple[int, dict[str, str], bytes]:
@@ -44,38 +44,41 @@ async def ask(sandbox: Sandbox, job_id: str = "job-1", **changes: Any) -> tuple[
         return response.status_code, response.headers, body
 
 
-def with_job(weather: Weather | str, **options: Any) -> Sandbox:
-    sandbox = Sandbox(weather=weather, now=virtual_now, **options)  # type: ignore[arg-type]  # some tests pass names that are no weathers
+def with_job(faults: FaultProfile | str, **options: Any) -> Sandbox:
+    sandbox = Sandbox(faults=faults, now=virtual_now, **options)  # type: ignore[arg-type]  # some tests pass names that are no presets
     sandbox.submit("user-1", "job-1", machine=0)
     return sandbox
 
 
-# --- Knobs
+# --- Profiles
 
 
-def test_calm_does_nothing_odd() -> None:
-    """Whatever the dice say."""
-    assert WEATHERS["calm"] == Weather()
+def test_no_faults_are_drawn_by_default() -> None:
+    """With any random generator."""
+    assert FAULT_PROFILES["none"] == FaultProfile()
     for number in range(1000):
-        assert plan(CALM, dice(0, number)) == Plan()
+        assert draw_faults(NO_FAULTS, make_rng(0, number)) == PollFaults()
 
 
-@given(weather=st.sampled_from(sorted(WEATHERS)), seed=st.integers())
-def test_a_plan_is_one_of_the_weather(weather: Any, seed: int) -> None:
-    """Rain has nothing that a client must not believe, or cannot read."""
-    drawn = plan(WEATHERS[weather], random.Random(seed))
+@given(preset=st.sampled_from(sorted(FAULT_PROFILES)), seed=st.integers())
+def test_only_a_storm_has_answers_without_a_verdict(preset: Any, seed: int) -> None:
+    """The other presets have no answer that a client must not trust or cannot read."""
+    drawn = draw_faults(FAULT_PROFILES[preset], random.Random(seed))
     assert drawn.latency >= 0
-    if weather != "storm":
-        assert (drawn.untrue, drawn.is_bare, drawn.is_huge) == (None, False, False)
+    if preset != "storm":
+        assert (drawn.untrusted, drawn.is_bare, drawn.is_huge) == (None, False, False)
 
 
 def test_shares_are_kept() -> None:
     """Of 4,000 polls, each thing happens to about its share; what excludes each other never comes together."""
-    weather = Weather(too_many=0.1, cuts=0.2, replays=0.3, forgeries=0.1, gzip=0.5, slow_bodies=0.25, bare_results=0.05)
-    plans = [plan(weather, dice(1, number)) for number in range(4000)]
-    shares = Counter(drawn.instead for drawn in plans) + Counter(drawn.untrue for drawn in plans if drawn.untrue)
-    shares += Counter({"gzip": sum(drawn.is_gzipped for drawn in plans), "slow": sum(drawn.is_slow for drawn in plans)})
-    meant = {"too_many": 0.1, "cuts": 0.2, "replays": 0.3, "forgeries": 0.1, "gzip": 0.5, "slow": 0.25, None: 0.7}
+    shares_of_faults = {"too_many": 0.1, "cuts": 0.2, "replays": 0.3, "forgeries": 0.1, "gzip": 0.5}
+    profile = FaultProfile(slow_bodies=0.25, bare_results=0.05, **shares_of_faults)
+    polls = [draw_faults(profile, make_rng(1, number)) for number in range(4000)]
+    shares = Counter(drawn.replacement for drawn in polls) + Counter(
+        drawn.untrusted for drawn in polls if drawn.untrusted
+    )
+    shares += Counter({"gzip": sum(drawn.is_gzipped for drawn in polls), "slow": sum(drawn.is_slow for drawn in polls)})
+    meant = {**shares_of_faults, "slow": 0.25, None: 0.7}
     assert shares.keys() == meant.keys()
     for name, share in meant.items():
         assert abs(shares[name] / 4000 - share) < 0.03
@@ -86,13 +89,13 @@ def test_shares_are_kept() -> None:
     ("value", "error"), [(1.01, ValueError), (-0.1, ValueError), (float("nan"), ValueError), ("1", TypeError)]
 )
 def test_a_share_is_from_0_to_1(name: str, value: object, error: type[Exception]) -> None:
-    """The text names the knob."""
+    """The text names the fault."""
     with pytest.raises(error, match=name):
-        Weather(**{name: value})  # type: ignore[arg-type]  # what mypy refuses, users without it pass
+        FaultProfile(**{name: value})  # type: ignore[arg-type]  # what mypy refuses, users without it pass
 
 
 @pytest.mark.parametrize(
-    ("knobs", "error", "named"),
+    ("faults", "error", "named"),
     [
         ({"latency": -1}, ValueError, "latency"),
         ({"latency": "1"}, TypeError, "latency"),
@@ -103,65 +106,36 @@ def test_a_share_is_from_0_to_1(name: str, value: object, error: type[Exception]
         ({"retry_after": 1e12}, ValueError, "retry_after must be at most ten years"),
         ({"slow": 1e12}, ValueError, "slow must be at most ten years"),
         ({"slow": float("inf")}, ValueError, "slow"),
-        ({"respellings": ["code_as_int", "in_red"]}, ValueError, "in_red; there are: other_refusal"),
+        ({"variant_names": ["code_as_int", "in_red"]}, ValueError, "in_red; there are: other_refusal"),
         ({"too_many": 0.6, "cuts": 0.6}, ValueError, "together"),
         ({"wrong_jobs": 0.6, "forgeries": 0.6}, ValueError, "together"),
     ],
 )
-def test_knobs_that_can_never_be_right(knobs: dict[str, Any], error: type[Exception], named: str) -> None:
+def test_faults_that_are_out_of_range(faults: dict[str, Any], error: type[Exception], named: str) -> None:
     """They are refused at once."""
     with pytest.raises(error, match=named):
-        Weather(**knobs)
+        FaultProfile(**faults)
 
 
-def test_a_weather_has_a_name_or_is_one() -> None:
+def test_a_profile_is_a_preset_or_a_value() -> None:
     """Everything else is refused, by the sandbox and for a job."""
-    assert weather_from("storm") is WEATHERS["storm"]
-    assert weather_from(CALM) is CALM
-    with pytest.raises(ValueError, match="weather must be one of calm, rainy, storm"):
-        Sandbox(weather="sunny")  # type: ignore[arg-type]  # what mypy refuses, users without it pass
-    with pytest.raises(TypeError, match="weather"):
-        Sandbox().submit("user-1", "job-1", weather=3)  # type: ignore[arg-type]  # what mypy refuses, users without it pass
+    assert find_profile("storm") is FAULT_PROFILES["storm"]
+    assert find_profile(NO_FAULTS) is NO_FAULTS
+    with pytest.raises(ValueError, match="faults must be one of none, flaky, storm"):
+        Sandbox(faults="sunny")  # type: ignore[arg-type]  # what mypy refuses, users without it pass
+    with pytest.raises(TypeError, match="faults"):
+        Sandbox().submit("user-1", "job-1", faults=3)  # type: ignore[arg-type]  # what mypy refuses, users without it pass
 
 
-def test_knobs_are_turned_by_texts() -> None:
-    """As a command line has them."""
-    assert turned(CALM, {}) is CALM
-    rain = turned(WEATHERS["rainy"], {"latency": "0.5:0.8", "cuts": "0.2", "rate": "50", "respellings": ""})
-    assert (rain.latency, rain.cuts, rain.rate, rain.respellings) == (Lognormal(0.5, 0.8), 0.2, 50.0, ())
-    assert rain.too_many == WEATHERS["rainy"].too_many
-    more = turned(rain, {"rate": "none", "retry_after": "none", "respellings": "code_as_int,history", "latency": "1"})
-    assert (more.rate, more.retry_after, more.respellings) == (None, None, ("code_as_int", "history"))
-    assert more.latency == Lognormal(1.0)
+# --- Random draws
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "said"),
-    [
-        ("wind", "1", "there is no knob wind; there are: latency"),
-        ("cuts", "often", "cuts must be a number"),
-        ("cuts", "none", "cuts must be a number"),
-        ("cuts", "2", "cuts must be a share"),
-        ("latency", "fast", "latency must be a median in seconds, or MEDIAN:SPREAD"),
-        ("latency", "1:", "latency must be a median"),
-        ("respellings", "in_red", "in_red"),
-    ],
-)
-def test_texts_that_make_no_sense(name: str, text: str, said: str) -> None:
-    """The text of the error names the knob."""
-    with pytest.raises(ValueError, match=said):
-        turned(CALM, {name: text})
-
-
-# --- Dice
-
-
-def test_dice_of_one_purpose_are_nobody_elses() -> None:
+def test_each_purpose_has_a_generator_of_its_own() -> None:
     """The same purpose draws the same, in whatever order, and another purpose or seed draws something else."""
     purposes = [(0, "poll", "user-1", "job-1", 1), (0, "poll", "user-1", "job-1", 2), (1, "poll", "user-1", "job-1", 1)]
     purposes += [(0, "poll", "user-", "1job-1", 1), (0, "picture", "user-1", "job-1", 1)]
-    drawn = {purpose: dice(*purpose).random() for purpose in purposes}
-    again = {purpose: dice(*purpose).random() for purpose in reversed(purposes)}
+    drawn = {purpose: make_rng(*purpose).random() for purpose in purposes}
+    again = {purpose: make_rng(*purpose).random() for purpose in reversed(purposes)}
     assert drawn == again
     assert len(set(drawn.values())) == len(purposes)
 
@@ -169,7 +143,7 @@ def test_dice_of_one_purpose_are_nobody_elses() -> None:
 @pytest.mark.parametrize(("spread", "longest"), [(0.0, 3.0), (0.6, 60.0)])
 def test_durations_have_their_median(spread: float, longest: float) -> None:
     """Half are shorter; all are as long without a spread."""
-    drawn = [Lognormal(timedelta(seconds=3), spread).draw(dice(0, number)) for number in range(1001)]
+    drawn = [Lognormal(timedelta(seconds=3), spread).draw(make_rng(0, number)) for number in range(1001)]
     assert abs(median(drawn) - 3) < 0.3
     assert 0 < min(drawn) <= max(drawn) <= longest
     assert (len(set(drawn)) > 1) is bool(spread)
@@ -199,22 +173,66 @@ def test_distributions_that_can_never_be_right(arguments: tuple[Any, ...], error
 
 
 def test_a_duration_is_a_distribution_too() -> None:
-    """And a distribution is itself; a text has a median, and perhaps a spread."""
-    assert lasting(timedelta(minutes=1), "machine") == Lognormal(60.0)
-    assert lasting(Lognormal(1, 2), "machine") == Lognormal(1, 2)
-    assert read_lasting("2:0.6", "--machine") == Lognormal(2, 0.6)
-    with pytest.raises(ValueError, match="machine"):
-        lasting(-1, "machine")
+    """And a distribution is itself."""
+    for convert in (as_distribution, as_lognormal):
+        assert convert(timedelta(minutes=1), "machine") == Lognormal(60.0)
+        assert convert(Lognormal(1, 2), "machine") == Lognormal(1, 2)
+        with pytest.raises(ValueError, match="machine"):
+            convert(-1, "machine")
+    mixture = Mixture((1, 2))
+    assert as_distribution(mixture, "machine") is mixture
 
 
-# --- What polls have to live with
+def test_a_mixture_draws_each_part_as_often_as_its_weight_says() -> None:
+    """Seconds, timedeltas, distributions and mixtures, in any scale of the weights."""
+    mixture = Mixture((3, 1), (2, timedelta(seconds=2)), (4, Lognormal(3)), (1, Mixture((1, 4), (1, 5))))
+    drawn = Counter(mixture.draw(make_rng(0, number)) for number in range(10_000))
+    meant = {1.0: 0.3, 2.0: 0.2, 3.0: 0.4, 4.0: 0.05, 5.0: 0.05}
+    assert drawn.keys() == meant.keys()
+    for value, share in meant.items():
+        assert abs(drawn[value] / 10_000 - share) < 0.02
+    assert repr(Mixture((1, 2), (3, Lognormal(4, 5)))) == (
+        "Mixture((1.0, Lognormal(median=2.0, spread=0.0)), (3.0, Lognormal(median=4.0, spread=5.0)))"
+    )
+
+
+@pytest.mark.parametrize(
+    ("parts", "error", "named"),
+    [
+        ((), ValueError, "at least one pair"),
+        (((0, 1),), ValueError, "weight"),
+        (((float("nan"), 1),), ValueError, "weight"),
+        ((("1", 1),), TypeError, "weight"),
+        (((1, -1),), ValueError, "duration"),
+        (((1, "1"),), TypeError, "duration"),
+        (((1, 1e12),), ValueError, "duration must be at most ten years"),
+    ],
+)
+def test_mixtures_that_are_out_of_range(parts: tuple[Any, ...], error: type[Exception], named: str) -> None:
+    """The text says which value."""
+    with pytest.raises(error, match=named):
+        Mixture(*parts)
+
+
+async def test_machine_and_review_may_take_a_mixture_of_durations() -> None:
+    """For the whole sandbox, and for one job."""
+    two_peaks = Mixture((1, 3), (1, 40))
+    sandbox = Sandbox(machine=two_peaks, review=two_peaks, now=virtual_now)
+    jobs = [sandbox.jobs[sandbox.submit("user-1", f"job-{number}", review=True)] for number in range(200)]
+    assert {job.machine.total_seconds() for job in jobs} == {3.0, 40.0}
+    assert {job.review for job in jobs} == {timedelta(seconds=3), timedelta(seconds=40)}
+    one = sandbox.jobs[sandbox.submit("user-2", "job-1", machine=Mixture((1, 7)), review=Mixture((1, 9)))]
+    assert (one.machine, one.review) == (timedelta(seconds=7), timedelta(seconds=9))
+
+
+# --- The effect on polls
 
 
 async def test_the_same_requests_get_the_same_answers_in_any_order() -> None:
     """In a storm: byte for byte, headers too, if the requests of other jobs come between or not."""
 
     async def run(order: list[str]) -> dict[str, list[object]]:
-        sandbox = Sandbox(weather=turned(WEATHERS["storm"], {"latency": "0", "slow": "0"}), seed=5, now=lambda: now)
+        sandbox = Sandbox(faults=evolve(FAULT_PROFILES["storm"], latency=0, slow=0), seed=5, now=lambda: now)
         for number in range(4):
             sandbox.submit("user-1", f"job-{number}", job_type=6)
         answers: dict[str, list[object]] = {job_id: [] for job_id in order}
@@ -233,7 +251,7 @@ async def test_the_same_requests_get_the_same_answers_in_any_order() -> None:
     assert one["job-0"] != one["job-1"]
 
 
-async def test_the_same_storm_comes_again() -> None:
+async def test_the_same_faults_happen_again() -> None:
     """Under the virtual clock, late and dripping answers and all: two sandboxes, asked alike, are alike to the byte."""
 
     async def follow(sandbox: Sandbox, job_id: str, transcript: list[object]) -> None:
@@ -247,7 +265,7 @@ async def test_the_same_storm_comes_again() -> None:
     transcripts: list[dict[str, list[object]]] = [{}, {}]
     async with anyio.create_task_group() as tasks:
         for transcript in transcripts:
-            sandbox = Sandbox(weather="storm", seed=11, now=virtual_now)
+            sandbox = Sandbox(faults="storm", seed=11, now=virtual_now)
             for number in range(8):
                 sandbox.submit("user-1", f"job-{number}", review=True)
                 tasks.start_soon(follow, sandbox, f"job-{number}", transcript.setdefault(f"job-{number}", []))
@@ -267,10 +285,10 @@ async def test_the_same_calls_draw_the_same_durations_in_any_order() -> None:
         assert (one.machine, one.review) == (other.machine, other.review)
 
 
-@pytest.mark.parametrize("weather", ["calm", "rainy"])
-async def test_in_the_rain_every_job_ends_as_it_should(weather: Any) -> None:
+@pytest.mark.parametrize("preset", ["none", "flaky"])
+async def test_with_flaky_faults_every_job_ends_as_it_should(preset: Any) -> None:
     """A good client gets through: 60 jobs, each with its own outcome, within minutes."""
-    sandbox = Sandbox(weather=weather, now=virtual_now)
+    sandbox = Sandbox(faults=preset, now=virtual_now)
     meant = {}
     for number in range(60):
         outcome = ("approved", "rejected", "error")[number % 3]
@@ -289,7 +307,7 @@ async def test_in_the_rain_every_job_ends_as_it_should(weather: Any) -> None:
 
 async def test_answers_come_late() -> None:
     """And say what is true when they come, not when they were asked for."""
-    sandbox = Sandbox(weather=Weather(latency=20), now=virtual_now)
+    sandbox = Sandbox(faults=FaultProfile(latency=20), now=virtual_now)
     sandbox.submit("user-1", "job-1", machine=10)
     async with sandbox.client() as client:
         status = await client.job_status("user-1", "job-1")
@@ -299,7 +317,7 @@ async def test_answers_come_late() -> None:
 
 async def test_bodies_come_in_drips() -> None:
     """All of them, in the time that was said; a client that has less time finds its own limit."""
-    sandbox = with_job(Weather(slow_bodies=1, slow=8))
+    sandbox = with_job(FaultProfile(slow_bodies=1, slow=8))
     async with sandbox.client() as client:
         assert (await client.job_status("user-1", "job-1")).job_complete
     assert anyio.current_time() == 8
@@ -312,7 +330,7 @@ async def test_bodies_come_in_drips() -> None:
 @pytest.mark.parametrize(("accept", "encoding"), [("gzip, deflate", "gzip"), ("deflate", None), ("", None)])
 async def test_bodies_are_compressed_for_those_who_can_read_them(accept: str, encoding: str | None) -> None:
     """Only where ``Accept-Encoding`` names gzip; the body is the same."""
-    sandbox = with_job(Weather(gzip=1))
+    sandbox = with_job(FaultProfile(gzip=1))
     _, headers, body = await ask(sandbox, headers={"Accept-Encoding": accept})
     assert headers.get("content-encoding") == encoding
     assert body.startswith(b'{"timestamp"')
@@ -320,7 +338,7 @@ async def test_bodies_are_compressed_for_those_who_can_read_them(accept: str, en
 
 async def test_cut_connections_are_no_answers() -> None:
     """To a client they are failures that pass: half of them before the head, half in the middle of the body."""
-    sandbox = with_job(Weather(cuts=1), seed=2)
+    sandbox = with_job(FaultProfile(cuts=1), seed=2)
     kinds = Counter[type]()
     async with sandbox.client(attempts=1) as client:
         for _ in range(40):
@@ -333,7 +351,7 @@ async def test_cut_connections_are_no_answers() -> None:
 
 async def test_httpx_sees_a_cut_connection_too() -> None:
     """In its own transport for applications: the error of the operating system, no 500."""
-    sandbox = with_job(Weather(cuts=1))
+    sandbox = with_job(FaultProfile(cuts=1))
     content = encode_request(JobRef("user-1", "job-1"), CREDENTIALS, virtual_now(), image_links=False, history=False)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=sandbox.app)) as http_client:
         for _ in range(10):
@@ -343,7 +361,7 @@ async def test_httpx_sees_a_cut_connection_too() -> None:
 
 async def test_above_its_rate_the_sandbox_says_429() -> None:
     """As a bucket that holds the polls of a second; what comes evenly, below the rate, is answered."""
-    sandbox = with_job(Weather(rate=10, retry_after=timedelta(seconds=1.5)))
+    sandbox = with_job(FaultProfile(rate=10, retry_after=timedelta(seconds=1.5)))
     answers = [await ask(sandbox) for _ in range(15)]
     assert [http_status for http_status, _, _ in answers] == [200] * 10 + [429] * 5
     assert answers[-1][1]["retry-after"] == "2"
@@ -356,7 +374,7 @@ async def test_above_its_rate_the_sandbox_says_429() -> None:
 
 async def test_a_slow_rate_lets_one_through() -> None:
     """A tenth of a poll per second is one poll in ten seconds, not none for ever."""
-    sandbox = with_job(Weather(rate=0.1))
+    sandbox = with_job(FaultProfile(rate=0.1))
     assert [(await ask(sandbox))[0] for _ in range(2)] == [200, 429]
     await anyio.sleep(10)
     assert (await ask(sandbox))[0] == 200
@@ -364,14 +382,14 @@ async def test_a_slow_rate_lets_one_through() -> None:
 
 async def test_there_may_be_no_retry_after() -> None:
     """A gateway that has nothing to say."""
-    http_status, headers, _ = await ask(with_job(Weather(too_many=1, retry_after=None)))
+    http_status, headers, _ = await ask(with_job(FaultProfile(too_many=1, retry_after=None)))
     assert http_status == 429
     assert "retry-after" not in headers
 
 
 async def test_a_retry_after_that_is_a_date_is_as_long() -> None:
     """A client waits for it, and is not asked to wait for less than was meant."""
-    sandbox = with_job(Weather(too_many=1, retry_after=30, retry_after_dates=1))
+    sandbox = with_job(FaultProfile(too_many=1, retry_after=30, retry_after_dates=1))
     await anyio.sleep(0.3)
     async with sandbox.client(attempts=1) as client:
         with pytest.raises(smilejobs.RateLimitedError) as limited:
@@ -379,11 +397,11 @@ async def test_a_retry_after_that_is_a_date_is_as_long() -> None:
     assert limited.value.retry_after == pytest.approx(30.7)
 
 
-async def test_a_job_may_have_a_weather_of_its_own() -> None:
-    """The others have that of the sandbox, and those that nobody submitted too."""
-    sandbox = Sandbox(weather=Weather(error_pages=1), now=virtual_now)
-    sandbox.submit("user-1", "fine", machine=0, weather="calm")
-    sandbox.submit("user-1", "limited", machine=0, weather=Weather(too_many=1))
+async def test_a_job_may_have_faults_of_its_own() -> None:
+    """The others have those of the sandbox, and so have jobs that do not exist."""
+    sandbox = Sandbox(faults=FaultProfile(error_pages=1), now=virtual_now)
+    sandbox.submit("user-1", "fine", machine=0, faults="none")
+    sandbox.submit("user-1", "limited", machine=0, faults=FaultProfile(too_many=1))
     sandbox.submit("user-1", "usual", machine=0)
     assert [(await ask(sandbox, job_id))[0] for job_id in ("fine", "limited")] == [200, 429]
     for job_id in ("usual", "unknown"):
@@ -394,7 +412,7 @@ async def test_a_job_may_have_a_weather_of_its_own() -> None:
 
 async def test_an_old_answer_is_one_that_was_given() -> None:
     """Word for word what the API said up to a minute ago, but never before the job was submitted."""
-    sandbox = Sandbox(weather=Weather(replays=1), now=virtual_now)
+    sandbox = Sandbox(faults=FaultProfile(replays=1), now=virtual_now)
     sandbox.submit("user-1", "job-1", machine=100)
     await anyio.sleep(10)
     async with sandbox.client(rate=None) as client:
@@ -413,9 +431,9 @@ async def test_an_old_answer_is_one_that_was_given() -> None:
     assert 50 < max(ages) <= 60.001
 
 
-async def test_respellings_can_be_chosen() -> None:
+async def test_variants_can_be_chosen() -> None:
     """One alone, in every answer."""
-    _, _, body = await ask(with_job(Weather(respelled=1, respellings=["code_as_int"])))
+    _, _, body = await ask(with_job(FaultProfile(variants=1, variant_names=["code_as_int"])))
     assert b'"code":2302,' in body
     assert b'"job_complete":true' in body
-    assert set(Weather().respellings) == set(RESPELLINGS)
+    assert set(FaultProfile().variant_names) == set(VARIANTS)

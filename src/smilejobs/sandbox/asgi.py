@@ -1,4 +1,4 @@
-"""A client's way to the sandbox without a network, in the place of an HTTP client."""
+"""Requests to the sandbox in the same process, without a network."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -9,12 +9,12 @@ import anyio.lowlevel
 from attrs import define, field
 from starlette.types import ASGIApp, Message
 
-from smilejobs.sandbox.answers import ConnectionCutError
+from smilejobs.sandbox.http.answers import ConnectionCutError
 
 
 @define
 class _Response:
-    """A response, as far as it came."""
+    """A response, as much of it as was sent."""
 
     status_code: int = 0
     headers: dict[str, str] = field(factory=dict[str, str])
@@ -22,7 +22,7 @@ class _Response:
     failure: ConnectionCutError | None = None
 
     async def aiter_raw(self) -> AsyncIterator[bytes]:
-        """Yield the body as it came; raise where it broke off."""
+        """Yield the body; raise where the connection was cut."""
         await anyio.lowlevel.checkpoint()
         yield b"".join(self.pieces)
         if self.failure is not None:
@@ -30,9 +30,9 @@ class _Response:
 
 
 class InProcess:
-    """Fits in the place of an HTTP client, and hands each request to an ASGI application.
+    """An HTTP client whose requests go to an ASGI application.
 
-    Unlike `httpx.ASGITransport` it delivers what came before a connection was cut.
+    Unlike `httpx.ASGITransport` it delivers the part of a body that was sent before the connection was cut.
 
     Args:
         app: The application.

@@ -1,4 +1,4 @@
-"""The links of the sandbox: signed as S3 signs them, served while they live, refused afterwards and when changed."""
+"""The images of the sandbox, and their links: served until they expire, refused afterwards and when changed."""
 
 import struct
 import zlib
@@ -9,11 +9,12 @@ import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.requests import Request
 
 from smilejobs import Client, ImageLink
-from smilejobs.sandbox import Sandbox, Weather
-from smilejobs.sandbox.links import LinkRefusedError, check, presign, signature
-from smilejobs.sandbox.picture import picture, smallest_with_noise
+from smilejobs.sandbox import FaultProfile, Sandbox
+from smilejobs.sandbox.http.storage import StorageError, check_url, sign_url
+from smilejobs.sandbox.png import make_png, min_padded_size
 from smilejobs.testing import EPOCH, virtual_now
 
 pytestmark = pytest.mark.anyio
@@ -101,40 +102,51 @@ async def test_a_link_that_was_changed_is_refused(old: str, new: str) -> None:
     assert "<Code>SignatureDoesNotMatch</Code>" in answer.text
 
 
-def test_the_signature_is_that_of_amazon() -> None:
-    """The example of Amazon's page on pre-signed URLs."""
-    query = [
-        ("X-Amz-Algorithm", "AWS4-HMAC-SHA256"),
-        ("X-Amz-Credential", "AKIAIOSFODNN7EXAMPLE/20130524/us-east-1/s3/aws4_request"),
-        ("X-Amz-Date", "20130524T000000Z"),
-        ("X-Amz-Expires", "86400"),
-        ("X-Amz-SignedHeaders", "host"),
-    ]
-    computed = signature(
-        "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "examplebucket.s3.amazonaws.com", "/test.txt", query
+def request_for(url: str, method: str = "GET") -> Request:
+    parts = urlsplit(url)
+    return Request(
+        {
+            "type": "http",
+            "method": method,
+            "path": parts.path,
+            "query_string": parts.query.encode("latin-1"),
+            "headers": [(b"host", parts.netloc.encode())],
+        }
     )
-    assert computed == "aeeed9bbccd4d02ee5c0109b86d86835f995330da4c265957d157751f604d404"
 
 
-def test_a_link_of_another_key_is_refused() -> None:
-    """The secret counts."""
-    query = presign("one-key", HOST, PATH, at=EPOCH, lifetime=900)
-    check("one-key", HOST, PATH, query, EPOCH)
-    with pytest.raises(LinkRefusedError, match="does not match"):
-        check("another-key", HOST, PATH, query, EPOCH)
+def test_a_link_has_the_shape_of_the_recorded_ones() -> None:
+    """The keys of Amazon's, in their order, with the date and the lifetime."""
+    url = sign_url("one-key", "GET", f"https://{HOST}", PATH, at=EPOCH, lifetime=900)
+    query = dict(parse_qsl(urlsplit(url).query))
+    assert url.startswith(f"https://{HOST}{PATH}?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=")
+    assert list(query)[2:] == ["X-Amz-Date", "X-Amz-Expires", "X-Amz-SignedHeaders", "X-Amz-Signature"]
+    assert (query["X-Amz-Date"], query["X-Amz-Expires"]) == ("20260101T000000Z", "900")
+    assert len(query["X-Amz-Signature"]) == 64
+
+
+def test_a_link_of_another_key_or_method_is_refused() -> None:
+    """Both are signed."""
+    url = sign_url("one-key", "GET", f"https://{HOST}", PATH, at=EPOCH, lifetime=900)
+    check_url("one-key", request_for(url), EPOCH)
+    for key, method in (("another-key", "GET"), ("one-key", "PUT")):
+        with pytest.raises(StorageError, match="does not match"):
+            check_url(key, request_for(url, method), EPOCH)
 
 
 @given(st.text(st.characters(max_codepoint=255)))
 def test_any_other_query_is_refused(query: str) -> None:
     """Garbage is a wrong signature, never another error."""
-    with pytest.raises(LinkRefusedError) as refused:
-        check("sandbox-key", HOST, PATH, query, EPOCH)
+    request = request_for(f"https://{HOST}{PATH}")
+    request.scope["query_string"] = query.encode("latin-1")
+    with pytest.raises(StorageError) as refused:
+        check_url("sandbox-key", request, EPOCH)
     assert refused.value.code == "SignatureDoesNotMatch"
 
 
 def test_the_picture_is_a_png() -> None:
     """Every chunk has its checksum, and the pixels are as many as the head says, in colours that exist."""
-    image = picture("0000000001")
+    image = make_png("0000000001")
     assert image.startswith(b"\x89PNG\r\n\x1a\n")
     chunks = {}
     offset = 8
@@ -153,7 +165,7 @@ def test_the_picture_is_a_png() -> None:
     assert len(chunks[b"PLTE"]) == 2 * 3
 
 
-@pytest.mark.parametrize("size", [smallest_with_noise(), 200_000])
+@pytest.mark.parametrize("size", [min_padded_size(), 200_000])
 async def test_pictures_can_be_as_large_as_real_ones(size: int) -> None:
     """To the byte; what fills them up is noise that cannot be compressed, another for each picture."""
     sandbox = Sandbox(now=virtual_now, picture_bytes=size)
@@ -167,12 +179,12 @@ async def test_pictures_can_be_as_large_as_real_ones(size: int) -> None:
     assert len(one) == len(other) == size
     assert one != other
     assert len(zlib.compress(one)) > size * 0.9 - 100
-    assert picture("a", size) == picture("a", size)
+    assert make_png("a", size) == make_png("a", size)
 
 
 async def test_pictures_may_come_slowly() -> None:
-    """In drips, over the time that the weather says."""
-    sandbox = Sandbox(now=virtual_now, weather=Weather(slow_pictures=1, slow=20))
+    """In small pieces, over the time that the fault profile says."""
+    sandbox = Sandbox(now=virtual_now, faults=FaultProfile(slow_pictures=1, slow=20))
     sandbox.submit("user-1", "job-1", machine=0)
     async with open_http(sandbox) as http_client:
         link = await link_of(sandbox, http_client)
@@ -182,10 +194,10 @@ async def test_pictures_may_come_slowly() -> None:
 
 
 async def test_pictures_may_end_too_early() -> None:
-    """Either the connection breaks, or the picture itself is not whole; another job has its own weather."""
-    sandbox = Sandbox(now=virtual_now, weather=Weather(cut_pictures=1))
+    """Either the connection breaks, or the picture itself is not whole; another job has its own faults."""
+    sandbox = Sandbox(now=virtual_now, faults=FaultProfile(cut_pictures=1))
     sandbox.submit("user-1", "job-1", machine=0)
-    sandbox.submit("user-1", "job-2", machine=0, weather=Weather(gzip=1))
+    sandbox.submit("user-1", "job-2", machine=0, faults=FaultProfile(gzip=1))
     broken, short = 0, 0
     async with open_http(sandbox) as http_client:
         link = await link_of(sandbox, http_client)
@@ -205,7 +217,7 @@ async def test_pictures_may_end_too_early() -> None:
 
 async def test_links_that_could_not_be_made() -> None:
     """There is an error in their place, or something that is no link, or none that says when it expires."""
-    sandbox = Sandbox(now=virtual_now, weather=Weather(link_errors=1))
+    sandbox = Sandbox(now=virtual_now, faults=FaultProfile(link_errors=1))
     sandbox.submit("user-1", "job-1", machine=0)
     kinds = set()
     async with sandbox.client() as client:
@@ -224,6 +236,6 @@ async def test_links_that_could_not_be_made() -> None:
 async def test_a_picture_of_a_job_that_is_forgotten() -> None:
     """A link that was made before a restart is as good as its signature."""
     sandbox = Sandbox(now=virtual_now)
-    query = presign("sandbox-key", HOST, PATH, at=EPOCH, lifetime=900)
+    url = sign_url("sandbox-key", "GET", f"https://{HOST}", PATH, at=EPOCH, lifetime=900)
     async with open_http(sandbox) as http_client:
-        assert (await http_client.get(f"https://{HOST}{PATH}?{query}")).status_code == 200
+        assert (await http_client.get(url)).status_code == 200

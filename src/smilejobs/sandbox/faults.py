@@ -1,0 +1,236 @@
+"""Fault profiles: what goes wrong with polls and images on purpose, and how often.
+
+A `FaultProfile` holds the probability of each fault; `PollFaults` are the faults that were drawn for one poll.
+"""
+
+import random
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Literal
+
+from attrs import Attribute, field, frozen
+
+from smilejobs.durations import Duration, positive, seconds
+from smilejobs.sandbox.distributions import Lognormal, as_lognormal, to_seconds
+from smilejobs.sandbox.variants import VARIANTS
+
+FaultProfileName = Literal["none", "flaky", "storm"]
+
+_REPLACEMENTS = ("too_many", "system_errors", "error_pages", "cuts")
+"""Faults that take the place of an answer: at most one of them happens."""
+_UNTRUSTED = ("wrong_jobs", "replays", "reflections", "forgeries")
+"""Faults that make a readable answer untrustworthy: at most one of them happens."""
+
+
+def _check_share(_: object, attribute: "Attribute[float]", value: float) -> None:
+    if seconds(value, attribute.name) > 1:
+        raise ValueError(f"{attribute.name} must be a share, from 0 to 1")
+
+
+def _check_names(_: object, attribute: "Attribute[tuple[str, ...]]", value: tuple[str, ...]) -> None:
+    unknown = sorted(set(value) - VARIANTS.keys())
+    if unknown:
+        raise ValueError(f"{attribute.name} has no {', '.join(unknown)}; there are: {', '.join(VARIANTS)}")
+
+
+def _to_latency(value: Duration | Lognormal) -> Lognormal:
+    return as_lognormal(value, "latency")
+
+
+def _to_rate(value: float | None) -> float | None:
+    return None if value is None else positive(value, "rate")
+
+
+def _to_retry_after(value: Duration | None) -> float | None:
+    return None if value is None else to_seconds(value, "retry_after")
+
+
+def _to_slow(value: Duration) -> float:
+    return to_seconds(value, "slow")
+
+
+def share() -> float:
+    """Return a field for a probability, from 0 to 1; 0 by default."""
+    return field(default=0.0, validator=_check_share)
+
+
+@frozen(kw_only=True)
+class FaultProfile:
+    """The faults of polls and images. Without arguments there are none.
+
+    A *share* is a probability, from 0 to 1, drawn anew for each poll (or link, or image).
+
+    Args:
+        latency: Seconds (a timedelta, a `Lognormal`) until an answer begins.
+        rate: Polls per second, as a token bucket that holds the tokens of one second; polls above it are answered with
+            429. None for no limit. All jobs with an equal profile share the bucket.
+        retry_after: Seconds in the ``Retry-After`` of a 429 or 503, rounded up; None for no such header.
+        retry_after_dates: The share of these headers that are an HTTP date.
+        too_many: The share of 429 answers, whatever the rate.
+        system_errors: The share of 5xx answers with JSON, the API's own (code 2301) or a gateway's.
+        error_pages: The share of 502, 503 and 504 answers with an HTML page.
+        cuts: The share of connections that break, before the head of the answer or in its body.
+        slow_bodies: The share of bodies that arrive in small pieces.
+        slow: Seconds (a timedelta) that such a body, or a slow image, takes.
+        gzip: The share of bodies that are compressed, if the client accepts that.
+        variants: The share with which each variant in *variant_names* is applied. A variant does not change the
+            meaning of an answer.
+        variant_names: Names of `smilejobs.sandbox.variants.VARIANTS`; all by default.
+        bare_results: The share of complete answers without what a verdict needs.
+        wrong_jobs: The share of answers that name another job, with a valid signature.
+        replays: The share of answers that are old ones, up to a minute, with a valid signature.
+        reflections: The share of answers with the signature of the request itself, which verifies.
+        forgeries: The share of answers with a wrong signature, or none.
+        huge_bodies: The share of results with an image of 1.5 MB in them.
+        link_errors: The share of ``image_links`` that hold an error instead.
+        slow_pictures: The share of images that arrive in small pieces.
+        cut_pictures: The share of images that end too early.
+
+    Raises:
+        TypeError: An argument has the wrong type.
+        ValueError: An argument is out of range; the text names it.
+    """
+
+    latency: Lognormal = field(default=Lognormal(0.0), converter=_to_latency)
+    rate: float | None = field(default=None, converter=_to_rate)
+    retry_after: float | None = field(default=2.0, converter=_to_retry_after)
+    retry_after_dates: float = share()
+    too_many: float = share()
+    system_errors: float = share()
+    error_pages: float = share()
+    cuts: float = share()
+    slow_bodies: float = share()
+    slow: float = field(default=5.0, converter=_to_slow)
+    gzip: float = share()
+    variants: float = share()
+    variant_names: tuple[str, ...] = field(default=tuple(VARIANTS), converter=tuple[str, ...], validator=_check_names)
+    bare_results: float = share()
+    wrong_jobs: float = share()
+    replays: float = share()
+    reflections: float = share()
+    forgeries: float = share()
+    huge_bodies: float = share()
+    link_errors: float = share()
+    slow_pictures: float = share()
+    cut_pictures: float = share()
+
+    def __attrs_post_init__(self) -> None:
+        for names in (_REPLACEMENTS, _UNTRUSTED):
+            if sum(getattr(self, name) for name in names) > 1:
+                raise ValueError(f"{', '.join(names)} exclude each other: together they must be at most 1")
+
+
+@frozen(kw_only=True)
+class PollFaults:
+    """The faults of one poll.
+
+    Attributes:
+        latency: Seconds until the answer begins.
+        replacement: The fault that takes the place of the answer, such as "cuts"; None if there is an answer.
+        untrusted: The fault that makes the answer untrustworthy, such as "forgeries"; None if there is none.
+        variants: The names of the variants of the answer.
+        is_bare: Whether a complete answer lacks what a verdict needs.
+        is_huge: Whether a result has an image in it.
+        has_link_error: Whether there is an error instead of links.
+        is_slow: Whether the body arrives in small pieces.
+        is_gzipped: Whether the body is compressed, if the client accepts that.
+    """
+
+    latency: float = 0.0
+    replacement: str | None = None
+    untrusted: str | None = None
+    variants: tuple[str, ...] = ()
+    is_bare: bool = False
+    is_huge: bool = False
+    has_link_error: bool = False
+    is_slow: bool = False
+    is_gzipped: bool = False
+
+
+def draw_faults(profile: FaultProfile, rng: random.Random) -> PollFaults:
+    """Draw the faults of one poll."""
+    return PollFaults(
+        latency=profile.latency.draw(rng),
+        replacement=_draw_one(profile, _REPLACEMENTS, rng),
+        untrusted=_draw_one(profile, _UNTRUSTED, rng),
+        variants=tuple(name for name in profile.variant_names if rng.random() < profile.variants),
+        is_bare=rng.random() < profile.bare_results,
+        is_huge=rng.random() < profile.huge_bodies,
+        has_link_error=rng.random() < profile.link_errors,
+        is_slow=rng.random() < profile.slow_bodies,
+        is_gzipped=rng.random() < profile.gzip,
+    )
+
+
+def _draw_one(profile: FaultProfile, names: tuple[str, ...], rng: random.Random) -> str | None:
+    drawn = rng.random()
+    for name in names:
+        drawn -= getattr(profile, name)
+        if drawn < 0:
+            return name
+    return None
+
+
+NO_FAULTS = FaultProfile()
+
+FAULT_PROFILES: Mapping[FaultProfileName, FaultProfile] = MappingProxyType(
+    {
+        "none": NO_FAULTS,
+        "flaky": FaultProfile(
+            latency=Lognormal(0.15, 0.6),
+            retry_after=1.0,
+            retry_after_dates=0.3,
+            too_many=0.03,
+            system_errors=0.02,
+            error_pages=0.02,
+            cuts=0.02,
+            slow_bodies=0.01,
+            slow=2.0,
+            gzip=0.5,
+            variants=0.1,
+            link_errors=0.05,
+            slow_pictures=0.05,
+            cut_pictures=0.02,
+        ),
+        "storm": FaultProfile(
+            latency=Lognormal(0.5, 1.0),
+            retry_after=2.0,
+            retry_after_dates=0.5,
+            too_many=0.1,
+            system_errors=0.07,
+            error_pages=0.07,
+            cuts=0.07,
+            slow_bodies=0.05,
+            slow=10.0,
+            gzip=0.5,
+            variants=0.25,
+            bare_results=0.03,
+            wrong_jobs=0.01,
+            replays=0.02,
+            reflections=0.01,
+            forgeries=0.01,
+            huge_bodies=0.005,
+            link_errors=0.2,
+            slow_pictures=0.2,
+            cut_pictures=0.1,
+        ),
+    }
+)
+"""The presets. With ``flaky``, every wait of a correct client ends with the right result. With ``storm``, some answers
+must not be trusted, so some waits end with an `UntrustedError`."""
+
+
+def find_profile(value: FaultProfileName | FaultProfile) -> FaultProfile:
+    """Return *value*, a fault profile or the name of a preset, as a fault profile.
+
+    Raises:
+        TypeError: *value* is neither.
+        ValueError: There is no preset of that name.
+    """
+    if isinstance(value, FaultProfile):
+        return value
+    if not isinstance(value, str):
+        raise TypeError(f"faults must be the name of a preset or a FaultProfile, not {type(value).__name__}")
+    if value not in FAULT_PROFILES:
+        raise ValueError(f"faults must be one of {', '.join(FAULT_PROFILES)}, or a FaultProfile")
+    return FAULT_PROFILES[value]

@@ -1,0 +1,1 @@
+"""The routes of the sandbox: how requests are read, answered and refused."""

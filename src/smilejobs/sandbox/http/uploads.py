@@ -1,0 +1,163 @@
+"""The submission of a job over HTTP, in two steps.
+
+``POST /v1/upload`` registers the job and answers with a URL. A PUT of the zip to that URL starts the job. The storage
+that takes the zip does not look into it: what is wrong with it becomes the result of the job. Sources: the vendor's
+client libraries, and its pages about test data.
+"""
+
+import re
+from datetime import timedelta
+from hashlib import sha256
+
+from attrs import evolve
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from smilejobs.model.codes import JOB_TYPES
+from smilejobs.model.jobs import JobRef
+from smilejobs.sandbox.http.answers import CROSS_ORIGIN, Answer, ApiRoute, json_answer, preflight
+from smilejobs.sandbox.http.requests import (
+    Codes,
+    IncompleteError,
+    RefusalError,
+    TooLargeError,
+    check_partner,
+    read,
+    read_object,
+    read_parameter,
+    root_of,
+)
+from smilejobs.sandbox.http.storage import StorageError, StorageRoute, check_url, sign_url
+from smilejobs.sandbox.jobs import Job, can_be_sent
+from smilejobs.sandbox.products import result_code_for
+from smilejobs.sandbox.registry import Registry
+from smilejobs.sandbox.zips import examine
+from smilejobs.wire.codec import JSONObject, UnreadableError, decode_text, is_true
+
+MAX_ZIP_BYTES = 32 * 1024 * 1024
+
+_CODES = Codes(invalid_json="2203", wrong_signature="2205", missing_parameter="2213", system_error="2201")
+_ACCEPTED, _WRONG_TYPE, _INVALID_JOB_TYPE, _JOB_EXISTS = "2202", "2204", "2212", "2215"
+
+_PATH = "/v1/upload"
+_ZIP_PATH = "/videos/{partner}/{ref_id}/{file_name}"
+_NEW, _ENROLLED = "selfie.zip", "enrolled.zip"
+"""The file name in the URL tells whether the selfie on file is used, so it need not be stored."""
+_LIFETIME_SECONDS = 900
+"""How long the URL takes the zip, as recorded."""
+
+
+class Uploads:
+    """The routes that take jobs.
+
+    Args:
+        registry: The jobs.
+        max_skew: The largest difference between the timestamp of a request and the clock; None for any.
+
+    Attributes:
+        routes: The routes.
+    """
+
+    def __init__(self, registry: Registry, *, max_skew: timedelta | None) -> None:
+        self._registry = registry
+        self._secret = registry.credentials.api_key
+        self._folder = re.sub("[^0-9A-Za-z]", "_", registry.credentials.partner_id)
+        self._max_skew = max_skew
+        self.routes = [
+            Route(_PATH, ApiRoute(self._register, _CODES), methods=["POST"]),
+            Route(_PATH, preflight("POST"), methods=["OPTIONS"]),
+            Route(_ZIP_PATH, StorageRoute(self._receive), methods=["PUT"]),
+            Route(_ZIP_PATH, preflight("PUT"), methods=["OPTIONS"]),
+        ]
+
+    async def _register(self, request: Request) -> Answer:
+        asked = await read_object(request, _CODES)
+        check_partner(asked, "smile_client_id", self._registry, self._max_skew, _CODES)
+        job = self._read_job(asked, root_of(request))
+        known = self._registry.jobs.get(job.ref)
+        if known is None:
+            self._registry.add(job)
+        elif is_true(asked.get("retry")):
+            job = known
+        else:
+            raise RefusalError(_JOB_EXISTS, "Job already exists. Did you mean to set the retry flag to true?")
+        secret = sha256(f"{self._registry.seed}\0{job.smile_job_id}".encode()).hexdigest()
+        ref_id = f"{self._folder}-{job.smile_job_id}-{secret[:30]}"
+        file_name = _ENROLLED if is_true(asked.get("use_enrolled_image")) else _NEW
+        path = _ZIP_PATH.format(partner=self._folder, ref_id=ref_id, file_name=file_name)
+        now = self._registry.now()
+        return json_answer(
+            {
+                "upload_url": sign_url(self._secret, "PUT", root_of(request), path, at=now, lifetime=_LIFETIME_SECONDS),
+                "ref_id": ref_id,
+                "smile_job_id": job.smile_job_id,
+                "camera_config": "null",
+                "code": _ACCEPTED,
+            }
+        )
+
+    def _read_job(self, asked: JSONObject, root: str) -> Job:
+        """Return the job that the body of a request describes, without its images.
+
+        Raises:
+            RefusalError: A parameter is missing or wrong.
+        """
+        params = {} if asked.get("partner_params") is None else asked["partner_params"]
+        if not isinstance(params, dict) or not can_be_sent(params):
+            raise RefusalError(_WRONG_TYPE)
+        job_type = {str(number): number for number in JOB_TYPES}.get(str(params.get("job_type")))
+        if job_type is None:
+            raise RefusalError(_INVALID_JOB_TYPE, "Invalid job type.")
+        user_id, job_id = (read_parameter(params, name, _CODES) for name in ("user_id", "job_id"))
+        if str(params.get("sandbox_result")) not in ("None", "0", "1", "2"):
+            raise RefusalError(_WRONG_TYPE, 'partner_params.sandbox_result must be "0", "1" or "2"')
+        try:
+            ref = JobRef(user_id, job_id, self._registry.now())
+            callback_url = decode_text(asked, "callback_url")
+        except ValueError:
+            raise RefusalError(_CODES.missing_parameter) from None
+        except UnreadableError:
+            raise RefusalError(_WRONG_TYPE) from None
+        ids = ("user_id", "job_id", "job_type")
+        return Job(
+            ref=ref,
+            smile_job_id=self._registry.next_number(),
+            job_type=job_type,
+            result_code=result_code_for("approved", job_type),
+            machine=self._registry.draw_machine(ref),
+            partner_params={key: value for key, value in params.items() if key not in ids},
+            callback_url=callback_url or None,
+            root=root,
+        )
+
+    async def _receive(self, request: Request) -> Response:
+        check_url(self._secret, request, self._registry.now())
+        try:
+            body = await read(request, MAX_ZIP_BYTES)
+        except TooLargeError:
+            message = "Your proposed upload exceeds the maximum allowed size"
+            raise StorageError("EntityTooLarge", message, 400) from None
+        except IncompleteError:
+            message = "You did not provide the number of bytes specified by the Content-Length HTTP header"
+            raise StorageError("IncompleteBody", message, 400) from None
+        number = request.path_params["ref_id"].split("-")[-2]
+        job = self._registry.numbered.get(number)
+        if job is None:  # it was registered before a restart without a state
+            raise StorageError("NoSuchKey", "The specified key does not exist.", 404)
+        if job.uploaded_at is None:
+            use_enrolled_image = request.path_params["file_name"] == _ENROLLED
+            self._start(job, body, use_enrolled_image=use_enrolled_image)
+        return Response(headers=CROSS_ORIGIN)
+
+    def _start(self, job: Job, body: bytes, *, use_enrolled_image: bool) -> None:
+        finding = examine(job, body, use_enrolled_image=use_enrolled_image)
+        self._registry.save(
+            evolve(
+                job,
+                uploaded_at=self._registry.now(),
+                result_code=result_code_for(finding.outcome, job.job_type),
+                review=self._registry.draw_review(job.ref, finding.review),
+                details={"Source": finding.source, **finding.details},
+            )
+        )

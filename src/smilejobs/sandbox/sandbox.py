@@ -1,0 +1,337 @@
+"""The sandbox: submits jobs, changes them, and serves them in process or over HTTP."""
+
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import datetime, timedelta
+from functools import cached_property
+from os import PathLike
+from types import MappingProxyType, TracebackType
+from typing import Literal, Self, Unpack
+
+from attrs import evolve
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp
+
+from smilejobs.client import Client, ClientOptions
+from smilejobs.clock import require_aware, utcnow
+from smilejobs.durations import Duration
+from smilejobs.model.jobs import JobRef
+from smilejobs.sandbox.asgi import InProcess
+from smilejobs.sandbox.callbacks import DELIVERIES, Callbacks, Delivery
+from smilejobs.sandbox.distributions import Distribution, as_distribution, to_seconds
+from smilejobs.sandbox.faults import FaultProfile, FaultProfileName, find_profile
+from smilejobs.sandbox.http.admin import Page
+from smilejobs.sandbox.http.answers import ApiRoute, preflight
+from smilejobs.sandbox.http.guard import Guard, Guarded
+from smilejobs.sandbox.http.images import IMAGE_PATH, Images
+from smilejobs.sandbox.http.status import CODES, Status
+from smilejobs.sandbox.http.storage import StorageRoute
+from smilejobs.sandbox.http.uploads import Uploads
+from smilejobs.sandbox.jobs import Job, Stage
+from smilejobs.sandbox.products import result_code_for
+from smilejobs.sandbox.registry import MACHINE, REVIEW, Registry, Review
+from smilejobs.sandbox.server import serve
+from smilejobs.sandbox.state import State
+from smilejobs.sandbox.tls import Authority
+from smilejobs.settings import Credentials
+from smilejobs.transport import HTTPClient
+from smilejobs.wire.protocol import PATH
+
+_BASE = "/v1"
+_IN_PROCESS_ROOT = "https://localhost"
+"""The root of links while the sandbox is not served."""
+
+
+class Sandbox:
+    """The Job Status API on this machine, with jobs that take their time, and faults on request.
+
+    In process, on asyncio and trio, also under a virtual clock::
+
+        async with Sandbox(now=virtual_now) as sandbox, sandbox.client() as client:
+            sandbox.submit("user-1", "job-1", review=3600)
+            status = await client.wait("user-1", "job-1", until="final", timeout=7200)
+
+    or over HTTP, see `serve`; or as the ASGI application `app`. Callbacks are sent only within ``async with`` and
+    `serve`; everything else works without them.
+
+    A random draw depends on the seed and on its purpose, such as the third poll of a certain job, and on nothing else.
+    With the same seed, the same calls and requests at the same times get the same answers, byte for byte, in whatever
+    order they arrive. Only a limited ``rate`` depends on the order.
+
+    Args:
+        partner_id: The partner id of all jobs.
+        api_key: The key that verifies requests and signs answers.
+        seed: The seed of all random draws.
+        faults: The faults of polls and images: "none", "flaky", "storm", or a `FaultProfile`.
+        machine: Seconds (a timedelta, a `Lognormal`, a `Mixture`) from the arrival of a job's images to the machine's
+            result, where `submit` does not say. The vendor has published a median of 2 s for KYC.
+        review: The length of a human review, where there is one and `submit` does not say; "open" until it is ended
+            with `review` or on the page. Reports speak of minutes to hours.
+        delivery: How callbacks are delivered; the default depends on the preset of *faults*.
+        allow_callbacks_to: The hosts beyond this machine to which callbacks may be sent.
+        callback_client: An `httpx.AsyncClient` or `httpx2.AsyncClient` that sends the callbacks: over an
+            `httpx.ASGITransport` they reach an application in the same process. The sandbox does not close it.
+        link_lifetime: Seconds (or a timedelta) until the link to an image expires: a whole number, as in AWS. 900 s
+            were seen in the vendor's links.
+        picture_bytes: The size of each image in bytes; None for no padding.
+        max_skew: Seconds (or a timedelta) by which the timestamp of a request may differ from the clock; a larger
+            difference is refused with 2405. None for any. The vendor's own limit is not known.
+        state: A file that keeps the jobs and the counts of polls, so that a restarted sandbox goes on with them. One
+            sandbox at a time may use it. Callbacks that are due while none runs are not sent.
+        now: The wall clock, as a function that returns an aware datetime.
+
+    Attributes:
+        app: The ASGI application. It does not check ``Host`` and ``Origin`` of requests to the API, as `serve` does.
+
+    Raises:
+        TypeError: An argument has the wrong type.
+        ValueError: An argument is out of range; the text names it.
+        OSError: The state cannot be read or written.
+    """
+
+    def __init__(
+        self,
+        *,
+        partner_id: str = "085",
+        api_key: str = "sandbox-key",
+        seed: int = 0,
+        faults: FaultProfileName | FaultProfile = "none",
+        machine: Duration | Distribution = MACHINE,
+        review: Duration | Distribution | Literal["open"] = REVIEW,
+        delivery: Delivery | None = None,
+        allow_callbacks_to: Collection[str] = (),
+        callback_client: HTTPClient | None = None,
+        link_lifetime: Duration = 900.0,
+        picture_bytes: int | None = None,
+        max_skew: Duration | None = None,
+        state: str | PathLike[str] | None = None,
+        now: Callable[[], datetime] = utcnow,
+    ) -> None:
+        self._guard = Guard()
+        self._root = _IN_PROCESS_ROOT
+        self._background: AsyncExitStack | None = None
+        self._registry = Registry(
+            credentials=Credentials(partner_id, api_key),
+            now=require_aware(now),
+            seed=seed,
+            faults=find_profile(faults),
+            machine=as_distribution(machine, "machine"),
+            review="open" if review == "open" else as_distribution(review, "review"),
+            state=None if state is None else State(state),
+        )
+        skew = None if max_skew is None else timedelta(seconds=to_seconds(max_skew, "max_skew"))
+        images = Images(self._registry, lifetime=link_lifetime, picture_bytes=picture_bytes)
+        self._callbacks = Callbacks(
+            self._registry,
+            delivery=delivery or DELIVERIES[faults if isinstance(faults, str) else "none"],
+            links=lambda job, at: images.links(job, job.root or self._root, at),
+            allow_to=allow_callbacks_to,
+            http_client=callback_client,
+        )
+        self._registry.on_change = self._callbacks.schedule
+        status = ApiRoute(Status(self._registry, images, max_skew=skew).answer, CODES)
+        # Not a Starlette application, which would answer 500 where a connection is to be cut.
+        self.app: ASGIApp = Router(
+            routes=[
+                Route(_BASE + PATH, status, methods=["POST"]),
+                Route(_BASE + PATH, preflight("POST"), methods=["OPTIONS"]),
+                Route(IMAGE_PATH, StorageRoute(images.answer), methods=["GET"]),
+                *Uploads(self._registry, max_skew=skew).routes,
+                *Page(registry=self._registry, review=self.review, guard=self._guard).routes,
+            ],
+            redirect_slashes=False,
+            default=StorageRoute(_refuse_route),
+        )
+        for job in self._registry.restore():
+            self._callbacks.schedule(job, since=self._registry.now())
+
+    def submit(
+        self,
+        user_id: str,
+        job_id: str,
+        *,
+        outcome: str = "approved",
+        job_type: int = 1,
+        upload: Duration | None = 0.0,
+        machine: Duration | Distribution | None = None,
+        review: Review = None,
+        refusal: str | None = None,
+        partner_params: Mapping[str, object] | None = None,
+        details: Mapping[str, object] | None = None,
+        callback_url: str | None = None,
+        faults: FaultProfileName | FaultProfile | None = None,
+    ) -> JobRef:
+        """Submit a job now, with its outcome and durations. Before that the API does not know the job (2304).
+
+        The job is pending with 2314 until its images arrive; then pending with 2302 while the machine works; then, if
+        there is a review, complete with the provisional code 0814; then complete and final.
+
+        Args:
+            user_id: The id of the user.
+            job_id: The id of the job.
+            outcome: "approved", "rejected" or "error", for the result code of the product; or a result code.
+            job_type: The product, see `smilejobs.JOB_TYPES`.
+            upload: Seconds (or a timedelta) until its images arrive; None for never, unless `receive` is called.
+            machine: Seconds (a timedelta, a `Lognormal`, a `Mixture`) from there to the machine's result; None for the
+                default of the sandbox.
+            review: The length of the human review after that: seconds (a timedelta, a `Lognormal`, a `Mixture`); True
+                for the default of the sandbox; "open" until it is ended with `review`; None for no review.
+            refusal: A status code of `smilejobs.STATUS_CODES`, such as "2301", "2307" or "2310", with which every poll
+                is refused; the job never ends.
+            partner_params: Further parameters, which the results return under ``PartnerParams``.
+            details: Further keys of the results, in the vendor's spelling, such as ``{"FullName": "..."}``.
+            callback_url: Where the results are sent when they are due: on this machine, or at a host of
+                ``allow_callbacks_to``. (A job that is submitted over HTTP may name any URL; others are not used.)
+            faults: The faults of the polls and images of this job; None for those of the sandbox.
+
+        Returns:
+            The ids of the job, with the time of its submission.
+
+        Raises:
+            TypeError: An argument has the wrong type.
+            ValueError: An argument is out of range, or there is a job with these ids already.
+            OSError: The state cannot be written.
+        """
+        if callback_url is not None:
+            self._callbacks.check(callback_url)
+        now = self._registry.now()
+        ref = JobRef(user_id, job_id, now)
+        self._registry.add(
+            Job(
+                ref=ref,
+                smile_job_id=self._registry.next_number(),
+                job_type=job_type,
+                result_code=result_code_for(outcome, job_type),
+                refusal=refusal,
+                uploaded_at=None if upload is None else now + timedelta(seconds=to_seconds(upload, "upload")),
+                machine=self._registry.draw_machine(ref, machine),
+                review=self._registry.draw_review(ref, review),
+                partner_params={} if partner_params is None else partner_params,
+                details={} if details is None else details,
+                callback_url=callback_url,
+                faults=None if faults is None else find_profile(faults),
+            )
+        )
+        return ref
+
+    def receive(self, ref: JobRef) -> None:
+        """Receive the images of a job now: the machine begins.
+
+        Args:
+            ref: The job.
+
+        Raises:
+            ValueError: There is no such job, or the time of its images is set already.
+            OSError: The state cannot be written.
+        """
+        job = self._registry.find(ref)
+        if job.uploaded_at is not None:
+            raise ValueError("the images of this job are in already, or on their way")
+        self._registry.save(evolve(job, uploaded_at=self._registry.now()))
+
+    def review(self, ref: JobRef, outcome: str) -> None:
+        """End the human review of a job now.
+
+        Args:
+            ref: The job.
+            outcome: As in `submit`.
+
+        Raises:
+            ValueError: There is no such job, it is not under review, or there is no such outcome.
+            OSError: The state cannot be written.
+        """
+        job, now = self._registry.find(ref), self._registry.now()
+        if job.stage(now) is not Stage.UNDER_REVIEW:
+            raise ValueError("this job is not under review")
+        self._registry.save(evolve(job, result_code=result_code_for(outcome, job.job_type), reviewed_at=now))
+
+    @property
+    def jobs(self) -> Mapping[JobRef, Job]:
+        """The jobs, with their planned results and times."""
+        return MappingProxyType(self._registry.jobs)
+
+    def polls(self, ref: JobRef) -> int:
+        """Return how often a job was polled, refused polls included; the job need not exist."""
+        return self._registry.polls(ref)
+
+    def client(self, **options: Unpack[ClientOptions]) -> Client:
+        """Return a client of this partner whose requests stay in this process, under the clock of the sandbox.
+
+        Args:
+            options: Further arguments of the client.
+
+        Raises:
+            TypeError: An argument has the wrong type.
+            ValueError: An argument is out of range.
+        """
+        options.setdefault("http_client", InProcess(self.app))
+        options.setdefault("now", self._registry.now)
+        partner_id, api_key = self._registry.credentials.partner_id, self._registry.credentials.api_key
+        return Client(partner_id=partner_id, api_key=api_key, base_url=_IN_PROCESS_ROOT + _BASE, **options)
+
+    @property
+    def ca_pem(self) -> bytes:
+        """The certificate that a client has to trust if the sandbox is served with ``tls=True``.
+
+        Raises:
+            ImportError: trustme is not installed.
+        """
+        return self._authority.pem
+
+    @asynccontextmanager
+    async def serve(
+        self, *, host: str = "127.0.0.1", port: int = 0, tls: bool | Collection[str] = False
+    ) -> AsyncGenerator[str, None]:
+        """Serve over HTTP while the block runs, in the running event loop, which must be asyncio's.
+
+        A request is answered only if its ``Host`` is a name of this machine, the *host*, or one of the names in *tls*,
+        and if it is not from a web page of another origin. With a *host* beyond loopback any address and any name
+        without a dot is accepted too.
+
+        The block gets the ``base_url`` for a client, for example "http://127.0.0.1:43211/v1".
+
+        Args:
+            host: The address to listen at; loopback by default, something else in a container.
+            port: The port; 0 for any that is free.
+            tls: Whether to serve https, with a certificate of the sandbox's own for this machine; or the names of
+                further hosts that the certificate is valid for. See `ca_pem`.
+
+        Raises:
+            ImportError: trustme is not installed.
+            OSError: The address cannot be listened at.
+            RuntimeError: The event loop is not asyncio's.
+            ValueError: A certificate cannot name such a host.
+        """
+        names = () if isinstance(tls, bool) else tls
+        context = None if tls is False else self._authority.context(host, *names)
+        self._guard.add((host, *names))
+        async with self._callbacks.running(), serve(Guarded(self.app, self._guard), host, port, context) as root:
+            before, self._root = self._root, root
+            try:
+                yield root + _BASE
+            finally:
+                self._root = before
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self._callbacks.running())
+            self._background = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        assert self._background is not None
+        background, self._background = self._background, None
+        return await background.__aexit__(exc_type, exc, traceback)
+
+    @cached_property
+    def _authority(self) -> Authority:
+        return Authority()
+
+
+async def _refuse_route(request: Request) -> Response:
+    """Answer as the gateway before the real API does for a path that does not exist."""
+    return JSONResponse({"message": "Missing Authentication Token"}, status_code=403)
