@@ -29,14 +29,14 @@ async def connect() -> psycopg.AsyncConnection:
 
 
 async def tell(callback: smilejobs.Callback) -> None:
-    """Tell every process, this one included. In a service that has a pool of connections, take one of those."""
+    """Notify every process, this one included. A service with a pool of connections should use one of those."""
     async with await connect() as connection:
         ids = json.dumps([callback.ref.user_id, callback.ref.job_id])
         await connection.execute("SELECT pg_notify('smile_callbacks', %s)", [ids])
 
 
 async def listen(client: smilejobs.Client) -> None:
-    """Wake who waits in this process. What is missed while Postgres is away is seen a little later, by polling."""
+    """Notify the waits of this process. While Postgres is not reachable, polling finds the results, a little later."""
     while True:
         try:
             async with await connect() as connection:

@@ -224,7 +224,7 @@ class Hooks:
         for hook in self._hooks:
             try:
                 hook(event)
-            except Exception as error:  # noqa: BLE001  # a broken hook must not end a wait
+            except Exception as error:  # noqa: BLE001  # a hook is foreign code; its exceptions must not end a wait
                 _report(error, event)
 
 

@@ -117,8 +117,8 @@ async def client_of(connection: HTTPConnection) -> Client:
     """
     # A mounted app has no lifespan; for its requests, connection.state holds the state of the outer app's lifespan.
     for state in (connection.app.state, connection.state):
-        client = getattr(state, _KEY, None)
-        if isinstance(client, Client):
+        client: Client | None = getattr(state, _KEY, None)
+        if client is not None:
             return client
     raise RuntimeError(_NO_CLIENT)
 
@@ -133,9 +133,9 @@ def get_client(app: "Starlette | TestClient") -> Client:
     Raises:
         RuntimeError: The app has no client.
     """
-    client = getattr(getattr(getattr(app, "app", app), "state", None), _KEY, None)
-    if not isinstance(client, Client):
-        raise RuntimeError(_NO_CLIENT)  # noqa: TRY004  # the type of *app* is right; its lifespan does not run
+    client: Client | None = getattr(getattr(getattr(app, "app", app), "state", None), _KEY, None)
+    if client is None:
+        raise RuntimeError(_NO_CLIENT)
     return client
 
 

@@ -141,7 +141,7 @@ def read_answer(
 
     Args:
         ref: The job that was polled.
-        credentials: The credentials whose signature the answer must have.
+        credentials: The credentials that the answer must be signed with.
         now: The instant of the answer (aware), for a ``Retry-After`` that is a date.
         include: What was requested; links and a history that were not requested are not structured.
         http_status: The HTTP status.

@@ -39,7 +39,7 @@ def decode_status(body: JSONObject, ref: JobRef, retry_after: float | None, incl
     """Return the job status in *body*.
 
     Args:
-        body: The decoded body, whose signature has been verified.
+        body: The decoded body; its signature is verified.
         ref: The job that was polled.
         retry_after: Seconds, from the ``Retry-After`` header of the answer.
         include: What was requested; links and a history that were not requested are left in ``raw``.
