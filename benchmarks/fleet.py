@@ -46,13 +46,15 @@ from attrs import evolve
 
 import smilejobs
 from server import API_KEY, PARTNER_ID, TIMESTAMP, pin, resident, server, signature
+from smilejobs.engine import Engine
 from smilejobs.events import Hooks, log_event
 from smilejobs.exchange import Exchange
-from smilejobs.fleet import Fleet
+from smilejobs.model.jobs import Include
+from smilejobs.notifications import Notifications
 from smilejobs.polling.rules import Terms
+from smilejobs.scheduler import ManyJobs
 from smilejobs.testing import Script, Step, complete, pending, rate_limited, virtual_clock
 from smilejobs.transport import Transport
-from smilejobs.wakeups import Wakeups
 from smilejobs.wire.protocol import HEADERS
 
 PENDING = smilejobs.JobStatus(user_id="user", job_id="job", code="2302")
@@ -127,6 +129,8 @@ class Stub:
     """Stands in the place of the exchange; every job is pending, at once."""
 
     longest_poll = 0.0
+    rate = None
+    api_has_answered = True
 
     def __init__(self) -> None:
         self.emit = Hooks([log_event])
@@ -143,11 +147,11 @@ class Stub:
         pass
 
     async def poll_in_turn(
-        self, ref: smilejobs.JobRef, *, image_links: bool, history: bool, wait: object, began: float, late: float
+        self, ref: smilejobs.JobRef, include: Include, *, wait: object, began: float, late: float
     ) -> smilejobs.JobStatus:
         self.polls += 1
         if self.real is not None:
-            return await self.real.poll(ref, image_links=image_links, history=history)
+            return await self.real.poll(ref, include)
         return PENDING
 
 
@@ -155,17 +159,22 @@ class Stub:
 async def fleet(refs: Iterator[smilejobs.JobRef], count: int, pace: smilejobs.PaceFunction) -> AsyncIterator[Stub]:
     """Run a fleet over the stub; it is entered when every job has been polled once."""
     stub = Stub()
-    running = Fleet(
-        stub,  # type: ignore[arg-type]  # it stands in the place of an Exchange
+    engine = Engine(
+        exchange=stub,  # type: ignore[arg-type]  # it stands in the place of an Exchange
+        notifications=Notifications(),
+        now=partial(datetime.now, UTC),
+        max_connections=100,
+        attempts=1,
+    )
+    running = ManyJobs(
+        engine,
         refs,
         Terms(timeout=None, pace=pace),
-        wakeups=Wakeups(),
-        now=partial(datetime.now, UTC),
+        include=Include(),
         concurrency=100,
         max_pending=count + 1,
         on_progress=None,
-        image_links=False,
-        history=False,
+        deadline=None,
     )
     async with running.running():
         while stub.polls < count:  # noqa: ASYNC110  # the other side has no event for it
@@ -349,7 +358,7 @@ def weathered(
     """
     counts = Counter[bool]()
 
-    async def poll(ref: smilejobs.JobRef, **_: object) -> smilejobs.JobStatus:
+    async def poll(ref: smilejobs.JobRef, include: Include, **_: object) -> smilejobs.JobStatus:
         good = is_good(anyio.current_time())
         await anyio.sleep(0.02)
         counts[good] += 1
@@ -360,7 +369,7 @@ def weathered(
     async def run() -> None:
         refs = [smilejobs.JobRef("user-1", f"job-{index}") for index in range(jobs)]
         async with Script({}).client() as client:
-            client._exchange.poll_in_turn = poll  # type: ignore[method-assign]  # noqa: SLF001  # see above
+            client.engine.exchange.poll_in_turn = poll  # type: ignore[method-assign]  # see above
             with anyio.move_on_after(seconds):
                 async with client.wait_many(refs, timeout=None, pace=smilejobs.Pace(min=1, max=1)) as outcomes:
                     async for _ in outcomes:

@@ -94,13 +94,12 @@ class Exchange:
         self._event_loop: object = None
         self._closed = False
 
-    async def poll(self, ref: JobRef, *, image_links: bool, history: bool, wait: object | None = None) -> JobStatus:
-        """Ask once about one job.
+    async def poll(self, ref: JobRef, include: Include, *, wait: object | None = None) -> JobStatus:
+        """Poll one job once.
 
         Args:
             ref: The job.
-            image_links: Ask for links.
-            history: Ask for the history.
+            include: What to ask for besides its state.
             wait: What the poll is part of, for its events.
 
         Raises:
@@ -111,9 +110,7 @@ class Exchange:
         await self.take_turn()
         try:
             began = anyio.current_time()
-            return await self.poll_in_turn(
-                ref, image_links=image_links, history=history, wait=wait, began=began, late=began - due
-            )
+            return await self.poll_in_turn(ref, include, wait=wait, began=began, late=began - due)
         finally:
             self.end_turn()
 
@@ -137,7 +134,7 @@ class Exchange:
         self._limiter.release()
 
     async def poll_in_turn(
-        self, ref: JobRef, *, image_links: bool, history: bool, wait: object | None, began: float, late: float
+        self, ref: JobRef, include: Include, *, wait: object | None, began: float, late: float
     ) -> JobStatus:
         """Poll one job, between `take_turn` and `end_turn`, at the instant *began*, *late* seconds after due.
 
@@ -147,7 +144,7 @@ class Exchange:
             SmileJobsError: One of its kinds, see `smilejobs.errors`.
         """
         try:
-            status = await self._ask(ref, Include(image_links=image_links, history=history), began + self.longest_poll)
+            status = await self._ask(ref, include, began + self.longest_poll)
         except SmileJobsError as error:
             error.ref = ref
             self.api_has_answered |= comes_from_the_api(error)

@@ -15,10 +15,6 @@ JobRefs = Iterable[JobRefLike] | AsyncIterable[JobRefLike]
 """What collections are made of: refs, or pairs of ``user_id`` and ``job_id``; from an iterable of either kind."""
 
 
-TICK = 0.2
-"""Seconds between two reports of progress."""
-
-
 @frozen(kw_only=True)
 class Outcome:
     """How the waiting for one job of many has ended: either *status* or *error* is given.

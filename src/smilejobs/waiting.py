@@ -1,18 +1,17 @@
 """Waiting for one job: tenacity drives the rules around the exchange, inside one deadline."""
 
 import math
-from collections.abc import Awaitable, Callable
-from datetime import datetime
+from collections.abc import Callable
 from functools import partial
-from typing import Self, TypeVar
+from typing import Self
 
 import anyio
 from tenacity import AsyncRetrying, retry_if_result
 
+from smilejobs.engine import Engine
 from smilejobs.errors import SmileJobsError
 from smilejobs.events import PollScheduled, WaitEnded
-from smilejobs.exchange import Exchange
-from smilejobs.model.jobs import JobRef, JobStatus
+from smilejobs.model.jobs import Include, JobRef, JobStatus
 from smilejobs.polling.pace import Backoff
 from smilejobs.polling.rules import (
     Decision,
@@ -26,63 +25,45 @@ from smilejobs.polling.rules import (
     step,
     wake,
 )
-from smilejobs.wakeups import Bell
+from smilejobs.tasks import run_bare
 
 _BACKOFF = Backoff()
-_T = TypeVar("_T")
 
 
-async def ask(exchange: Exchange, ref: JobRef, *, attempts: int, image_links: bool, history: bool) -> JobStatus:
-    """Poll once; again, up to *attempts* times in all, where the failure is transient.
+async def ask(engine: Engine, ref: JobRef, include: Include) -> JobStatus:
+    """Poll once; again, up to ``engine.attempts`` times in all, where the failure is transient.
 
     An answer that asks for a longer rest than any backoff would take is not waited for: its error says how long.
     """
-
-    async def poll() -> JobStatus:
-        return await exchange.poll(ref, image_links=image_links, history=history)
-
+    poll = partial(engine.exchange.poll, ref, include)
     # A plain loop: setting up tenacity would cost a call that succeeds at once, as nearly all do, a tenth of its time.
-    for attempt in range(1, attempts):
+    for attempt in range(1, engine.attempts):
         try:
-            return await _in_a_task(poll)
+            return (await run_bare(poll))[0]
         except SmileJobsError as error:
             rest = error.retry_after or 0.0
             if not error.transient or rest > _BACKOFF.max:
                 raise
         await anyio.sleep(max(rest, _BACKOFF(attempt)))
-    return await _in_a_task(poll)
+    return (await run_bare(poll))[0]
 
 
 class Wait:
     """One wait for one job; it begins with `result`, or with the first step of an iteration over it.
 
     Args:
-        exchange: Asks.
+        engine: What the client shares.
         ref: The job.
         terms: What the caller wants.
-        bell: Rings when there may be news of the job.
-        now: The wall clock, aware; read once, for the age of the job.
-        image_links: Ask for links.
-        history: Ask for the history.
+        include: What the polls ask for besides the state of the job.
     """
 
-    def __init__(
-        self,
-        exchange: Exchange,
-        ref: JobRef,
-        terms: Terms,
-        *,
-        bell: Bell,
-        now: Callable[[], datetime],
-        image_links: bool,
-        history: bool,
-    ) -> None:
-        self._exchange = exchange
-        self._bell = bell
-        self._rings = bell.rings
-        self._now = now
-        self._image_links = image_links
-        self._history = history
+    def __init__(self, engine: Engine, ref: JobRef, terms: Terms, include: Include) -> None:
+        self._exchange = engine.exchange
+        self._now = engine.now
+        self._news = engine.notifications.subscribe(ref)
+        self._notifications = self._news.count
+        self._include = include
         self._state = PollState(ref=ref, terms=terms)
         self._due = 0.0
         self._shown: tuple[object, ...] | None = None
@@ -145,7 +126,7 @@ class Wait:
         self._due = state.started + state.terms.first_after
 
     async def _poll_while(self, goes_on: Callable[[Decision], bool]) -> Decision:
-        return await _in_a_task(partial(self._poll_to_deadline, goes_on))
+        return (await run_bare(partial(self._poll_to_deadline, goes_on)))[0]
 
     async def _poll_to_deadline(self, goes_on: Callable[[Decision], bool]) -> Decision:
         """Poll when it is due, and again while the decision is to go on, up to the deadline."""
@@ -162,13 +143,13 @@ class Wait:
             now = anyio.current_time()
             self._listen(now)
             with anyio.move_on_after(self._due - now) as scope:
-                await self._bell.wait()
+                await self._news.wait()
             if scope.cancelled_caught:
                 return
 
     def _listen(self, now: float) -> None:
-        if self._rings != self._bell.rings:
-            self._rings = self._bell.rings
+        if self._notifications != self._news.count:
+            self._notifications = self._news.count
             self._due = min(self._due, wake(self._state, now))
 
     async def _poll(self) -> Decision:
@@ -177,9 +158,7 @@ class Wait:
             return over
         observation: JobStatus | SmileJobsError
         try:
-            observation = await self._exchange.poll(
-                self._state.ref, image_links=self._image_links, history=self._history, wait=self._state
-            )
+            observation = await self._exchange.poll(self._state.ref, self._include, wait=self._state)
         except SmileJobsError as error:
             observation = error
         now = anyio.current_time()
@@ -198,29 +177,6 @@ class Wait:
         if isinstance(decision, GiveUp):
             raise decision.error
         return decision.status
-
-
-async def _in_a_task(work: Callable[[], Awaitable[_T]]) -> _T:
-    """Await *work* in a task of its own.
-
-    `asyncio.Task.cancel`, `asyncio.timeout` and the like cancel once, at whatever is awaited, and anyio's shields do
-    not stop them: httpcore then forgets connections, each of which takes a place in its pool for ever. A task group
-    turns that into a cancellation of anyio's.
-    """
-    results: list[_T] = []
-    errors: list[Exception] = []
-
-    async def run() -> None:
-        try:
-            results.append(await work())
-        except Exception as error:  # noqa: BLE001  # handed over bare: it must not come out in a group
-            errors.append(error)
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(run)
-    for error in errors:
-        raise error
-    return results[0]
 
 
 def _content(status: JobStatus | None) -> tuple[object, ...] | None:

@@ -25,26 +25,27 @@ FLOORS = {
     "callbacks": 3,
     "events": 3,
     "files": 3,
+    "notifications": 3,
     "tasks": 3,
     "transport": 3,
     "exchange": 4,
-    "wakeups": 4,
-    "fleet": 5,
-    "images": 5,
-    "waiting": 5,
-    "client": 6,
-    "": 7,
-    "batch": 8,
-    "integrations": 8,
-    "sandbox": 8,
-    "durable": 9,
-    "testing": 9,
-    "cli": 10,
-    "__main__": 11,
+    "engine": 5,
+    "scheduler": 6,
+    "waiting": 6,
+    "images": 7,
+    "client": 8,
+    "": 9,
+    "batch": 10,
+    "integrations": 10,
+    "sandbox": 10,
+    "durable": 11,
+    "testing": 11,
+    "cli": 12,
+    "__main__": 13,
 }
 """By module or package of `smilejobs`; "" is the package itself. It and what is below it is the core."""
 
-CORE = 7
+CORE = 9
 PURE = 2
 IMPURE = {
     "anyio",

@@ -56,7 +56,7 @@ def test_credentials_are_strings(value: Any) -> None:
     ],
 )
 def test_credentials_that_can_never_be_right_are_value_errors(value: str) -> None:
-    """Empty, in quotation marks, with white space or an invisible character, or half a surrogate pair; no text holds it."""
+    """Empty, quoted, with white space or an invisible character, or half a surrogate pair; no text holds it."""
     with pytest.raises(ValueError, match="^partner_id") as partner:
         Credentials(value, KEY)
     with pytest.raises(ValueError, match="^api_key") as key:

@@ -131,7 +131,7 @@ async def test_a_worker_that_begins_no_poll_is_not_at_work(
     monkeypatch.setattr(smilejobs.durable.signs, "_STALLED_AFTER_SECONDS", 0.0)
 
     async with working(scripted(jobs(1)), database_url, heartbeat=0.2) as work:
-        exchange = work.client._exchange  # noqa: SLF001  # permits may be kept back by another role of the database
+        exchange = work.client.engine.exchange  # permits may be kept back by another role of the database
         exchange.take_turn, exchange.longest_poll = anyio.sleep_forever, 0.1  # type: ignore[method-assign]
         await work.watch.add(jobs(1))
         await until(lambda: "is stalled: jobs are pending, but no worker is at work" in caplog.text)

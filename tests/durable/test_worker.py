@@ -316,18 +316,17 @@ async def test_a_bucket_may_come_back_before_it_was_left(sqlite_url: str) -> Non
     async with script.client() as client, WatchList.open(sqlite_url) as watch:
         await watch.add(jobs(200))
         shift = Shift(client, watch, pace=Pace(), **options)
-        with shift._hand, shift._nothing:  # noqa: SLF001  # what its work() would close
-            bucket = key_of(jobs(1)[0])[0]
-            one, again = shift.hold(bucket), shift.hold(bucket)
-            await one.__aenter__()
-            await again.__aenter__()
-            held = set(shift._refs[bucket])  # noqa: SLF001  # what the fleet has been given
-            assert held == {ref for ref in jobs(200) if key_of(ref)[0] == bucket}
-            await one.__aexit__(None, None, None)
-            assert shift._held == {bucket}  # noqa: SLF001  # whose rows are taken in
-            await again.__aexit__(None, None, None)
-            assert shift._held == set()  # noqa: SLF001  # nobody's any more
-            assert set(shift._refs[bucket]) == held  # noqa: SLF001  # it lingers
+        bucket = key_of(jobs(1)[0])[0]
+        one, again = shift.hold(bucket), shift.hold(bucket)
+        await one.__aenter__()
+        await again.__aenter__()
+        held = set(shift._refs[bucket])  # noqa: SLF001  # what the scheduler has been given
+        assert held == {ref for ref in jobs(200) if key_of(ref)[0] == bucket}
+        await one.__aexit__(None, None, None)
+        assert shift._held == {bucket}  # noqa: SLF001  # whose rows are taken in
+        await again.__aexit__(None, None, None)
+        assert shift._held == set()  # noqa: SLF001  # nobody's any more
+        assert set(shift._refs[bucket]) == held  # noqa: SLF001  # it lingers
 
 
 async def test_a_bucket_that_does_not_come_back_is_forgotten(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -348,13 +347,12 @@ async def test_a_bucket_that_does_not_come_back_is_forgotten(sqlite_url: str, mo
         await watch.add(jobs(1))
         shift = Shift(client, watch, pace=Pace(), **options)
         bucket = key_of(jobs(1)[0])[0]
-        with shift._hand, shift._nothing:  # noqa: SLF001  # what its work() would close
-            async with shift.hold(bucket):
-                assert set(shift._refs[bucket]) == {*jobs(1)}  # noqa: SLF001  # what the fleet has been given
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(shift._tick)  # noqa: SLF001  # what its work() would start
-                await until(lambda: not shift._refs[bucket])  # noqa: SLF001  # what the fleet still has
-                tasks.cancel_scope.cancel()
+        async with shift.hold(bucket):
+            assert set(shift._refs[bucket]) == {*jobs(1)}  # noqa: SLF001  # what the scheduler has been given
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(shift._tick)  # noqa: SLF001  # what its work() would start
+            await until(lambda: not shift._refs[bucket])  # noqa: SLF001  # what the scheduler still has
+            tasks.cancel_scope.cancel()
 
 
 async def test_a_row_that_is_committed_late(postgres_url: str) -> None:

@@ -1,6 +1,6 @@
-"""The client: its life, and the doors to everything that it can do."""
+"""The client: its lifecycle, and the methods that callers use."""
 
 from smilejobs.client.arguments import ClientOptions
-from smilejobs.client.doors import Client
+from smilejobs.client.methods import Client
 
 __all__ = ["Client", "ClientOptions"]

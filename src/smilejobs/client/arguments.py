@@ -6,6 +6,7 @@ from typing import TypedDict
 
 from smilejobs.durations import Duration
 from smilejobs.events import Hook
+from smilejobs.model.jobs import Include
 from smilejobs.transport import HTTPClient, HTTPSession, TransportName
 
 
@@ -25,11 +26,16 @@ class ClientOptions(TypedDict, total=False):
     image_hosts: Iterable[str]
 
 
-def check_flags(image_links: object, history: object) -> None:
-    """Refuse what is no bool: the word "false" would be true."""
+def include(*, image_links: bool, history: bool) -> Include:
+    """Return what polls ask for besides the state of a job.
+
+    Raises:
+        TypeError: One of them is not a bool; the string "false" is true, for example.
+    """
     for name, value in (("image_links", image_links), ("history", history)):
         if not isinstance(value, bool):
             raise TypeError(f"{name} must be True or False, not {type(value).__name__}")
+    return Include(image_links=image_links, history=history)
 
 
 def check_names(names: object) -> None:
@@ -50,17 +56,3 @@ def check_refs(refs: object) -> None:
     """Refuse what cannot be iterated over; one text would be taken for its letters."""
     if not isinstance(refs, (Iterable, AsyncIterable)) or isinstance(refs, (str, bytes)):
         raise TypeError(f"refs must be an iterable of JobRefs or pairs, not {type(refs).__name__}")
-
-
-def count(value: int, name: str) -> int:
-    """Return a whole number of at least 1.
-
-    Raises:
-        TypeError: It is no whole number.
-        ValueError: It is less than 1.
-    """
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name} must be a whole number, not {type(value).__name__}")
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1")
-    return value

@@ -1,4 +1,4 @@
-"""The life of a client, what it is made of, and what its doors share."""
+"""The lifecycle of a client, its parts, and what its methods share."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -8,26 +8,26 @@ from types import TracebackType
 from typing import Self, Unpack
 from urllib.parse import urlsplit
 
-from smilejobs.client.arguments import ClientOptions, check_flags, check_refs, count
+from smilejobs.client.arguments import ClientOptions, check_progress, check_refs, include
 from smilejobs.clock import require_aware, utcnow
 from smilejobs.durations import Duration, positive, seconds
-from smilejobs.errors import SmileJobsError
+from smilejobs.engine import Engine, count
 from smilejobs.events import Hook, Hooks, log_event
 from smilejobs.exchange import Exchange
-from smilejobs.fleet import Fleet
 from smilejobs.images import IMAGE_HOSTS, Gallery, Hosts
-from smilejobs.model.jobs import JobRef
+from smilejobs.model.jobs import Include, JobRef
+from smilejobs.notifications import Notifications
 from smilejobs.outcomes import JobRefs, Progress
 from smilejobs.polling.rules import Terms
+from smilejobs.scheduler import ManyJobs
 from smilejobs.settings import Environment, arguments_from, is_loopback, settings
 from smilejobs.transport import Fetcher, HTTPClient, HTTPSession, Transport, TransportName
 from smilejobs.waiting import Wait, ask
-from smilejobs.wakeups import Wakeups
 from smilejobs.wire.protocol import HEADERS, PATH
 
 
 class BaseClient:
-    """What `Client` is before it has any doors; its arguments are described there."""
+    """What `Client` is without its methods; its arguments are described there."""
 
     def __init__(
         self,
@@ -59,10 +59,9 @@ class BaseClient:
         finally:
             del partner_id, api_key, base_url  # crash reporters copy the variables of every frame of a traceback
         self._base_url = checked.base_url
-        self._wakeups = Wakeups()
-        self._attempts = count(attempts, "attempts")
-        self._now = require_aware(now)
-        self._max_connections = max_connections = count(max_connections, "max_connections")
+        attempts = count(attempts, "attempts")
+        clock = require_aware(now)
+        max_connections = count(max_connections, "max_connections")
         over = Transport(
             checked.base_url + PATH,
             HEADERS,
@@ -73,21 +72,28 @@ class BaseClient:
             transport=transport,
         )
         self._fetcher = Fetcher(max_connections=max_connections, timeout=over.request_timeout, transport=transport)
-        self._exchange = Exchange(
+        exchange = Exchange(
             over,
             checked.credentials,
             emit=Hooks(hooks),
-            now=self._now,
+            now=clock,
             max_connections=max_connections,
             rate=None if rate is None else positive(rate, "rate"),
         )
+        self.engine = Engine(
+            exchange=exchange,
+            notifications=Notifications(),
+            now=clock,
+            max_connections=max_connections,
+            attempts=attempts,
+        )
         self._gallery = Gallery(
-            ask=partial(ask, self._exchange, attempts=self._attempts, image_links=True, history=False),
+            ask=partial(ask, self.engine, include=Include(image_links=True)),
             fetcher=self._fetcher,
             hosts=Hosts(image_hosts, loopback=is_loopback(str(urlsplit(checked.base_url).hostname))),
             max_bytes=max_response_bytes,
-            attempts=self._attempts,
-            now=self._now,
+            attempts=attempts,
+            now=clock,
         )
 
     @classmethod
@@ -111,7 +117,7 @@ class BaseClient:
         Raises:
             RuntimeError: The client was used in another event loop, which alone can close its connections.
         """
-        await self._exchange.aclose()
+        await self.engine.exchange.aclose()
         await self._fetcher.aclose()
 
     async def __aenter__(self) -> Self:
@@ -126,43 +132,29 @@ class BaseClient:
         return f"<smilejobs.Client for {self._base_url}>"
 
     def _wait(self, ref: JobRef, terms: Terms, *, image_links: bool, history: bool) -> Wait:
-        check_flags(image_links, history)
-        bell = self._wakeups.bell(ref)
-        return Wait(self._exchange, ref, terms, bell=bell, now=self._now, image_links=image_links, history=history)
+        return Wait(self.engine, ref, terms, include(image_links=image_links, history=history))
 
-    def _fleet(
+    def _many(
         self,
         refs: JobRefs,
         terms: Terms,
         *,
-        concurrency: int,
+        concurrency: int | None,
         max_pending: int,
         on_progress: Callable[[Progress], None] | None,
+        deadline: Duration | None,
         image_links: bool,
         history: bool,
-        on_throttle: Callable[[SmileJobsError], None] | None = None,
-        deadline: Duration | None = None,
-        max_failures: int | None = None,
-    ) -> Fleet:
+    ) -> ManyJobs:
         check_refs(refs)
-        return Fleet(
-            self._exchange,
+        check_progress(on_progress)
+        return ManyJobs(
+            self.engine,
             refs,
             terms,
-            wakeups=self._wakeups,
-            now=self._now,
-            concurrency=concurrency,
+            include=include(image_links=image_links, history=history),
+            concurrency=self.engine.concurrency(concurrency),
             max_pending=count(max_pending, "max_pending"),
             on_progress=on_progress,
-            image_links=image_links,
-            history=history,
-            on_throttle=on_throttle,
             deadline=None if deadline is None else seconds(deadline, "deadline", zero=False),
-            max_failures=max_failures,
         )
-
-    def _at_most(self, concurrency: int | None) -> int:
-        concurrency = self._max_connections if concurrency is None else count(concurrency, "concurrency")
-        if concurrency > self._max_connections:
-            raise ValueError("concurrency must not be more than the client's max_connections")
-        return concurrency

@@ -9,8 +9,8 @@ from smilejobs.durable.signs import OUTAGE, WORKER
 from smilejobs.durable.store import Store
 from smilejobs.errors import ApiError, BadRequestError, SmileJobsError
 from smilejobs.events import Event, PollFailed, PollFinished, logger
+from smilejobs.notifications import Signal
 from smilejobs.polling.rules import is_outage
-from smilejobs.wakeups import Signal
 
 _FAILURES = 3
 """So many polls in a row must fail, and for a heartbeat, before that is an outage: single polls are lost every day."""

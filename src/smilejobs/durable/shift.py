@@ -2,7 +2,7 @@
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
 
@@ -24,10 +24,11 @@ from smilejobs.durable.watchlist import WatchList
 from smilejobs.errors import CredentialsError, RateLimitedError, SmileJobsError, WatchListError
 from smilejobs.events import logger
 from smilejobs.model.jobs import JobRef
-from smilejobs.outcomes import JobRefLike
+from smilejobs.notifications import Signal
 from smilejobs.polling.pace import Backoff, PaceFunction
 from smilejobs.polling.rules import Terms
-from smilejobs.wakeups import Signal
+from smilejobs.scheduler import Scheduler
+from smilejobs.tasks import run_bare
 
 _LINGER = 3.0
 """Seconds for which a bucket that was let go is still polled: mostly it comes back, and nothing has to be read anew."""
@@ -104,7 +105,7 @@ class Shift:
             name,
             heartbeat=heartbeat,
             api=api,
-            is_at_work=lambda: not (self._outbox.is_full or self._fleet.is_stuck(heartbeat)),
+            is_at_work=lambda: not (self._outbox.is_full or self._scheduler.is_stuck(heartbeat)),
             patience=patience,
         )
         self._held: set[int] = set()
@@ -118,17 +119,11 @@ class Shift:
         self._look_wanted = Signal()
         self._shouted = Signal()
         self._loading = anyio.Semaphore(2)
-        self._error: Exception | None = None
+        self._polling = anyio.CancelScope()
         self._farewell = anyio.CancelScope(shield=True)
-        self._hand, self._nothing = anyio.create_memory_object_stream[JobRefLike](0)
-        self._fleet = client._fleet(  # noqa: SLF001  # workers are of this house; callers have wait_many
-            self._nothing,
-            Terms(),
+        self._scheduler = Scheduler(
+            client.engine,
             concurrency=concurrency,
-            max_pending=1,
-            on_progress=None,
-            image_links=False,
-            history=False,
             on_throttle=None if leases is None else self._throttled,
         )
 
@@ -139,41 +134,30 @@ class Shift:
             CredentialsError: The API refuses the credentials.
             WatchListError: The database cannot be used.
         """
-        with self._hand, self._nothing:
-            if self._leases is not None:
-                await self._until_it_works(partial(_prepare, self._leases))
-            self._newest = self._settled = await self._until_it_works(self._store.last)
-            async with self._fleet.running():
-                try:
-                    async with anyio.create_task_group() as self._tasks:
-                        for work in (
-                            self._consume,
-                            self._outbox.run,
-                            self._hear,
-                            self._look_again,
-                            self._reporter.run,
-                            self._tend,
-                            self._admit,
-                            self._tick,
-                            self._shout,
-                            self._until_stopped,
-                        ):
-                            self._tasks.start_soon(self._guarded, work)
-                finally:
-                    with self._farewell:
-                        await self._outbox.store_all()
-                        await self._until_it_works(self._reporter.leave)
-                        if self._leases is not None:  # so that the others look now for what no worker has
-                            await self._until_it_works(partial(self._store.ring, ADDED))
-        if self._error is not None:
-            raise self._error
-
-    async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
-        try:
-            await work()
-        except Exception as error:  # noqa: BLE001  # raised by work(), in no group
-            self._error = self._error or error
-            self._tasks.cancel_scope.cancel()
+        if self._leases is not None:
+            await self._until_it_works(partial(_prepare, self._leases))
+        self._newest = self._settled = await self._until_it_works(self._store.last)
+        async with self._scheduler.running():
+            try:
+                with self._polling:
+                    await run_bare(
+                        self._consume,
+                        self._outbox.run,
+                        self._hear,
+                        self._look_again,
+                        self._reporter.run,
+                        self._tend,
+                        self._admit,
+                        self._tick,
+                        self._shout,
+                        self._until_stopped,
+                    )
+            finally:
+                with self._farewell:
+                    await self._outbox.store_all()
+                    await self._until_it_works(self._reporter.leave)
+                    if self._leases is not None:  # so that the others look now for what no worker has
+                        await self._until_it_works(partial(self._store.ring, ADDED))
 
     async def _until_stopped(self) -> None:
         try:
@@ -270,7 +254,8 @@ class Shift:
             delay = min(spread, self._pace(max(0.0, now - row.born_at), 0)) if spread else 0.0
             if end is not None:
                 delay = max(0.0, min(delay, end - now))
-            self._fleet.take_in(ref, terms[row.final, end], first_after=random.uniform(0.0, delay))
+            if ref not in self._scheduler:
+                self._scheduler.add(ref, terms[row.final, end], first_after=random.uniform(0.0, delay))
         if broken:
             await self._until_it_works(partial(self._store.fail, broken, now))
             for unreadable in broken:
@@ -294,7 +279,7 @@ class Shift:
             now = anyio.current_time()
             for bucket in [bucket for bucket, at in self._released.items() if now - at > _LINGER]:
                 del self._released[bucket]
-                self._fleet.withdraw(self._refs.pop(bucket, ()))
+                self._scheduler.discard(self._refs.pop(bucket, ()))
             marks.append(self._newest)
             settled = marks.pop(0)
             if settled > self._settled and self._leases is not None:
@@ -310,7 +295,7 @@ class Shift:
     # Outcomes
 
     async def _consume(self) -> None:
-        async for outcome in self._fleet:
+        async for outcome in self._scheduler.outcomes:
             key = key_of(outcome.ref)
             self._refs[key[0]].pop(outcome.ref, None)
             if isinstance(outcome.error, CredentialsError):
@@ -346,7 +331,7 @@ class Shift:
         elif isinstance(call, Brake):
             if call.worker != self._name:
                 trouble = RateLimitedError("another worker throttled", http_status=429, retry_after=call.seconds)
-                self._fleet.throttle(trouble)
+                self._scheduler.throttle(trouble)
         elif call == ADDED:
             if self._leases is not None:
                 self._leases.sweep_soon()
@@ -366,7 +351,7 @@ class Shift:
 
     async def _look(self) -> None:
         if await self._store.paused() is not None:
-            self._tasks.cancel_scope.cancel()
+            self._polling.cancel()
             return
         if self._leases is not None:
             self._leases.sweep_soon()

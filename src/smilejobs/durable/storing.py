@@ -11,7 +11,7 @@ from smilejobs.durable.patience import Patience
 from smilejobs.durable.rows import Ending
 from smilejobs.durable.store import Store
 from smilejobs.model.jobs import JobRef
-from smilejobs.wakeups import Signal
+from smilejobs.notifications import Signal
 
 _GATHER_SECONDS = 0.05
 """For how long outcomes are gathered before they are stored: a transaction costs more than a poll."""

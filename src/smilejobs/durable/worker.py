@@ -1,4 +1,4 @@
-"""A worker polls what a watch list holds: one fleet, fed by the buckets that it has.
+"""A worker polls what a watch list holds: one scheduler, fed by the buckets that it has.
 
 The table is the truth, and the pace of a job depends on its age alone: a worker that dies loses the polls in flight,
 and whoever goes on computes from the row when the next one is due.
@@ -24,7 +24,7 @@ from smilejobs.durable.watchlist import WatchList
 from smilejobs.durations import Duration, seconds
 from smilejobs.errors import CredentialsError, SmileJobsError, WatchListError
 from smilejobs.events import Hooks, logger
-from smilejobs.model.jobs import JobRef
+from smilejobs.model.jobs import Include, JobRef
 from smilejobs.polling.pace import Pace, PaceFunction
 from smilejobs.polling.rules import Terms
 from smilejobs.wire.protocol import accepts_credentials
@@ -77,10 +77,10 @@ class Worker:
         heartbeat: Duration = 5.0,
     ) -> None:
         self._client = client
-        self._exchange = client._exchange  # noqa: SLF001  # workers are of this house; callers have job_status
+        self._exchange = client.engine.exchange
         self._watch = watch
         self._pace = Terms(pace=Pace(max=3600.0) if pace is None else pace).pace
-        self._concurrency = client._at_most(concurrency)  # noqa: SLF001  # workers take the client's limit, too
+        self._concurrency = client.engine.concurrency(concurrency)
         self._keep_raw = keep_raw
         self._slice = seconds(slice, "slice", zero=False)
         self._heartbeat = seconds(heartbeat, "heartbeat", zero=False)
@@ -186,7 +186,7 @@ class Worker:
 
     async def _is_accepted(self) -> bool:
         try:
-            await self._exchange.poll(_NOBODY, image_links=False, history=False)
+            await self._exchange.poll(_NOBODY, Include())
         except SmileJobsError as error:
             return accepts_credentials(error)
         return True

@@ -16,8 +16,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
-import anyio
-
 try:
     from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
     from fastapi.requests import HTTPConnection
@@ -37,6 +35,7 @@ from smilejobs.integrations.models import (
     PersonalJobResultModel,
     PersonalJobStatusModel,
 )
+from smilejobs.tasks import run_bare
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -199,30 +198,15 @@ async def while_connected(request: Request, work: Awaitable[_T]) -> _T:
             not delivered.
         Exception: An exception of *work*, unchanged.
     """
-    results: list[_T] = []
-    problems: list[BaseException] = []
 
-    async def listen() -> None:
-        try:
-            await _until_gone(request)
-        except Exception as problem:  # noqa: BLE001  # handed over bare: it must not come out in a group
-            problems.append(problem)
-        tasks.cancel_scope.cancel()
+    async def result() -> _T:
+        return await work
 
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(listen)
-        try:
-            results.append(await work)
-        except anyio.get_cancelled_exc_class():
-            raise
-        except BaseException as problem:  # noqa: BLE001  # handed over bare: it must not come out in a group
-            problems.append(problem)
-        tasks.cancel_scope.cancel()
-    for raised in problems:
-        raise raised
-    for result in results:
-        return result
-    raise ClientGoneError
+    async def watch_connection() -> None:
+        await _until_gone(request)
+        raise ClientGoneError
+
+    return (await run_bare(result, background=[watch_connection]))[0]
 
 
 async def _until_gone(request: Request) -> None:

@@ -1,4 +1,4 @@
-"""What a worker of a watch list asks of a fleet beside `Client.wait_many`: jobs come and go, others throttle it.
+"""What a worker of a watch list needs of a scheduler: jobs come and go, other workers throttle it.
 
 By script, under the virtual clock.
 """
@@ -11,9 +11,8 @@ import anyio
 import pytest
 
 from smilejobs import Client, JobRef, Outcome, Pace, RateLimitedError, SmileJobsError, WaitTimeoutError
-from smilejobs.fleet import Fleet
-from smilejobs.outcomes import JobRefLike
 from smilejobs.polling.rules import Terms
+from smilejobs.scheduler import Scheduler
 from smilejobs.testing import Script, complete, cut, pending, provisional, rate_limited, refused
 
 pytestmark = pytest.mark.anyio
@@ -26,27 +25,16 @@ ONE, OTHER = JobRef("user-1", "one"), JobRef("user-1", "other")
 @asynccontextmanager
 async def running(
     client: Client, concurrency: int = 10, on_throttle: Callable[[SmileJobsError], None] | None = None
-) -> AsyncGenerator[Fleet, None]:
-    """A fleet whose input never ends and brings nothing."""
-    hand, nothing = anyio.create_memory_object_stream[JobRefLike](0)
-    fleet = client._fleet(  # noqa: SLF001  # only workers of a watch list have a fleet without an input
-        nothing,
-        Terms(),
-        concurrency=concurrency,
-        max_pending=1,
-        on_progress=None,
-        image_links=False,
-        history=False,
-        on_throttle=on_throttle,
-    )
-    with hand, nothing:
-        async with fleet.running():
-            yield fleet
+) -> AsyncGenerator[Scheduler, None]:
+    """A scheduler that has no jobs yet."""
+    scheduler = Scheduler(client.engine, concurrency=concurrency, on_throttle=on_throttle)
+    async with scheduler.running():
+        yield scheduler
 
 
-async def take(fleet: Fleet, count: int) -> list[Outcome]:
+async def take(scheduler: Scheduler, count: int) -> list[Outcome]:
     with anyio.fail_after(10_000):
-        return [await anext(fleet) for _ in range(count)]
+        return [await anext(scheduler.outcomes) for _ in range(count)]
 
 
 def instants(script: Script, ref: JobRef, since: float) -> list[float]:
@@ -56,12 +44,12 @@ def instants(script: Script, ref: JobRef, since: float) -> list[float]:
 async def test_a_job_may_come_at_any_time() -> None:
     """Each on its own terms, and polled when it is said to be."""
     script = Script({"one": [provisional()], "other": [provisional(), pending(), complete()]})
-    async with script.client() as client, running(client) as fleet:
+    async with script.client() as client, running(client) as scheduler:
         began = anyio.current_time()
         await anyio.sleep(7)
-        fleet.take_in(OTHER, Terms(until="final", timeout=None, pace=STEADY), first_after=0)
-        fleet.take_in(ONE, FOREVER, first_after=2.5)
-        one, other = await take(fleet, 2)
+        scheduler.add(OTHER, Terms(until="final", timeout=None, pace=STEADY), first_after=0)
+        scheduler.add(ONE, FOREVER, first_after=2.5)
+        one, other = await take(scheduler, 2)
     assert instants(script, OTHER, began) == [7, 8, 9]
     assert instants(script, ONE, began) == [9.5]
     assert (one.ref, one.polls, other.ref, other.polls) == (OTHER, 3, ONE, 1)
@@ -72,34 +60,53 @@ async def test_there_is_always_room() -> None:
     """However many are pending: whoever takes them in knows how many there are."""
     refs = [JobRef("user-1", f"job-{index}") for index in range(50)]
     script = Script({ref.job_id: [pending(), complete()] for ref in refs})
-    async with script.client(rate=None) as client, running(client, concurrency=5) as fleet:
+    async with script.client(rate=None) as client, running(client, concurrency=5) as scheduler:
         for ref in refs:
-            fleet.take_in(ref, FOREVER, first_after=0)
-        assert {outcome.ref for outcome in await take(fleet, 50)} == set(refs)
+            scheduler.add(ref, FOREVER, first_after=0)
+        assert {outcome.ref for outcome in await take(scheduler, 50)} == set(refs)
 
 
-async def test_a_job_that_is_pending_is_not_taken_in_again() -> None:
-    """It goes on as it did, and has one outcome; once that is there, it is a new job."""
+async def test_a_job_that_is_pending_is_not_polled_twice() -> None:
+    """It goes on as it did and has an outcome for each time that it was added; after that, it is a new job."""
     script = Script({"one": [pending(), pending(), complete(), complete()]})
-    async with script.client() as client, running(client) as fleet:
+    async with script.client() as client, running(client) as scheduler:
         began = anyio.current_time()
-        fleet.take_in(ONE, FOREVER, first_after=0)
+        assert ONE not in scheduler
+        scheduler.add(ONE, FOREVER, first_after=0)
         await anyio.sleep(0.5)
-        fleet.take_in(ONE, Terms(timeout=0.1), first_after=0)
-        (outcome,) = await take(fleet, 1)
-        assert outcome.polls == 3
-        fleet.take_in(ONE, FOREVER, first_after=3)
-        await take(fleet, 1)
+        assert ONE in scheduler
+        scheduler.add(ONE, Terms(timeout=0.1), first_after=0)
+        assert scheduler.pending == 2
+        outcomes = await take(scheduler, 2)
+        assert [(outcome.index, outcome.polls) for outcome in outcomes] == [(0, 3), (1, 3)]
+        assert ONE not in scheduler
+        scheduler.add(ONE, FOREVER, first_after=3)
+        await take(scheduler, 1)
     assert instants(script, ONE, began) == [0, 1, 2, 5]
+
+
+async def test_a_discarded_job_has_no_outcome_however_often_it_was_added() -> None:
+    """All its outcomes are gone."""
+    script = Script({"one": [pending()], "other": [complete()]})
+    async with script.client() as client, running(client) as scheduler:
+        scheduler.add(ONE, FOREVER, first_after=0)
+        scheduler.add(ONE, FOREVER, first_after=0)
+        scheduler.add(OTHER, FOREVER, first_after=0.5)
+        await anyio.sleep(0.2)
+        scheduler.discard([ONE])
+        assert scheduler.pending == 1
+        (outcome,) = await take(scheduler, 1)
+        assert outcome.ref == OTHER
+        assert scheduler.pending == 0
 
 
 async def test_its_timeout_runs_from_then() -> None:
     """Not from the first poll: it is what is left of a deadline."""
     script = Script({"one": itertools.repeat(pending())})
-    async with script.client() as client, running(client) as fleet:
-        fleet.take_in(ONE, Terms(timeout=10, pace=Pace(min=3, max=3, jitter=0)), first_after=4)
+    async with script.client() as client, running(client) as scheduler:
+        scheduler.add(ONE, Terms(timeout=10, pace=Pace(min=3, max=3, jitter=0)), first_after=4)
         began = anyio.current_time()
-        (outcome,) = await take(fleet, 1)
+        (outcome,) = await take(scheduler, 1)
         assert anyio.current_time() - began == pytest.approx(10)
     assert isinstance(outcome.error, WaitTimeoutError)
     assert outcome.error.last is not None
@@ -108,10 +115,10 @@ async def test_its_timeout_runs_from_then() -> None:
 async def test_one_whole_poll_for_a_job_whose_time_is_over() -> None:
     """It may be complete; if it is not, its wait is over."""
     script = Script({"one": [complete(delay=5)], "other": [pending(delay=5)]})
-    async with script.client() as client, running(client) as fleet:
+    async with script.client() as client, running(client) as scheduler:
         for ref in (ONE, OTHER):
-            fleet.take_in(ref, Terms(timeout=0.001, pace=STEADY), first_after=3)
-        ended = {outcome.ref: outcome for outcome in await take(fleet, 2)}
+            scheduler.add(ref, Terms(timeout=0.001, pace=STEADY), first_after=3)
+        ended = {outcome.ref: outcome for outcome in await take(scheduler, 2)}
     assert ended[ONE].status is not None
     error = ended[OTHER].error
     assert isinstance(error, WaitTimeoutError)
@@ -122,32 +129,32 @@ async def test_what_was_withdrawn_is_not_polled() -> None:
     """Neither before its first poll nor after; what is not there cannot be withdrawn."""
     script = Script({"one": [pending()], "other": [], "last": [complete()]})
     last = JobRef("user-1", "last")
-    async with script.client() as client, running(client) as fleet:
-        fleet.take_in(ONE, FOREVER, first_after=0)
-        fleet.take_in(OTHER, FOREVER, first_after=1.2)
+    async with script.client() as client, running(client) as scheduler:
+        scheduler.add(ONE, FOREVER, first_after=0)
+        scheduler.add(OTHER, FOREVER, first_after=1.2)
         await anyio.sleep(0.5)
-        fleet.withdraw([ONE, OTHER, last, ONE])
+        scheduler.discard([ONE, OTHER, last, ONE])
         client.notify(ONE)
-        fleet.take_in(last, FOREVER, first_after=100)
-        (outcome,) = await take(fleet, 1)
+        scheduler.add(last, FOREVER, first_after=100)
+        (outcome,) = await take(scheduler, 1)
     assert outcome.ref == last
 
 
 async def test_what_is_withdrawn_while_it_is_polled_has_no_outcome() -> None:
     """Also if it comes back meanwhile: the new one has its own polls."""
     script = Script({"one": [complete(delay=5), complete()], "other": [complete(delay=5)]})
-    async with script.client() as client, running(client) as fleet:
+    async with script.client() as client, running(client) as scheduler:
         began = anyio.current_time()
-        fleet.take_in(ONE, FOREVER, first_after=0)
-        fleet.take_in(OTHER, FOREVER, first_after=0)
+        scheduler.add(ONE, FOREVER, first_after=0)
+        scheduler.add(OTHER, FOREVER, first_after=0)
         await anyio.sleep(1)
-        fleet.withdraw([ONE, OTHER])
-        fleet.take_in(ONE, FOREVER, first_after=1)
-        (outcome,) = await take(fleet, 1)
+        scheduler.discard([ONE, OTHER])
+        scheduler.add(ONE, FOREVER, first_after=1)
+        (outcome,) = await take(scheduler, 1)
         assert anyio.current_time() - began == pytest.approx(2)
         assert (outcome.ref, outcome.polls, outcome.index) == (ONE, 1, 2)
         with anyio.move_on_after(60) as scope:
-            await anext(fleet)
+            await anext(scheduler.outcomes)
         assert scope.cancelled_caught
 
 
@@ -155,39 +162,39 @@ async def test_what_comes_and_goes_leaves_nothing() -> None:
     """The places of what was withdrawn are given up long before they are due."""
     script = Script({"last": [complete()]})
     refs = [JobRef("user-1", f"job-{index}") for index in range(200)]
-    async with script.client() as client, running(client) as fleet:
+    async with script.client() as client, running(client) as scheduler:
         for _ in range(20):
             for ref in refs:
-                fleet.take_in(ref, FOREVER, first_after=3600)
-            fleet.withdraw(refs)
-        assert len(fleet._agenda._heap) <= 2 * len(refs)  # noqa: SLF001  # the one place where they could pile up
-        assert fleet._pending == fleet._unstarted == 0  # noqa: SLF001  # what the fleet would wait for
-        fleet.take_in(JobRef("user-1", "last"), FOREVER, first_after=0)
-        await take(fleet, 1)
+                scheduler.add(ref, FOREVER, first_after=3600)
+            scheduler.discard(refs)
+        assert len(scheduler._jobs._heap) <= 2 * len(refs)  # noqa: SLF001  # the one place where they could pile up
+        assert scheduler.pending == scheduler._unpolled == 0  # noqa: SLF001  # what it would wait for
+        scheduler.add(JobRef("user-1", "last"), FOREVER, first_after=0)
+        await take(scheduler, 1)
 
 
 async def test_news_of_a_job_that_was_taken_in() -> None:
     """Bring it to the front."""
     script = Script({"one": [pending(), complete()]})
-    async with script.client() as client, running(client) as fleet:
+    async with script.client() as client, running(client) as scheduler:
         began = anyio.current_time()
-        fleet.take_in(ONE, Terms(timeout=None, pace=Pace(min=3600, max=3600)), first_after=0)
+        scheduler.add(ONE, Terms(timeout=None, pace=Pace(min=3600, max=3600)), first_after=0)
         await anyio.sleep(10)
         client.notify(ONE)
-        await take(fleet, 1)
+        await take(scheduler, 1)
     assert instants(script, ONE, began) == [0, 10]
 
 
-async def test_a_throttle_of_another_fleet_holds_this_one_back() -> None:
+async def test_a_throttle_of_another_scheduler_holds_this_one_back() -> None:
     """For as long as the API asked; then it starts again with care, and nobody is told of it in turn."""
     told: list[SmileJobsError] = []
     script = Script({"one": itertools.repeat(pending()), "other": itertools.repeat(pending())})
-    async with script.client() as client, running(client, on_throttle=told.append) as fleet:
+    async with script.client() as client, running(client, on_throttle=told.append) as scheduler:
         began = anyio.current_time()
-        fleet.take_in(ONE, FOREVER, first_after=0)
+        scheduler.add(ONE, FOREVER, first_after=0)
         await anyio.sleep(3.5)
-        fleet.throttle(RateLimitedError("another worker throttled", http_status=429, retry_after=5))
-        fleet.take_in(OTHER, FOREVER, first_after=0)
+        scheduler.throttle(RateLimitedError("another worker throttled", http_status=429, retry_after=5))
+        scheduler.add(OTHER, FOREVER, first_after=0)
         await anyio.sleep(10)
     polls = instants(script, ONE, began) + instants(script, OTHER, began)
     assert not [at for at in polls if 3.5 < at < 8.5]
@@ -198,10 +205,10 @@ async def test_a_throttle_of_another_fleet_holds_this_one_back() -> None:
 async def test_a_throttle_without_a_hint_is_short() -> None:
     """Some polls are late, none is lost."""
     script = Script({"one": itertools.repeat(pending())})
-    async with script.client() as client, running(client) as fleet:
+    async with script.client() as client, running(client) as scheduler:
         began = anyio.current_time()
-        fleet.take_in(ONE, FOREVER, first_after=0.1)
-        fleet.throttle(RateLimitedError("another worker throttled", http_status=429, retry_after=0.0))
+        scheduler.add(ONE, FOREVER, first_after=0.1)
+        scheduler.throttle(RateLimitedError("another worker throttled", http_status=429, retry_after=0.0))
         await anyio.sleep(2)
     assert 0.1 < instants(script, ONE, began)[0] <= 0.5
 
@@ -210,10 +217,10 @@ async def test_others_are_told_of_a_throttle_of_ones_own() -> None:
     """Once per throttle, of the answer that throttled; not of failures that are a job's own."""
     told: list[SmileJobsError] = []
     script = Script({"one": [pending(), rate_limited(2), cut(), complete()], "other": [refused("2307")]})
-    async with script.client() as client, running(client, on_throttle=told.append) as fleet:
-        fleet.take_in(ONE, FOREVER, first_after=0)
-        fleet.take_in(OTHER, FOREVER, first_after=0)
-        await take(fleet, 2)
+    async with script.client() as client, running(client, on_throttle=told.append) as scheduler:
+        scheduler.add(ONE, FOREVER, first_after=0)
+        scheduler.add(OTHER, FOREVER, first_after=0)
+        await take(scheduler, 2)
     assert [(type(error).__name__, error.http_status, error.retry_after) for error in told] == [
         ("RateLimitedError", 429, 2)
     ]
@@ -223,36 +230,36 @@ async def test_an_answer_about_a_job_that_is_gone_throttles_as_well() -> None:
     """It says something about the API."""
     told: list[SmileJobsError] = []
     script = Script({"one": [rate_limited(2)]})
-    async with script.client() as client, running(client, on_throttle=told.append) as fleet:
-        fleet.take_in(ONE, FOREVER, first_after=0)
+    async with script.client() as client, running(client, on_throttle=told.append) as scheduler:
+        scheduler.add(ONE, FOREVER, first_after=0)
         await anyio.lowlevel.checkpoint()
         while not script.polls["one"]:  # it has just begun
             await anyio.lowlevel.checkpoint()
-        fleet.withdraw([ONE])
+        scheduler.discard([ONE])
         await anyio.sleep(1)
     assert len(told) == 1
 
 
 class NoTurns:
-    """Turns of a fleet that another role of the database keeps from it."""
+    """Permits that another role of the database keeps back."""
 
     async def take(self) -> None:
         await anyio.sleep_forever()
 
 
 @pytest.mark.parametrize(("rate", "allowed"), [(None, 45), (0.1, 65)])
-async def test_a_fleet_is_stuck_that_begins_no_poll_although_jobs_are_due(rate: float | None, allowed: float) -> None:
+async def test_a_scheduler_is_stuck_that_begins_no_poll_of_due_jobs(rate: float | None, allowed: float) -> None:
     """Not before the time is over that a poll may take, two polls are apart by the rate, and the caller allows."""
     script = Script({"one": itertools.repeat(pending())})
-    async with script.client(rate=rate, request_timeout=30) as client, running(client) as fleet:
-        assert not fleet.is_stuck(15)
-        fleet.take_in(ONE, FOREVER, first_after=0)
+    async with script.client(rate=rate, request_timeout=30) as client, running(client) as scheduler:
+        assert not scheduler.is_stuck(15)
+        scheduler.add(ONE, FOREVER, first_after=0)
         await anyio.sleep(30.5)
-        assert not fleet.is_stuck(0)
-        client._exchange.turns = NoTurns()  # noqa: SLF001  # as a worker does on PostgreSQL
+        assert not scheduler.is_stuck(0)
+        client.engine.exchange.turns = NoTurns()  # as a worker does on PostgreSQL
         await anyio.sleep(allowed - 1)
-        assert not fleet.is_stuck(15)
+        assert not scheduler.is_stuck(15)
         await anyio.sleep(15)
-        assert fleet.is_stuck(15)
-        fleet.throttle(RateLimitedError("throttled", http_status=429, retry_after=100))
-        assert not fleet.is_stuck(15)
+        assert scheduler.is_stuck(15)
+        scheduler.throttle(RateLimitedError("throttled", http_status=429, retry_after=100))
+        assert not scheduler.is_stuck(15)

@@ -1,4 +1,4 @@
-"""The jobs that are pending, and which of them is due first."""
+"""The pending jobs of a scheduler, and which of them is due first."""
 
 from collections.abc import Iterator, Mapping
 from heapq import heapify, heappop, heappush
@@ -18,26 +18,31 @@ class Entry(PollState):
     """A pending job.
 
     Attributes:
-        index: Its place in the input.
-        is_started: Whether its time runs.
-        others: Where else the input named it.
-        due: The instant at which it is due, unless it is being polled or has ended.
+        index: How many jobs were added before it.
+        begins_with_poll: Whether its time runs from its first poll; such a job is polled at least twice.
+        others: The index and the ref of each later addition of the same job.
+        due: When it is due; None while it is being polled and after it has ended.
     """
 
     index: int
-    is_started: bool = False
+    begins_with_poll: bool
     others: list[tuple[int, JobRef]] | None = None
     due: float | None = None
 
+    @property
+    def is_owed_a_poll(self) -> bool:
+        """Whether the job is polled at least twice and has been polled once: its time cannot be over."""
+        return self.begins_with_poll and self.polls == 1
 
-class Agenda:
-    """Pending jobs: by their refs, and in the order in which they are due.
 
-    A job that is brought forward or removed leaves its old place in the heap; that is passed over when it comes first.
-    Such places are dropped once they are the most.
+class PendingJobs:
+    """The pending jobs, by their refs and ordered by the instant at which they are due.
+
+    A job that is brought forward or removed leaves its old place in the heap. Such places are skipped when they come
+    first, and dropped once they are the majority.
 
     Args:
-        spare: How many such places there may be however few jobs are pending.
+        spare: How many old places are kept in any case.
     """
 
     def __init__(self, spare: int) -> None:
@@ -51,23 +56,26 @@ class Agenda:
     def __iter__(self) -> Iterator[Entry]:
         return iter(tuple(self._entries.values()))
 
+    def __contains__(self, ref: JobRef) -> bool:
+        return ref in self._entries
+
     def get(self, ref: JobRef) -> Entry | None:
-        """Return the entry of a job, if it is pending; it may be under way."""
+        """Return the entry of a job, if it is pending; it may be being polled."""
         return self._entries.get(ref)
 
     def add(self, entry: Entry) -> None:
-        """Take in a job, which is not pending yet."""
+        """Add a job that is not pending yet."""
         self._entries[entry.ref] = entry
 
     def remove(self, ref: JobRef) -> Entry | None:
-        """Forget a job; return its entry, if it was pending."""
+        """Remove a job; return its entry, if it was pending."""
         entry = self._entries.pop(ref, None)
         if entry is not None:
             entry.due = entry.last = entry.last_error = None  # its place in the heap may outlive it
         return entry
 
     def put(self, entry: Entry, due: float) -> bool:
-        """Say when a job is due; return whether it is the first of all."""
+        """Set when a job is due; return whether it is the first of all."""
         entry.due = due
         heappush(self._heap, (due, entry.index, entry))
         return self._heap[0][2] is entry
@@ -78,26 +86,26 @@ class Agenda:
             heappop(self._heap)
         return self._heap[0][2] if self._heap else None
 
-    def take_first(self) -> tuple[Entry, float]:
-        """Take the job that `first` returned out of the order; return it, and when it was due."""
+    def pop_first(self) -> tuple[Entry, float]:
+        """Take the job that `first` returned out of the heap; return it, and when it was due."""
         due, _, entry = heappop(self._heap)
         entry.due = None
         return entry, due
 
     def tidy(self) -> None:
-        """Drop the old places, if they are the most."""
+        """Drop the old places, if they are the majority."""
         if len(self._heap) > 2 * len(self._entries) + self._spare:
             self._heap = [place for place in self._heap if place[0] == place[2].due]
             heapify(self._heap)
 
 
-def kept(status: JobStatus | None) -> JobStatus | None:
-    """What is kept of an answer while its job is pending: all but the raw bodies. There are few different codes."""
+def without_raw(status: JobStatus | None) -> JobStatus | None:
+    """Return what is kept of an answer while its job is pending: everything but the raw bodies."""
     if status is None or not status.raw:
         return status
     return evolve(
         status,
-        code=None if status.code is None else intern(status.code),
+        code=None if status.code is None else intern(status.code),  # there are few different codes
         result=None if status.result is None else evolve(status.result, raw=_NOTHING),
         history=tuple(evolve(entry, raw=_NOTHING) for entry in status.history),
         raw=_NOTHING,

@@ -1,4 +1,4 @@
-"""`Client.notify`: a doorbell ends a sleep, and costs a poll."""
+"""`Client.notify`: a notification ends a sleep, and costs a poll."""
 
 import asyncio
 import gc
@@ -15,9 +15,9 @@ from hypothesis import given, strategies
 
 from smilejobs import Client, JobRef, JobResult, JobStatus, Pace
 from smilejobs.model.callback import Callback
+from smilejobs.notifications import Notifications
 from smilejobs.polling.rules import PollState, Sleep, Terms, begin, start, step, wake
 from smilejobs.testing import EPOCH, Script, complete, pending, rate_limited, virtual_clock
-from smilejobs.wakeups import Wakeups
 
 pytestmark = pytest.mark.anyio
 
@@ -250,11 +250,11 @@ async def test_outside_any_task(anyio_backend: object, waiting: Any) -> None:
 
 async def test_a_watch_that_is_dropped_leaves_nothing_behind() -> None:
     """Nobody is kept to be woken who is not there any more."""
-    wakeups = Wakeups()
-    bell = wakeups.bell(REF)
-    assert wakeups.bell(JobRef("user-1", "job-1")) is bell
-    gone = weakref.ref(bell)
-    del bell
+    notifications = Notifications()
+    subscription = notifications.subscribe(REF)
+    assert notifications.subscribe(JobRef("user-1", "job-1")) is subscription
+    gone = weakref.ref(subscription)
+    del subscription
     gc.collect()
     assert gone() is None
 

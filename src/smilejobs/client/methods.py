@@ -1,4 +1,4 @@
-"""The doors to everything that a client can do."""
+"""The methods that callers of a client use."""
 
 from collections.abc import AsyncIterator, Callable, Collection, Sized
 from contextlib import AbstractAsyncContextManager
@@ -6,11 +6,10 @@ from datetime import datetime
 from os import PathLike
 from pathlib import Path
 
-from smilejobs.client.arguments import check_flags, check_names, check_progress
+from smilejobs.client.arguments import check_names, check_progress, include
 from smilejobs.client.base import BaseClient
 from smilejobs.durations import Duration
 from smilejobs.events import Notified
-from smilejobs.fleet import MAX_FAILURES
 from smilejobs.images import Image, SavedImages
 from smilejobs.model.callback import Callback
 from smilejobs.model.jobs import JobRef, JobStatus
@@ -88,8 +87,7 @@ class Client(BaseClient):
             RuntimeError: The client is closed, or belongs to another event loop.
         """
         ref = JobRef(user_id, job_id)
-        check_flags(image_links, history)
-        return await ask(self._exchange, ref, attempts=self._attempts, image_links=image_links, history=history)
+        return await ask(self.engine, ref, include(image_links=image_links, history=history))
 
     async def wait(
         self,
@@ -225,20 +223,16 @@ class Client(BaseClient):
             ValueError: An argument that can never be right.
             RuntimeError: On entering: the client is closed, or belongs to another event loop.
         """
-        check_flags(image_links, history)
-        check_progress(on_progress)
-        fleet = self._fleet(
+        return self._many(
             refs,
             Terms(timeout=timeout, until=until, pace=pace),
-            concurrency=self._at_most(concurrency),
+            concurrency=concurrency,
             max_pending=max_pending,
             on_progress=on_progress,
+            deadline=deadline,
             image_links=image_links,
             history=history,
-            deadline=deadline,
-            max_failures=MAX_FAILURES,
-        )
-        return fleet.running()
+        ).running()
 
     def images(self, user_id: str, job_id: str, *, names: Collection[str] | None = None) -> AsyncIterator[Image]:
         """Ask for the links to the pictures of a job, and iterate over the pictures.
@@ -354,28 +348,25 @@ class Client(BaseClient):
         """
         from smilejobs.images.many import SavingMany
 
-        check_flags(image_links=True, history=history)
         check_progress(on_progress)
-        concurrency = self._at_most(concurrency)
         saving = SavingMany(
             self._gallery,
             Path(folder),
             total=len(refs) if isinstance(refs, Sized) else None,
-            concurrency=concurrency,
+            concurrency=self.engine.concurrency(concurrency),
             on_progress=on_progress,
         )
-        fleet = self._fleet(
+        polling = self._many(
             refs,
             Terms(timeout=timeout, until=until, pace=pace),
             concurrency=concurrency,
             max_pending=max_pending,
-            on_progress=saving.heard,
+            on_progress=saving.note,
+            deadline=deadline,
             image_links=True,
             history=history,
-            deadline=deadline,
-            max_failures=MAX_FAILURES,
         )
-        return saving.running(fleet)
+        return saving.running(polling.running())
 
     def notify(self, news: Callback | JobRef) -> None:
         """Wake every `wait`, `watch` and `wait_many` of this client that waits for a job: there may be news of it.
@@ -396,6 +387,6 @@ class Client(BaseClient):
         ref = news.ref if isinstance(news, Callback) else news
         if not isinstance(ref, JobRef):
             raise TypeError(f"news must be a Callback or a JobRef, not {type(news).__name__}")
-        self._exchange.check_thread()
-        self._exchange.emit(Notified(ref=ref))
-        self._wakeups.notify(ref)
+        self.engine.exchange.check_thread()
+        self.engine.exchange.emit(Notified(ref=ref))
+        self.engine.notifications.notify(ref)

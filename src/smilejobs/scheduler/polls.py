@@ -1,0 +1,91 @@
+"""One poll of a pending job, and what follows from it."""
+
+import math
+
+import anyio
+
+from smilejobs.errors import RequestError, SmileJobsError, WaitTimeoutError
+from smilejobs.events import PollFailed
+from smilejobs.exchange import Exchange
+from smilejobs.model.jobs import Include, JobStatus
+from smilejobs.polling.rules import Decision, GiveUp, Sleep, is_outage, make_timeout_error, step
+from smilejobs.scheduler.clock import Clock
+from smilejobs.scheduler.pending import Entry
+
+
+class Polls:
+    """Polls the jobs of a scheduler, each up to its timeout.
+
+    Args:
+        exchange: Polls.
+        include: What the polls ask for besides the state of a job.
+        clock: The scheduler's clock.
+    """
+
+    def __init__(self, exchange: Exchange, include: Include, clock: Clock) -> None:
+        self._exchange = exchange
+        self._include = include
+        self._clock = clock
+
+    async def poll(self, entry: Entry, began: float, late: float) -> JobStatus | SmileJobsError | None:
+        """Return what a poll has brought: the answer or the failure; None if the job's time was over before.
+
+        Args:
+            entry: The job.
+            began: When the poll began, by the event loop's clock.
+            late: How many seconds after it was due.
+        """
+        now = self._clock.at(began)
+        left = math.inf if entry.deadline is None else entry.deadline - now
+        try:
+            # A job that was added when its time was almost over gets one whole poll all the same.
+            if left > self._exchange.longest_poll or (entry.polls == 1 and entry.started < now):
+                return await self._ask(entry, began, late)
+            with anyio.CancelScope() as scope, self._clock.limiting(scope, began + left):
+                return await self._ask(entry, began, late)
+        except SmileJobsError as error:
+            # Its traceback would keep the frames of the poll, and with them the whole answer.
+            return error.with_traceback(None)
+        except Exception as error:  # noqa: BLE001  # an unexpected error of one job must not end the others
+            return self._unexpected(entry, error, began, late)
+        return None
+
+    async def _ask(self, entry: Entry, began: float, late: float) -> JobStatus:
+        return await self._exchange.poll_in_turn(entry.ref, self._include, wait=entry, began=began, late=late)
+
+    def _unexpected(self, entry: Entry, error: Exception, began: float, late: float) -> RequestError:
+        """Return an error of the library in place of one that nothing below has expected."""
+        ours = RequestError(
+            f"the poll failed unexpectedly with {type(error).__name__}; report it to smilejobs if it stays",
+            ref=entry.ref,
+        )
+        seconds = anyio.current_time() - began
+        self._exchange.emit(PollFailed(ref=entry.ref, wait=entry, error=ours, seconds=seconds, late=late))
+        return ours
+
+
+def decide(
+    entry: Entry, observation: JobStatus | SmileJobsError, now: float, *, stopped_for: float, api_has_answered: bool
+) -> Decision:
+    """Apply the rules to what a poll has brought.
+
+    Args:
+        entry: The job.
+        observation: The answer, or the failure.
+        now: An instant of the scheduler's clock.
+        stopped_for: The seconds for which the throttle stops everything. They count as part of the rest of a job whose
+            poll has failed: the scheduler's clock is stopped meanwhile, so the rest would come on top.
+        api_has_answered: Whether the API has ever answered this client.
+    """
+    if isinstance(observation, JobStatus) or not is_outage(observation):
+        return step(entry, observation, now, api_has_answered=api_has_answered)
+    decision = step(entry, observation, now - stopped_for, api_has_answered=api_has_answered)
+    if isinstance(decision, Sleep):
+        return Sleep(max(0.0, decision.delay - stopped_for))
+    if isinstance(decision, GiveUp) and isinstance(decision.error, WaitTimeoutError):
+        if not entry.is_owed_a_poll:
+            return GiveUp(make_timeout_error(entry, now, retry_after=observation.retry_after))
+        rest = min(observation.retry_after or 0.0, entry.terms.max_hint)
+        entry.started += rest
+        return Sleep(rest)
+    return decision
