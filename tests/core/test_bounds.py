@@ -1,4 +1,4 @@
-"""What an answer may cost: its values are counted before they are decoded, and each container has a largest size."""
+"""The cost of an answer is bounded: values are counted before they are decoded, and containers have a maximum size."""
 
 import inspect
 import json
@@ -20,17 +20,17 @@ TOO_MANY = "it holds more than 25,000 JSON values"
 
 
 def with_values(count: int) -> bytes:
-    """An object that has so many values, itself included."""
+    """Return an object with this number of values, itself included."""
     return b'{"x":[' + b",".join([b"0"] * (count - 2)) + b"]}"
 
 
 def keys(count: int, value: object = "x") -> dict[str, object]:
-    """An object with so many keys."""
+    """Return an object with this number of keys."""
     return {f"key {index}": value for index in range(count)}
 
 
 def values_of(value: Any) -> int:
-    """How many JSON values a value is made of, itself included."""
+    """Return the number of JSON values in a value, itself included."""
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return 1 + sum(map(values_of, inner))
 
@@ -44,40 +44,40 @@ def test_as_many_values_as_the_limit_are_read() -> None:
 
 @pytest.mark.parametrize("piece", [b",", b"[", b"{", b"[],", b"{},", b"[{,"])
 def test_values_are_counted_before_they_are_decoded(piece: bytes) -> None:
-    """A body with too many commas and opening brackets is refused for their number, although it is no JSON at all."""
+    """A body with too many commas and opening brackets is refused for their number, even if it is not JSON."""
     with pytest.raises(UnreadableError, match=f"^{TOO_MANY}$"):
         decode_object(b"\xff" + piece * (MAX_VALUES + 1))
 
 
 def test_closing_brackets_and_other_bytes_are_not_counted() -> None:
-    """A long text and a long gap are not many values."""
+    """Neither a long text nor much white space counts as many values."""
     assert decode_object(b'{"x": "' + b"]}:" * MAX_VALUES + b'"' + b" \n" * MAX_VALUES + b"}")
 
 
 @unhurried
 @given(json_values)
 def test_no_body_has_more_values_than_are_counted(value: Any) -> None:
-    """Commas and opening brackets are never fewer than the values but one: escapes do not hide them."""
+    """The number of commas and opening brackets is at least the number of values minus one, also with escapes."""
     body = encode({"x": value})
     assert values_of(json.loads(body)) - 1 <= body.count(b",") + body.count(b"[") + body.count(b"{")
 
 
 def test_an_answer_with_too_many_values_is_unreadable() -> None:
-    """The error says so, and passes as any answer that cannot be read."""
+    """The error says so, and is transient like every answer that cannot be read."""
     with pytest.raises(BadResponseError, match=TOO_MANY) as caught:
         read(signed(pending(history=[0] * 50_000)))
     assert caught.value.transient
 
 
 def test_a_history_has_a_largest_size() -> None:
-    """A longer one makes the answer unreadable: an empty history in its place would hide other results of the user."""
+    """A longer one makes the answer unreadable: an empty history would hide other results of the user."""
     assert len(read(signed(complete(history=[{}] * MAX_HISTORY_ENTRIES))).history) == MAX_HISTORY_ENTRIES
     with pytest.raises(BadResponseError, match=r"wrong shape at history \(more than 1,000 entries\)"):
         read(signed(complete(history=[{}] * (MAX_HISTORY_ENTRIES + 1))))
 
 
 def test_links_have_a_largest_number() -> None:
-    """More of them make the answer unreadable, at the top and inside the result."""
+    """More links make the answer unreadable, at the top level and inside the result."""
     assert len(read(signed(complete(image_links=keys(MAX_LINKS)))).image_links or ()) == MAX_LINKS
     for body in (complete(image_links=keys(MAX_LINKS + 1)), complete(result=result(ImageLinks=keys(MAX_LINKS + 1)))):
         with pytest.raises(BadResponseError, match=r"wrong shape at image_links \(more than 100 links\)"):
@@ -86,7 +86,7 @@ def test_links_have_a_largest_number() -> None:
 
 @pytest.mark.parametrize(("more", "expected"), [(0, MAX_KEYS), (1, 0)])
 def test_too_many_actions_are_left_in_raw(more: int, expected: int) -> None:
-    """They are for display: the verdict is read all the same."""
+    """Actions are only for display; the verdict is still read."""
     status = read(signed(complete(result=result(Actions=keys(MAX_KEYS + more)))))
     assert status.verdict is Verdict.APPROVED
     assert status.result is not None
@@ -96,7 +96,7 @@ def test_too_many_actions_are_left_in_raw(more: int, expected: int) -> None:
 
 @pytest.mark.parametrize(("more", "expected"), [(0, MAX_KEYS - 2), (1, 0)])
 def test_too_many_parameters_are_left_in_raw(more: int, expected: int) -> None:
-    """The ids among them are read all the same, and the verdict with them."""
+    """The ids among them and the verdict are still read."""
     given_ = {"user_id": REF.user_id, "job_id": REF.job_id, **keys(MAX_KEYS - 2 + more)}
     status = read(signed(complete(result=result(PartnerParams=given_))))
     assert status.verdict is Verdict.APPROVED
@@ -117,7 +117,7 @@ def test_a_text_that_is_a_long_number_is_no_confidence(digits: str) -> None:
 @unhurried
 @given(json_values)
 def test_any_container_is_read_or_refused(value: Any) -> None:
-    """No JSON in the place of a container makes anything else of an answer than a status or an unreadable one."""
+    """Any JSON in place of a container leads to a status or to an unreadable answer."""
     body = signed(complete(history=value, image_links=value, result=result(Actions=value)))
     if isinstance(value, list) and not all(isinstance(entry, dict) for entry in value):
         with pytest.raises(UnreadableError, match=r"^wrong shape at history\["):
@@ -147,7 +147,7 @@ def test_callbacks_have_the_same_bounds() -> None:
 
 @pytest.mark.parametrize("user_id", ["", " ", "\ud800"])
 def test_a_callback_that_names_no_job_does_not_keep_its_ids(user_id: str) -> None:
-    """The error about an id that cannot be one has neither cause nor context."""
+    """The error about an invalid id has neither a cause nor a context."""
     with pytest.raises(UnreadableError, match="its PartnerParams name no job") as caught:
         decode_callback(result(PartnerParams={"user_id": user_id, "job_id": "x"}))
     assert (caught.value.__cause__, caught.value.__context__) == (None, None)

@@ -1,4 +1,4 @@
-"""Which callbacks are believed, how far, and why the others are not."""
+"""Which callbacks are accepted, what they prove, and why others are refused."""
 
 import copy
 import json
@@ -40,13 +40,13 @@ from tests.helpers.strategies import answers, json_values, unhurried
 
 
 def flat(**more: object) -> JSONObject:
-    """A callback as it really comes, not signed yet."""
+    """Return a callback in its real shape, not signed yet."""
     links = {"selfie_image": sigv4_url(), "id_card_back": "x"}
     return result(**{"code": "0812", "timestamp": TIMESTAMP, "ImageLinks": links, **more})
 
 
 def as_in_2019(**more: object) -> JSONObject:
-    """A callback as the vendor's old examples have it, in the shape of an answer; not signed yet."""
+    """Return a callback in the shape of an answer, as in the vendor's old examples; not signed yet."""
     return complete(**{"history": other_jobs(), "image_links": {"selfie_image": "image_link"}, "success": True, **more})
 
 
@@ -62,7 +62,7 @@ SECRETS = (REF.user_id, REF.job_id, "the full_name", "bucket.example", "Enroll",
 
 
 class Clock:
-    """A wall clock that is moved by hand."""
+    """A wall clock that the test moves."""
 
     def __init__(self) -> None:
         self.at = NOW
@@ -76,12 +76,12 @@ def verifier(now: Callable[[], datetime] = lambda: NOW, **options: Any) -> Callb
 
 
 def verify(body: object, **options: Any) -> Callback:
-    """What a fresh verifier makes of *body*."""
+    """Return what a new verifier reads from *body*."""
     return verifier(**options).verify(encode(body))
 
 
 def refusal(body: object, **options: Any) -> CallbackError:
-    """Why a fresh verifier refuses *body*."""
+    """Return the error with which a new verifier refuses *body*."""
     with pytest.raises(CallbackError) as caught:
         verify(body, **options)
     return caught.value
@@ -92,7 +92,7 @@ def refusal(body: object, **options: Any) -> CallbackError:
 
 @pytest.mark.parametrize("name", CALLBACKS)
 def test_a_signed_and_fresh_callback_names_its_job(name: str) -> None:
-    """The job is the one of PartnerParams, the instant that of the body, and it is no duplicate."""
+    """The job comes from PartnerParams, the timestamp from the body, and it is no duplicate."""
     callback = verify(CALLBACKS[name])
     assert (callback.ref, callback.timestamp, callback.duplicate) == (REF, NOW, False)
 
@@ -108,7 +108,7 @@ def test_a_flat_callback_is_a_result() -> None:
 
 
 def test_a_callback_in_the_shape_of_an_answer_is_read_too() -> None:
-    """The result is the one inside, the links and the timestamp are those at the top; the history is not looked at."""
+    """The result is the inner one, links and timestamp are those at the top level, and the history is ignored."""
     callback = verify(signed(as_in_2019(history=5)))
     assert (callback.ref, callback.timestamp, callback.result.result_code) == (REF, NOW, "0810")
     assert callback.result.raw == as_in_2019()["result"]
@@ -131,13 +131,13 @@ def test_partner_params_at_the_top_make_it_flat() -> None:
     ],
 )
 def test_links_are_read_where_they_are(more: JSONObject, expected: object) -> None:
-    """`ImageLinks`, or `image_links` as in an answer; what is no object is no links, and no error."""
+    """`ImageLinks`, or `image_links` as in an answer; another type means no links and no error."""
     links = verify(signed(flat(**more))).image_links
     assert (None if links is None else dict(links)) == expected
 
 
 def test_links_know_when_they_die() -> None:
-    """They are made with the callback and live as long as they say."""
+    """Links are made with the callback and expire as their query says."""
     links = verify(CALLBACKS["flat"]).image_links
     assert links is not None
     assert links["selfie_image"].expires_at == datetime(2026, 3, 4, 5, 21, 7, tzinfo=UTC)
@@ -153,19 +153,19 @@ def test_links_know_when_they_die() -> None:
     ],
 )
 def test_partner_params_may_be_written_in_small_letters(body: JSONObject, ref: JobRef) -> None:
-    """Receivers of callbacks report it; the vendor's spelling counts where both are given, and `raw` is as it came."""
+    """Users report it; the vendor's name has precedence, and `raw` is unchanged."""
     callback = verify(signed(body))
     assert callback.ref == ref
     assert callback.result.raw == (body["result"] if "history" in body else signed(body))
 
 
 def test_ids_may_be_numbers() -> None:
-    """They are read as their digits, as everywhere."""
+    """They are read as their digits."""
     assert verify(signed(flat(PartnerParams=params(user_id=12, job_id=34)))).ref == JobRef("12", "34")
 
 
 def test_a_byte_order_mark_and_white_space_do_not_matter() -> None:
-    """What JSON readers let pass, passes."""
+    """They are allowed, as in other JSON."""
     assert verify(b"\xef\xbb\xbf" + encode(CALLBACKS["flat"])).ref == REF
     assert verify(b" \r\n" + encode(CALLBACKS["flat"]) + b"\n").ref == REF
 
@@ -193,7 +193,7 @@ DEEP = b"[" * 20_000
     ids=lambda value: value if isinstance(value, str) else repr(value[:20]),
 )
 def test_what_is_no_json_object_is_malformed(body: bytes, why: str) -> None:
-    """It is said what it is, without a word of it; no signature is looked for."""
+    """The text says what the body is without quoting it; the signature is not checked."""
     error = refusal(body)
     assert error.reason == "malformed"
     assert str(error) == f"the callback cannot be read: {why}"
@@ -215,7 +215,7 @@ def test_what_is_no_json_object_is_malformed(body: bytes, why: str) -> None:
     ],
 )
 def test_without_the_ids_of_a_job_it_is_malformed(body: JSONObject, why: str) -> None:
-    """Nobody could be woken: PartnerParams must hold both ids, and such as a job can have."""
+    """No wait could be notified: PartnerParams must hold two valid ids."""
     error = refusal(signed(body))
     assert error.reason == "malformed"
     assert str(error) == f"the callback cannot be read: its PartnerParams name no job: {why}"
@@ -233,13 +233,13 @@ def test_without_the_ids_of_a_job_it_is_malformed(body: JSONObject, why: str) ->
     ],
 )
 def test_a_wrong_shape_is_malformed_and_named_by_its_paths(body: JSONObject, paths: str) -> None:
-    """What matters must have the right type; the paths are those of the body as it came."""
+    """Fields that decide something must have the right type; the paths are those of the body."""
     error = refusal(signed(body))
     assert (error.reason, str(error)) == ("malformed", f"the callback cannot be read: wrong shape at {paths}")
 
 
 def test_a_body_has_its_most_bytes() -> None:
-    """At the limit it is read, one byte above it is not even parsed."""
+    """At the limit it is read; one byte more is not even parsed."""
     body = encode(CALLBACKS["flat"])
     assert verify(body, max_bytes=len(body)).ref == REF
     error = refusal(body + b" ", max_bytes=len(body))
@@ -248,7 +248,7 @@ def test_a_body_has_its_most_bytes() -> None:
 
 
 def test_the_vendors_largest_fits_by_default() -> None:
-    """1.5 MB, which the vendor announces, pass; the limit can be asked for, so that a handler stops reading there."""
+    """The 1.5 MB of the vendor's FAQ are accepted; a handler can read the limit."""
     assert verify(signed(flat(Photo="A" * 1_500_000))).result.photo == "A" * 1_500_000
     assert verifier().max_bytes == 1_600_000
     assert refusal(b" " * 1_600_001).reason == "oversized"
@@ -257,7 +257,7 @@ def test_the_vendors_largest_fits_by_default() -> None:
 
 @pytest.mark.parametrize("body", ["{}", None, {}, bytearray(b"{}"), memoryview(b"{}")])
 def test_a_body_is_bytes(body: Any) -> None:
-    """What a framework has parsed already, or has not finished reading, is a TypeError."""
+    """A parsed body, or a coroutine that would read it, is a TypeError."""
     with pytest.raises(TypeError, match="^body must be the body of the request as bytes, not"):
         verifier().verify(body)
 
@@ -285,19 +285,19 @@ NO_SIGNATURES: list[object] = [None, "", 5, True, [], {}, "é", "\ud800", "5f" *
     ],
 )
 def test_without_a_signature_of_this_partner_it_is_unsigned(body: JSONObject) -> None:
-    """Missing, of another type, partner, key or timestamp, unkeyed, or in a place where it does not count."""
+    """Missing, of another type, for another partner, key or timestamp, without a key, or in the wrong place."""
     error = refusal(body)
     assert error.reason == "unsigned"
     assert error.ref is None
 
 
 def test_the_signature_is_looked_at_before_the_shape() -> None:
-    """Who has no signature learns nothing else."""
+    """A sender without a valid signature learns nothing about the shape."""
     assert refusal(flat(PartnerParams=5)).reason == "unsigned"
 
 
 def test_of_a_key_that_comes_twice_the_last_counts() -> None:
-    """For the signature and for what is read alike: no two readers can see two different bodies."""
+    """The verification and the structuring read the same value, so they cannot see different bodies."""
     stray = b'"timestamp": "2020-01-01T00:00:00.000Z"'
     other = b'"PartnerParams": {"user_id": "a", "job_id": "b"}'
     whole = encode(CALLBACKS["flat"])[1:-1]
@@ -307,14 +307,14 @@ def test_of_a_key_that_comes_twice_the_last_counts() -> None:
 
 
 def test_numbers_that_are_not_json_are_malformed() -> None:
-    """NaN and its like, which Python reads, must not be taken for null."""
+    """NaN and Infinity, which Python reads, must not count as null."""
     body = encode(CALLBACKS["flat"]).replace(b'"99"', b"NaN")
     assert b"NaN" in body
     assert refusal(body).reason == "malformed"
 
 
 def test_what_verification_does_not_prove() -> None:
-    """Anybody who has seen a request of ours, or an answer, can sign any body with its pair: that is how it is."""
+    """A sender that has seen a request or an answer can sign any body with its pair."""
     request = json.loads(encode_request(REF, CREDENTIALS, NOW, image_links=False, history=False))
     forged = flat(timestamp=request["timestamp"], signature=request["signature"], code="0810")
     assert verify(forged).result.result_code == "0810"
@@ -324,7 +324,7 @@ def test_what_verification_does_not_prove() -> None:
 
 
 def aged(age: timedelta, **options: Any) -> Callback:
-    """A callback that is *age* old when it is verified."""
+    """Return a callback that is *age* old when it is verified."""
     return verify(signed(flat()), now=lambda: NOW + age, **options)
 
 
@@ -336,7 +336,7 @@ TICK = timedelta(milliseconds=1)
     [(None, None), (60, 60), (0.5, 0.5), (timedelta(days=30), 30 * 86400), (timedelta.max, None), (1e300, None)],
 )
 def test_an_old_callback_is_stale(max_age: Any, limit: float | None) -> None:
-    """Up to max_age it passes, above it does not; with None, or a very long time, any age does."""
+    """Up to max_age it is accepted, above it is not; with None, or a very long max_age, any age is accepted."""
     if limit is None:
         assert aged(timedelta(days=365 * 2000), max_age=max_age).ref == REF
         return
@@ -348,7 +348,7 @@ def test_an_old_callback_is_stale(max_age: Any, limit: float | None) -> None:
 
 
 def test_a_callback_is_stale_after_three_days() -> None:
-    """By default, so that a callback which is repeated after a weekend's outage passes; the error tells the age."""
+    """By default, so that a callback is accepted after an outage of a weekend; the error tells the age."""
     assert aged(timedelta(days=3)).ref == REF
     with pytest.raises(CallbackError) as caught:
         aged(timedelta(days=3, seconds=60))
@@ -357,7 +357,7 @@ def test_a_callback_is_stale_after_three_days() -> None:
 
 
 def test_the_vendors_clock_may_be_a_minute_ahead() -> None:
-    """Up to a minute from now it passes; what is dated later does not, and the own clock may be the reason."""
+    """Up to a minute in the future is accepted, more is not; the error says to check this machine's clock."""
     assert aged(-timedelta(minutes=1)).ref == REF
     assert aged(-timedelta(days=365), max_age=None).ref == REF
     with pytest.raises(CallbackError) as caught:
@@ -385,7 +385,7 @@ def test_the_vendors_clock_may_be_a_minute_ahead() -> None:
     ],
 )
 def test_every_spelling_of_an_instant_has_an_age(timestamp: object) -> None:
-    """It is signed as it is written, and read as the instant that it names."""
+    """The signature covers the text of the timestamp, and the age is that of its instant."""
     body = signed(flat(timestamp=timestamp))
     callback = verify(body)
     assert callback.timestamp is not None
@@ -395,7 +395,7 @@ def test_every_spelling_of_an_instant_has_an_age(timestamp: object) -> None:
 
 @pytest.mark.parametrize("timestamp", ["2026-03-04", "yesterday", "", "9" * 40, 10**40])
 def test_a_timestamp_that_names_no_instant_has_no_age(timestamp: object) -> None:
-    """Signed or not, nobody knows how old it is: refused, unless no age is asked for."""
+    """It is refused although its signature is valid, unless max_age is None."""
     body = signed(flat(timestamp=timestamp))
     error = refusal(body)
     assert (error.reason, error.ref) == ("undated", REF)
@@ -405,12 +405,12 @@ def test_a_timestamp_that_names_no_instant_has_no_age(timestamp: object) -> None
 
 
 def test_the_zone_of_the_clock_does_not_matter() -> None:
-    """An aware clock is an instant, wherever it hangs."""
+    """An aware clock may have any zone."""
     assert verify(CALLBACKS["flat"], now=lambda: NOW.astimezone(timezone(timedelta(hours=-11)))).ref == REF
 
 
 def test_without_a_clock_the_systems_clock_counts() -> None:
-    """What was made just now passes, what was made a year ago does not."""
+    """A new callback is accepted, a callback of a year ago is not."""
     now = datetime.now(UTC)
     plain = CallbackVerifier(CREDENTIALS)
     assert plain.verify(encode(signed(flat(timestamp=format_timestamp(now))))).ref == REF
@@ -423,7 +423,7 @@ def test_without_a_clock_the_systems_clock_counts() -> None:
 
 
 def test_a_pair_that_comes_again_is_a_duplicate() -> None:
-    """It is not refused, however often it comes; another verifier knows nothing of it."""
+    """It is accepted any number of times; another verifier does not know it."""
     one = verifier()
     body = encode(CALLBACKS["flat"])
     assert [one.verify(body).duplicate for _ in range(3)] == [False, True, True]
@@ -431,7 +431,7 @@ def test_a_pair_that_comes_again_is_a_duplicate() -> None:
 
 
 def test_the_pair_counts_and_not_the_body() -> None:
-    """The body is not signed: another one with a pair that was seen is a duplicate as well, and is read as it is."""
+    """The body is not signed: another body with a known pair is a duplicate too, and is read."""
     one = verifier()
     one.verify(encode(signed(flat())))
     other = one.verify(encode(signed(flat(PartnerParams=params(job_id="job-dune-8")))))
@@ -441,7 +441,7 @@ def test_the_pair_counts_and_not_the_body() -> None:
 
 
 def test_what_was_refused_was_not_seen() -> None:
-    """Only callbacks that pass are remembered."""
+    """Only accepted callbacks are remembered."""
     clock = Clock()
     one = verifier(clock)
     for body in (flat(), signed(flat(PartnerParams={}))):
@@ -459,7 +459,7 @@ def dated(at: datetime) -> bytes:
 
 
 def test_pairs_that_are_too_old_are_forgotten() -> None:
-    """Memory holds what could still come again and little more, in whatever order it came."""
+    """Memory holds little more than the pairs that are still accepted, in any order of arrival."""
     clock = Clock()
     one = verifier(clock, max_age=60)
     for _ in range(50):
@@ -473,7 +473,7 @@ def test_pairs_that_are_too_old_are_forgotten() -> None:
 
 
 def test_there_are_so_many_pairs_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The one that was seen longest ago goes first; a duplicate has been seen again."""
+    """The pair that was used longest ago is dropped first; a duplicate counts as use."""
     monkeypatch.setattr(callbacks_module, "_MAX_PAIRS", 3)
     one = verifier(max_age=None)
     bodies = [dated(NOW + index * TICK) for index in range(5)]
@@ -485,7 +485,7 @@ def test_there_are_so_many_pairs_and_no_more(monkeypatch: pytest.MonkeyPatch) ->
 
 
 class Meeting(OrderedDict[bytes, float]):
-    """Pairs that hold up a thread that looks for one until another looks too, if it can."""
+    """A mapping that holds up the first thread that looks up a pair until a second one does, if it can."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -499,7 +499,7 @@ class Meeting(OrderedDict[bytes, float]):
 
 
 def test_a_verifier_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its options are those of any other; what is missing is named."""
+    """It takes the same options; a missing variable is named."""
     monkeypatch.setenv("SMILE_PARTNER_ID", CREDENTIALS.partner_id)
     monkeypatch.setenv("SMILE_API_KEY", CREDENTIALS.api_key)
     one = CallbackVerifier.from_env(now=lambda: NOW, max_bytes=100_000)
@@ -511,7 +511,7 @@ def test_a_verifier_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_one_verifier_serves_many_threads() -> None:
-    """Of two callbacks that come at once with the same pair, one is a duplicate."""
+    """Of two simultaneous callbacks with the same pair, exactly one is a duplicate."""
     one = verifier()
     one._pairs = Meeting()  # noqa: SLF001  # threads meet inside by chance only
     with ThreadPoolExecutor(2) as threads:
@@ -546,20 +546,20 @@ def test_arguments_that_can_never_be_right_are_refused_at_once(
 
 @pytest.mark.parametrize("credentials", [None, "085", ("085", "key-marker")])
 def test_credentials_are_credentials(credentials: Any) -> None:
-    """Nothing else will do, and nothing of it is repeated."""
+    """Any other type is refused, and its value is not repeated."""
     with pytest.raises(TypeError, match=r"^credentials must be Credentials\(partner_id, api_key\), not") as caught:
         CallbackVerifier(credentials)
     assert "marker" not in str(caught.value)
 
 
 def test_a_naive_clock_is_refused_when_it_is_read() -> None:
-    """As by the client."""
+    """It raises ValueError, as in the client."""
     with pytest.raises(ValueError, match="^now must return a timezone-aware datetime"):
         verify(CALLBACKS["flat"], now=lambda: NOW.replace(tzinfo=None))
 
 
 def test_a_verifier_keeps_its_key_to_itself() -> None:
-    """Neither key nor partner is in its repr."""
+    """Its repr holds neither the key nor the partner id."""
     assert CREDENTIALS.api_key not in repr(verifier())
     assert "partner-085" not in repr(CallbackVerifier(Credentials("partner-085", "k")))
 
@@ -586,7 +586,7 @@ UNREADABLE = encode(CALLBACKS["flat"])[:-1]
     ],
 )
 def test_an_error_keeps_key_signature_and_body_out_of_reach(body: Any, options: Any) -> None:
-    """Not even the variables of the frames that it came through hold them, nor do the errors behind it."""
+    """Neither the variables of its frames nor the errors in its chain hold them."""
     one = verifier(**options)
     with pytest.raises((CallbackError, TypeError, ValueError)) as caught:
         one.verify(body)
@@ -597,18 +597,18 @@ def test_an_error_keeps_key_signature_and_body_out_of_reach(body: Any, options: 
 
 
 def test_credentials_of_the_wrong_type_are_out_of_reach() -> None:
-    """The pair of strings that somebody gives instead."""
+    """For example a pair of strings."""
     wrong: Any = ("085", "key-marker")
     with pytest.raises(TypeError) as caught:
         CallbackVerifier(wrong)
     assert_keeps_secrets(caught.value, "key-marker")
 
 
-# Anything at all
+# Any input
 
 
 def check(body: bytes, **options: Any) -> None:
-    """A callback, or an error that says nothing of it: nothing else comes out."""
+    """Check that *body* is read or refused, and that an error shows nothing of it."""
     try:
         callback = verify(body, **options)
     except CallbackError as error:
@@ -629,30 +629,30 @@ def test_any_bytes_are_a_callback_or_refused(body: bytes, max_age: Any) -> None:
 @unhurried
 @given(answers(CALLBACKS) | answers(), st.sampled_from([None, 900]))
 def test_any_json_anywhere_in_a_signed_callback_is_a_callback_or_refused(body: bytes, max_age: Any) -> None:
-    """Valid callbacks, and answers in their place, in which anything has become anything; signed again, or not."""
+    """Valid callbacks and answers in which any value is replaced, signed again or not."""
     check(body, max_age=max_age)
 
 
 @unhurried
 @given(json_values, st.sampled_from(["user_id", "job_id"]))
 def test_any_json_in_the_place_of_an_id_is_an_id_or_refused(value: Any, key: str) -> None:
-    """Signed and fresh, only the id is odd."""
+    """Signed and fresh, only the id is unusual."""
     check(encode(signed(flat(PartnerParams=params(**{key: value})))))
 
 
 @unhurried
 @given(json_values)
 def test_any_signed_timestamp_is_an_instant_or_refused(value: Any) -> None:
-    """Signed as it is written, whatever it is."""
+    """Any value, signed as its text."""
     try:
         body = signed(flat(timestamp=value))
-    except UnicodeEncodeError:  # a timestamp that nobody can sign
+    except UnicodeEncodeError:  # a timestamp that cannot be encoded
         return
     check(encode(body))
 
 
 def places(body: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The path of each value in *body*."""
+    """Return the path of each value in *body*."""
     for key, value in body.items() if isinstance(body, dict) else enumerate(body) if isinstance(body, list) else ():
         yield (*path, key)
         yield from places(value, (*path, key))
@@ -661,7 +661,7 @@ def places(body: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 @pytest.mark.parametrize("name", CALLBACKS)
 @pytest.mark.parametrize("value", ["marker", ["marker"], {"marker": "marker"}], ids=["text", "list", "object"])
 def test_no_value_of_the_body_is_in_an_error_or_a_repr(name: str, value: object) -> None:
-    """Whichever value it is: a text, and what has the wrong shape."""
+    """Any value: a text, or a value of the wrong type."""
     refused = 0
     for path in places(CALLBACKS[name]):
         body: Any = copy.deepcopy(CALLBACKS[name])

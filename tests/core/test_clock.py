@@ -1,4 +1,4 @@
-"""The wall clock, the system's and the caller's."""
+"""The wall clock: the system's and the caller's."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,14 +9,14 @@ from smilejobs.clock import require_aware, utcnow
 
 
 def test_the_system_clock_is_read_in_utc() -> None:
-    """It is aware, and goes forward."""
+    """Its instants are aware and do not go backwards."""
     before = utcnow()
     assert before.tzinfo is UTC
     assert timedelta(0) <= utcnow() - before < timedelta(hours=1)
 
 
 def test_an_aware_clock_is_passed_on() -> None:
-    """What it returns is returned, each time anew."""
+    """Each call returns the next value of the caller's clock."""
     instants = iter([datetime(2026, 3, 4, tzinfo=UTC), datetime(2026, 3, 5, tzinfo=UTC)])
     now = require_aware(lambda: next(instants))
     assert [now().day, now().day] == [4, 5]
@@ -24,13 +24,13 @@ def test_an_aware_clock_is_passed_on() -> None:
 
 @pytest.mark.parametrize("at", [datetime(2026, 3, 4), None, 1_772_600_767.0, "2026-03-04T05:06:07Z"])
 def test_a_clock_without_a_zone_is_refused_when_it_is_read(at: Any) -> None:
-    """A naive datetime, or none at all, is a ValueError that names the argument."""
+    """A naive datetime, or another type, is a ValueError that names the argument."""
     now = require_aware(lambda: at)
     with pytest.raises(ValueError, match="^now must return a timezone-aware datetime"):
         now()
 
 
 def test_a_clock_is_a_function() -> None:
-    """An instant in its place is a TypeError at once."""
+    """A datetime in its place is a TypeError at once."""
     with pytest.raises(TypeError, match="^now must be a function"):
         require_aware(datetime(2026, 3, 4, tzinfo=UTC))  # type: ignore[arg-type]  # an instant is what it must refuse

@@ -1,4 +1,4 @@
-"""Every shape that an answer is known to have, and what is made of it."""
+"""Every known shape of an answer, and how it is read."""
 
 import json
 from contextlib import suppress
@@ -44,7 +44,7 @@ def decode(body: Any, include: Include = EVERYTHING) -> JobStatus:
 
 
 def outcome(**more: object) -> JobResult:
-    """The result of a complete answer, some of its keys changed."""
+    """Return the result of a complete answer, with some of its keys changed."""
     decoded = decode(complete(result=result(**more))).result
     assert decoded is not None
     return decoded
@@ -94,7 +94,7 @@ def test_an_object_is_read(body: bytes) -> None:
     ids=lambda value: value if isinstance(value, str) else repr(value[:24]),
 )
 def test_what_is_no_object_cannot_be_read_and_the_reason_is_said(body: bytes, why: str) -> None:
-    """The text says what the body is, and nothing that is in it."""
+    """The text says what the body is, without quoting it."""
     with pytest.raises(UnreadableError, match=why) as caught:
         decode_object(body)
     for inside in ("Gateway", "AccessDenied", "upstream", "quotes", "999", "0000004711"):
@@ -104,7 +104,7 @@ def test_what_is_no_object_cannot_be_read_and_the_reason_is_said(body: bytes, wh
 @pytest.mark.parametrize("opening", [b"[", b'{"a":'])
 @pytest.mark.parametrize("depth", [10, 198, 199, 200, 500, 990, 1_000, 2_000])
 def test_deep_nesting_is_read_or_refused(depth: int, opening: bytes) -> None:
-    """Up to 200 levels are read, the outermost among them; the limit of the stack makes no difference."""
+    """Up to 200 levels are read, the outermost one included, whatever Python's recursion limit is."""
     nested = opening * depth + b"0" + (b"]" if opening == b"[" else b"}") * depth
     body = b'{"job_complete": true, "y": ' + nested + b', "z": [' + b"[]," * 200 + b"[]]}"
     if depth < MAX_DEPTH:
@@ -118,7 +118,7 @@ def test_deep_nesting_is_read_or_refused(depth: int, opening: bytes) -> None:
     "number", ["9" * MAX_NUMBER_CHARACTERS, "-" + "9" * 99, "0." + "9" * 98, "1e308", "-0", "0.0", "1E-400"]
 )
 def test_numbers_up_to_a_limit_are_read(number: str) -> None:
-    """A hundred characters are enough for every number that the API has."""
+    """A hundred characters are enough for every number of the API."""
     assert decode_object(f'{{"a": {number}}}'.encode()) == json.loads(f'{{"a": {number}}}')
 
 
@@ -127,14 +127,14 @@ def test_numbers_up_to_a_limit_are_read(number: str) -> None:
     [b"not JSON", b"\xff", b'{"a": NaN}', b"[" * 20_000, b'{"a": ' + b"9" * 200 + b"}", b'{"secret": "x"', b"[]"],
 )
 def test_an_error_does_not_keep_the_body(body: bytes) -> None:
-    """An error of the decoder, which holds the document, is neither cause nor context of the error."""
+    """The error of the decoder, which holds the document, is neither its cause nor its context."""
     with pytest.raises(UnreadableError) as caught:
         decode_object(body)
     assert (caught.value.__cause__, caught.value.__context__) == (None, None)
 
 
 def test_an_error_about_a_shape_does_not_keep_the_body() -> None:
-    """An error of the structuring, whose frames hold the values, is neither cause nor context of the error."""
+    """The error of the structuring, whose frames hold the values, is neither its cause nor its context."""
     with pytest.raises(UnreadableError) as caught:
         decode(complete(result=5))
     assert (caught.value.__cause__, caught.value.__context__) == (None, None)
@@ -143,7 +143,7 @@ def test_an_error_about_a_shape_does_not_keep_the_body() -> None:
 @unhurried
 @given(st.binary() | st.text().map(str.encode) | json_values.map(encode))
 def test_any_bytes_are_an_object_or_unreadable(body: bytes) -> None:
-    """Nothing else comes out, and no other error."""
+    """No other error is raised."""
     with suppress(UnreadableError):
         assert isinstance(decode_object(body), dict)
 
@@ -182,7 +182,7 @@ def test_complete_is_true_or_the_word(value: object) -> None:
     ],
 )
 def test_everything_else_is_not_complete(value: object) -> None:
-    """Not what Python calls true, not what other words mean, and no error either."""
+    """Neither values that are true in Python nor other words, and without an error."""
     assert not is_true(value)
     assert decode(complete(job_complete=value)).job_complete is False
 
@@ -190,7 +190,7 @@ def test_everything_else_is_not_complete(value: object) -> None:
 @unhurried
 @given(json_values)
 def test_only_two_values_complete_a_job(value: Any) -> None:
-    """Of all JSON there is, true and the word "true" complete a job."""
+    """Of all JSON values, only true and the word "true" complete a job."""
     expected = value is True or (isinstance(value, str) and value.casefold() == "true")
     assert is_true(value) is expected
 
@@ -217,21 +217,21 @@ def test_booleans_may_be_words(value: object, expected: bool | None) -> None:
 
 @pytest.mark.parametrize("value", ["2302", 2302])
 def test_a_code_may_be_a_number(value: object) -> None:
-    """The digits count."""
+    """Its digits are the code."""
     assert decode(complete(code=value)).code == "2302"
     assert decode_text({"code": value}, "code") == "2302"
 
 
 @pytest.mark.parametrize("value", [None, ABSENT])
 def test_a_code_may_be_missing(value: object) -> None:
-    """Then there is none."""
+    """Then it is None."""
     assert decode(complete(code=value)).code is None
     assert decode_text({} if value is ABSENT else {"code": value}, "code") is None
 
 
 @pytest.mark.parametrize("value", [True, [], {}, ["2302"], {"code": "2302"}])
 def test_a_text_of_another_shape_is_named_by_its_key(value: object) -> None:
-    """The key is said, the value is not."""
+    """The error names the key and not the value."""
     with pytest.raises(UnreadableError, match="^wrong shape at job_id$"):
         decode_text({"job_id": value}, "job_id")
 
@@ -286,13 +286,13 @@ def test_timestamps_have_many_spellings(value: object, expected: datetime | None
 @unhurried
 @given(json_values)
 def test_any_timestamp_is_an_instant_or_none(value: Any) -> None:
-    """No JSON makes the reader raise."""
+    """No JSON value raises an error."""
     at = parse_timestamp(value)
     assert at is None or at.tzinfo is UTC
 
 
 def test_the_ref_and_the_hint_are_what_was_handed_in() -> None:
-    """An answer has the ids that were asked for and the hint of the header, whatever the body says."""
+    """The status has the ids of the polled job and the hint of the header, whatever the body holds."""
     decoded = decode_status(
         {**pending(), "user_id": "x", "(retry_after)": 7, "(self)": 8, "retry_after": 9}, REF, 2.5, EVERYTHING
     )
@@ -301,7 +301,7 @@ def test_the_ref_and_the_hint_are_what_was_handed_in() -> None:
 
 
 def test_what_is_not_known_stays_readable() -> None:
-    """Unknown keys are found in `raw`, at each level, as they came."""
+    """Unknown keys stay in `raw`, unchanged, at each level."""
     body = complete(
         kyc_receipt="r",
         Antifraud={"summary": {}},
@@ -317,7 +317,7 @@ def test_what_is_not_known_stays_readable() -> None:
 
 @pytest.mark.parametrize("name", SAMPLES)
 def test_every_sample_is_read(name: str) -> None:
-    """Whatever is known to be sent is an answer, with the whole body in `raw`."""
+    """Every known sample is a status, with the whole body in `raw`."""
     assert decode(SAMPLES[name]).raw == SAMPLES[name]
 
 
@@ -325,7 +325,7 @@ def test_every_sample_is_read(name: str) -> None:
 
 
 def test_a_result_is_read_whole() -> None:
-    """Every key that has an attribute arrives there."""
+    """Every key with an attribute is read."""
     personal = {vendor: f"the {ours}" for ours, vendor in PERSONAL.items()}
     assert outcome(**personal) == JobResult(
         result_code="0810",
@@ -342,7 +342,7 @@ def test_a_result_is_read_whole() -> None:
 
 
 def test_a_result_may_have_next_to_nothing() -> None:
-    """Missing keys are None, missing actions are none."""
+    """Missing keys are None, missing actions are empty."""
     assert decode(complete(result={"ResultText": "x"})).result == JobResult(result_text="x")
 
 
@@ -357,7 +357,7 @@ def test_the_second_id_number_has_two_spellings() -> None:
     ("value", "expected"), [("0810", "0810"), (1210, "1210"), ("1", "1"), (None, None), (ABSENT, None)]
 )
 def test_leading_zeros_stay_and_numbers_are_their_digits(key: str, value: object, expected: str | None) -> None:
-    """Codes and numbers of jobs are texts."""
+    """Codes and job numbers are texts."""
     decoded = outcome(**{key: value} if key == "SmileJobID" else {"code": value})
     assert (decoded.smile_job_id if key == "SmileJobID" else decoded.result_code) == expected
 
@@ -375,7 +375,7 @@ def test_leading_zeros_stay_and_numbers_are_their_digits(key: str, value: object
     ids=lambda value: repr(value)[:20],
 )
 def test_confidence_is_a_finite_number_or_none(value: object, expected: float | None) -> None:
-    """A number or its digits; garbage is None and no error."""
+    """A number or its digits; any other value is None."""
     assert outcome(ConfidenceValue=value).confidence_value == expected
 
 
@@ -391,7 +391,7 @@ def test_confidence_is_a_finite_number_or_none(value: object, expected: float | 
     ids=repr,
 )
 def test_a_job_type_is_a_whole_number_or_none(value: object, expected: int | None) -> None:
-    """A number or its digits; garbage is None and no error."""
+    """A number or its digits; any other value is None."""
     decoded = outcome(PartnerParams=params(job_type=value)).partner_params
     assert decoded is not None
     assert decoded.job_type == expected
@@ -407,14 +407,14 @@ def test_a_job_type_is_a_whole_number_or_none(value: object, expected: int | Non
     ],
 )
 def test_actions_are_an_open_vocabulary(value: Any, expected: dict[str, str] | None) -> None:
-    """Any name and any word; what is no word is left out and no error."""
+    """Any name and any text; other types are left out."""
     assert outcome(Actions=value).actions == (value if expected is None else expected)
 
 
 @pytest.mark.parametrize("key", [*PERSONAL.values(), "ResultText", "ResultType"])
 @pytest.mark.parametrize("value", [{"a": 1}, ["x"], True])
 def test_what_is_only_described_cannot_make_a_verdict_unreadable(key: str, value: object) -> None:
-    """An address that is an object one day is None, and stays readable in `raw`."""
+    """An address that is an object is None, and stays in `raw`."""
     decoded = outcome(**{key: value})
     assert decoded.result_code == "0810"
     assert decoded.raw[key] == value
@@ -455,7 +455,7 @@ def test_a_history_may_be_empty(value: object) -> None:
 
 
 def test_links_are_read_by_name() -> None:
-    """Any name is taken; placeholders are links that do not say when they die."""
+    """Any name is read; placeholders are links without an expiry."""
     links = decode(
         complete(image_links={"selfie_image": sigv4_url(), "new_name": "image_link", "odd": None})
     ).image_links
@@ -466,7 +466,7 @@ def test_links_are_read_by_name() -> None:
 
 
 def test_links_may_be_an_error() -> None:
-    """The error is no link, alone or beside links."""
+    """The error is not a link, alone or besides links."""
     alone = decode(complete(image_links={"error": "could not make them"})).image_links
     beside = decode(complete(image_links={"error": "some failed", "selfie_image": "image_link"})).image_links
     assert alone is not None
@@ -483,14 +483,14 @@ def test_links_may_be_missing(value: object) -> None:
 
 @pytest.mark.parametrize("value", [None, ABSENT])
 def test_links_may_sit_inside_the_result(value: object) -> None:
-    """Where there are none at the top, those of the result are the links."""
+    """They are read if there are none at the top level."""
     links = decode(complete(image_links=value, result=result(ImageLinks={"selfie_image": "image_link"}))).image_links
     assert links is not None
     assert dict(links) == {"selfie_image": ImageLink(url="image_link")}
 
 
 def test_links_at_the_top_come_first() -> None:
-    """Where there are both, the documented place wins."""
+    """If there are both, the documented place has precedence."""
     assert decode(complete(result=result(ImageLinks="none"))).image_links is None
     both = complete(image_links={"a": "x"}, result=result(ImageLinks={"b": "y"}))
     assert list(decode(both).image_links or ()) == ["a"]
@@ -498,7 +498,7 @@ def test_links_at_the_top_come_first() -> None:
 
 @pytest.mark.parametrize("value", [5, True, {}, {"a": 1}, "", "x"])
 def test_a_history_that_is_no_list_is_left_in_raw(value: object) -> None:
-    """The verdict beside it can be read all the same."""
+    """The verdict can still be read."""
     decoded = decode(complete(history=value))
     assert (decoded.history, decoded.raw["history"]) == ((), value)
     assert decoded.result is not None
@@ -506,7 +506,7 @@ def test_a_history_that_is_no_list_is_left_in_raw(value: object) -> None:
 
 @pytest.mark.parametrize("value", [["x"], [], "x", "", 5, False])
 def test_links_that_are_no_object_are_left_in_raw(value: object) -> None:
-    """The verdict beside them can be read all the same, and so can links inside the result."""
+    """The verdict can still be read, and so can links inside the result."""
     decoded = decode(complete(image_links=value))
     assert (decoded.image_links, decoded.raw["image_links"]) == (None, value)
     assert decoded.result is not None
@@ -516,7 +516,7 @@ def test_links_that_are_no_object_are_left_in_raw(value: object) -> None:
 
 @pytest.mark.parametrize("include", [Include(), Include(image_links=True), Include(history=True), EVERYTHING])
 def test_what_was_not_asked_for_is_left_in_raw(include: Include) -> None:
-    """Links and a history are structured only if the poll asked for them; a wrong entry does not matter otherwise."""
+    """Links and a history are structured only if the poll requested them; else a wrong entry does not matter."""
     body = complete(history=other_jobs(), image_links={"selfie_image": "image_link"})
     decoded = decode(body, include)
     assert (len(decoded.history), decoded.image_links is not None) == (3 * include.history, include.image_links)
@@ -530,7 +530,7 @@ def test_what_was_not_asked_for_is_left_in_raw(include: Include) -> None:
 @pytest.mark.parametrize("url", ["https://portal.example/receipt?signature=x", sigv4_url()])
 @pytest.mark.parametrize("include", [Include(), EVERYTHING])
 def test_a_receipt_is_a_link(url: str, include: Include) -> None:
-    """At the top of an answer or inside its result, under its names there; the one at the top comes first."""
+    """At the top level of an answer or inside its result, under each of its names; the top level has precedence."""
     bodies = [
         complete(kyc_receipt=url),
         complete(kyb_receipt=url),
@@ -545,7 +545,7 @@ def test_a_receipt_is_a_link(url: str, include: Include) -> None:
 
 @pytest.mark.parametrize("value", [ABSENT, None, "", 5, ["x"], {"a": "x"}])
 def test_a_receipt_may_be_missing(value: object) -> None:
-    """What is no text is left in `raw`."""
+    """A value that is not a text is left in `raw`."""
     assert decode(complete(kyc_receipt=value)).receipt is None
 
 
@@ -569,13 +569,13 @@ WRONG: list[tuple[object, str]] = [
 
 @pytest.mark.parametrize(("body", "path"), WRONG, ids=[f"{path} {index}" for index, (_, path) in enumerate(WRONG)])
 def test_wrong_shapes_are_named_by_their_paths(body: object, path: str) -> None:
-    """The paths at fault are said in the vendor's spelling, all of them, and nothing else."""
+    """The error names all wrong paths, by the vendor's names, and nothing else."""
     with pytest.raises(UnreadableError) as caught:
         decode(body)
     assert str(caught.value) == f"wrong shape at {path}"
 
 
 def test_structuring_stops_at_the_first_wrong_entry() -> None:
-    """A thousand faults in a history do not cost a thousand errors: the first one is named."""
+    """A thousand wrong entries in a history do not cost a thousand errors: only the first one is named."""
     with pytest.raises(UnreadableError, match=r"^wrong shape at history\[2\]$"):
         decode(complete(history=[{}, {}, *[5] * 998]))

@@ -40,7 +40,7 @@ STATUS = read(signed(complete(job_success=False)))
 
 
 def tree(cls: type[SmileJobsError] = SmileJobsError) -> Iterator[type[SmileJobsError]]:
-    """Every class of the library's own tree."""
+    """Return every class of the library's own tree."""
     yield cls
     for child in cls.__subclasses__():
         if child.__module__.startswith("smilejobs."):
@@ -51,7 +51,7 @@ COMMON: dict[str, Any] = {"ref": REF, "code": "2098", "http_status": 418, "retry
 
 
 def example(cls: type[Any]) -> SmileJobsError:
-    """An error with something in every attribute, the instance's own `transient` among them."""
+    """Return an error with a value in every attribute, an own `transient` included."""
     if cls is NotApprovedError:
         return NotApprovedError(STATUS)
     if cls is WaitTimeoutError:
@@ -85,7 +85,7 @@ def example(cls: type[Any]) -> SmileJobsError:
 
 
 def content(error: object) -> object:
-    """What an error is, with the errors inside it, in a form that can be compared."""
+    """Return an error, with the errors inside it, in a form that can be compared."""
     if isinstance(error, tuple):
         return tuple(map(content, error))
     if not isinstance(error, SmileJobsError):
@@ -98,7 +98,7 @@ def content(error: object) -> object:
 def test_every_error_is_copied_and_pickled_with_all_that_it_carries(
     cls: type[Any], again: Callable[[Any], Any]
 ) -> None:
-    """Type, text and every attribute survive, an error inside an error too."""
+    """Type, text and every attribute survive, also those of an error inside an error."""
     error = example(cls)
     assert len(vars(error)) >= 4
     assert content(again(error)) == content(error)
@@ -106,13 +106,13 @@ def test_every_error_is_copied_and_pickled_with_all_that_it_carries(
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_every_pickle_protocol_will_do(protocol: int) -> None:
-    """Old protocols have ways of their own; the errors do not depend on them."""
+    """The errors can be pickled with every protocol."""
     error = example(WaitTimeoutError)
     assert content(pickle.loads(pickle.dumps(error, protocol))) == content(error)
 
 
 def test_notes_are_kept() -> None:
-    """What a caller added to an error travels with it."""
+    """Notes that a caller added survive copying and pickling."""
     error = example(ApiError)
     error.add_note("seen at night")
     assert pickle.loads(pickle.dumps(error)).__notes__ == ["seen at night"]
@@ -152,18 +152,18 @@ def test_the_tree_has_this_shape(cls: type[SmileJobsError], parent: type[SmileJo
 
 
 def test_every_error_is_public() -> None:
-    """Callers can name whatever they can get."""
+    """Callers can import every class that they can receive."""
     assert {cls.__name__ for cls in tree()} <= set(smilejobs.__all__)
 
 
 @pytest.mark.parametrize("cls", list(tree()))
 def test_what_may_pass_is_transient(cls: type[SmileJobsError]) -> None:
-    """By their class alone, only these may work later."""
+    """By class, only these errors are transient."""
     assert cls.transient is (cls in {RequestError, BadResponseError, RateLimitedError, ServerError})
 
 
 def test_transient_can_be_said_of_one_error() -> None:
-    """One error may know better than its class, and does not change the class."""
+    """One error can differ from its class, and does not change the class."""
     assert not RequestError("untrusted certificate", transient=False).transient
     assert ApiError("later", transient=True).transient
     assert RequestError.transient
@@ -171,7 +171,7 @@ def test_transient_can_be_said_of_one_error() -> None:
 
 
 def test_a_timeout_is_caught_as_a_timeout() -> None:
-    """`except TimeoutError` catches the end of a wait, and its text is ours."""
+    """`except TimeoutError` catches the end of a wait."""
     with pytest.raises(TimeoutError) as caught:
         raise example(WaitTimeoutError)
     assert str(caught.value) == f"too long [job {REF.tag}]"
@@ -185,7 +185,7 @@ def test_too_many_failures_carry_what_the_last_one_carried() -> None:
 
 
 def test_not_approved_carries_the_answer() -> None:
-    """The answer that says no is in the error, and names the job."""
+    """The answer is in the error, and its tag is in the text."""
     error = example(NotApprovedError)
     assert isinstance(error, NotApprovedError)
     assert isinstance(error.status, JobStatus)
@@ -195,7 +195,7 @@ def test_not_approved_carries_the_answer() -> None:
 
 @pytest.mark.parametrize("cls", list(tree()))
 def test_texts_name_the_job_by_its_tag(cls: type[SmileJobsError]) -> None:
-    """The ids, the API's own words and the answer are in attributes, not in the text or the repr."""
+    """The ids, the texts of the API and the answer are in attributes, not in the text or the repr."""
     error = example(cls)
     assert str(error).endswith(f" [job {REF.tag}]")
     for secret in (REF.user_id, REF.job_id, "words", "Enroll"):
@@ -203,6 +203,6 @@ def test_texts_name_the_job_by_its_tag(cls: type[SmileJobsError]) -> None:
 
 
 def test_without_a_job_the_text_is_just_the_text() -> None:
-    """An error that belongs to no job has no tag."""
+    """An error without a job has no tag."""
     assert str(SmileJobsError("what")) == "what"
     assert SmileJobsError("what").ref is None

@@ -1,4 +1,4 @@
-"""What a client tells its hooks: which events, in which order, with what in them; and what the log makes of it."""
+"""The events of a client, their order and their values; and what the log writes."""
 
 import itertools
 import logging
@@ -38,12 +38,12 @@ def names(events: Sequence[Event]) -> list[str]:
 
 
 def of(events: Sequence[Event], ref: JobRef) -> list[str]:
-    """The names of the events of one job."""
+    """Return the names of the events of one job."""
     return names([event for event in events if not isinstance(event, Throttled) and event.ref == ref])
 
 
 def one_wait(events: Sequence[Event]) -> object:
-    """What stands for the only wait of the events; each of its events has it."""
+    """Return the wait of the events, which all have the same one."""
     waits = {
         id(event.wait): event.wait
         for event in events
@@ -55,12 +55,12 @@ def one_wait(events: Sequence[Event]) -> object:
 
 
 def holds(event: Event, kind: type[Event], **values: object) -> bool:
-    """Whether an event is of that kind and holds these values; events themselves are equal only to themselves."""
+    """Return whether an event is of that kind and holds these values; events are equal only to themselves."""
     return type(event) is kind and asdict(event, recurse=False) == values
 
 
 async def test_a_wait_tells_of_each_poll_and_of_its_end() -> None:
-    """A poll, what comes next, and so on; seconds are those of the requests, elapsed those of the wait."""
+    """A poll, the next step, and so on; seconds are those of requests, elapsed is that of the wait."""
     events: list[Event] = []
     script = Script({REF.job_id: [pending(delay=0.5), complete(delay=0.25)]})
     async with script.client(hooks=[events.append]) as client:
@@ -77,7 +77,7 @@ async def test_a_wait_tells_of_each_poll_and_of_its_end() -> None:
 
 
 async def test_a_failure_that_is_absorbed_is_named_twice() -> None:
-    """By the poll, and by what becomes of it; a job that is not there yet is no failure of the wait."""
+    """In the event of the poll and in the next one; a job that is not found yet is no failure of the wait."""
     events: list[Event] = []
     script = Script({REF.job_id: [not_found(), rate_limited(7), complete()]})
     async with script.client(hooks=[events.append]) as client:
@@ -111,7 +111,7 @@ async def test_a_wait_that_gives_up_says_why() -> None:
 
 @pytest.mark.parametrize("many", [False, True])
 async def test_a_timeout_that_cuts_through_a_poll_ends_the_wait_alone(many: bool) -> None:
-    """The poll has neither finished nor failed."""
+    """The poll neither finishes nor fails."""
     events: list[Event] = []
     async with Script({REF.job_id: [pending(delay=60)]}).client(hooks=[events.append]) as client:
         if many:
@@ -126,7 +126,7 @@ async def test_a_timeout_that_cuts_through_a_poll_ends_the_wait_alone(many: bool
 
 
 async def test_a_watch_tells_what_a_wait_does() -> None:
-    """One wait, whatever it yields on the way."""
+    """It is one wait, although it yields several answers."""
     events: list[Event] = []
     script = Script({REF.job_id: [pending(), pending(), complete()]})
     async with script.client(hooks=[events.append]) as client:
@@ -140,7 +140,7 @@ async def test_a_watch_tells_what_a_wait_does() -> None:
 
 @pytest.mark.parametrize("watched", [False, True])
 async def test_a_wait_that_is_cancelled_ends_without_an_event(watched: bool) -> None:
-    """Also a watch that is dropped; and nobody keeps it."""
+    """The same holds for a watch that is dropped; no reference to it is kept."""
     events: list[Event] = []
     async with Script({REF.job_id: itertools.repeat(pending())}).client(hooks=[events.append]) as client:
         if watched:
@@ -154,7 +154,7 @@ async def test_a_wait_that_is_cancelled_ends_without_an_event(watched: bool) -> 
 
 
 async def test_a_direct_poll_is_part_of_no_wait() -> None:
-    """Each attempt is told."""
+    """Each attempt has an event."""
     events: list[Event] = []
     async with Script({REF.job_id: [cut(), complete(delay=0.5)]}).client(hooks=[events.append]) as client:
         status = await client.job_status(REF.user_id, REF.job_id)
@@ -165,7 +165,7 @@ async def test_a_direct_poll_is_part_of_no_wait() -> None:
 
 
 async def test_a_poll_is_late_that_waits_for_its_turn() -> None:
-    """With two polls per second the third begins a second after it was due."""
+    """With two polls per second, the third one begins a second after it is due."""
     events: list[Event] = []
     script = Script({f"job-{n}": [complete()] for n in range(3)})
     async with script.client(hooks=[events.append], rate=2) as client, anyio.create_task_group() as tasks:
@@ -176,7 +176,7 @@ async def test_a_poll_is_late_that_waits_for_its_turn() -> None:
 
 
 async def test_each_job_of_many_has_a_wait_of_its_own() -> None:
-    """The same events as for one job, each job's in the same order; late is counted from when the poll was due."""
+    """The events of each job are the same as for one job; late counts from the due time."""
     events: list[Event] = []
     refs = [JobRef("user-1", f"job-{n}") for n in range(3)]
     script = Script({ref.job_id: [pending(), complete()] for ref in refs})
@@ -210,7 +210,7 @@ async def test_a_job_that_comes_twice_is_told_once() -> None:
 
 
 async def test_a_fleet_tells_when_it_is_throttled() -> None:
-    """Once per throttle, with the pause that the API asked for, between the poll and what becomes of it."""
+    """Once per throttle, with the pause that the API asks for, between the poll and its next step."""
     events: list[Event] = []
     script = Script({REF.job_id: [rate_limited(40), complete()]})
     async with script.client(hooks=[events.append]) as client, client.wait_many([REF]) as outcomes:
@@ -222,8 +222,8 @@ async def test_a_fleet_tells_when_it_is_throttled() -> None:
     assert throttle.polls_per_second >= 1
 
 
-async def test_a_notification_is_told_also_if_nobody_waits() -> None:
-    """And before the poll that it causes."""
+async def test_a_notification_without_a_wait_has_an_event() -> None:
+    """Its event comes before the poll that it causes."""
     events: list[Event] = []
     script = Script({REF.job_id: [pending(), complete()]})
     async with script.client(hooks=[events.append]) as client, anyio.create_task_group() as tasks:
@@ -244,7 +244,7 @@ async def test_a_notification_is_told_also_if_nobody_waits() -> None:
 async def test_given_hooks_replace_the_default(
     chosen: list[smilejobs.Hook] | None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The default one is the log's; it is a hook like any other."""
+    """The default hook writes the log; it is a hook like any other."""
     caplog.set_level(logging.DEBUG, "smilejobs")
     script = Script({REF.job_id: [complete()]})
     async with script.client() if chosen is None else script.client(hooks=chosen) as client:
@@ -253,7 +253,7 @@ async def test_given_hooks_replace_the_default(
 
 
 async def test_hooks_are_called_in_their_order() -> None:
-    """Each event reaches all of them before the next one is told; any iterable will do."""
+    """Each event reaches all hooks before the next event; hooks may be any iterable."""
     told: list[tuple[int, str]] = []
     hooks = ((lambda event, n=n: told.append((n, type(event).__name__))) for n in (1, 2))
     async with Script({REF.job_id: [complete()]}).client(hooks=hooks) as client:
@@ -262,13 +262,13 @@ async def test_hooks_are_called_in_their_order() -> None:
 
 
 def test_what_cannot_be_called_is_no_hook() -> None:
-    """It is refused at once."""
+    """It raises TypeError at once."""
     with pytest.raises(TypeError, match="hooks must be functions that take an event, not str"):
         smilejobs.Client(partner_id="085", api_key="key", environment="sandbox", hooks=["log"])  # type: ignore[list-item]  # a type checker would say so, too
 
 
 async def test_a_hook_that_raises_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    """It is logged once per event, with its text and its frames; the hooks after it are called all the same."""
+    """It is logged once per event, with its text and frames; the next hooks are still called."""
 
     def broken(event: Event) -> None:
         raise LookupError("no such queue")
@@ -296,7 +296,7 @@ async def test_a_hook_that_raises_ends_nothing(caplog: pytest.LogCaptureFixture)
 async def test_what_a_hook_raises_for_a_failed_poll_brings_no_secrets_to_the_log(
     again: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The failure is handled meanwhile; a crash reporter that watches the log gets neither it nor its frames."""
+    """A crash reporter that reads the log gets neither the failure of the poll nor its frames."""
 
     def broken(event: Event) -> None:
         if isinstance(event, PollFailed):
@@ -315,7 +315,7 @@ async def test_what_a_hook_raises_for_a_failed_poll_brings_no_secrets_to_the_log
 
 
 async def test_a_log_that_raises_ends_nothing_either(caplog: pytest.LogCaptureFixture) -> None:
-    """A filter of the application that fails, for the line of the default hook and for the one about it."""
+    """A filter of the application may fail for the line of the default hook and for the line about it."""
 
     def broken(record: logging.LogRecord) -> bool:
         raise LookupError
@@ -337,7 +337,7 @@ async def test_what_cannot_be_called_with_an_event_has_no_frames(caplog: pytest.
 
 
 async def test_a_hook_may_end_the_program() -> None:
-    """What is no `Exception` is nobody's to keep."""
+    """An exception that is not an `Exception` is not caught."""
 
     def interrupted(event: Event) -> None:
         raise KeyboardInterrupt
@@ -347,11 +347,11 @@ async def test_a_hook_may_end_the_program() -> None:
             client.notify(REF)
 
 
-# What it says
+# The log
 
 
 async def everything() -> list[Event]:
-    """Every kind of event, of answers full of personal data."""
+    """Return every kind of event, with answers full of personal data."""
     events: list[Event] = []
     steps: list[Step] = [not_found(), rate_limited(1), cut(), pending(), complete(FullName="Ada Fiction")]
     async with Script({REF.job_id: steps}).client(hooks=[events.append]) as client:
@@ -365,7 +365,7 @@ async def everything() -> list[Event]:
 
 
 async def test_no_event_shows_ids_or_personal_data() -> None:
-    """Neither in its repr; the job is named by its tag."""
+    """The repr of an event has only the tag of the job."""
     events = await everything()
     assert {type(event) for event in events} == set(Event.__args__)
     for event in events:
@@ -419,7 +419,7 @@ FIELDS = {
 
 
 async def test_a_record_has_fields(caplog: pytest.LogCaptureFixture) -> None:
-    """For structured logging: the values of the event, none of which is an id or personal."""
+    """Records have the values of the event, none of which is an id or personal."""
     events = await everything()
     caplog.set_level(logging.DEBUG, "smilejobs")
     plain = vars(logging.makeLogRecord({})).keys() | {"message", "asctime", "taskName"}
@@ -448,7 +448,7 @@ async def test_a_record_has_fields(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def record_of(event: Event, caplog: pytest.LogCaptureFixture) -> logging.LogRecord:
-    """The record that an event makes."""
+    """Return the record of an event."""
     caplog.clear()
     log_event(event)
     (record,) = caplog.records
@@ -456,7 +456,7 @@ def record_of(event: Event, caplog: pytest.LogCaptureFixture) -> logging.LogReco
 
 
 def test_an_unknown_code_is_one_value_of_a_field(caplog: pytest.LogCaptureFixture) -> None:
-    """A code is text from outside; a log that is indexed by its fields sees those of the tables, and "other"."""
+    """A code is text from outside; fields hold only the codes of the tables and "other"."""
     caplog.set_level(logging.DEBUG, "smilejobs")
     error = smilejobs.ApiError("no", ref=REF, code="Ada Fiction")
     record = record_of(PollFailed(ref=REF, wait=None, error=error, seconds=1.0, late=0.0), caplog)
@@ -465,7 +465,7 @@ def test_an_unknown_code_is_one_value_of_a_field(caplog: pytest.LogCaptureFixtur
 
 
 def test_the_documented_fields_are_those_that_there_are() -> None:
-    """The table of the page about telemetry names each once."""
+    """The table of the page about telemetry names each field once."""
     page = (Path(__file__).parent.parent.parent / "docs" / "telemetry.md").read_text("utf-8")
     table = page.partition("| field | of | what |")[2].partition("\n\n")[0]
     documented = [
@@ -476,8 +476,8 @@ def test_the_documented_fields_are_those_that_there_are() -> None:
 
 
 @pytest.mark.parametrize(("level", "lines"), [("INFO", 1), ("WARNING", 0)])
-async def test_what_nobody_reads_is_not_written(level: str, lines: int, caplog: pytest.LogCaptureFixture) -> None:
-    """By the level of the logger."""
+async def test_the_level_of_the_logger_counts(level: str, lines: int, caplog: pytest.LogCaptureFixture) -> None:
+    """The level of the logger decides."""
     caplog.set_level(level, "smilejobs")
     async with Script({REF.job_id: [complete()]}).client() as client:
         await client.wait(REF.user_id, REF.job_id)

@@ -43,7 +43,7 @@ pytestmark = pytest.mark.anyio
 
 
 def answer(http_status: int, content_type: str | None = None, body: bytes = b"", **headers: str) -> Reply:
-    """What something that is not the API answers."""
+    """Return an answer of something other than the API."""
     if content_type is not None:
         headers["content-type"] = content_type
     return Reply(body=body, http_status=http_status, headers=headers)
@@ -99,7 +99,7 @@ async def test_a_wait_that_was_answered_goes_on(name: str) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 async def test_a_watch_that_was_answered_goes_on(name: str) -> None:
-    """There is no change to show while something else answers."""
+    """It yields nothing while something else answers."""
     script = Script({"job-1": [pending(), ALL[name], complete()]})
     async with script.client() as client:
         seen = [status.job_complete async for status in client.watch("user-1", "job-1")]
@@ -108,7 +108,7 @@ async def test_a_watch_that_was_answered_goes_on(name: str) -> None:
 
 @pytest.mark.parametrize("first", [pending(), not_found(), refused("2307"), refused("2205"), refused("2301")])
 async def test_any_answer_of_the_api_to_this_client_proves_the_url(first: Reply) -> None:
-    """About another job, and a refusal too: for the life of the client."""
+    """An answer about another job and a refusal count too, for the life of the client."""
     script = Script({"job-0": [first], "job-1": [LIKE_A_WRONG_URL["ingress 404"], UNTRUSTED, complete()]})
     async with script.client(attempts=1) as client:
         try:
@@ -139,7 +139,7 @@ async def test_answers_of_others_prove_nothing(name: str) -> None:
     ],
 )
 async def test_wrong_settings_end_the_first_wait_at_once(name: str, kind: type[SmileJobsError], text: str) -> None:
-    """One poll, and what to check: nothing has ever been answered, so waiting is not likely to help."""
+    """After one poll, with what to check: without any answer of the API, waiting is not likely to help."""
     script = Script({"job-1": [ALL[name]]})
     async with script.client() as client:
         with pytest.raises(kind, match=text) as caught:
@@ -149,14 +149,14 @@ async def test_wrong_settings_end_the_first_wait_at_once(name: str, kind: type[S
 
 @pytest.mark.parametrize("name", LIKE_NO_WRONG_URL)
 async def test_what_does_not_look_like_a_wrong_url_is_sat_out_from_the_first_poll_on(name: str) -> None:
-    """A firewall or a proxy may have a bad moment at the beginning as well."""
+    """A firewall or a proxy may fail at the beginning as well."""
     script = Script({"job-1": [ALL[name], complete()]})
     async with script.client() as client:
         assert (await client.wait("user-1", "job-1")).job_complete
 
 
 async def test_too_many_such_answers_end_the_wait_and_are_described() -> None:
-    """It is said what the last one looked like, and that the job may be fine."""
+    """The error describes the last answer and says that the job may be fine."""
     script = Script({"job-1": [pending(), *[LIKE_A_WRONG_URL["ingress 404"]] * 20]})
     async with script.client() as client:
         with pytest.raises(TooManyFailuresError) as caught:
@@ -176,7 +176,7 @@ async def test_a_timeout_describes_the_last_failure() -> None:
 
 @pytest.mark.parametrize("name", LIKE_A_WRONG_URL | LIKE_NO_WRONG_URL)
 async def test_a_direct_call_says_it_at_once(name: str) -> None:
-    """It does not try again, whatever has been answered before, except where the page came with 200."""
+    """It does not retry, whatever was answered before, unless the page came with 200."""
     polls = 3 if name.startswith("Wi-Fi") else 1
     script = Script({"job-0": [pending()], "job-1": [ALL[name]] * polls})
     async with script.client() as client:
@@ -193,7 +193,7 @@ async def test_a_direct_call_says_it_at_once(name: str) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 async def test_a_batch_sits_out_what_is_not_the_api(name: str) -> None:
-    """Once one of its jobs was answered, the others go on as well."""
+    """Once one of its jobs was answered, the other jobs continue as well."""
     script = Script(
         {
             "job-0": [complete()],
@@ -208,7 +208,7 @@ async def test_a_batch_sits_out_what_is_not_the_api(name: str) -> None:
 
 @pytest.mark.parametrize("name", [*LIKE_A_WRONG_URL, "an expired certificate"])
 async def test_a_row_that_ended_at_a_wrong_url_is_failed_and_asked_again(name: str, tmp_path: Path) -> None:
-    """The API has not refused the job: `--resume` asks for it, and gets its result."""
+    """The API did not refuse the job: `--resume` polls it again, and gets its result."""
     path = tmp_path / "results.jsonl"
     rows = [Row(index=0, line=2, ref=REF, carried={})]
     for step_, outcome in ((ALL[name], "failed"), (complete(), "complete")):
@@ -245,20 +245,20 @@ def _run(client: Client, journal: Journal) -> Run:
 
 
 class TestWatchList:
-    """In real time, since a database keeps its own."""
+    """In real time, because a database has its own clock."""
 
     @pytest.fixture
     def anyio_backend(self) -> str:
         return "asyncio"
 
     async def test_no_outage_fails_a_job(self, tmp_path: Path) -> None:
-        """Not one before the API has ever answered either: each job gets its outcome afterwards."""
+        """Not even an outage before the API has ever answered: each job gets its outcome afterwards."""
         outages: dict[str, Step] = {
             **{name: each for name, each in ALL.items() if name not in UNAUTHORIZED},
             "proxy": httpx.ProxyError("407 Proxy Authentication Required"),
         }
         url = f"sqlite:///{tmp_path / 'jobs.db'}"
-        # One job after the other: to a worker, nothing but failures looks like an API that has to be spared.
+        # One job after the other: if all polls fail, a worker throttles itself to spare the API.
         fine = {f"fine {name}": [complete()] for name in outages}
         script = Script({**{name: [each, complete()] for name, each in outages.items()}, **fine}, now=utcnow)
         async with WatchList.open(url) as watch:
@@ -270,7 +270,7 @@ class TestWatchList:
         assert states == dict.fromkeys([*outages, *fine], "complete")
 
     async def test_a_login_page_fails_no_job(self, tmp_path: Path) -> None:
-        """Once the API has answered, it says nothing about the credentials."""
+        """Once the API has answered, a login page says nothing about the credentials."""
         url = f"sqlite:///{tmp_path / 'jobs.db'}"
         script = Script({name: [pending(), each, complete()] for name, each in UNAUTHORIZED.items()}, now=utcnow)
         async with WatchList.open(url) as watch:
@@ -293,7 +293,7 @@ content_types = st.none() | st.sampled_from(["text/html", "text/plain", "applica
 
 
 def speaks(body: bytes, http_status: int) -> bool:
-    """Whether a body holds a code of the table, or is a status."""
+    """Return whether a body has a known code, or is a status."""
     try:
         data = json.loads(body)
     except (ValueError, RecursionError):
@@ -308,7 +308,7 @@ def speaks(body: bytes, http_status: int) -> bool:
 @example(401, b"<html>", None)
 @example(400, b'{"code": "9999", "job_complete": true, "result": {"ResultCode": "0810"}}', "application/json")
 def test_no_answer_without_a_code_decides_about_a_job(http_status: int, body: bytes, content_type: str | None) -> None:
-    """It is never a status and never a refusal; a wait that was answered once ends by its own limits only."""
+    """It is never a status and never a refusal; a wait that was answered once ends only by its own limits."""
     assume(not speaks(body, http_status))
     headers = {} if content_type is None else {"content-type": content_type}
     with pytest.raises(SmileJobsError) as caught:

@@ -1,4 +1,4 @@
-"""The check for what a crash reporter can copy sees every place where a secret may be."""
+"""The check for what a crash reporter can copy finds a secret in every place."""
 
 import json
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import pytest
 from tests.helpers.leaks import assert_keeps_secrets, reachable
 
 SECRET = "api/key+marker="
-# The frames of this file do not count, so what raises is compiled under another name.
+# The frames of this file do not count, so the code that raises is compiled under another name.
 CODE = """
 def in_a_variable():
     body = b'{"signature": "' + secret.encode() + b'"}'
@@ -56,7 +56,7 @@ RAISERS: dict[str, Callable[[], None]] = {name: value for name, value in NAMES.i
 
 @pytest.mark.parametrize("name", sorted(RAISERS.keys() - {"nowhere"}))
 def test_a_secret_is_found_wherever_it_is(name: str) -> None:
-    """In variables, texts and attributes, of the error and of those behind it; the failure does not repeat it."""
+    """In variables, texts and attributes of the error and of its chain; the failure does not repeat it."""
     with pytest.raises(Exception) as caught:
         RAISERS[name]()
     with pytest.raises(AssertionError, match="^reachable from") as failure:
@@ -65,7 +65,7 @@ def test_a_secret_is_found_wherever_it_is(name: str) -> None:
 
 
 def test_what_is_nowhere_is_not_found() -> None:
-    """Nor is a test's own frame looked at, and a chain that goes round has an end."""
+    """A test's own frame is not searched, and a cyclic chain ends."""
     body = SECRET.encode()
     with pytest.raises(ValueError, match="refused") as caught:
         RAISERS["nowhere"]()

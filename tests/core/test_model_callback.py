@@ -36,7 +36,7 @@ def test_a_repr_tells_the_job_by_its_tag_and_the_vendors_number() -> None:
 
 
 def test_what_is_no_number_is_not_repeated() -> None:
-    """A code and a SmileJobID come from outside and could hold anything."""
+    """A code and a SmileJobID come from outside and may hold any text."""
     odd = Callback(ref=REF, result=JobResult(result_code="code-marker", smile_job_id="id-marker"))
     assert repr(odd) == f"<Callback {REF.tag}: result_code=?, smile_job_id=?>"
     assert "result_code=None" in repr(Callback(ref=REF, result=JobResult()))
@@ -54,5 +54,5 @@ def test_callbacks_are_values() -> None:
 
 
 def test_a_callback_decides_nothing() -> None:
-    """Whoever could forge it must not be asked for a verdict: there is none, nor a word about its being final."""
+    """A callback may be forged, so it has neither a verdict nor a final state."""
     assert not {name for name in dir(CALLBACK) if "verdict" in name or "final" in name}

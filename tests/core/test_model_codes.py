@@ -44,13 +44,13 @@ def test_result_codes_have_the_verdict_of_the_vendors_table(verdict: Verdict) ->
 
 @pytest.mark.parametrize("code", ["0840", "0813", "0820", "0901", "810", ""])
 def test_codes_that_no_page_lists_are_in_no_table(code: str) -> None:
-    """What users have guessed, or what has lost its leading zero, stands in neither table."""
+    """Codes that users guessed, and codes without their leading zero, are in neither table."""
     assert code not in RESULT_CODES
     assert code not in STATUS_CODES
 
 
 def test_1014_approves_nobody() -> None:
-    """An unsupported ID type may be read in several ways; approved is none of them."""
+    """An unsupported ID type has no clear category, and is never approved."""
     assert "1014" not in RESULT_CODES or RESULT_CODES["1014"].verdict is not Verdict.APPROVED
 
 
@@ -72,7 +72,7 @@ def test_rows_explain_themselves() -> None:
 
 
 def test_job_types_are_those_of_the_vendors_clients() -> None:
-    """There are eleven, and no 3."""
+    """There are eleven; number 3 does not exist."""
     assert sorted(JOB_TYPES) == [1, 2, 4, 5, 6, 7, 8, 9, 10, 11, 12]
     assert JOB_TYPES[11] == "Enhanced Document Verification"
 
@@ -89,24 +89,24 @@ def test_job_types_are_those_of_the_vendors_clients() -> None:
     ],
 )
 def test_a_code_is_described_without_repeating_what_is_none(code: str | None, text: str) -> None:
-    """Known codes are explained, unknown ones named, and whatever does not look like a code is not repeated."""
+    """Known codes are explained, unknown numbers are shown, and other texts are not repeated."""
     assert describe(code) == text
 
 
 @pytest.mark.parametrize("code", [*STATUS_CODES, *RESULT_CODES])
 def test_a_known_code_is_its_own_label(code: str) -> None:
-    """Telemetry shows the codes of both tables as they are."""
+    """Telemetry shows the codes of both tables unchanged."""
     assert code_label(code) == code
 
 
 @pytest.mark.parametrize("code", ["", "2098", "0840", "810", " 2302", "Jane Roe", "9" * 5000, "\ud800"])
 def test_an_unknown_code_has_one_label(code: str) -> None:
-    """Codes of no table share a label, so their number does not grow the number of time series."""
+    """Unknown codes share a label, so that they do not add time series."""
     assert code_label(code) == "other"
 
 
 def test_no_code_has_no_label() -> None:
-    """Where the answer gave no code, there is no label either."""
+    """An answer without a code has no label."""
     assert code_label(None) is None
 
 
@@ -119,7 +119,7 @@ def test_labels_are_bounded(code: str) -> None:
 
 @pytest.mark.parametrize("verdict", Verdict)
 def test_a_verdict_is_its_word(verdict: Verdict) -> None:
-    """It is a string: it can be compared with its word, printed, and written as JSON."""
+    """It is a string that can be compared, printed, and written as JSON."""
     assert str(verdict) == f"{verdict}" == verdict == verdict.value
     assert json.dumps({"verdict": verdict}) == f'{{"verdict": "{verdict.value}"}}'
     assert Verdict(verdict.value) is verdict

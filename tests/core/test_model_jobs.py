@@ -1,4 +1,4 @@
-"""Jobs, answers, results: what follows from what the API said."""
+"""Jobs, answers and results: what follows from an answer of the API."""
 
 import copy
 import json
@@ -44,7 +44,7 @@ def status(
 
 
 def test_a_ref_is_its_two_ids() -> None:
-    """Refs are equal, and hash alike, when their ids are; the time of submission is no part of the name."""
+    """Refs are equal, and have equal hashes, if their ids are equal; the time of submission does not count."""
     dated = JobRef("u", "j", datetime(2026, 1, 1, tzinfo=UTC))
     assert dated == JobRef("u", "j")
     assert len({dated, JobRef("u", "j"), JobRef("j", "u")}) == 2
@@ -73,7 +73,7 @@ def test_ids_are_strings(value: Any) -> None:
 
 @pytest.mark.parametrize("value", ["", " ", "\t\n"])
 def test_ids_are_not_empty(value: str) -> None:
-    """Nothing, or nothing but white space, is a ValueError that names the argument."""
+    """An empty id, or only white space, is a ValueError that names the argument."""
     with pytest.raises(ValueError, match="^user_id must not be empty"):
         JobRef(value, "j")
     with pytest.raises(ValueError, match="^job_id must not be empty"):
@@ -81,7 +81,7 @@ def test_ids_are_not_empty(value: str) -> None:
 
 
 def test_ids_can_be_sent() -> None:
-    """Any character may stand in an id, but not half of one; the error does not repeat the id."""
+    """An id may hold any character, but not half a surrogate pair; the error does not repeat the id."""
     assert JobRef("Zoë\U0001f642", "ÿ").user_id == "Zoë\U0001f642"
     with pytest.raises(ValueError, match="^job_id .*surrogate") as caught:
         JobRef("u", "marker\udc80")
@@ -110,18 +110,18 @@ def test_a_job_that_is_not_complete_has_no_verdict(code: str | None) -> None:
 
 @pytest.mark.parametrize(("code", "row"), RESULT_CODES.items())
 def test_the_result_code_decides(code: str, row: Any) -> None:
-    """With nothing against it, the verdict is that of the table."""
+    """If nothing contradicts it, the verdict is that of the table."""
     assert status(code).verdict is row.verdict
 
 
 @pytest.mark.parametrize("code", ["0840", "9999", "810", " 0810", "", None])
 def test_codes_that_are_in_no_table_are_unknown(code: str | None) -> None:
-    """They are never approved, however successful the job was."""
+    """They are never approved, even if job_success is true."""
     assert status(code).verdict is Verdict.UNKNOWN
 
 
 def test_complete_without_a_result_is_unknown() -> None:
-    """There is a verdict, and it says that nothing is known."""
+    """The verdict is unknown, not None."""
     bare = JobStatus(user_id="u", job_id="j", job_complete=True, job_success=True)
     assert bare.verdict is Verdict.UNKNOWN
     assert bare.is_final
@@ -175,7 +175,7 @@ def test_a_verdict_names_this_job(code: str | None, final: bool | None, params: 
 @pytest.mark.parametrize("final", [True, False, None])
 @pytest.mark.parametrize("code", CODES)
 def test_what_is_final_does_not_hang_on_the_names(code: str | None, final: bool | None) -> None:
-    """A provisional code is not final although its verdict is unknown because the result names no job."""
+    """A provisional code is not final, although its verdict is unknown because the result names no job."""
     assert status(code, final=final, params=None).is_final is status(code, final=final).is_final
     assert not status("0814", final=final, params=None).is_final
 
@@ -213,7 +213,7 @@ def test_final_is_complete_not_provisional_and_not_said_to_be_otherwise(
 @pytest.mark.parametrize("code", CODES)
 @pytest.mark.parametrize("complete", [True, False])
 def test_raising_is_for_everything_but_approved(code: str | None, complete: bool) -> None:
-    """Who wants an exception gets one for every verdict but "approved", and for a job that is not complete."""
+    """It raises for every verdict but "approved", and for a job that is not complete."""
     answer = status(code, complete=complete)
     if answer.verdict is Verdict.APPROVED:
         answer.raise_for_verdict()
@@ -228,7 +228,7 @@ def test_raising_is_for_everything_but_approved(code: str | None, complete: bool
 
 
 def full() -> JobStatus:
-    """An answer in which every field has something to say."""
+    """Return an answer with a value in every field."""
     params = PartnerParams(
         user_id=REF.user_id, job_id=REF.job_id, job_type=1, extra={"note": ["extra-marker", 1.5, None]}
     )
@@ -278,7 +278,7 @@ def test_the_way_out_to_json_holds_secrets_on_request_only(personal: bool, links
 
 
 def test_the_way_out_to_json_is_complete() -> None:
-    """Everything that the answer says is there, dates as ISO 8601, the verdict as its word."""
+    """Every value of the answer is there, dates as ISO 8601, the verdict as its word."""
     out = full().as_dict(personal=True, links=True)
     outcome: Any = out["result"]
     assert {name: outcome[name] for name in PERSONAL} == {name: f"personal-marker {name}" for name in PERSONAL}
@@ -312,7 +312,7 @@ def test_the_way_out_to_json_is_complete() -> None:
 
 
 def test_an_empty_answer_can_be_dumped_too() -> None:
-    """What is not there is null or empty."""
+    """Missing values are null or empty."""
     out = JobStatus(user_id="u", job_id="j").as_dict()
     assert json.loads(json.dumps(out)) == {
         "user_id": "u",
@@ -332,14 +332,14 @@ def test_an_empty_answer_can_be_dumped_too() -> None:
 
 
 def test_every_field_is_personal_or_shown() -> None:
-    """A field of the result cannot be forgotten: as_dict has it always, or as a personal one."""
+    """as_dict has every field of the result, always or with personal=True."""
     names = {attribute.name for attribute in attrs.fields(JobResult)} - {"raw"}
     assert set(JobResult().as_dict(personal=True)) == names
     assert set(JobResult().as_dict()) == names - PERSONAL.keys()
 
 
 def test_reprs_tell_the_job_by_its_tag_and_the_vendors_number() -> None:
-    """At night somebody must know which job it is: the tag and the SmileJobID are shown, and nothing of the person."""
+    """The tag and the SmileJobID identify the job; nothing personal is shown."""
     answer = full()
     shown = f"{answer!r} {answer} {answer.result!r} {answer.result} {answer.history} {answer.image_links!r}"
     shown += repr(answer.result and answer.result.partner_params) + repr(answer.receipt) + answer._repr_html_()
@@ -352,7 +352,7 @@ def test_reprs_tell_the_job_by_its_tag_and_the_vendors_number() -> None:
 
 
 def test_the_raw_body_makes_no_difference() -> None:
-    """Two answers that say the same are equal, whatever else they were made from."""
+    """Two answers with the same values are equal, whatever their raw bodies hold."""
     answer = full()
     assert answer.result is not None
     other = attrs.evolve(answer, raw={}, retry_after=None, result=attrs.evolve(answer.result, raw={}))
@@ -373,11 +373,11 @@ def test_values_cannot_be_changed_but_copied_and_pickled(value: Any) -> None:
 
 @pytest.mark.parametrize("cls", [PartnerParams, JobResult, JobStatus, ImageLink, ImageLinks])
 def test_answers_are_made_with_keywords(cls: Any) -> None:
-    """Fields may be added at any place later: positions mean nothing."""
+    """Fields may be added at any place later, so positions have no meaning."""
     with pytest.raises(TypeError, match="positional argument"):
         cls("x")
 
 
 def test_an_answer_knows_its_job() -> None:
-    """The ref of an answer is the job that was asked for."""
+    """The ref of an answer is the job that was polled."""
     assert status().ref == REF

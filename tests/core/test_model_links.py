@@ -1,4 +1,4 @@
-"""Links to pictures, and when they die."""
+"""Links to pictures, and when they expire."""
 
 import copy
 import pickle
@@ -70,7 +70,7 @@ def test_names_of_a_version_2_link_may_have_any_case() -> None:
     ids=lambda url: url[-60:],
 )
 def test_what_is_missing_doubled_or_garbage_leaves_the_expiry_unknown(url: str) -> None:
-    """No guess is made: the expiry is None, and nothing raises."""
+    """The expiry is None, and no error is raised."""
     assert expiry(url) is None
 
 
@@ -89,7 +89,7 @@ def test_a_date_of_another_shape_leaves_the_expiry_unknown(signed: str) -> None:
 @unhurried
 @given(link_urls)
 def test_any_text_has_a_known_or_an_unknown_expiry(url: str) -> None:
-    """No link makes the reader raise."""
+    """No link raises an error."""
     at = expiry(url)
     assert at is None or at.utcoffset() == timedelta(0)
 
@@ -105,7 +105,7 @@ def test_a_link_that_is_too_long_is_not_read() -> None:
 
 
 def test_a_link_is_dead_from_its_expiry_on() -> None:
-    """At the instant itself it is dead, one microsecond before it is not, whatever the zone of the clock."""
+    """At the instant itself it is expired, one microsecond before it is not, in any zone."""
     link = ImageLink(url=sigv4_url())
     dies = SIGNED + timedelta(seconds=900)
     assert link.expired(dies) is True
@@ -114,13 +114,13 @@ def test_a_link_is_dead_from_its_expiry_on() -> None:
 
 
 def test_a_link_that_does_not_tell_is_neither_dead_nor_alive() -> None:
-    """None is the answer where the link does not say when it dies."""
+    """The answer is None if the expiry is unknown."""
     assert ImageLink(url="image_link").expired(SIGNED) is None
 
 
 @pytest.mark.parametrize("url", [sigv4_url(), "image_link"])
 def test_a_clock_without_a_zone_is_refused(url: str) -> None:
-    """A naive instant is a ValueError that names the argument, also where nothing is to be compared."""
+    """A naive instant is a ValueError that names the argument, even if the expiry is unknown."""
     with pytest.raises(ValueError, match="^at must be timezone-aware"):
         ImageLink(url=url).expired(SIGNED.replace(tzinfo=None))
 
@@ -145,7 +145,7 @@ def test_no_links_are_false_and_may_have_an_error() -> None:
 
 
 def test_links_are_secret() -> None:
-    """Neither the URL nor the vendor's words are in a repr."""
+    """Neither the URL nor the vendor's error text is in a repr."""
     link = ImageLink(url=sigv4_url())
     shown = repr(link) + repr(ImageLinks(links={"selfie_image": link}, error="words")) + repr(ImageLinks())
     assert "bucket.example" not in shown
@@ -154,7 +154,7 @@ def test_links_are_secret() -> None:
 
 
 def test_links_are_values() -> None:
-    """They are equal when their content is, survive copying and pickling, and cannot be changed."""
+    """They are equal if their content is equal, survive copying and pickling, and cannot be changed."""
     links = ImageLinks(links={"selfie_image": ImageLink(url=sigv4_url())}, error="x")
     assert copy.deepcopy(links) == links
     assert pickle.loads(pickle.dumps(links)) == links

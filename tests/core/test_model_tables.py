@@ -1,4 +1,4 @@
-"""Tables for notebooks: what they show, and what they must not."""
+"""Tables for notebooks: what they show, and what they must not show."""
 
 import re
 from html.parser import HTMLParser
@@ -58,7 +58,7 @@ class Shown(Protocol):
 
 
 def read(value: Shown) -> list[str]:
-    """The texts of the table of a value: caption, heading, content, heading, ..."""
+    """Return the texts of the table of a value: caption, heading, content, heading, ..."""
     return Reader(value._repr_html_()).texts
 
 
@@ -75,7 +75,7 @@ def status(code: str | None = "0810", **fields: object) -> JobStatus:
 
 
 def test_an_answer_is_a_table() -> None:
-    """The job by its tag, the verdict, and the numbers that support asks for."""
+    """It shows the tag of the job, the verdict, and the numbers that the vendor's support asks for."""
     assert read(status())[0] == f"job {REF.tag}"
     assert rows(status()) == {
         "verdict": "\N{CHECK MARK} approved",
@@ -90,7 +90,7 @@ def test_an_answer_is_a_table() -> None:
 
 
 def test_a_pending_answer_says_so() -> None:
-    """There is no verdict yet, and the table has no holes."""
+    """There is no verdict yet, and the table has no empty cells."""
     shown = rows(JobStatus(user_id="u", job_id="j"))
     assert shown["verdict"] == "\N{HORIZONTAL ELLIPSIS} pending"
     assert shown["final"] == "no"
@@ -99,7 +99,7 @@ def test_a_pending_answer_says_so() -> None:
 
 
 def test_a_result_is_a_table() -> None:
-    """What its code means, which alone is no verdict."""
+    """It shows the meaning of its code, which alone is no verdict."""
     result = status("0814").result
     assert result is not None
     assert read(result)[0] == "result"
@@ -118,7 +118,7 @@ def test_a_result_is_a_table() -> None:
 
 
 def test_an_outcome_is_a_table() -> None:
-    """How the job ended, or why it did not."""
+    """It shows the answer, or the error."""
     done = Outcome(index=3, ref=REF, status=status("0811"), polls=2, elapsed=1.25)
     assert read(done)[0] == f"job {REF.tag}, number 3"
     assert rows(done) == {
@@ -136,7 +136,7 @@ def test_an_outcome_is_a_table() -> None:
 
 
 def everywhere(text: str) -> JobStatus:
-    """An answer that has a text wherever the API can write one."""
+    """Return an answer with a text in every place where the API can write one."""
     params = PartnerParams(user_id=text, job_id=text, extra={text: text})
     words = {field.name: text for field in attrs.fields(JobResult) if field.type == str | None}
     result = JobResult(partner_params=params, actions={text: text}, raw={text: text}, **words)  # type: ignore[arg-type]  # mypy cannot see that words are for texts only
@@ -159,7 +159,7 @@ HOSTILE = ["<script>alert(1)</script>", "Ada Example", "https://bucket.example/s
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_nothing_personal_and_no_ids_and_no_links_are_shown(text: str) -> None:
-    """Whatever the API writes, and wherever: a notebook with its outputs can be passed on."""
+    """For any text of the API in any place, so that a notebook can be shared."""
     answer = everywhere(text)
     assert answer.result is not None
     outcome = Outcome(index=0, ref=REF, status=answer, polls=1, elapsed=1.0)
@@ -172,7 +172,7 @@ def test_nothing_personal_and_no_ids_and_no_links_are_shown(text: str) -> None:
 
 @given(strategies.text())
 def test_no_text_is_more_than_a_text(text: str) -> None:
-    """An error's text, a code: no tag comes of it, and it is read back as it was."""
+    """An error text or a code is escaped: it creates no tag and is read back unchanged."""
     assert Reader(table(text, [(text, text)])).texts == [text] * 3
     failed = Outcome(index=0, ref=REF, error=SmileJobsError(text), polls=1, elapsed=1.0)
     result = everywhere(text).result
@@ -182,7 +182,7 @@ def test_no_text_is_more_than_a_text(text: str) -> None:
 
 
 def luminance(colour: str) -> float:
-    """Relative luminance by WCAG 2."""
+    """Return the relative luminance by WCAG 2."""
     channels = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
     linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in channels]
     return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
@@ -190,7 +190,7 @@ def luminance(colour: str) -> float:
 
 @pytest.mark.parametrize("verdict", [*Verdict, None])
 def test_a_verdict_can_be_read_on_any_ground_and_without_colours(verdict: Verdict | None) -> None:
-    """White on its own ground has the contrast of WCAG AA; each verdict has a word and a sign of its own as well."""
+    """White on the background has the contrast of WCAG AA; each verdict also has a word and a symbol."""
     sign, ground = BADGES[verdict]
     assert 1.05 / (luminance(ground) + 0.05) >= 4.5
     assert [other for other, (its, _) in BADGES.items() if its == sign] == [verdict]
@@ -199,7 +199,7 @@ def test_a_verdict_can_be_read_on_any_ground_and_without_colours(verdict: Verdic
 
 
 def test_a_code_is_described_by_its_own_table() -> None:
-    """A result code that looks like a status code does not borrow its meaning."""
+    """A result code that looks like a status code does not get its meaning."""
     assert describe_result("0810") == f"0810: {RESULT_CODES['0810'].text}"
     assert describe_result("2302") == "2302: unknown code"
     assert describe_result("<b>") == "unknown code"
@@ -207,7 +207,7 @@ def test_a_code_is_described_by_its_own_table() -> None:
 
 
 def test_plain_reprs_stay_one_line() -> None:
-    """A terminal, a log."""
+    """For terminals and logs."""
     outcome = Outcome(index=0, ref=REF, status=status(), polls=1, elapsed=1.0)
     for value in (status(), status().result, outcome):
         assert "\n" not in repr(value)

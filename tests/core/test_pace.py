@@ -1,4 +1,4 @@
-"""How long to wait between polls, and after failures."""
+"""The delays between polls and after failures."""
 
 from datetime import timedelta
 from typing import Any
@@ -34,14 +34,14 @@ def test_the_delay_is_a_share_of_the_age_within_bounds(age: float, delay: float)
 def test_the_delay_keeps_its_bounds(
     *, age: float, polls: int, low: float, times: float, fraction: float, jitter: float
 ) -> None:
-    """Whatever the age, the delay is the share of it within min and max, plus or minus the share of the jitter."""
+    """At any age, the delay is the fraction of the age within min and max, plus or minus the jitter."""
     pace = Pace(min=low, max=low * times, fraction=fraction, jitter=jitter)
     middle = min(max(fraction * age, low), low * times)
     assert middle * (1 - jitter) * (1 - 1e-9) <= pace(age, polls) <= middle * (1 + jitter) * (1 + 1e-9)
 
 
 def test_waiters_do_not_march_in_step() -> None:
-    """Jitter makes delays differ, on both sides of the middle."""
+    """Jitter makes delays differ, in both directions."""
     delays = {Pace()(100, 1) for _ in range(200)}
     assert len(delays) > 100
     assert min(delays) < 14.5
@@ -49,7 +49,7 @@ def test_waiters_do_not_march_in_step() -> None:
 
 
 def test_durations_may_be_timedeltas() -> None:
-    """The bounds are seconds or timedeltas, and the same pace either way."""
+    """The bounds are seconds or timedeltas, with the same result."""
     assert Pace(min=timedelta(seconds=2), max=timedelta(minutes=1)) == Pace(min=2, max=60)
     assert Backoff(min=timedelta(seconds=2), max=timedelta(minutes=1)) == Backoff(min=2, max=60)
 
@@ -92,13 +92,13 @@ def test_bounds_that_can_never_be_right_are_refused(
     ],
 )
 def test_shares_that_can_never_be_right_are_refused(given_: dict[str, Any], error: type[Exception]) -> None:
-    """A share is a number, that of the age above 0, that of the jitter from 0 to below 1."""
+    """A fraction is a number above 0, a jitter a number from 0 to below 1."""
     with pytest.raises(error):
         Pace(**given_)
 
 
 def test_a_pace_is_a_value() -> None:
-    """It is equal to its like, shown with its numbers, made with keywords and cannot be changed."""
+    """It is equal to a pace with the same values, has a repr with them, takes keywords and cannot be changed."""
     assert Pace() == Pace(min=1.0, max=60.0, fraction=0.15, jitter=0.1)
     assert repr(Pace()) == "Pace(min=1.0, max=60.0, fraction=0.15, jitter=0.1)"
     with pytest.raises(AttributeError):
@@ -110,7 +110,7 @@ def test_a_pace_is_a_value() -> None:
 @pytest.mark.parametrize("curve", [Backoff(), Backoff(min=2, max=5), Backoff(min=3, max=3)])
 @pytest.mark.parametrize("failures", [1, 2, 3, 7, 20, 60, 10_000])
 def test_backoff_grows_to_its_bounds(curve: Backoff, failures: int) -> None:
-    """The delay is drawn between min and min doubled with each failure, at most max."""
+    """The delay is random between min and min doubled with each failure, at most max."""
     top = min(curve.max, curve.min * 2.0 ** min(failures, 100))
     delays = [curve(failures) for _ in range(300)]
     assert curve.min <= min(delays)

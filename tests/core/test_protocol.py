@@ -1,4 +1,4 @@
-"""One poll as data: what is sent, and what an answer means."""
+"""The request of one poll, and the meaning of its answer."""
 
 import json
 import re
@@ -75,7 +75,7 @@ from tests.helpers.strategies import answers, json_values, retry_after_values, u
 @pytest.mark.parametrize("history", [True, False])
 @pytest.mark.parametrize("image_links", [True, False])
 def test_a_request_holds_this_and_nothing_else(image_links: bool, history: bool) -> None:
-    """The documented keys, both flags as JSON booleans and always there, and the name of this library."""
+    """The documented keys, both flags as JSON booleans and always present, and the name of this library."""
     body = json.loads(encode_request(REF, CREDENTIALS, NOW, image_links=image_links, history=history))
     assert body == {
         "partner_id": "085",
@@ -92,7 +92,7 @@ def test_a_request_holds_this_and_nothing_else(image_links: bool, history: bool)
 
 
 def test_a_request_is_signed_for_its_own_instant_in_utc() -> None:
-    """Every instant gives a signature of its own, that of the timestamp which is sent, byte for byte."""
+    """Each instant has its own signature, made over exactly the timestamp that is sent."""
     at = datetime(2026, 3, 4, 8, 6, 7, 891_999, timezone(timedelta(hours=3)))
     body = json.loads(encode_request(REF, CREDENTIALS, at, image_links=False, history=False))
     assert body["timestamp"] == "2026-03-04T05:06:07.891Z"
@@ -100,7 +100,7 @@ def test_a_request_is_signed_for_its_own_instant_in_utc() -> None:
 
 
 def test_a_request_meets_the_vendors_vector() -> None:
-    """The signature is the one that the vendor's client makes, and not only what our own verification accepts."""
+    """The signature equals that of the vendor's client."""
     credentials = Credentials("085", "kB7-Öß/secret+key==")
     at = datetime.fromisoformat("2026-08-22T09:19:40.001Z")
     body = json.loads(encode_request(REF, credentials, at, image_links=False, history=False))
@@ -108,32 +108,32 @@ def test_a_request_meets_the_vendors_vector() -> None:
 
 
 def test_any_id_can_be_sent() -> None:
-    """Ids arrive as they were given, whatever letters they are made of."""
+    """Ids arrive unchanged, whatever characters they hold."""
     ref = JobRef('Zoë "\\\U0001f642', "ÿ\n\0")
     body = json.loads(encode_request(ref, CREDENTIALS, NOW, image_links=False, history=False).decode("ascii"))
     assert (body["user_id"], body["job_id"]) == (ref.user_id, ref.job_id)
 
 
 def test_where_and_how_it_is_sent() -> None:
-    """JSON both ways."""
+    """As JSON, with the fixed headers."""
     assert PATH == "/job_status"
     assert HEADERS["Content-Type"] == HEADERS["Accept"] == "application/json"
     assert HEADERS["User-Agent"] == f"smilejobs/{__version__}"
 
 
-# Answers that are believed
+# Accepted answers
 
 
 @pytest.mark.parametrize("name", [name for name in SAMPLES if name != "refused"])
 def test_every_sample_is_an_answer(name: str) -> None:
-    """Each known shape gives a status about the job that was asked for."""
+    """Each known shape gives a status of the polled job."""
     status = read(SAMPLES[name])
     assert status.ref == REF
     assert status.job_complete is name.startswith(("complete", "provisional"))
 
 
 def test_a_complete_answer_is_read() -> None:
-    """Everything arrives, and the verdict follows."""
+    """All values are read, and the verdict follows from them."""
     status = read(signed(complete(history=other_jobs(), image_links={"selfie_image": sigv4_url()})))
     assert (status.verdict, status.is_final, status.code, status.timestamp) == (Verdict.APPROVED, True, "2302", NOW)
     assert status.result is not None
@@ -155,7 +155,7 @@ def test_history_decides_nothing() -> None:
     "timestamp", ["2026-03-04T05:06:07.890Z", "2026-03-04T05:06:07+00:00", "1772600767890", 1772600767890]
 )
 def test_any_spelling_of_the_timestamp_is_verified(timestamp: object) -> None:
-    """The signature covers the timestamp as it was written."""
+    """The signature covers the text of the timestamp."""
     assert read(signed(complete(timestamp=timestamp))).verdict is Verdict.APPROVED
 
 
@@ -213,7 +213,7 @@ BAD_SIGNATURES: dict[str, dict[str, object]] = {
 @pytest.mark.parametrize("why", BAD_SIGNATURES)
 @pytest.mark.parametrize("what", SAYS_SOMETHING)
 def test_what_says_more_than_not_yet_must_verify(what: str, why: str) -> None:
-    """Unverified it is a SignatureError, signed it is an answer."""
+    """Without a valid signature it is a SignatureError, with one it is a status."""
     with pytest.raises(SignatureError) as caught:
         read({**SAYS_SOMETHING[what], **BAD_SIGNATURES[why]})
     assert not caught.value.transient
@@ -227,7 +227,7 @@ def test_what_says_more_than_not_yet_must_verify(what: str, why: str) -> None:
 
 @pytest.mark.parametrize("what", ["a history of nothing", "links", "a result"])
 def test_what_was_not_asked_for_must_verify_too(what: str) -> None:
-    """An answer with links or a history is refused without a valid signature, whatever the poll asked for."""
+    """An answer with links or a history needs a valid signature, even if the poll did not request them."""
     with pytest.raises(SignatureError):
         read(SAYS_SOMETHING[what], include=Include())
 
@@ -249,7 +249,7 @@ def test_nothing_is_structured_before_it_is_verified(what: str) -> None:
 
 
 def test_what_was_not_asked_for_is_not_structured() -> None:
-    """A history and links that the poll did not ask for stay in `raw`, even of a wrong shape; the verdict is read."""
+    """A history and links that the poll did not request stay in `raw`, even with a wrong shape; the verdict is read."""
     body = signed(complete(history=[0], image_links=dict.fromkeys(map(str, range(101)), "x")))
     status = read(body, include=Include())
     assert (status.verdict, status.history, status.image_links) == (Verdict.APPROVED, (), None)
@@ -258,7 +258,7 @@ def test_what_was_not_asked_for_is_not_structured() -> None:
 
 @pytest.mark.parametrize("value", ["text", [], ["x"], 5, True, {"a": "b"}])
 def test_a_wrong_container_does_not_hide_the_verdict(value: object) -> None:
-    """Where the history or the links are of another type, the rest is read; they stay in `raw`."""
+    """A history or links of another type stay in `raw`; the rest is read."""
     status = read(signed(complete(history=value if isinstance(value, (str, dict)) else 7, image_links=value)))
     assert (status.verdict, status.history) == (Verdict.APPROVED, ())
     assert (status.image_links is None) is not isinstance(value, dict)
@@ -267,7 +267,7 @@ def test_a_wrong_container_does_not_hide_the_verdict(value: object) -> None:
 @pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity", "1e999"])
 @pytest.mark.parametrize("key", ["job_success", "IsFinalResult", "ConfidenceValue", "Any"])
 def test_numbers_that_are_not_json_make_an_answer_unreadable(key: str, word: str) -> None:
-    """They must not count as null: an answer that is signed and complete is refused, whatever key has such a number."""
+    """They must not count as null, in any key, even if the answer is signed and complete."""
     more = {key: "THE NUMBER"}
     body = encode(signed(complete(**more) if key == "job_success" else complete(result=result(**more))))
     with pytest.raises(BadResponseError, match="cannot be read"):
@@ -275,7 +275,7 @@ def test_numbers_that_are_not_json_make_an_answer_unreadable(key: str, word: str
 
 
 def locals_of(error: BaseException) -> list[object]:
-    """The values of the local variables of all frames of *error* that are code of the library."""
+    """Return the values of the local variables of all frames of *error* in code of the library."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     return [
         value
@@ -318,7 +318,7 @@ BARE = {
 @pytest.mark.parametrize("why", BAD_SIGNATURES)
 @pytest.mark.parametrize("what", BARE)
 def test_what_says_not_yet_need_not_verify(what: str, why: str) -> None:
-    """A bare pending answer is believed so far as to wait on, and carries nothing."""
+    """A bare pending answer keeps the wait going, and carries no values."""
     status = read({**BARE[what], **BAD_SIGNATURES[why]})
     assert not status.job_complete
     assert not status.job_success
@@ -327,7 +327,7 @@ def test_what_says_not_yet_need_not_verify(what: str, why: str) -> None:
 
 
 def test_a_reflected_request_is_not_an_answer() -> None:
-    """The request's own pair verifies, as any pair does; but the request says nothing about a job."""
+    """Its pair of timestamp and signature verifies, but a request says nothing about a job."""
     body = encode_request(REF, CREDENTIALS, NOW, image_links=False, history=False)
     with pytest.raises(BadResponseError):
         read(body)
@@ -353,7 +353,7 @@ ELSEWHERE: dict[str, dict[str, object]] = {
 
 @pytest.mark.parametrize("what", ELSEWHERE)
 def test_a_verified_answer_about_another_job_is_refused(what: str) -> None:
-    """Ids that are given must be those that were asked for, complete or pending."""
+    """Ids in an answer must be those of the polled job, complete or pending."""
     for body in (complete(**ELSEWHERE[what]), pending(**ELSEWHERE[what])):
         with pytest.raises(WrongJobError) as caught:
             read(signed(body))
@@ -362,7 +362,7 @@ def test_a_verified_answer_about_another_job_is_refused(what: str) -> None:
 
 
 def test_an_unverified_answer_about_another_job_is_a_matter_of_its_signature() -> None:
-    """What is not verified is not looked into; what is bare must still be about this job."""
+    """The signature is checked before the ids; a bare answer must still be about this job."""
     with pytest.raises(SignatureError):
         read(complete(job_id="job-dune-8"))
     with pytest.raises(WrongJobError):
@@ -378,7 +378,7 @@ def test_ids_are_compared_as_strings() -> None:
 
 
 def test_ids_that_are_not_given_are_not_compared() -> None:
-    """Null and absent name no job; but then the result neither approves nor rejects."""
+    """Null and missing ids name no job; then the result neither approves nor rejects."""
     for code in ("0810", "0811", "0814"):
         assert read(signed(complete(result=result(code, PartnerParams=ABSENT)))).verdict is Verdict.UNKNOWN
     for given_ in ({"user_id": None, "job_id": None}, ABSENT, None, {}):
@@ -387,11 +387,11 @@ def test_ids_that_are_not_given_are_not_compared() -> None:
 
 
 def test_history_may_name_other_jobs() -> None:
-    """It is the user's history, not the job's."""
+    """It is the history of the user, not of the job."""
     assert read(signed(complete(history=other_jobs()))).verdict is Verdict.APPROVED
 
 
-# The API says no
+# Refusals
 
 KINDS: Mapping[str, type[ApiError]] = {
     "2304": JobNotFoundError,
@@ -405,7 +405,7 @@ KINDS: Mapping[str, type[ApiError]] = {
 
 
 def refuse(body: object, http_status: int = 400, **headers: str) -> ApiError | GatewayError:
-    """The error that an answer means."""
+    """Return the error of an answer."""
     with pytest.raises(SmileJobsError) as caught:
         read(body, http_status=http_status, headers={name.replace("_", "-"): value for name, value in headers.items()})
     assert isinstance(caught.value, (ApiError, GatewayError))
@@ -413,7 +413,7 @@ def refuse(body: object, http_status: int = 400, **headers: str) -> ApiError | G
 
 
 def test_every_code_is_tested() -> None:
-    """The cases below are all the codes of the table, but for the two that give a status."""
+    """The cases below have all codes of the table, except the two that give a status."""
     assert set(KINDS) == set(STATUS_CODES) - {"2302", "2314"}
 
 
@@ -471,7 +471,7 @@ def test_a_blocked_id_number_is_no_rate_limit() -> None:
 @pytest.mark.parametrize("code", ["2098", 2098, "2202", "2399", "x", "2304 ", 2304.5])
 @pytest.mark.parametrize("http_status", [200, 302, 400, 401, 403, 404, 405])
 def test_an_unknown_code_is_no_code_of_the_api(code: object, http_status: int) -> None:
-    """It is never success, never a refusal, never a guess, and the HTTP status does not speak for it."""
+    """It is never a success and never a refusal."""
     error = refuse(refusal(code), http_status)
     assert isinstance(error, GatewayError)
     assert (error.code, error.http_status, error.transient) == (str(code), http_status, False)
@@ -482,13 +482,13 @@ def test_an_unknown_code_is_no_code_of_the_api(code: object, http_status: int) -
 
 @pytest.mark.parametrize("http_status", [408, 429, 500, 502, 503, 504, 599])
 def test_an_unknown_code_may_pass_with_an_http_status_that_may_pass(http_status: int) -> None:
-    """On these three kinds of status it is transient."""
+    """With these three kinds of HTTP status it is transient."""
     error = refuse(refusal("2098"), http_status, **{"retry-after": "5"})
     assert (error.code, error.transient, error.retry_after) == ("2098", True, 5.0)
 
 
 def test_an_unknown_code_in_a_complete_answer_is_no_success() -> None:
-    """Even signed and complete."""
+    """Even if the answer is signed and complete."""
     assert type(refuse(signed(complete(code="9999")), 200)) is GatewayError
 
 
@@ -518,7 +518,7 @@ NO_CODE: list[tuple[int, type[ApiError | GatewayError], bool, str]] = [
 def test_without_a_code_the_http_status_counts(
     http_status: int, kind: type[ApiError | GatewayError], transient: bool, hint: str, body: dict[str, object]
 ) -> None:
-    """Each HTTP status has its error, and says what to check where it can."""
+    """Each HTTP status has its error, which says what to check if that is known."""
     error = refuse(body, http_status, **{"retry-after": "11"})
     assert (type(error), error.transient, error.code, error.http_status) == (kind, transient, None, http_status)
     assert error.retry_after == 11.0
@@ -528,7 +528,7 @@ def test_without_a_code_the_http_status_counts(
 
 
 def test_a_missing_authentication_token_is_a_wrong_url() -> None:
-    """The gateway says so where there is no such path; a plain 403 says nothing about the URL."""
+    """API Gateway says so for an unknown path; a plain 403 says nothing about the URL."""
     error = refuse({"message": "Missing Authentication Token"}, 403)
     assert isinstance(error, GatewayError)
     assert (error.wrong_url, error.transient, "base_url" in str(error)) == (True, False, True)
@@ -558,7 +558,7 @@ SEEN = [
 def test_an_answer_without_a_code_is_described_and_not_quoted(
     http_status: int, content_type: str | None, body: object, text: str
 ) -> None:
-    """The HTTP status, the content type, and what the body is; of its words only those that API Gateway always uses."""
+    """The HTTP status, the content type, and the kind of body; of its texts only the fixed ones of API Gateway."""
     headers = {} if content_type is None else {"content_type": content_type}
     error = refuse(body, http_status, **headers)
     assert text in str(error)
@@ -567,7 +567,7 @@ def test_an_answer_without_a_code_is_described_and_not_quoted(
 
 @pytest.mark.parametrize("http_status", [302, 400, 401, 404])
 def test_a_code_of_the_api_in_an_answer_that_cannot_be_read(http_status: int) -> None:
-    """It is the API's answer all the same, whatever the HTTP status is: not a gateway's, and no wrong URL."""
+    """It is an answer of the API with any HTTP status: not of a gateway, and the URL is right."""
     with pytest.raises(BadResponseError, match="result") as caught:
         read(signed(complete(result=[])), http_status=http_status)
     assert caught.value.transient
@@ -587,7 +587,7 @@ def test_a_code_of_the_api_in_an_answer_that_cannot_be_read(http_status: int) ->
     ],
 )
 def test_which_failures_are_answers_of_the_api(body: object, http_status: int, is_the_apis: bool) -> None:
-    """Those with a code of the table, whatever else is wrong with them: here a signature."""
+    """Those with a known code, also if the signature is wrong."""
     with pytest.raises(SmileJobsError) as caught:
         read(body, http_status=http_status)
     assert comes_from_the_api(caught.value) is is_the_apis
@@ -595,14 +595,14 @@ def test_which_failures_are_answers_of_the_api(body: object, http_status: int, i
 
 @pytest.mark.parametrize("body", [{"error": "no"}, {"error": "no", "code": None}])
 def test_an_error_with_http_200_is_an_error(body: dict[str, object]) -> None:
-    """Not pending, and not a success."""
+    """It is neither pending nor a success."""
     error = refuse(body, 200)
     assert (type(error), error.transient, error.text) == (GatewayError, False, "no")
 
 
 @pytest.mark.parametrize("http_status", [400, 401, 403, 404, 500])
 def test_a_status_without_a_code_needs_a_good_http_status(http_status: int) -> None:
-    """Where the HTTP status says no and no code says otherwise, the body is not an answer."""
+    """With an HTTP error status and without a code, the body is not a status."""
     refuse(signed(complete(code=ABSENT)), http_status)
 
 
@@ -624,7 +624,7 @@ UNREADABLE: dict[str, bytes] = {
 
 @pytest.mark.parametrize("what", UNREADABLE)
 def test_what_cannot_be_read_is_said_with_its_http_status(what: str) -> None:
-    """It is transient: whatever stands before the API writes such pages now and then."""
+    """It is transient, because gateways send such pages now and then."""
     with pytest.raises(BadResponseError, match=r"HTTP 200") as caught:
         read(UNREADABLE[what], headers={"retry-after": "3"})
     error = caught.value
@@ -633,7 +633,7 @@ def test_what_cannot_be_read_is_said_with_its_http_status(what: str) -> None:
 
 @pytest.mark.parametrize("http_status", [500, 502, 503, 504])
 def test_an_error_page_of_a_gateway_is_transient(http_status: int) -> None:
-    """HTML with a 5xx names the status, and may pass."""
+    """HTML with a 5xx: the error names the HTTP status."""
     with pytest.raises(BadResponseError, match=f"HTML.*HTTP {http_status}") as caught:
         read(UNREADABLE["HTML"], http_status=http_status)
     assert caught.value.transient
@@ -646,7 +646,7 @@ def test_an_error_page_of_a_gateway_is_transient(http_status: int) -> None:
 def test_where_the_http_status_says_enough_the_page_does_not_matter(
     http_status: int, kind: type[ApiError | GatewayError], transient: bool, hint: str, body: bytes
 ) -> None:
-    """A redirect, a wrong path, a refusal and a rate limit are what they are, whatever page comes along."""
+    """A redirect, a wrong path, a refusal and a rate limit have the same meaning with any page."""
     error = refuse(body, http_status, **{"retry-after": "11"})
     assert (type(error), error.transient, error.retry_after, error.text) == (kind, transient, 11.0, None)
     assert hint in str(error)
@@ -654,7 +654,7 @@ def test_where_the_http_status_says_enough_the_page_does_not_matter(
 
 @pytest.mark.parametrize("http_status", [400, 403])
 def test_a_page_with_such_a_status_is_a_gateways(http_status: int) -> None:
-    """A direct call does not try again; nothing says that the URL is wrong."""
+    """A direct call does not retry; nothing indicates a wrong URL."""
     error = refuse(UNREADABLE["HTML"], http_status)
     assert isinstance(error, GatewayError)
     assert (error.transient, error.wrong_url) == (False, False)
@@ -674,7 +674,7 @@ def test_a_page_with_such_a_status_is_a_gateways(http_status: int) -> None:
     ],
 )
 def test_wrong_shapes_are_named_by_path_and_not_by_value(body: dict[str, object], path: str) -> None:
-    """The text says where, and nothing of what is there."""
+    """The text names the path, and no value."""
     with pytest.raises(BadResponseError) as caught:
         read({**body, "signature": sign(CREDENTIALS, TIMESTAMP)})
     assert re.search(rf" {re.escape(path)}[ ,(\[]", str(caught.value))
@@ -689,7 +689,7 @@ def test_wrong_shapes_are_named_by_path_and_not_by_value(body: dict[str, object]
     [("120", 120.0), (format_datetime(NOW.replace(microsecond=0) + timedelta(seconds=60), usegmt=True), 59.11)],
 )
 def test_every_kind_of_answer_carries_its_hint(value: str, expected: float) -> None:
-    """A status and every error say for how long the API does not want to be asked."""
+    """A status and every error have the seconds of the Retry-After header."""
     hint = pytest.approx(expected)
     headers = {"retry-after": value}
     assert read(signed(pending()), headers=headers).retry_after == hint
@@ -701,7 +701,7 @@ def test_every_kind_of_answer_carries_its_hint(value: str, expected: float) -> N
 
 
 def test_without_the_header_there_is_no_hint() -> None:
-    """None, for statuses and errors."""
+    """It is None for statuses and errors."""
     assert read(signed(pending())).retry_after is None
     assert read(signed(pending()), headers={"retry-after": "soon"}).retry_after is None
     assert refuse({}, 429).retry_after is None
@@ -714,7 +714,7 @@ MARKED_CREDENTIALS = Credentials("marker-partner", "marker-key")
 
 
 def marked(**more: object) -> dict[str, object]:
-    """A complete answer with a marker in every place that may hold something personal, or words of the vendor's."""
+    """Return a complete answer with a marker in every place for personal data or texts of the vendor."""
     personal = {vendor: f"marker {vendor}" for vendor in PERSONAL.values()}
     mine = {"user_id": MARKED.user_id, "job_id": MARKED.job_id, "job_type": "marker", "note": "marker", "marker": 1}
     links = {"selfie_image": sigv4_url(marker="marker"), "marker": "marker", "error": "marker"}
@@ -753,7 +753,7 @@ def read_marked(
 
 
 def test_no_secret_is_shown_of_an_answer() -> None:
-    """No id, key, link, word or personal field is in any repr or text; the tag and the SmileJobID are."""
+    """No repr and no text holds an id, key, link, text or personal field; the tag and the SmileJobID are shown."""
     status = read_marked(marked())
     assert status.verdict is Verdict.APPROVED
     state = PollState(ref=MARKED, terms=Terms(), last=status, last_error=NotApprovedError(status))
@@ -829,7 +829,7 @@ def test_no_secret_is_shown_of_the_end_of_a_wait() -> None:
     assert "marker" not in f"{decision} {decision.error} {decision.error!r} {state}"
 
 
-# Any answer at all
+# Any answer
 
 statuses = st.integers(100, 599) | st.sampled_from([200, 400, 401, 403, 404, 429, 503])
 headers = st.dictionaries(st.just("retry-after"), retry_after_values)
@@ -845,7 +845,7 @@ def outcome(body: bytes, http_status: int, given_headers: Mapping[str, str]) -> 
 
 
 def check(body: bytes, http_status: int, given_headers: Mapping[str, str]) -> None:
-    """Read any answer: there is a JobStatus or a SmileJobsError, and a status that says something was verified."""
+    """Read any answer and check that the result is a JobStatus or a SmileJobsError, and that content was verified."""
     status = outcome(body, http_status, given_headers)
     if isinstance(status, SmileJobsError):
         assert status.ref == REF
@@ -875,18 +875,18 @@ def check(body: bytes, http_status: int, given_headers: Mapping[str, str]) -> No
 def test_any_json_anywhere_in_an_answer_gives_a_status_or_an_error(
     body: bytes, http_status: int, given_headers: dict[str, str]
 ) -> None:
-    """Nothing else comes out, job_complete implies verified, and approved implies this very job."""
+    """Nothing else is raised, job_complete implies verified, and approved implies this very job."""
     check(body, http_status, given_headers)
 
 
 @unhurried
 @given(st.binary() | json_values.map(encode), statuses, headers)
 def test_any_bytes_give_a_status_or_an_error(body: bytes, http_status: int, given_headers: dict[str, str]) -> None:
-    """Nothing else comes out, whatever the HTTP status and the headers say."""
+    """Nothing else is raised, with any HTTP status and any headers."""
     check(body, http_status, given_headers)
 
 
-# What an answer says of the credentials
+# Credentials
 
 
 @pytest.mark.parametrize(
@@ -911,5 +911,5 @@ def test_any_bytes_give_a_status_or_an_error(body: bytes, http_status: int, give
     ],
 )
 def test_which_answers_accept_the_credentials(observation: JobStatus | SmileJobsError, accepts: bool) -> None:
-    """Those that speak of the job or its user."""
+    """Those about the job or its user."""
     assert accepts_credentials(observation) is accepts

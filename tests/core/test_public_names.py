@@ -1,4 +1,4 @@
-"""What `smilejobs` offers by name, and what importing it costs nobody."""
+"""The public names of `smilejobs`, and the cost of importing it."""
 
 import json
 import re
@@ -10,7 +10,7 @@ import smilejobs
 
 
 def place(name: str) -> tuple[object, ...]:
-    """The place of a name in a list that is sorted "isort-style": constants, classes, the rest; numbers as numbers."""
+    """Return the sort key of a name in an "isort-style" list: constants, classes, the rest; numbers as numbers."""
     kind = 0 if name.isupper() and len(name) > 1 else 1 if name[:1].isupper() else 2
     return kind, [(int(digits or -1), other) for digits, other in re.findall(r"(\d+)|(\D+)", name)]
 
@@ -22,7 +22,7 @@ def test_the_sorting_is_that_of_the_linter() -> None:
 
 
 def test_all_is_the_sorted_list_of_the_public_names() -> None:
-    """Nothing public is missing, nothing is there twice, and each name is where one looks for it."""
+    """No public name is missing or listed twice, and each name is found where it is documented."""
     public = {
         name
         for name, value in vars(smilejobs).items()
@@ -34,14 +34,14 @@ def test_all_is_the_sorted_list_of_the_public_names() -> None:
 
 
 def test_what_has_a_name_has_an_explanation() -> None:
-    """Every class and function of the library that callers can name has a docstring."""
+    """Every public class and function has a docstring."""
     ours = [value for name in smilejobs.__all__ if isinstance(value := getattr(smilejobs, name), type)]
     assert len(ours) > 20
     assert [cls for cls in ours if cls.__module__.startswith("smilejobs") and not cls.__doc__] == []
 
 
 def test_the_import_brings_no_more_than_is_declared() -> None:
-    """Nothing of the extras, of test tools or of other event loops is loaded along with the library."""
+    """Importing the library loads no extras, test tools or other event loops."""
     code = """
 import json, sys
 import anyio, attrs, cattrs, httpx, tenacity
@@ -57,7 +57,7 @@ print(json.dumps(sorted({name.partition(".")[0] for name in set(sys.modules) - b
 
 
 def test_the_import_brings_no_extra() -> None:
-    """Importing the library does not import the rooms of its own that need an extra."""
+    """Importing the library does not import its packages that need an extra."""
     code = "import json, sys, smilejobs; print(json.dumps([name for name in sys.modules if 'smilejobs' in name]))"
     run = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
     rooms = {name.split(".")[1] for name in json.loads(run.stdout) if name != "smilejobs"}

@@ -35,7 +35,7 @@ DAY = 86_400.0
     ],
 )
 def test_seconds_and_dates_are_read(value: str, expected: float) -> None:
-    """Seconds, the largest of several; a date in any of HTTP's spellings, also twice, as the seconds until then."""
+    """Seconds, of several the largest; a date in each format of HTTP, also twice, as the seconds until then."""
     assert parse_retry_after(value, NOW) == pytest.approx(expected)
 
 
@@ -75,28 +75,28 @@ def test_seconds_and_dates_are_read(value: str, expected: float) -> None:
     ],
 )
 def test_garbage_says_nothing(value: str | None) -> None:
-    """What is neither seconds nor a date gives no hint at all, and nothing raises."""
+    """Any other text gives None, and no error is raised."""
     assert parse_retry_after(value, NOW) is None
 
 
 @unhurried
 @given(st.integers(0, 10**12 - 1), st.sampled_from(["", " ", "\t"]))
 def test_whole_seconds_are_exact(number: int, space: str) -> None:
-    """The standard's own spelling is read to the second, whatever white space is around it."""
+    """Whole seconds are read exactly, with any white space around them."""
     assert parse_retry_after(f"{space}{number}{space}", NOW) == number
 
 
 @unhurried
 @given(st.lists(st.integers(0, 10**12 - 1), min_size=1, max_size=5), st.sampled_from([",", ", ", " ,\t"]))
 def test_of_several_headers_the_longest_wait_counts(numbers: list[int], between: str) -> None:
-    """A header that was sent several times arrives as one, separated by commas."""
+    """A header that was sent several times arrives as one value, separated by commas."""
     assert parse_retry_after(between.join(map(str, numbers)), NOW) == max(numbers)
 
 
 @unhurried
 @given(http_dates)
 def test_dates_are_read_from_both_sides(pair: tuple[str, datetime]) -> None:
-    """A date gives the time until then, and zero when it has passed."""
+    """A date gives the time until then, or zero if it has passed."""
     text, at = pair
     assert parse_retry_after(text, NOW) == max(0.0, (at - NOW).total_seconds())
     assert parse_retry_after(text, at - timedelta(days=1)) == DAY
@@ -106,6 +106,6 @@ def test_dates_are_read_from_both_sides(pair: tuple[str, datetime]) -> None:
 @unhurried
 @given(retry_after_values)
 def test_any_text_gives_no_hint_or_a_number_of_seconds(value: str) -> None:
-    """No header makes the parser raise, and no hint is negative, infinite or not a number."""
+    """No header raises an error, and no hint is negative, infinite or not a number."""
     hint = parse_retry_after(value, NOW)
     assert hint is None or 0.0 <= hint < float("inf")

@@ -72,12 +72,12 @@ UNLIKE_THE_API: list[SmileJobsError] = [
 
 
 def hinted(seconds: float | None, *, code: str | None = "2302") -> JobStatus:
-    """A pending answer with a Retry-After."""
+    """Return a pending answer with a Retry-After."""
     return JobStatus(user_id=REF.user_id, job_id=REF.job_id, code=code, retry_after=seconds)
 
 
 def waiting(*, age: float = 0.0, started: float = 1000.0, **terms: Any) -> PollState:
-    """A wait that has begun."""
+    """Return a wait that has begun."""
     given = {"pace": Pace(jitter=0), **terms}
     return PollState(ref=REF, terms=Terms(**given), started=started, age_at_start=age)
 
@@ -85,7 +85,7 @@ def waiting(*, age: float = 0.0, started: float = 1000.0, **terms: Any) -> PollS
 def poll(
     state: PollState, observation: JobStatus | SmileJobsError, now: float, *, api_has_answered: bool = True
 ) -> Decision:
-    """One poll, *now* seconds after the start."""
+    """Do one poll, *now* seconds after the start."""
     assert begin(state, state.started + now) is None
     return step(state, observation, state.started + now, api_has_answered=api_has_answered)
 
@@ -106,12 +106,12 @@ def given_up(decision: Decision | None) -> SmileJobsError:
 @pytest.mark.parametrize("answer", [APPROVED, REJECTED])
 @pytest.mark.parametrize("until", ["complete", "final"])
 def test_a_final_answer_ends_the_wait(answer: JobStatus, until: str) -> None:
-    """Decisions are values, a rejection like an approval."""
+    """A rejection ends it like an approval."""
     assert poll(waiting(until=until), answer, 0.1) == Done(answer)
 
 
 def test_a_provisional_answer_is_complete_but_not_final() -> None:
-    """By default it ends the wait; a wait for the final one goes on, and keeps it."""
+    """By default it ends the wait; a wait for the final one continues, and keeps it as the last answer."""
     assert poll(waiting(), PROVISIONAL, 0.1) == Done(PROVISIONAL)
     state = waiting(until="final")
     assert slept(poll(state, PROVISIONAL, 0.1)) == 1.0
@@ -120,21 +120,21 @@ def test_a_provisional_answer_is_complete_but_not_final() -> None:
 
 
 def test_a_rejection_that_is_not_final_is_waited_on_for_the_final_one() -> None:
-    """IsFinalResult false says that somebody is still looking, whatever the code."""
+    """IsFinalResult false means that a review is going on, with any code."""
     answer = read(signed(complete(result=result("0811", IsFinalResult="false"))))
     assert poll(waiting(), answer, 0.1) == Done(answer)
     assert slept(poll(waiting(until="final"), answer, 0.1)) == 1.0
 
 
 def test_a_pending_job_is_polled_at_the_pace_of_its_age() -> None:
-    """The age is that of the job: the wait's own time, and what the job had before."""
+    """The age of the job is the time of the wait plus the age of the job at its start."""
     assert slept(poll(waiting(timeout=None), RUNNING, 100.0)) == pytest.approx(15.0)
     assert slept(poll(waiting(timeout=None, age=100.0), RUNNING, 100.0)) == pytest.approx(30.0)
     assert slept(poll(waiting(timeout=None, age=1e6), RUNNING, 0.1)) == 60.0
 
 
 def test_a_pace_may_be_a_function_of_age_and_polls() -> None:
-    """It is asked with both, and its answer is taken, a timedelta too."""
+    """It is called with both, and may return a timedelta."""
     asked: list[tuple[float, int]] = []
 
     def pace(age: float, polls: int) -> float:
@@ -158,12 +158,12 @@ def test_a_pace_that_returns_no_duration_is_the_callers_mistake(delay: Any, erro
         poll(waiting(pace=lambda age, polls: delay), RUNNING, 0.0)
 
 
-# Not there yet
+# Not found yet
 
 
 @pytest.mark.parametrize("age", [0.0, 100.0])
 def test_a_job_that_is_not_found_is_pending_for_a_while(age: float) -> None:
-    """Up to 120 s of the job's age, at the pace of a pending job; then the error itself comes out."""
+    """Up to 120 s of the job's age, at the pace of a pending job; then the error is raised."""
     state = waiting(age=age)
     for now in (0.0, 5.0, 119.9 - age):
         assert slept(poll(state, NOT_FOUND, now)) == pytest.approx(max(1.0, 0.15 * (age + now)))
@@ -172,7 +172,7 @@ def test_a_job_that_is_not_found_is_pending_for_a_while(age: float) -> None:
 
 
 def test_a_job_without_a_zip_is_pending_for_a_while() -> None:
-    """Up to 120 s of the job's age; then there will be none, and the error says so in the vendor's words."""
+    """Up to 120 s of the job's age; then the error is raised, with the vendor's text."""
     state = waiting(age=60.0)
     assert slept(poll(state, NO_ZIP, 0.0)) == pytest.approx(9.0)
     assert slept(poll(state, NO_ZIP, 59.9)) > 0
@@ -184,13 +184,13 @@ def test_a_job_without_a_zip_is_pending_for_a_while() -> None:
 
 @pytest.mark.parametrize("answer", [APPROVED, PROVISIONAL, RUNNING])
 def test_old_jobs_are_not_given_up_for_being_old(answer: JobStatus) -> None:
-    """The grace is for jobs that are not there; a job that runs may run for ever."""
+    """The grace period is for jobs that are not found; a running job may run for ever."""
     decision = poll(waiting(age=1e6, timeout=None, until="final"), answer, 1.0)
     assert isinstance(decision, (Done, Sleep))
 
 
 def test_a_complete_answer_with_the_code_of_no_zip_is_complete() -> None:
-    """The end of the job goes before the state of its images."""
+    """job_complete has precedence over the code."""
     answer = read(signed(complete(code="2314")))
     assert poll(waiting(age=1e6), answer, 0.0) == Done(answer)
     provisional = read(signed(complete(code="2314", result=result("0814"))))
@@ -199,7 +199,7 @@ def test_a_complete_answer_with_the_code_of_no_zip_is_complete() -> None:
 
 @pytest.mark.parametrize("seen", [RUNNING, NO_ZIP, PROVISIONAL])
 def test_a_job_that_was_there_and_is_not_found_is_a_failure_that_passes(seen: JobStatus) -> None:
-    """After a good answer "not found" is absorbed and counted, however old the job is."""
+    """After a good answer, "not found" is an absorbed and counted failure, at any age."""
     state = waiting(until="final", timeout=None)
     poll(state, seen, 0.0)
     assert slept(poll(state, NOT_FOUND, 500.0)) >= 0.5
@@ -211,7 +211,7 @@ def test_a_job_that_was_there_and_is_not_found_is_a_failure_that_passes(seen: Jo
 
 @pytest.mark.parametrize("error", TRANSIENT, ids=lambda error: type(error).__name__)
 def test_what_may_pass_is_absorbed_up_to_a_limit(error: SmileJobsError) -> None:
-    """19 in a row are slept over, the 20th ends the wait, and is the cause."""
+    """19 failures in a row are absorbed, the 20th ends the wait, and is the cause."""
     state = waiting(timeout=None)
     poll(state, RUNNING, 0.0)
     for failures in range(1, 20):
@@ -226,7 +226,7 @@ def test_what_may_pass_is_absorbed_up_to_a_limit(error: SmileJobsError) -> None:
 
 @pytest.mark.parametrize("error", [*TRANSIENT, *UNLIKE_THE_API], ids=lambda error: f"{type(error).__name__} {error}")
 def test_once_the_api_has_answered_what_is_not_from_it_may_pass(error: SmileJobsError) -> None:
-    """URL and certificate are right then: a wrong path, a login page or an untrusted certificate will go away."""
+    """URL and certificate are right then: a wrong path, a login page or an untrusted certificate is temporary."""
     state = waiting(timeout=None)
     for failures in range(1, 20):
         assert 0.5 <= slept(poll(state, error, failures)) <= 30.0
@@ -252,7 +252,7 @@ def test_what_does_not_look_like_wrong_settings_may_pass_before_the_api_has_answ
 
 
 @pytest.mark.parametrize("error", UNLIKE_THE_API, ids=lambda error: f"{type(error).__name__} {error}")
-def test_who_sits_out_outages_does_so_before_the_api_has_answered(error: SmileJobsError) -> None:
+def test_outages_are_sat_out_before_the_api_has_answered(error: SmileJobsError) -> None:
     """All but refused credentials: they pause a whole list, and end nothing."""
     decision = poll(waiting(sits_out_outages=True), error, 0.0, api_has_answered=False)
     if isinstance(error, CredentialsError):
@@ -263,7 +263,7 @@ def test_who_sits_out_outages_does_so_before_the_api_has_answered(error: SmileJo
 
 @pytest.mark.parametrize("error", PERMANENT, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("api_has_answered", [False, True])
-def test_who_sits_out_outages_sits_out_nothing_else(error: SmileJobsError, api_has_answered: bool) -> None:
+def test_other_failures_are_not_sat_out(error: SmileJobsError, api_has_answered: bool) -> None:
     """What the API says ends the wait; so does what must not be believed."""
     decision = poll(waiting(sits_out_outages=True), error, 0.0, api_has_answered=api_has_answered)
     assert given_up(decision) is error
@@ -271,7 +271,7 @@ def test_who_sits_out_outages_sits_out_nothing_else(error: SmileJobsError, api_h
 
 @pytest.mark.parametrize("code", ["2204", "2303", "2313"])
 @pytest.mark.parametrize("api_has_answered", [False, True])
-def test_who_sits_out_outages_sits_out_a_refused_request(code: str, api_has_answered: bool) -> None:
+def test_a_refused_request_is_sat_out(code: str, api_has_answered: bool) -> None:
     """The clock of this machine may be wrong: that says nothing about the job. Any other wait ends at once."""
     error = BadRequestError("no", code=code)
     patient, other = waiting(sits_out_outages=True, timeout=None), waiting()
@@ -282,13 +282,13 @@ def test_who_sits_out_outages_sits_out_a_refused_request(code: str, api_has_answ
 
 @pytest.mark.parametrize("error", [*TRANSIENT, *UNLIKE_THE_API, *PERMANENT, NOT_FOUND], ids=repr)
 def test_which_failures_are_outages(error: SmileJobsError) -> None:
-    """Those that say nothing of the job, the request or the credentials."""
+    """Those that say nothing about the job, the request or the credentials."""
     assert is_outage(error) is (error in (*TRANSIENT, *UNLIKE_THE_API))
 
 
 @pytest.mark.parametrize("good", [RUNNING, NO_ZIP, NOT_FOUND])
 def test_a_good_answer_starts_the_count_anew(good: JobStatus | SmileJobsError) -> None:
-    """Only failures in a row count; "not yet" is none."""
+    """Only failures in a row count; "not yet" is not a failure."""
     state = waiting(timeout=None, max_failures=3)
     for _ in range(10):
         assert slept(poll(state, TRANSIENT[0], 1.0)) > 0
@@ -298,7 +298,7 @@ def test_a_good_answer_starts_the_count_anew(good: JobStatus | SmileJobsError) -
 
 
 def test_a_good_answer_forgets_the_failure() -> None:
-    """What the last poll failed with is nothing after an answer."""
+    """last_error is None after an answer."""
     state = waiting()
     poll(state, TRANSIENT[0], 0.0)
     poll(state, RUNNING, 1.0)
@@ -310,7 +310,7 @@ def test_a_good_answer_forgets_the_failure() -> None:
 def test_what_will_not_pass_ends_the_wait_at_once(
     error: SmileJobsError, before: JobStatus | SmileJobsError | None
 ) -> None:
-    """The error itself comes out, whatever came before."""
+    """The error itself is raised, whatever came before."""
     state = waiting()
     if before is not None:
         poll(state, before, 0.0)
@@ -318,7 +318,7 @@ def test_what_will_not_pass_ends_the_wait_at_once(
 
 
 def test_failures_have_a_curve_of_their_own() -> None:
-    """The backoff is asked with the number of failures, and the pace is not asked."""
+    """The backoff is called with the number of failures, and the pace is not called."""
 
     def pace(age: float, polls: int) -> float:
         raise AssertionError("a failure is not paced")
@@ -334,7 +334,7 @@ def test_failures_have_a_curve_of_their_own() -> None:
     ("hint", "expected"), [(None, 1.0), (0.0, 1.0), (0.5, 1.0), (7.0, 7.0), (300.0, 300.0), (1e9, 300.0)]
 )
 def test_a_hint_is_a_floor_with_a_cap(hint: float | None, expected: float) -> None:
-    """Never sooner than the API asks, up to 300 s; never sooner than the pace either."""
+    """The delay is at least the hint, of which at most 300 s count, and at least the pace."""
     assert slept(poll(waiting(timeout=None), hinted(hint), 0.0)) == expected
     failure = RateLimitedError("slow down", retry_after=hint)
     backoff = Backoff(min=1, max=1)
@@ -344,7 +344,7 @@ def test_a_hint_is_a_floor_with_a_cap(hint: float | None, expected: float) -> No
 
 
 def test_a_hint_counts_for_one_poll() -> None:
-    """It is read anew from every answer."""
+    """It is read from every answer anew."""
     state = waiting(timeout=None)
     assert slept(poll(state, hinted(50.0), 0.0)) == 50.0
     assert slept(poll(state, hinted(None), 1.0)) == 1.0
@@ -353,7 +353,7 @@ def test_a_hint_counts_for_one_poll() -> None:
 
 @pytest.mark.parametrize("observation", [hinted(61.0), RateLimitedError("slow down", retry_after=61.0)])
 def test_a_hint_beyond_the_deadline_ends_the_wait_now(observation: JobStatus | SmileJobsError) -> None:
-    """Waiting on would be for nothing; the error says for how long the API wants to rest."""
+    """No further poll would be possible; the error says for how long the API asks to pause."""
     error = given_up(poll(waiting(timeout=60.0), observation, 0.0))
     assert isinstance(error, WaitTimeoutError)
     assert (error.retry_after, error.elapsed, error.polls) == (61.0, 0.0, 1)
@@ -361,7 +361,7 @@ def test_a_hint_beyond_the_deadline_ends_the_wait_now(observation: JobStatus | S
 
 
 def test_a_long_hint_does_not_end_a_longer_wait() -> None:
-    """It is the capped hint that is compared with the deadline."""
+    """The capped hint is compared with the deadline."""
     assert slept(poll(waiting(timeout=400.0), hinted(1e9), 0.0)) == 300.0
     assert isinstance(given_up(poll(waiting(timeout=299.0), hinted(1e9), 0.0)), WaitTimeoutError)
 
@@ -370,7 +370,7 @@ def test_a_long_hint_does_not_end_a_longer_wait() -> None:
 
 
 def test_the_last_sleep_leaves_room_for_one_more_poll() -> None:
-    """A sleep that would end at the deadline or behind it ends a second before it."""
+    """A sleep that would end at the deadline or after it ends a second before it."""
     state = waiting(timeout=10.0, pace=lambda age, polls: 60.0)
     assert slept(poll(state, RUNNING, 2.0)) == pytest.approx(7.0)
     assert slept(poll(state, RUNNING, 9.0)) == pytest.approx(1.0)
@@ -379,30 +379,30 @@ def test_the_last_sleep_leaves_room_for_one_more_poll() -> None:
 
 @pytest.mark.parametrize("timeout", [0.5, 5.0, 10.0, 300.0])
 def test_after_a_short_wait_the_last_poll_has_its_share(timeout: float) -> None:
-    """The room is a second, and a tenth of the wait where that is less."""
+    """The time for the last poll is a second, or a tenth of a shorter wait."""
     state = waiting(timeout=timeout, pace=lambda age, polls: 1000.0)
     assert slept(poll(state, RUNNING, 0.0)) == pytest.approx(timeout - min(1.0, timeout / 10))
 
 
 def test_a_hint_is_not_shortened() -> None:
-    """Before the deadline too, the API is not asked sooner than it wants; there may be no more poll then."""
+    """The hint is respected also before the deadline, even if no poll is possible then."""
     assert slept(poll(waiting(timeout=60.0), hinted(59.5), 0.0)) >= 59.5
     assert slept(poll(waiting(timeout=60.0), hinted(58.0), 0.0)) == 58.0
 
 
 @pytest.mark.parametrize(("now", "delay"), [(8.2, 1.3), (8.6, 1.0), (9.5, 0.25)])
 def test_a_sleep_that_ends_before_the_deadline_is_not_made_longer(now: float, delay: float) -> None:
-    """Where the pace itself leaves room for a poll, there is a poll."""
+    """If the pace itself leaves time for a poll, the sleep is unchanged."""
     assert slept(poll(waiting(timeout=10.0, pace=lambda age, polls: delay), RUNNING, now)) <= delay
 
 
 def test_a_hint_that_ends_before_the_deadline_leaves_room_for_a_poll() -> None:
-    """The API will answer again before the wait is over, so it is asked again."""
+    """The hint ends before the wait does, so there is another poll."""
     assert 59.5 <= slept(poll(waiting(timeout=60.0), hinted(59.5), 0.0)) < 60.0
 
 
 def test_the_first_poll_is_never_refused() -> None:
-    """However late it is; the second one is, from the deadline on."""
+    """At any time; the second poll is refused from the deadline on."""
     state = waiting(timeout=10.0)
     assert begin(state, 1e9) is None
     assert isinstance(given_up(begin(state, 1010.0)), WaitTimeoutError)
@@ -412,7 +412,7 @@ def test_the_first_poll_is_never_refused() -> None:
 
 
 def test_a_wait_without_a_timeout_has_no_deadline() -> None:
-    """It goes on whatever the time."""
+    """It continues at any time."""
     state = waiting(timeout=None)
     assert state.deadline is None
     poll(state, RUNNING, 0.0)
@@ -432,7 +432,7 @@ def test_an_answer_at_or_after_the_deadline_leaves_no_sleep(observation: JobStat
 
 
 def test_a_complete_answer_after_the_deadline_is_still_an_answer() -> None:
-    """What has come is not thrown away."""
+    """It is not discarded."""
     assert poll(waiting(timeout=10.0), APPROVED, 11.0) == Done(APPROVED)
 
 
@@ -440,7 +440,7 @@ MESSAGES: dict[str, tuple[list[JobStatus | SmileJobsError], str]] = {
     "never answered": ([], "no answer"),
     "never found": ([NOT_FOUND], "no such job"),
     "never a good answer": ([RequestError("cut")], "no good answer.*RequestError: cut"),
-    "found by nobody, then cut off": ([NOT_FOUND, RequestError("cut")], "no good answer.*RequestError: cut"),
+    "not found, then cut off": ([NOT_FOUND, RequestError("cut")], "no good answer.*RequestError: cut"),
     "running": ([RUNNING], "still running"),
     "running, then cut off": ([RUNNING, RequestError("cut")], "still running.*RequestError: cut"),
     "no zip": ([NO_ZIP], "no images"),
@@ -451,7 +451,7 @@ MESSAGES: dict[str, tuple[list[JobStatus | SmileJobsError], str]] = {
 
 @pytest.mark.parametrize("case", MESSAGES)
 def test_the_text_of_a_timeout_is_true_in_each_case(case: str) -> None:
-    """It says what is known, and names the call that goes on."""
+    """It describes the last answer, and says how to continue."""
     observations, text = MESSAGES[case]
     state = waiting(timeout=100.0, until="final", age=7.0)
     for observation in observations:
@@ -477,7 +477,7 @@ def test_the_text_of_a_timeout_is_true_in_each_case(case: str) -> None:
 
 
 def test_terms_have_these_defaults() -> None:
-    """Finite where a number is to be had."""
+    """Every limit is finite."""
     terms = Terms()
     assert (terms.until, terms.timeout, terms.first_after, terms.pace) == ("complete", 300.0, 0.0, Pace())
     assert (terms.backoff, terms.grace, terms.max_failures, terms.max_hint) == (Backoff(), 120.0, 20, 300.0)
@@ -514,11 +514,11 @@ def test_terms_that_can_never_be_right_are_refused(given: dict[str, Any], error:
 
 
 def test_without_a_timeout_the_first_poll_may_be_late() -> None:
-    """There is no deadline that it could miss."""
+    """There is no deadline."""
     assert Terms(timeout=None, first_after=1e6).first_after == 1e6
 
 
-# All of it at once
+# A state machine of all rules
 
 seconds = st.floats(-1, 0, exclude_max=True) | st.floats(0, 2) | st.floats(0, 400)
 """How long a poll takes; below zero, that share of what is left before the deadline."""
@@ -527,7 +527,7 @@ hints = st.none() | st.floats(0, 10) | st.floats(0, 1000)
 
 
 class Waiting(RuleBasedStateMachine):
-    """A wait under a clock of its own, beside a second, simpler account of what must come of it."""
+    """A wait with its own clock, compared with a second, simpler model."""
 
     @initialize(
         timeout=st.none() | st.floats(0.1, 10) | st.floats(0.1, 2000),
@@ -590,7 +590,7 @@ class Waiting(RuleBasedStateMachine):
             self.end = over
 
     def bring(self, observation: JobStatus | SmileJobsError, took: float) -> Decision:
-        """The poll ends: after *took* seconds, or a moment behind the deadline, which cuts through it."""
+        """The poll ends after *took* seconds, or just after the deadline, which cancels it."""
         self.in_flight = False
         left = max(0.0, self.left())
         self.now += min(-took * min(left, 1000.0) if took < 0 else took, left + 0.01)
@@ -606,14 +606,14 @@ class Waiting(RuleBasedStateMachine):
         return decision
 
     def check_sleep(self, delay: float, hint: float | None) -> None:
-        """A sleep is no shorter than the hint, and does not pass the deadline."""
+        """Check that a sleep is at least the hint, and does not pass the deadline."""
         assert 0 <= delay < float("inf")
         assert delay >= min(hint or 0.0, self.state.terms.max_hint)
         assert delay <= self.left()
         self.now += delay
 
     def goes_on(self, decision: Decision) -> bool:
-        """Whether the wait goes on, or ends only because of a hint beyond the deadline."""
+        """Check that the wait continues, or ends only because of a hint beyond the deadline."""
         return isinstance(decision, Sleep) or (
             isinstance(decision, GiveUp) and isinstance(decision.error, WaitTimeoutError)
         )
@@ -621,7 +621,7 @@ class Waiting(RuleBasedStateMachine):
     @precondition(lambda self: self.in_flight)
     @rule(took=seconds, hint=hints, no_zip=st.booleans())
     def is_pending(self, took: float, hint: float | None, no_zip: bool) -> None:
-        """A pending job is waited on, without images only for a while."""
+        """A pending job continues the wait, without images only during the grace period."""
         self.api_has_answered = True
         answer = hinted(hint, code="2314" if no_zip else "2302")
         decision = self.bring(answer, took)
@@ -640,7 +640,7 @@ class Waiting(RuleBasedStateMachine):
     @precondition(lambda self: self.in_flight and self.polls > self.patience)
     @rule(took=seconds, answer=st.sampled_from([APPROVED, REJECTED, PROVISIONAL]))
     def is_complete(self, took: float, answer: JobStatus) -> None:
-        """A complete job ends the wait; a provisional one, if it was not for the final one."""
+        """A complete job ends the wait; a provisional one does not if the wait is for the final one."""
         decision = self.bring(answer, took)
         self.failures, self.last = 0, answer
         if answer is PROVISIONAL and self.state.terms.until == "final":
@@ -651,7 +651,7 @@ class Waiting(RuleBasedStateMachine):
     @precondition(lambda self: self.in_flight)
     @rule(took=seconds, hint=hints)
     def is_not_found(self, took: float, hint: float | None) -> None:
-        """A job that was never seen is waited on for a while; one that was seen counts as a failure."""
+        """A job that was never found continues the wait for a while; later it counts as a failure."""
         self.api_has_answered = True
         error = JobNotFoundError("no such job", retry_after=hint)
         if self.last is not None:
@@ -671,7 +671,7 @@ class Waiting(RuleBasedStateMachine):
         cls=st.sampled_from([RequestError, BadResponseError, RateLimitedError, ServerError, GatewayError]),
     )
     def fails_for_now(self, took: float, hint: float | None, cls: type[SmileJobsError]) -> None:
-        """A transient failure is slept over until there are too many in a row."""
+        """A transient failure is absorbed until there are too many in a row."""
         self.fails(cls("oh", retry_after=hint), took)
 
     def fails(self, error: SmileJobsError, took: float) -> None:
@@ -688,13 +688,13 @@ class Waiting(RuleBasedStateMachine):
     @precondition(lambda self: self.in_flight and self.polls > self.patience)
     @rule(took=seconds, error=st.sampled_from(PERMANENT))
     def fails_for_good(self, took: float, error: SmileJobsError) -> None:
-        """A failure that will not pass ends the wait at once, and is what comes out."""
+        """A permanent failure ends the wait at once and is its error."""
         assert given_up(self.bring(error, took)) is error
 
     @precondition(lambda self: self.in_flight and (self.api_has_answered or self.polls > self.patience))
     @rule(took=seconds, error=st.sampled_from(UNLIKE_THE_API))
     def is_not_the_api(self, took: float, error: SmileJobsError) -> None:
-        """What is not from the API is slept over like a lost connection, unless it is the very first thing ever."""
+        """An answer that is not from the API is absorbed like a lost connection, unless it is the first answer."""
         pauses = isinstance(error, CredentialsError)
         if self.api_has_answered or (self.state.terms.sits_out_outages and not pauses):
             self.fails(error, took)
@@ -704,20 +704,20 @@ class Waiting(RuleBasedStateMachine):
     @precondition(lambda self: self.end is not None)
     @rule(later=st.floats(0, 100))
     def waits_again(self, later: float) -> None:
-        """After its end the same job may be waited for again, older by then."""
+        """A new wait for the same job begins with its greater age."""
         self.now += later
         self.begin_with(self.state.terms, self.age())
 
     @invariant()
     def the_accounts_agree(self) -> None:
-        """Polls, failures and the last good answer are counted alike."""
+        """Polls, failures and the last good answer are the same in the model."""
         state = self.state
         assert (state.polls, state.failures, state.last) == (self.polls, self.failures, self.last)
         assert state.deadline == (None if state.terms.timeout is None else self.started + state.terms.timeout)
 
     @invariant()
     def the_end_is_true(self) -> None:
-        """Done is complete; a timeout comes at the deadline, or says for how long the API wants to rest."""
+        """Done is complete; a timeout comes at the deadline, or names the pause that the API asks for."""
         if isinstance(self.end, Done):
             assert self.end.status.job_complete
             assert self.state.terms.until == "complete" or self.end.status.is_final

@@ -1,4 +1,4 @@
-"""Who asks whom."""
+"""Credentials and hosts."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ def checked(**more: Any) -> Settings:
 
 
 def test_credentials_are_kept_as_they_are_and_never_shown() -> None:
-    """Zeros, signs and letters stay; a repr shows neither the key nor the partner."""
+    """Zeros, signs and letters are unchanged; a repr shows neither the key nor the partner id."""
     credentials = Credentials("0850", "kB7-Öß/+==")
     assert (credentials.partner_id, credentials.api_key) == ("0850", "kB7-Öß/+==")
     shown = f"{credentials} {credentials!r} {Settings(credentials, 'https://a.example/v1')!r}"
@@ -75,13 +75,13 @@ def test_credentials_that_can_never_be_right_are_value_errors(value: str) -> Non
     ],
 )
 def test_what_is_wrong_with_credentials_is_said(value: str, text: str) -> None:
-    """An invisible character is named by its number."""
+    """An invisible character is named by its code point."""
     with pytest.raises(ValueError, match=text):
         Credentials("085", value)
 
 
 def test_quotation_marks_inside_are_characters_like_others() -> None:
-    """Only at an end are they the mark of a file that was read without removing them."""
+    """They are refused only at the beginning and at the end."""
     assert Credentials("085", "a'b").api_key == "a'b"
 
 
@@ -90,7 +90,7 @@ def test_quotation_marks_inside_are_characters_like_others() -> None:
     [({"environment": "'sandbox'"}, "environment"), ({"base_url": '"https://a.example/v1"'}, "base_url")],
 )
 def test_quotation_marks_around_the_other_settings_are_named(given: dict[str, str], name: str) -> None:
-    """A file that keeps them keeps them everywhere, and the value looks right."""
+    """A file that keeps quotation marks keeps them in every value."""
     with pytest.raises(ValueError, match=f"^{name} begins or ends with a quotation mark"):
         checked(**given)
 
@@ -107,7 +107,7 @@ def test_environments_have_their_hosts(environment: str, url: str) -> None:
 
 @pytest.mark.parametrize("given", [{}, {"environment": "sandbox", "base_url": "https://a.example/v1"}])
 def test_exactly_one_of_environment_and_base_url(given: dict[str, str]) -> None:
-    """Neither and both are refused, and both are named."""
+    """Neither and both are refused, and the text names both."""
     with pytest.raises(ValueError, match=r"exactly one of environment .* and base_url"):
         checked(**given)
 
@@ -133,7 +133,7 @@ def test_other_environments_are_refused(environment: str) -> None:
     ],
 )
 def test_other_urls_of_the_api(url: str, kept: str) -> None:
-    """Any https URL that ends in /v1 will do, and plain http on loopback."""
+    """Any https URL that ends in /v1 is accepted, and plain http on loopback."""
     assert checked(base_url=url).base_url == kept
 
 
@@ -186,7 +186,7 @@ def test_a_url_is_a_string(url: Any) -> None:
     ],
 )
 def test_plain_http_is_for_loopback(host: str) -> None:
-    """Elsewhere it is refused, unless it is asked for by the argument that the text names."""
+    """Elsewhere it is refused, unless the argument that the text names allows it."""
     with pytest.raises(ValueError, match="^base_url must be https: .*insecure_http=True"):
         checked(base_url=f"http://{host}/v1")
     assert checked(base_url=f"http://{host}/v1", insecure_http=True).base_url == f"http://{host}/v1"
@@ -198,7 +198,7 @@ ENVIRON = {"SMILE_PARTNER_ID": "085", "SMILE_API_KEY": KEY}
 
 
 def test_the_environment_gives_the_arguments() -> None:
-    """Four variables are four arguments, and all others are none."""
+    """Four variables are four arguments, and all others are ignored."""
     noise = {"HOME": "/", "SMILE_INSECURE_HTTP": "1", "INSECURE_HTTP": "true", "SMILE_RATE": "5"}
     assert arguments_from({**noise, **ENVIRON, "SMILE_ENVIRONMENT": "sandbox"}) == {
         "partner_id": "085",
@@ -218,7 +218,7 @@ def test_the_environment_gives_the_arguments() -> None:
     [("SMILE_PARTNER_ID", "partner_id"), ("SMILE_API_KEY", "api_key"), ("SMILE_ENVIRONMENT", "environment")],
 )
 def test_a_missing_variable_is_named_with_its_argument(variable: str, argument: str, value: str | None) -> None:
-    """What is not set, or empty, is named both ways; what is set is neither named as missing nor shown."""
+    """A missing or empty variable is named both ways; others are neither named nor shown."""
     mapping = {**ENVIRON, "SMILE_ENVIRONMENT": "sandbox"}
     del mapping[variable]
     if value is not None:
@@ -231,7 +231,7 @@ def test_a_missing_variable_is_named_with_its_argument(variable: str, argument: 
 
 
 def test_credentials_alone() -> None:
-    """Where nobody is asked anything, the environment is not needed; what is missing or wrong is named, not shown."""
+    """Without a poll the environment is not needed; a missing or invalid credential is named, not shown."""
     assert credentials_from({**ENVIRON, "SMILE_BASE_URL": "no URL"}) == Credentials("085", KEY)
     with pytest.raises(ValueError, match=r"^not set in the environment: SMILE_API_KEY \(the argument api_key\)$"):
         credentials_from({**ENVIRON, "SMILE_API_KEY": ""})
@@ -243,7 +243,7 @@ def test_credentials_alone() -> None:
 
 
 def test_a_bom_in_the_name_of_a_variable_is_noticed() -> None:
-    """The first line of a file has it, and what is set looks as if it were not."""
+    """A BOM at the start of a file becomes part of the first name, so that its variable seems to be missing."""
     mapping = {"\ufeffSMILE_PARTNER_ID": "085", "SMILE_API_KEY": KEY, "HOME": "/", "\ufeffHOME": "/"}
     words = r"^not set in the environment: SMILE_PARTNER_ID \(.*\); the name of SMILE_PARTNER_ID holds"
     for read_from in (arguments_from, credentials_from):
@@ -254,7 +254,7 @@ def test_a_bom_in_the_name_of_a_variable_is_noticed() -> None:
 
 
 def test_all_missing_variables_are_named_at_once() -> None:
-    """One error is enough to set up everything; the URL that may stand for the environment is named too."""
+    """One error is enough to set all of them; the alternative to the environment, the URL, is named too."""
     with pytest.raises(
         ValueError, match="SMILE_PARTNER_ID.*SMILE_API_KEY.*SMILE_ENVIRONMENT.*SMILE_BASE_URL.*base_url"
     ):
@@ -277,7 +277,7 @@ WRONG: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("more", WRONG)
 def test_an_error_about_arguments_keeps_the_key_out_of_reach(more: dict[str, Any]) -> None:
-    """Crash reporters copy the variables of the frames, and no frame holds the key any more."""
+    """Crash reporters copy the variables of the frames, and no frame holds the key."""
     arguments: dict[str, Any] = {"partner_id": "085", "api_key": KEY, "environment": "sandbox", **more}
     with pytest.raises((ValueError, TypeError)) as caught:
         Client(**arguments)
@@ -290,7 +290,7 @@ def test_an_error_about_arguments_keeps_the_key_out_of_reach(more: dict[str, Any
 
 @pytest.mark.parametrize("more", [{"attempts": 0}, {"rate": -1}, {"hooks": 5}, {"transport": "smoke"}, {"now": None}])
 def test_an_error_about_any_other_argument_does_so_too(more: dict[str, Any]) -> None:
-    """It is raised after the key has been handed over."""
+    """It is raised after the key has been passed on."""
     with pytest.raises((ValueError, TypeError)) as caught:
         Client(**{"partner_id": "085", "api_key": KEY, "environment": "sandbox", **more})
     assert_keeps_secrets(caught.value, KEY)
@@ -301,7 +301,7 @@ def test_an_error_about_any_other_argument_does_so_too(more: dict[str, Any]) -> 
     [{"SMILE_API_KEY": f"{KEY} "}, {"SMILE_PARTNER_ID": ""}, {"SMILE_PARTNER_ID": "085 "}, {"SMILE_ENVIRONMENT": "x"}],
 )
 def test_an_error_about_the_environment_keeps_its_variables_out_of_reach(more: dict[str, str]) -> None:
-    """The mapping is that of all variables, the key among them."""
+    """The mapping holds all variables, the key among them."""
     mapping = {**ENVIRON, "SMILE_ENVIRONMENT": "sandbox", **more}
     with pytest.raises(ValueError, match="SMILE_") as caught:
         arguments_from(mapping)

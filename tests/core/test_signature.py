@@ -1,4 +1,4 @@
-"""Signing requests, verifying answers."""
+"""Sign requests, verify answers."""
 
 import re
 from base64 import b64decode, b64encode
@@ -15,7 +15,7 @@ from smilejobs.wire.signature import format_timestamp, sign, verify
 from tests.helpers.bodies import CREDENTIALS, TIMESTAMP
 from tests.helpers.strategies import json_values, texts, unhurried
 
-# Computed with the vendor's own Python client; the last two stand in the tests of its Java client as well.
+# Computed with the vendor's own Python client; the last two are also in the tests of its Java client.
 VECTORS = [
     ("001", "test-api-key-0001", "2025-01-02T03:04:05.678Z", "XSGb8QZ1yu3ah2GQL7fztiUUsESLOBrzeXAC41tnddQ="),
     ("085", "kB7-Öß/secret+key==", "2026-08-22T09:19:40.001Z", "v2N+J3JTl1BwsVtnyCyEE683FyDbzVsN9HKW5CUwm3s="),
@@ -29,7 +29,7 @@ VECTORS = [
 
 @pytest.mark.parametrize(("partner_id", "api_key", "timestamp", "signature"), VECTORS)
 def test_the_vendors_vectors_are_met(partner_id: str, api_key: str, timestamp: str, signature: str) -> None:
-    """Signing gives what the vendor's clients give, and verifying accepts it."""
+    """Signatures equal those of the vendor's clients, and verify."""
     credentials = Credentials(partner_id, api_key)
     assert sign(credentials, timestamp) == signature
     assert verify(credentials, timestamp, signature)
@@ -50,18 +50,18 @@ def test_every_part_counts(partner_id: str, api_key: str, timestamp: str, signat
 
 
 def test_leading_zeros_of_the_partner_id_count() -> None:
-    """Partner "2" and partner "002" sign differently."""
+    """Partner "2" and partner "002" make different signatures."""
     assert sign(Credentials("2", "k"), TIMESTAMP) != sign(Credentials("002", "k"), TIMESTAMP)
 
 
 def test_the_key_is_used_as_it_is_displayed() -> None:
-    """A key that happens to be base64 is not decoded."""
+    """A key that looks like base64 is not decoded."""
     key = b64encode(b"0123456789abcdef").decode()
     assert sign(Credentials("1", key), "t") != sign(Credentials("1", b64decode(key).decode()), "t")
 
 
 def test_epoch_milliseconds_may_be_a_number() -> None:
-    """A timestamp that came as a whole number is verified by its digits."""
+    """A timestamp that is a whole number is verified by its digits."""
     credentials = Credentials("002", "test-api-key-0001")
     assert verify(credentials, 1678216434434, "qHtV8NNbnLXMEK1ONTJLTlyz2wBYig5QqWZnraUZvao=")
     assert not verify(credentials, 1678216434434.0, sign(credentials, "1678216434434.0"))
@@ -72,25 +72,25 @@ def test_epoch_milliseconds_may_be_a_number() -> None:
     "signature", [None, "", 5, True, [], {}, b"bytes", "é", "ä" * 44, "\ud800", "<your signature>"]
 )
 def test_what_is_no_signature_is_not_verified(signature: Any) -> None:
-    """A signature that is missing, of another type or not ASCII is not verified, and nothing raises."""
+    """A signature that is missing, of another type or not ASCII does not verify, and nothing raises."""
     assert verify(CREDENTIALS, TIMESTAMP, signature) is False
 
 
 @pytest.mark.parametrize("timestamp", [None, True, 1.5, [], {}, "\ud800"])
 def test_what_is_no_timestamp_is_not_verified(timestamp: Any) -> None:
-    """A timestamp that is missing, of another type or not to be encoded is not verified, and nothing raises."""
+    """A timestamp that is missing, of another type or cannot be encoded does not verify, and nothing raises."""
     assert verify(CREDENTIALS, timestamp, sign(CREDENTIALS, str(timestamp).encode(errors="replace").decode())) is False
 
 
 def test_a_long_text_is_no_timestamp() -> None:
-    """A text of more than 100 characters is not hashed, and so not verified."""
+    """A text of more than 100 characters is not hashed, and does not verify."""
     for length, verified in ((100, True), (101, False), (10_000, False)):
         assert verify(CREDENTIALS, "1" * length, sign(CREDENTIALS, "1" * length)) is verified
 
 
 @pytest.mark.parametrize("partner_id", ["2", "002"])
 def test_the_old_unkeyed_hash_never_verifies(partner_id: str) -> None:
-    """The hash of partner and timestamp, which anybody can compute, is no signature; nor with a part before it."""
+    """The hash of partner and timestamp needs no key, so it is no signature, with or without a part before it."""
     timestamp = "1678216434434"
     unkeyed = sha256(f"{int(partner_id)}:{timestamp}".encode()).hexdigest()
     assert unkeyed == "65e9fd86c873af913ba0180ffbc76ddca885b110fcdd5061513424bc0fe932bd"
@@ -101,7 +101,7 @@ def test_the_old_unkeyed_hash_never_verifies(partner_id: str) -> None:
 @unhurried
 @given(json_values, json_values)
 def test_no_json_makes_verification_raise(timestamp: Any, signature: Any) -> None:
-    """Whatever an answer holds in the place of timestamp and signature, it is just not verified."""
+    """Any values in place of timestamp and signature just do not verify."""
     assert verify(CREDENTIALS, timestamp, signature) is False
 
 
@@ -111,7 +111,7 @@ _parts = texts.filter(lambda text: text.isprintable() and " " not in text).filte
 @unhurried
 @given(_parts, _parts, _parts)
 def test_what_was_signed_verifies(partner_id: str, api_key: str, timestamp: str) -> None:
-    """Every signature of our own verifies, and is 44 characters of base64."""
+    """Every signature of the library verifies, and has 44 characters of base64."""
     credentials = Credentials(f"0{partner_id}0", f"0{api_key}0")
     signature = sign(credentials, timestamp)
     assert len(b64decode(signature, validate=True)) == 32
@@ -127,14 +127,14 @@ def test_what_was_signed_verifies(partner_id: str, api_key: str, timestamp: str)
     ],
 )
 def test_timestamps_are_utc_with_three_digits_and_z(at: datetime, expected: str) -> None:
-    """The instant is written in UTC with exactly three digits of fraction and a Z."""
+    """The instant is written in UTC with exactly three fraction digits and a Z."""
     assert format_timestamp(at) == expected
 
 
 @unhurried
 @given(st.datetimes(timezones=st.sampled_from([UTC, timezone(timedelta(hours=-11)), timezone(timedelta(hours=14))])))
 def test_timestamps_have_one_spelling(at: datetime) -> None:
-    """Whatever the instant and its zone, the spelling is the same."""
+    """Every instant, in any zone, has the same format."""
     try:
         utc = at.astimezone(UTC)
     except OverflowError:  # at the ends of the calendar there is no such instant in UTC

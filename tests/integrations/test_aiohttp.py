@@ -1,4 +1,4 @@
-"""The server of aiohttp: the client's life, and callbacks that wake it. Over real sockets: it knows nothing else."""
+"""The integration with aiohttp's server, over real sockets: the life of the client, and callbacks."""
 
 import asyncio
 import importlib
@@ -49,7 +49,7 @@ def application(script: Script | None = None, **options: Any) -> web.Application
 async def service(
     script: Script | None = None, **options: Any
 ) -> AsyncGenerator[tuple[httpx.AsyncClient, Client], None]:
-    """An application with a callback route behind a socket; an HTTP client for it, and its own client."""
+    """Run an application with a callback route behind a socket; yield an HTTP client for it, and its own client."""
     app = application(script, **options)
     async with by_aiohttp(app) as root, httpx.AsyncClient(base_url=root) as http:
         yield http, app[CLIENT]
@@ -57,7 +57,7 @@ async def service(
 
 @asynccontextmanager
 async def waiting(client: Client, script: Script) -> AsyncGenerator[None, None]:
-    """Somebody who waits for the job, and has asked once, while the block runs; then he must have been woken."""
+    """Run a wait that has polled once while the block runs; then check that it was notified."""
 
     async def wait() -> None:
         status = await client.wait(REF.user_id, REF.job_id, pace=lambda age, polls: 250.0)
@@ -70,7 +70,7 @@ async def waiting(client: Client, script: Script) -> AsyncGenerator[None, None]:
 
 
 async def raw(http: httpx.AsyncClient, request: bytes) -> bytes:
-    """Send bytes and return the first of what comes back."""
+    """Send bytes and return the first bytes of the answer."""
     stream = await anyio.connect_tcp("127.0.0.1", int(http.base_url.port or 0))
     async with stream:
         await stream.send(request)
@@ -79,7 +79,7 @@ async def raw(http: httpx.AsyncClient, request: bytes) -> bytes:
 
 
 async def test_an_application_has_a_client_while_it_runs() -> None:
-    """It is open for what is appended after it, to the end."""
+    """The client is open for the cleanup contexts after it, until their end."""
     seen: list[Client] = []
 
     async def mine(app: web.Application) -> AsyncIterator[None]:
@@ -96,7 +96,7 @@ async def test_an_application_has_a_client_while_it_runs() -> None:
 
 
 async def test_two_applications_have_two_clients_and_an_inner_one_has_that_of_the_outer() -> None:
-    """`request.config_dict` looks in outer applications too; the callback handler does."""
+    """`request.config_dict` searches outer applications too, and so does the callback handler."""
     first, second, inner = application(), application(), web.Application()
     inner.router.add_post("/callback", callback_handler(CallbackVerifier(CREDENTIALS)))
 
@@ -114,7 +114,7 @@ async def test_two_applications_have_two_clients_and_an_inner_one_has_that_of_th
 
 
 async def test_without_a_client_the_handler_says_what_is_missing(caplog: pytest.LogCaptureFixture) -> None:
-    """In the log: it is the service's fault, and the vendor will call again."""
+    """The log says it, because the service is wrong; the vendor repeats the callback."""
     app = web.Application()
     app.router.add_post("/callback", callback_handler(CallbackVerifier(CREDENTIALS)))
     async with by_aiohttp(app) as root, httpx.AsyncClient(base_url=root) as http:
@@ -123,7 +123,7 @@ async def test_without_a_client_the_handler_says_what_is_missing(caplog: pytest.
 
 
 async def test_by_default_the_client_is_that_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As everywhere."""
+    """It is `Client.from_env()`."""
     for name, value in {"PARTNER_ID": "085", "API_KEY": "key", "ENVIRONMENT": "sandbox"}.items():
         monkeypatch.setenv(f"SMILE_{name}", value)
     app = web.Application()
@@ -133,7 +133,7 @@ async def test_by_default_the_client_is_that_of_the_environment(monkeypatch: pyt
 
 
 async def test_wrong_arguments_are_refused_at_once() -> None:
-    """A client in the place of a function, credentials in the place of a verifier."""
+    """A client in place of a function, credentials in place of a verifier."""
     wrong: Any = new_client()
     with pytest.raises(TypeError, match="open_client must be a function"):
         cleanup_ctx(wrong)
@@ -142,15 +142,15 @@ async def test_wrong_arguments_are_refused_at_once() -> None:
 
 
 async def test_without_the_extra_the_import_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By its name."""
+    """The error names the extra."""
     monkeypatch.setitem(sys.modules, "aiohttp", None)
     monkeypatch.delitem(sys.modules, "smilejobs.integrations.aiohttp")
     with pytest.raises(ImportError, match=r"pip install 'smilejobs\[aiohttp\]'"):
         importlib.import_module("smilejobs.integrations.aiohttp")
 
 
-async def test_a_callback_wakes_who_waits() -> None:
-    """The answer is an empty 200; the waiter polls, and has its result long before its pace says so."""
+async def test_a_callback_notifies_a_wait() -> None:
+    """The answer is an empty 200; the wait polls, and has its result long before its pace would poll."""
     script = Script({REF.job_id: [pending(), complete()]})
     async with service(script) as (http, client), waiting(client, script):
         answer = await http.post("/callback", content=callback(now()))
@@ -158,7 +158,7 @@ async def test_a_callback_wakes_who_waits() -> None:
 
 
 async def test_a_duplicate_is_taken_like_the_first() -> None:
-    """The vendor asks again because the first answer got lost: it wakes as well."""
+    """The vendor repeats a callback because the first answer was lost: it notifies as well."""
     script = Script({REF.job_id: [pending(), complete()]})
     seen: list[bool] = []
 
@@ -174,8 +174,8 @@ async def test_a_duplicate_is_taken_like_the_first() -> None:
 
 
 @pytest.mark.parametrize("refusal", REFUSALS.values(), ids=list(REFUSALS))
-async def test_what_is_refused_wakes_nobody(refusal: Refusal, caplog: pytest.LogCaptureFixture) -> None:
-    """The status says why, the body nothing, the log neither ids nor secrets."""
+async def test_a_refused_callback_notifies_no_wait(refusal: Refusal, caplog: pytest.LogCaptureFixture) -> None:
+    """The status says why, the body is empty, and the log holds neither ids nor secrets."""
     caplog.set_level(logging.DEBUG)
     async with service(on_callback=lambda news: pytest.fail("refused")) as (http, _):
         answer = await http.post("/callback", content=refusal.body(now()))
@@ -185,7 +185,7 @@ async def test_what_is_refused_wakes_nobody(refusal: Refusal, caplog: pytest.Log
 
 
 async def test_the_largest_body_is_the_verifiers_business() -> None:
-    """The server's own limit of 1 MiB would refuse what the vendor sends."""
+    """The server's own limit of 1 MiB would refuse callbacks of the vendor."""
     app = application()
     app.router.add_post("/large", callback_handler(CallbackVerifier(CREDENTIALS)))
     body = callback(now(), Photo="x" * 1_500_000)
@@ -195,7 +195,7 @@ async def test_the_largest_body_is_the_verifiers_business() -> None:
 
 
 async def test_of_what_is_too_large_no_more_is_kept() -> None:
-    """An answer comes before the body has an end."""
+    """The answer comes before the body has ended."""
     async with service() as (http, _):
         port = http.base_url.port
         stream = await anyio.connect_tcp("127.0.0.1", int(port or 0))
@@ -216,7 +216,7 @@ async def test_of_what_is_too_large_no_more_is_kept() -> None:
     ],
 )
 async def test_a_body_that_http_cannot_read_is_malformed(request_: bytes) -> None:
-    """Chunks that are none, a length that is none."""
+    """Invalid chunks, an invalid length."""
     async with service(on_callback=lambda news: pytest.fail("malformed")) as (http, _):
         answer = await raw(http, b"POST /callback HTTP/1.1\r\nHost: x\r\n" + request_)
     assert answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.0 400 "))
@@ -224,7 +224,7 @@ async def test_a_body_that_http_cannot_read_is_malformed(request_: bytes) -> Non
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "identity, gzip"])
 async def test_a_compressed_body_is_refused(coding: str) -> None:
-    """With 415 as on FastAPI, also where the server could read it: a small body can be a large one."""
+    """With 415 as on FastAPI, although the server could decompress it: a small body can expand to a large one."""
     packed = zlib.compress(callback(now()), wbits=31 if coding == "gzip" else 15)
     async with service(on_callback=lambda news: pytest.fail("compressed")) as (http, _):
         answer = await http.post("/callback", content=packed, headers={"content-encoding": coding})
@@ -244,7 +244,7 @@ async def test_a_body_has_a_time_limit() -> None:
 
 @pytest.mark.parametrize("abort", [False, True])
 async def test_a_callback_that_breaks_off_is_nothing(abort: bool, caplog: pytest.LogCaptureFixture) -> None:
-    """No error is logged, nobody is woken, and the server goes on."""
+    """No error is logged, no wait is notified, and the server continues."""
     async with service(on_callback=lambda news: pytest.fail("broken")) as (http, _):
         with socket.create_connection(("127.0.0.1", int(http.base_url.port or 0))) as connection:
             connection.sendall(b"POST /callback HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\n{")
@@ -259,7 +259,7 @@ async def test_a_callback_that_breaks_off_is_nothing(abort: bool, caplog: pytest
 
 
 async def test_what_else_is_done_may_fail(caplog: pytest.LogCaptureFixture) -> None:
-    """Its error is a 500, after which the vendor calls again; who waits here has been woken before."""
+    """An error of on_callback is a 500, so the vendor repeats the callback; the waits were notified before."""
 
     async def fail(news: Callback) -> None:
         raise OSError
@@ -271,7 +271,7 @@ async def test_what_else_is_done_may_fail(caplog: pytest.LogCaptureFixture) -> N
 
 
 async def test_a_wait_ends_when_its_http_client_goes() -> None:
-    """The server sees to it, if it is told to: with ``handler_cancellation``."""
+    """The server cancels it with ``handler_cancellation``."""
     script = Script({REF.job_id: [pending()]})
     app = application(script)
     ended = asyncio.Event()

@@ -1,4 +1,4 @@
-"""FastAPI: the client's life, callbacks that wake it, and waits that end with their HTTP client."""
+"""The integration with FastAPI: the life of the client, callbacks, and waits that end with their HTTP client."""
 
 import asyncio
 import importlib
@@ -112,7 +112,7 @@ class Asker:
 
 
 def request_of(asker: Asker) -> Request:
-    """The request of an asker, for code that takes one."""
+    """Return the request of an asker."""
     return Request({"type": "http", "method": "GET", "path": "/", "headers": []}, asker.receive)
 
 
@@ -122,7 +122,7 @@ def verifier(**options: Any) -> CallbackVerifier:
 
 @asynccontextmanager
 async def service(script: Script, **options: Any) -> AsyncGenerator[tuple[FastAPI, Client], None]:
-    """An app with a callback route that is running, and its client, which asks the script."""
+    """Run an app with a callback route; yield it and its client, which polls the script."""
     app = FastAPI(lifespan=lifespan(lambda: new_client(http_client=script, now=virtual_now)))
     app.include_router(callback_router(verifier(), **options))
     async with app.router.lifespan_context(app):
@@ -137,7 +137,7 @@ async def call_back(app: FastAPI, *pieces: bytes) -> Asker:
 
 
 def test_an_app_has_a_client_while_it_runs() -> None:
-    """Each start opens one, each end closes it."""
+    """Each startup opens a client, each shutdown closes it."""
     app = FastAPI(lifespan=lifespan(new_client))
     with TestClient(app) as http:
         first = get_client(app)
@@ -151,7 +151,7 @@ def test_an_app_has_a_client_while_it_runs() -> None:
 
 
 def test_routes_and_websockets_get_the_client_by_its_type() -> None:
-    """That of their own app, where there are several in one process."""
+    """Each app has its own client, if there are several in one process."""
     apps = [FastAPI(lifespan=lifespan(new_client)) for _ in range(2)]
     for app in apps:
 
@@ -173,7 +173,7 @@ def test_routes_and_websockets_get_the_client_by_its_type() -> None:
 
 
 def test_a_mounted_app_uses_the_client_of_the_outer_one() -> None:
-    """FastAPI runs no lifespan of a mounted app. One that is run all the same is preferred by its own routes."""
+    """FastAPI runs no lifespan of a mounted app. If one runs all the same, its own routes prefer its client."""
     inner, outer = FastAPI(lifespan=lifespan(new_client)), FastAPI(lifespan=lifespan(new_client))
     outer.mount("/inner", inner)
 
@@ -189,7 +189,7 @@ def test_a_mounted_app_uses_the_client_of_the_outer_one() -> None:
 
 
 def test_an_inner_lifespan_runs_while_the_client_is_open() -> None:
-    """It finds the client, and its state is there for requests."""
+    """It can use the client, and requests have its state."""
     seen: list[object] = []
 
     @asynccontextmanager
@@ -212,7 +212,7 @@ def test_an_inner_lifespan_runs_while_the_client_is_open() -> None:
 
 
 def test_an_inner_lifespan_need_not_yield_anything() -> None:
-    """A lifespan without state is one, too."""
+    """A lifespan may have no state."""
 
     @asynccontextmanager
     async def inner(app: FastAPI) -> AsyncGenerator[None, None]:
@@ -223,7 +223,7 @@ def test_an_inner_lifespan_need_not_yield_anything() -> None:
 
 
 def test_an_app_that_does_not_start_has_no_client() -> None:
-    """The inner lifespan's own error comes out, and the client is closed."""
+    """The error of the inner lifespan is raised, and the client is closed."""
     seen: list[Client] = []
 
     @asynccontextmanager
@@ -242,7 +242,7 @@ def test_an_app_that_does_not_start_has_no_client() -> None:
 
 
 def test_without_the_lifespan_a_route_says_what_is_missing() -> None:
-    """It was forgotten, or did not run: a TestClient runs it in its ``with`` block."""
+    """The lifespan was forgotten, or did not run: a TestClient runs it in its ``with`` block."""
 
     async def route(client: SmileClient) -> None: ...
 
@@ -253,7 +253,7 @@ def test_without_the_lifespan_a_route_says_what_is_missing() -> None:
 
 
 def test_a_test_may_put_another_client_in_its_place() -> None:
-    """FastAPI's own way of doing so works."""
+    """With the dependency overrides of FastAPI."""
     app, other = FastAPI(), new_client()
 
     @app.get("/")
@@ -266,13 +266,13 @@ def test_a_test_may_put_another_client_in_its_place() -> None:
 
 @pytest.mark.parametrize("wrong", [None, 5, "app", FastAPI(), FastAPI, TestClient(FastAPI())])
 def test_what_has_no_client_has_none(wrong: Any) -> None:
-    """Not running, or no app at all."""
+    """An app that does not run, or an object that is no app."""
     with pytest.raises(RuntimeError, match="no smilejobs client"):
         get_client(wrong)
 
 
 def test_a_client_in_the_place_of_a_function_is_refused() -> None:
-    """It would be closed at the first end, and belong to the first event loop."""
+    """It would be closed at the first shutdown, and belong to the first event loop."""
     client: Any = new_client()
     with pytest.raises(TypeError, match="open_client must be a function"):
         lifespan(client)
@@ -281,7 +281,7 @@ def test_a_client_in_the_place_of_a_function_is_refused() -> None:
 
 
 def test_by_default_the_client_is_that_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And a variable that is missing ends the start, by name."""
+    """A missing variable ends the startup, and the error names it."""
     with monkeypatch.context() as environment:
         for name, value in {"PARTNER_ID": "085", "API_KEY": "key", "ENVIRONMENT": "sandbox"}.items():
             environment.setenv(f"SMILE_{name}", value)
@@ -293,7 +293,7 @@ def test_by_default_the_client_is_that_of_the_environment(monkeypatch: pytest.Mo
 
 
 def test_without_the_extra_the_import_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By its name."""
+    """The error names the extra."""
     monkeypatch.setitem(sys.modules, "fastapi", None)
     monkeypatch.delitem(sys.modules, "smilejobs.integrations.fastapi")
     with pytest.raises(ImportError, match=r"pip install 'smilejobs\[fastapi\]'"):
@@ -304,8 +304,8 @@ def test_without_the_extra_the_import_says_what_to_install(monkeypatch: pytest.M
 
 
 @pytest.mark.anyio
-async def test_a_callback_wakes_who_waits() -> None:
-    """The answer is an empty 200; the waiter polls, and has its result long before its pace says so."""
+async def test_a_callback_notifies_a_wait() -> None:
+    """The answer is an empty 200; the wait polls, and has its result long before its pace would poll."""
     script = Script({REF.job_id: [pending(), complete()]})
     async with service(script) as (app, client), anyio.create_task_group() as tasks:
 
@@ -323,7 +323,7 @@ async def test_a_callback_wakes_who_waits() -> None:
 
 @pytest.mark.anyio
 async def test_a_duplicate_is_taken_like_the_first() -> None:
-    """The vendor asks again because the first answer got lost: it wakes as well."""
+    """The vendor repeats a callback because the first answer was lost: it notifies as well."""
     script = Script({REF.job_id: [pending(), pending(), complete()]})
     seen: list[bool] = []
 
@@ -342,8 +342,8 @@ async def test_a_duplicate_is_taken_like_the_first() -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("refusal", REFUSALS.values(), ids=list(REFUSALS))
-async def test_what_is_refused_wakes_nobody(refusal: Refusal, caplog: pytest.LogCaptureFixture) -> None:
-    """The status says why, the body nothing, the log neither ids nor secrets."""
+async def test_a_refused_callback_notifies_no_wait(refusal: Refusal, caplog: pytest.LogCaptureFixture) -> None:
+    """The status says why, the body is empty, and the log holds neither ids nor secrets."""
     caplog.set_level(logging.DEBUG)
     script = Script({REF.job_id: [pending(), complete()]})
     async with service(script, on_callback=lambda news: pytest.fail("refused")) as (app, client):
@@ -364,7 +364,7 @@ async def test_what_is_refused_wakes_nobody(refusal: Refusal, caplog: pytest.Log
 
 @pytest.mark.anyio
 async def test_records_about_callbacks_have_fields(caplog: pytest.LogCaptureFixture) -> None:
-    """For structured logging: what came of it, and the job by its tag where it is known."""
+    """Records have the outcome, and the tag of the job if it is known."""
     caplog.set_level(logging.DEBUG, "smilejobs")
     body, gzip = callback(virtual_now()), [(b"content-encoding", b"gzip")]
     async with service(Script({})) as (app, _):
@@ -383,14 +383,14 @@ async def test_records_about_callbacks_have_fields(caplog: pytest.LogCaptureFixt
 
 
 def test_every_reason_has_a_status() -> None:
-    """The table knows what the verifier can say, and what is refused before it, and no more."""
+    """The table holds exactly the reasons of the verifier and the two refusals before it."""
     before = {"slow": 408, "compressed": 415}
     assert {reason: refusal.http_status for reason, refusal in REFUSALS.items()} | before == HTTP_STATUSES
 
 
 @pytest.mark.anyio
 async def test_of_what_is_too_large_no_more_is_read() -> None:
-    """Whatever Content-Length promises: reading ends with the byte that is too many."""
+    """Reading ends with the first byte beyond the limit, whatever Content-Length says."""
     endless = (b"x" * 100 for _ in range(10**9))
     async with service(Script({})) as (app, _):
         asker = await Asker(endless).ask(app, "/smile-callback", headers=[(b"content-length", b"5")])
@@ -401,7 +401,7 @@ async def test_of_what_is_too_large_no_more_is_read() -> None:
 
 @pytest.mark.anyio
 async def test_a_body_has_a_time_limit(caplog: pytest.LogCaptureFixture) -> None:
-    """A body that comes slowly, or never ends, is answered with 408 after 20 s, and the connection is closed."""
+    """A body that is slow, or never ends, is answered with 408 after 20 s, and the connection is closed."""
 
     def slow() -> Iterator[bytes]:
         yield callback(virtual_now())[:100]
@@ -416,7 +416,7 @@ async def test_a_body_has_a_time_limit(caplog: pytest.LogCaptureFixture) -> None
 
 @pytest.mark.anyio
 async def test_the_time_limit_can_be_chosen_and_ends_with_the_body() -> None:
-    """What else is done with a callback may take longer."""
+    """on_callback may take longer."""
 
     async def on_callback(news: Callback) -> None:
         await anyio.sleep(60)
@@ -432,7 +432,7 @@ async def test_the_time_limit_can_be_chosen_and_ends_with_the_body() -> None:
 @pytest.mark.anyio
 @pytest.mark.parametrize("coding", [b"gzip", b"GZIP", b" deflate", b"br", b"identity, gzip", b"what"])
 async def test_a_compressed_body_is_refused_unread(coding: bytes) -> None:
-    """With 415, and with what is accepted instead: a small body can be a large one."""
+    """With 415 and the accepted encoding: a small body can expand to a large one."""
     async with service(Script({})) as (app, _):
         asker = await Asker([callback(virtual_now())]).ask(
             app, "/smile-callback", headers=[(b"content-encoding", coding)]
@@ -444,7 +444,7 @@ async def test_a_compressed_body_is_refused_unread(coding: bytes) -> None:
 @pytest.mark.anyio
 @pytest.mark.parametrize("coding", [b"", b"identity", b"Identity "])
 async def test_a_body_that_is_not_compressed_may_say_so(coding: bytes) -> None:
-    """By the name that HTTP has for no coding."""
+    """With the name of HTTP for no encoding."""
     async with service(Script({})) as (app, _):
         asker = await Asker([callback(virtual_now())]).ask(
             app, "/smile-callback", headers=[(b"content-encoding", coding)]
@@ -454,7 +454,7 @@ async def test_a_body_that_is_not_compressed_may_say_so(coding: bytes) -> None:
 
 @pytest.mark.anyio
 async def test_an_error_of_the_route_keeps_the_body_out_of_reach() -> None:
-    """Neither where something else fails with a callback, nor where the clock of the verifier does."""
+    """Neither an error of on_callback nor an error of the verifier's clock holds it."""
 
     async def fail(news: Callback) -> None:
         raise ZeroDivisionError
@@ -473,7 +473,7 @@ async def test_an_error_of_the_route_keeps_the_body_out_of_reach() -> None:
 
 @pytest.mark.anyio
 async def test_a_callback_may_be_as_large_as_the_verifier_takes() -> None:
-    """To the byte."""
+    """A body of exactly the limit is accepted."""
     rest = MAX_BYTES - len(callback(virtual_now(), Address=""))
     async with service(Script({})) as (app, _):
         for length, http_status in ((rest, 200), (rest + 1, 413)):
@@ -483,7 +483,7 @@ async def test_a_callback_may_be_as_large_as_the_verifier_takes() -> None:
 
 @pytest.mark.anyio
 async def test_a_callback_that_breaks_off_is_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    """Nobody hears the answer; no error is logged, nobody is woken."""
+    """The answer is not delivered; no error is logged, and no wait is notified."""
     async with service(Script({}), on_callback=lambda news: pytest.fail("broken")) as (app, _):
         asker = await Asker([callback(virtual_now())], stays=False).ask(app, "/smile-callback")
     assert asker.http_status == 400
@@ -492,7 +492,7 @@ async def test_a_callback_that_breaks_off_is_nothing(caplog: pytest.LogCaptureFi
 
 @pytest.mark.anyio
 async def test_what_else_is_done_may_fail() -> None:
-    """Its error is a 500, after which the vendor calls again; who waits here has been woken before."""
+    """An error of on_callback is a 500, so the vendor repeats the callback; the waits were notified before."""
 
     async def fail(news: Callback) -> None:
         raise ZeroDivisionError
@@ -506,7 +506,7 @@ async def test_what_else_is_done_may_fail() -> None:
 
 
 def test_callbacks_come_where_they_are_told_to_and_nowhere_else() -> None:
-    """The path can be chosen, other methods are refused, and the schema does not show it."""
+    """The path can be chosen, other methods are refused, and the schema does not show the route."""
     app = FastAPI(lifespan=lifespan(new_client))
     app.include_router(callback_router(verifier(max_age=None), path="/hook"), prefix="/smile")
     with TestClient(app) as http:
@@ -516,7 +516,7 @@ def test_callbacks_come_where_they_are_told_to_and_nowhere_else() -> None:
 
 
 def test_without_a_verifier_there_is_no_router() -> None:
-    """Credentials are none."""
+    """Credentials are not a verifier."""
     wrong: Any = CREDENTIALS
     with pytest.raises(TypeError, match="CallbackVerifier"):
         callback_router(wrong)
@@ -526,13 +526,13 @@ def test_without_a_verifier_there_is_no_router() -> None:
     ("body_timeout", "error"), [(0, ValueError), (-1, ValueError), (float("inf"), ValueError), ("5", TypeError)]
 )
 def test_a_time_limit_that_can_never_be_right_is_refused_at_once(body_timeout: Any, error: type[Exception]) -> None:
-    """By the name of the argument."""
+    """The error names the argument."""
     with pytest.raises(error, match="^body_timeout must"):
         callback_router(verifier(), body_timeout=body_timeout)
 
 
 DEAF = new_client()
-"""For it nobody waits."""
+"""A client without waits."""
 FLAT = json.loads(callback(bodies.NOW, credentials=bodies.CREDENTIALS))
 
 
@@ -544,8 +544,8 @@ FLAT = json.loads(callback(bodies.NOW, credentials=bodies.CREDENTIALS))
     st.lists(st.integers(0, 500), max_size=8),
     st.booleans(),
 )
-def test_whatever_comes_is_taken_or_refused(body: bytes, cuts: list[int], stays: bool) -> None:
-    """Any bytes, any JSON, anything in the place of anything, in pieces of any size: 200, 400, 401 or 413."""
+def test_any_request_is_accepted_or_refused(body: bytes, cuts: list[int], stays: bool) -> None:
+    """Any bytes, any JSON, any replaced value, in pieces of any size: 200, 400, 401 or 413."""
 
     async def ask() -> Asker:
         app = FastAPI()
@@ -565,7 +565,7 @@ def test_whatever_comes_is_taken_or_refused(body: bytes, cuts: list[int], stays:
 
 @pytest.mark.anyio
 async def test_a_result_is_returned() -> None:
-    """As if nothing were around the wait; nothing is left behind."""
+    """The result of the wait is unchanged, and no task is left."""
 
     async def work() -> str:
         await anyio.sleep(5)
@@ -576,7 +576,7 @@ async def test_a_result_is_returned() -> None:
 
 @pytest.mark.anyio
 async def test_a_wait_ends_when_its_http_client_goes() -> None:
-    """It is cancelled, and the route gets an error that FastAPI knows how to take."""
+    """It is cancelled, and the route gets an error that FastAPI handles."""
     ended: list[str] = []
     asker = Asker()
 
@@ -602,7 +602,7 @@ async def test_a_wait_ends_when_its_http_client_goes() -> None:
 
 @pytest.mark.anyio
 async def test_a_client_that_has_gone_before_ends_a_wait_at_once() -> None:
-    """Its body never ended, but that it is gone is seen."""
+    """The body never ended, but the disconnection is noticed."""
     with pytest.raises(ClientGoneError):
         await while_connected(request_of(Asker(stays=False)), anyio.sleep(100))
 
@@ -622,7 +622,7 @@ async def test_errors_come_out_bare(error: Any) -> None:
 
 @pytest.mark.anyio
 async def test_a_broken_server_comes_out_bare_too() -> None:
-    """A request that nothing can be received of is an error, not a client that has gone."""
+    """A request from which nothing can be received raises the error of the server."""
     request = Request({"type": "http", "method": "GET", "path": "/", "headers": []})
     with pytest.raises(RuntimeError, match="Receive channel"):
         await while_connected(request, anyio.sleep(100))
@@ -630,7 +630,7 @@ async def test_a_broken_server_comes_out_bare_too() -> None:
 
 @pytest.mark.anyio
 async def test_a_result_at_the_last_moment_is_kept() -> None:
-    """Who has a result when he is told to stop returns it."""
+    """A wait that has a result when it is cancelled returns it."""
     asker = Asker()
 
     async def work() -> str:
@@ -649,7 +649,7 @@ async def test_a_result_at_the_last_moment_is_kept() -> None:
 
 @pytest.mark.anyio
 async def test_it_can_be_cancelled_itself() -> None:
-    """By a scope around it, or by the server's end."""
+    """By a scope around it, or by the shutdown of the server."""
     with anyio.move_on_after(5) as scope:
         await while_connected(request_of(Asker()), anyio.sleep(100))
     assert scope.cancelled_caught
@@ -657,7 +657,7 @@ async def test_it_can_be_cancelled_itself() -> None:
 
 @pytest.mark.anyio
 async def test_a_body_that_was_read_before_stays_readable() -> None:
-    """Whole or in pieces, and a server that tells its end twice is not taken for a client that has gone."""
+    """Whole or in pieces; a server that repeats the end of the body does not count as a disconnection."""
     request = request_of(Asker([b"a", b"b"]))
     assert await request.body() == b"ab"
     await while_connected(request, anyio.sleep(1))
@@ -674,7 +674,7 @@ async def test_a_body_that_was_read_before_stays_readable() -> None:
 
 @pytest.mark.anyio
 async def test_a_body_that_was_not_read_is_thrown_away() -> None:
-    """It does not pile up, and who asks for it afterwards is told."""
+    """It does not accumulate, and a later attempt to read it raises an error."""
     asker = Asker(b"x" * 1000 for _ in range(1000))
     request = request_of(asker)
     await while_connected(request, anyio.sleep(1))
@@ -686,7 +686,7 @@ async def test_a_body_that_was_not_read_is_thrown_away() -> None:
 @pytest.mark.anyio
 @pytest.mark.parametrize("in_middleware", [False, True])
 async def test_an_app_takes_it_quietly(in_middleware: bool, caplog: pytest.LogCaptureFixture) -> None:
-    """Its answer is a 499, for the access log; no error is logged. Middleware changes nothing."""
+    """The status in the access log is 499; no error is logged, with and without middleware."""
     script = Script({REF.job_id: [pending()]})
     async with service(script) as (app, _):
 
@@ -715,7 +715,7 @@ async def test_an_app_takes_it_quietly(in_middleware: bool, caplog: pytest.LogCa
 
 
 def test_a_model_says_what_as_dict_says() -> None:
-    """Key by key, with personal data and links and without."""
+    """For each key, with and without personal data and links."""
     personal = {vendor: f"the {ours}" for ours, vendor in bodies.PERSONAL.items()}
     links = {"selfie_image": bodies.sigv4_url()}
     status = bodies.read(
@@ -749,14 +749,14 @@ def test_a_model_says_what_as_dict_says() -> None:
 
 
 def test_the_personal_fields_are_those_of_the_result() -> None:
-    """One more in `JobResult` must be one more here."""
+    """A new field of `JobResult` must be added to the model."""
     names = {attribute.name for attribute in fields(JobResult)} - {"raw"}
     assert PersonalJobResultModel.model_fields.keys() == names
     assert JobResultModel.model_fields.keys() == names - bodies.PERSONAL.keys()
 
 
 def test_a_route_sends_no_more_than_its_type_says() -> None:
-    """Also if it returns more; and the schema shows it."""
+    """Also if the route returns more; the schema shows the same fields."""
     app = FastAPI()
     status = bodies.read(bodies.signed(bodies.complete(result=bodies.result(FullName="Ada Fiction"))))
 
@@ -824,7 +824,7 @@ def test_a_route_may_return_the_answer_itself(separate: bool) -> None:
 
 
 def test_an_answer_may_be_a_field_of_a_model() -> None:
-    """It is written as by a route, and cannot be read: an answer comes from the API alone."""
+    """It is serialized as in a route, and cannot be read from JSON."""
 
     class Customer(BaseModel):
         status: JobStatus
@@ -845,14 +845,14 @@ def test_an_answer_may_be_a_field_of_a_model() -> None:
 
 
 def test_pydantic_is_not_imported_by_the_library_itself() -> None:
-    """Only where pydantic asks for the schema of an answer."""
+    """It is imported only when pydantic asks for the schema of an answer."""
     program = "import smilejobs, sys; print([name for name in sys.modules if 'pydantic' in name])"
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "[]"
 
 
 def test_what_is_no_text_in_utf8_is_made_one() -> None:
-    """JSON may hold half surrogate pairs, which pydantic refuses; wherever they are, the answer is sent."""
+    """JSON may hold half surrogate pairs, which pydantic refuses; the answer is sent all the same."""
     half = "half \ud800"
     body = bodies.complete(
         result=bodies.result(ResultText=half, FullName=half, Actions={half: half}), image_links={half: half}
@@ -868,7 +868,7 @@ def test_what_is_no_text_in_utf8_is_made_one() -> None:
 @unhurried
 @given(answers())
 def test_every_answer_that_can_be_read_can_be_sent_on(body: bytes) -> None:
-    """Half surrogate pairs, numbers beyond all bounds, years of other ages: it is JSON, and has the shape."""
+    """With half surrogate pairs, very large numbers and unusual years, the result is JSON of the right shape."""
     try:
         status = bodies.read(body)
     except SmileJobsError:

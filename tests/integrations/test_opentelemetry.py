@@ -1,4 +1,4 @@
-"""`smilejobs.integrations.opentelemetry`: what arrives at the exporters of the SDK."""
+"""`smilejobs.integrations.opentelemetry`: the spans and metrics that reach the exporters."""
 
 import gc
 import importlib
@@ -36,7 +36,7 @@ STEADY = Pace(min=2, max=2, jitter=0)
 
 
 class Telemetry:
-    """An SDK that keeps everything, and a hook that sends there."""
+    """An SDK that keeps all spans and metrics, and a hook that sends them there."""
 
     def __init__(self) -> None:
         self.exporter = InMemorySpanExporter()
@@ -47,11 +47,11 @@ class Telemetry:
         self.hook = OpenTelemetryHook(tracer_provider=self.traces, meter_provider=self.meters, now=virtual_now)
 
     def spans(self, name: str | None = None) -> list[ReadableSpan]:
-        """Those that have ended, in the order in which they did."""
+        """Return the ended spans, in the order of their ends."""
         return [span for span in self.exporter.get_finished_spans() if name in (None, span.name)]
 
     def points(self, name: str) -> list[NumberDataPoint | HistogramDataPoint]:
-        """What a metric has measured, by attributes."""
+        """Return the points of a metric, by attributes."""
         data = self.reader.get_metrics_data()
         assert data is not None
         (found,) = [
@@ -64,11 +64,11 @@ class Telemetry:
         return list(found.data.data_points)  # type: ignore[arg-type]  # of the types that mypy knows, exponential histograms are not made here
 
     def counts(self, name: str) -> list[Any]:
-        """The attributes of each, and how many there were."""
+        """Return the number of measurements, by attributes."""
         return [(dict(point.attributes or {}), point.value) for point in self.points(name)]  # type: ignore[union-attr]  # mypy cannot see that these are points of a counter
 
     def sums(self, name: str) -> list[Any]:
-        """The attributes of each, how many there were, and their sum."""
+        """Return the number of measurements and their sum, by attributes."""
         found = self.points(name)
         return [(dict(point.attributes or {}), point.count, point.sum) for point in found]  # type: ignore[union-attr]  # mypy cannot see that these are points of a histogram
 
@@ -88,7 +88,7 @@ def parents(spans: Sequence[ReadableSpan]) -> set[int | None]:
 
 
 def seconds(span: ReadableSpan) -> tuple[float, float]:
-    """When it began, and when it ended, in virtual time."""
+    """Return the beginning and the end of a span, in virtual time."""
     assert span.start_time is not None
     assert span.end_time is not None
     epoch = EPOCH.timestamp()
@@ -96,12 +96,12 @@ def seconds(span: ReadableSpan) -> tuple[float, float]:
 
 
 def near(*values: float) -> Any:
-    """Instants of about a microsecond."""
+    """Compare instants with a tolerance of a microsecond."""
     return pytest.approx(values, abs=1e-5)
 
 
 async def test_a_wait_is_a_span_with_one_for_each_poll(telemetry: Telemetry) -> None:
-    """Polls lie where their requests were; the wait begins with the first and says what came of it."""
+    """The spans of polls cover their requests; the span of the wait begins with the first poll and has the outcome."""
     script = Script({REF.job_id: [pending(delay=0.5), complete("0811", delay=0.25)]})
     async with script.client(hooks=[telemetry.hook]) as client:
         await anyio.sleep(10)
@@ -126,7 +126,7 @@ async def test_a_wait_is_a_span_with_one_for_each_poll(telemetry: Telemetry) -> 
 
 @pytest.mark.parametrize("call", ["job_status", "wait", "watch", "wait_many"])
 async def test_it_belongs_to_the_span_that_was_current(telemetry: Telemetry, call: str) -> None:
-    """That of a request, say; later polls of a watch too, whatever is current by then."""
+    """For example the span of a request; later polls of a watch belong to it too, whatever span is current then."""
     tracer = telemetry.traces.get_tracer("service")
     answers = [complete()] if call == "job_status" else [pending(), complete()]
     async with Script({REF.job_id: answers}).client(hooks=[telemetry.hook]) as client:
@@ -156,7 +156,7 @@ async def test_it_belongs_to_the_span_that_was_current(telemetry: Telemetry, cal
 
 
 async def test_a_failure_is_an_error_of_its_own_span(telemetry: Telemetry) -> None:
-    """By its type, HTTP status and text; the wait that absorbed it is none."""
+    """With its type, HTTP status and text; the span of the wait has no error."""
     script = Script({REF.job_id: [html(502), rate_limited(1), complete()]})
     async with script.client(hooks=[telemetry.hook]) as client:
         await client.wait(REF.user_id, REF.job_id)
@@ -174,7 +174,7 @@ async def test_a_failure_is_an_error_of_its_own_span(telemetry: Telemetry) -> No
 
 
 async def test_a_wait_that_gives_up_is_an_error(telemetry: Telemetry) -> None:
-    """The error that the caller got."""
+    """It is the error that the caller gets."""
     script = Script({REF.job_id: [refused("2305")], "job-2": itertools.repeat(pending())})
     async with script.client(hooks=[telemetry.hook]) as client:
         with pytest.raises(smilejobs.CredentialsError):
@@ -204,7 +204,7 @@ async def test_a_wait_may_end_before_its_first_poll_is_over(telemetry: Telemetry
 
 
 async def test_a_poll_that_is_late_says_so(telemetry: Telemetry) -> None:
-    """Its span is that of the request; the span of its wait begins when it was due."""
+    """Its span covers the request; the span of its wait begins when the poll was due."""
     script = Script({f"job-{n}": [complete(delay=1)] for n in range(2)})
     async with script.client(hooks=[telemetry.hook], rate=2) as client, anyio.create_task_group() as tasks:
         for job_id in script.polls:
@@ -219,7 +219,7 @@ async def test_a_poll_that_is_late_says_so(telemetry: Telemetry) -> None:
 
 @pytest.mark.parametrize("watched", [False, True])
 async def test_a_wait_that_is_cancelled_or_dropped_ends_its_span(telemetry: Telemetry, watched: bool) -> None:
-    """When it was thrown away, without a verdict and without an error; nothing of it is kept."""
+    """At that instant, without a verdict and without an error; no reference to it is kept."""
     waits: list[weakref.ref[object]] = []
 
     def note(event: smilejobs.Event) -> None:
@@ -250,7 +250,7 @@ async def test_a_wait_that_is_cancelled_or_dropped_ends_its_span(telemetry: Tele
 
 
 async def test_a_wait_that_has_ended_ends_its_span_once(telemetry: Telemetry, caplog: pytest.LogCaptureFixture) -> None:
-    """The SDK would complain of a second end."""
+    """The SDK warns about a second end."""
     script = Script({REF.job_id: [complete()], "job-2": [complete()]})
     async with script.client(hooks=[telemetry.hook]) as client:
         await client.wait(REF.user_id, REF.job_id)
@@ -261,7 +261,7 @@ async def test_a_wait_that_has_ended_ends_its_span_once(telemetry: Telemetry, ca
 
 
 async def test_what_is_measured(telemetry: Telemetry) -> None:
-    """Polls, failures by kind, durations of both, throttles, notifications."""
+    """Polls, failures by type, durations of both, throttles, notifications."""
     steps = {"job-1": [pending(delay=0.5), rate_limited(1), complete(delay=0.5)], "job-2": [refused("2305")]}
     async with Script(steps).client(hooks=[telemetry.hook], rate=None) as client:
         async with client.wait_many([("user-1", "job-1"), ("user-1", "job-2")], pace=STEADY) as outcomes:
@@ -284,7 +284,7 @@ async def test_what_is_measured(telemetry: Telemetry) -> None:
 
 
 async def test_the_buckets_tell_seconds_from_hours(telemetry: Telemetry) -> None:
-    """The SDK's own are for milliseconds."""
+    """The default buckets of the SDK are for milliseconds."""
     script = Script({REF.job_id: [complete(delay=0.3)]})
     async with script.client(hooks=[telemetry.hook]) as client:
         await client.wait(REF.user_id, REF.job_id)
@@ -296,7 +296,7 @@ async def test_the_buckets_tell_seconds_from_hours(telemetry: Telemetry) -> None
 
 
 async def test_nothing_names_a_person(telemetry: Telemetry) -> None:
-    """No ids, no personal data, no secrets: neither in spans nor in metrics."""
+    """Neither spans nor metrics hold ids, personal data or secrets."""
     script = Script({REF.job_id: [refused("2304"), html(), pending(), complete(FullName="Ada Fiction")]})
     async with script.client(hooks=[telemetry.hook]) as client:
         await client.wait(REF.user_id, REF.job_id, history=True, image_links=True)
@@ -311,7 +311,7 @@ async def test_nothing_names_a_person(telemetry: Telemetry) -> None:
 
 @pytest.mark.parametrize("code", ["2098", "Ada Fiction", "9" * 5000, ""])
 async def test_an_unknown_code_is_one_value_of_the_attribute(telemetry: Telemetry, code: str) -> None:
-    """A code comes from outside and may be any text; spans show those of the tables, and "other" for the rest."""
+    """A code is text from outside; spans hold only the codes of the tables and "other"."""
     script = Script({REF.job_id: [refused(code)]})
     async with script.client(hooks=[telemetry.hook], attempts=1) as client:
         with pytest.raises(smilejobs.SmileJobsError):
@@ -321,7 +321,7 @@ async def test_an_unknown_code_is_one_value_of_the_attribute(telemetry: Telemetr
 
 
 async def test_what_is_not_sampled_costs_nothing(telemetry: Telemetry) -> None:
-    """Nor is it the parent of what is."""
+    """A span that is not sampled is no parent of a sampled one."""
     traces = TracerProvider(sampler=ALWAYS_OFF)
     traces.add_span_processor(SimpleSpanProcessor(telemetry.exporter))
     hook = OpenTelemetryHook(tracer_provider=traces, meter_provider=telemetry.meters, now=virtual_now)
@@ -332,7 +332,7 @@ async def test_what_is_not_sampled_costs_nothing(telemetry: Telemetry) -> None:
 
 
 async def test_without_an_sdk_nothing_happens(caplog: pytest.LogCaptureFixture) -> None:
-    """The API alone makes spans and metrics that go nowhere; the default is the global providers."""
+    """The API alone creates spans and metrics that are not exported; the default is the global providers."""
     assert not isinstance(trace.get_tracer_provider(), TracerProvider)
     assert not isinstance(metrics.get_meter_provider(), MeterProvider)
     script = Script({REF.job_id: [pending(), complete()]})
@@ -343,13 +343,13 @@ async def test_without_an_sdk_nothing_happens(caplog: pytest.LogCaptureFixture) 
 
 
 def test_a_clock_that_is_none_is_refused() -> None:
-    """At once."""
+    """TypeError is raised at once."""
     with pytest.raises(TypeError, match="now must be a function"):
         OpenTelemetryHook(now=datetime(2026, 1, 1))  # type: ignore[arg-type]  # what mypy refuses, users without it pass
 
 
 async def test_without_the_extra_the_import_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By its name."""
+    """The error names the extra."""
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
     monkeypatch.delitem(sys.modules, "smilejobs.integrations.opentelemetry")
     with pytest.raises(ImportError, match=r"pip install 'smilejobs\[opentelemetry\]'"):
@@ -357,7 +357,7 @@ async def test_without_the_extra_the_import_says_what_to_install(monkeypatch: py
 
 
 def test_the_library_itself_imports_nothing_of_it() -> None:
-    """Whoever does not want it does not pay for it."""
+    """Users without the extra have no cost."""
     program = "import smilejobs, sys; print([name for name in sys.modules if 'opentelemetry' in name])"
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "[]"
@@ -367,7 +367,7 @@ def test_the_library_itself_imports_nothing_of_it() -> None:
     ("oldest", "paused", "age"), [(None, None, 0.0), (EPOCH - timedelta(hours=2), "wrong key", 7200.0)]
 )
 def test_gauges_of_a_watch_list(oldest: datetime | None, paused: str | None, age: float) -> None:
-    """Counts become gauges: jobs by state, the age of the oldest pending one, and what is wrong."""
+    """Counts become gauges: jobs by state, the age of the oldest pending job, and the three alarms."""
     telemetry = Telemetry()
     gauges = WatchListGauges(meter_provider=telemetry.meters, now=lambda: EPOCH)
     gauges.record(Counts(pending=9, complete=8, failed=7, expired=0, oldest=None, paused=None))

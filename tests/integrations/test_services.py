@@ -1,4 +1,4 @@
-"""The services of the examples, on real servers, against the sandbox; and both callback routes under fire."""
+"""The services of the examples, on real servers, with the sandbox; and both callback routes with hostile requests."""
 
 import asyncio
 import contextlib
@@ -49,7 +49,7 @@ def anyio_backend() -> str:
 
 
 def environment(base_url: str, **more: str) -> dict[str, str]:
-    """The environment of a service that asks a sandbox."""
+    """Return the environment variables of a service that polls a sandbox."""
     rest = {name: value for name, value in os.environ.items() if not name.startswith("SMILE_")}
     return {**rest, "SMILE_PARTNER_ID": "085", "SMILE_API_KEY": "sandbox-key", "SMILE_BASE_URL": base_url, **more}
 
@@ -80,7 +80,7 @@ runpy.run_path(sys.argv[1], run_name="__main__")
 
 @asynccontextmanager
 async def started(example: str, base_url: str, log: Path, **more: str) -> AsyncGenerator[httpx.AsyncClient, None]:
-    """Run a service, with patience, in a process of its own while the block runs."""
+    """Run a service in a process of its own while the block runs."""
     port = free_port()
     command = [sys.executable, "-W", "error", "-c", PATIENT, str(EXAMPLES / example)]
 
@@ -97,7 +97,7 @@ async def started(example: str, base_url: str, log: Path, **more: str) -> AsyncG
 @pytest.mark.anyio
 @pytest.mark.parametrize("example", ["fastapi_service.py", "aiohttp_service.py"])
 async def test_a_service_starts_tells_is_called_back_and_has_the_result(example: str, tmp_path: Path) -> None:
-    """Both have the same routes. Its log is JSON and names no person, no id and no secret."""
+    """Both services have the same routes. Their logs are JSON and hold no personal data, ids or secrets."""
     sandbox, log = Sandbox(), tmp_path / "log"
     async with sandbox.serve() as base_url, started(example, base_url, log) as service:
         assert (await service.get("/health")).json() == "ok"
@@ -132,7 +132,7 @@ def job_ids(job: JobRef) -> tuple[str, str]:
 
 @pytest.mark.anyio
 async def test_a_wait_goes_on_in_another_run(tmp_path: Path) -> None:
-    """The file knows the job and its age; it is gone with the result."""
+    """The file holds the job and its age; it is deleted after the result."""
     sandbox, file = Sandbox(), tmp_path / "job.json"
     job = sandbox.submit("user-1", "job-1", upload=None, machine=0)
 
@@ -158,7 +158,7 @@ async def test_a_wait_goes_on_in_another_run(tmp_path: Path) -> None:
 
 
 def postgres_programs() -> dict[str, str]:
-    """Where the programs of a Postgres server are, if there is one."""
+    """Return the folder with the programs of a Postgres server, if there is one."""
     folders = [str(folder) for folder in sorted(Path("/usr/lib/postgresql").glob("*/bin"))]
     path = os.pathsep.join([*os.environ.get("PATH", "").split(os.pathsep), *folders])
     found = {name: shutil.which(name, path=path) for name in ("initdb", "postgres")}
@@ -167,7 +167,7 @@ def postgres_programs() -> dict[str, str]:
 
 @contextmanager
 def postgres() -> Iterator[str]:
-    """Run a Postgres server while the block runs; yield how to connect to it."""
+    """Run a Postgres server while the block runs; yield its connection string."""
     programs = postgres_programs()
     user = "nobody" if os.geteuid() == 0 else None  # Postgres refuses to run as root
     with tempfile.TemporaryDirectory() as folder:
@@ -188,7 +188,7 @@ def is_up(database: str) -> bool:
 
 
 def listeners(database: str) -> int:
-    """How many processes listen."""
+    """Return the number of processes that listen."""
     with psycopg.connect(database) as connection:
         found = connection.execute("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'").fetchone()
     assert found is not None
@@ -198,7 +198,7 @@ def listeners(database: str) -> int:
 @pytest.mark.anyio
 @pytest.mark.skipif(len(postgres_programs()) < 2, reason="no Postgres server is installed (initdb, postgres)")
 async def test_a_callback_to_one_process_wakes_a_wait_in_another(tmp_path: Path) -> None:
-    """By way of Postgres; both would have polled only after minutes."""
+    """Through Postgres; without it, both would poll only after minutes."""
     sandbox = Sandbox()
     with postgres() as database:
         await until(lambda: is_up(database))
@@ -219,11 +219,11 @@ async def test_a_callback_to_one_process_wakes_a_wait_in_another(tmp_path: Path)
     assert (tmp_path / "1").read_text() == (tmp_path / "2").read_text() == ""
 
 
-# The whole
+# The whole service
 
 
 def load(example: str) -> ModuleType:
-    """An example, as a module."""
+    """Import an example as a module."""
     spec = importlib.util.spec_from_file_location(example, EXAMPLES / f"{example}.py")
     assert spec is not None
     assert spec.loader is not None
@@ -233,7 +233,7 @@ def load(example: str) -> ModuleType:
 
 
 def open_sockets() -> int:
-    """How many sockets this process has."""
+    """Return the number of open sockets of this process."""
     count = 0
     for entry in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):
@@ -257,7 +257,7 @@ class Crowd:
         self.asking |= {job: asyncio.create_task(self._result(job)) for job in jobs}
 
     async def answered(self, jobs: list[JobRef]) -> None:
-        """Wait until these have their results, which are the right ones."""
+        """Wait until these requests have their results, and check them."""
         for job in jobs:
             result = await self.asking[job]
             assert (result["job_id"], result["verdict"]) == (job.job_id, "approved")
@@ -278,7 +278,7 @@ class Crowd:
 @pytest.mark.anyio
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="sockets are counted by way of /proc")
 async def test_two_hundred_requests_a_shutdown_and_a_restart(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half of the clients go; their waits end. All others are answered, some after a restart; nothing is left over."""
+    """Half of the clients disconnect, and their waits end. The others are answered, some after a restart."""
     tasks, sockets = asyncio.all_tasks(), open_sockets()
     service = load("fastapi_service")
     monkeypatch.setattr(service, "PATIENCE", 600.0)
@@ -306,12 +306,12 @@ async def test_two_hundred_requests_a_shutdown_and_a_restart(monkeypatch: pytest
 
             end(early)
             await crowd.answered(early)
-            # These have less patience, so that the shutdown, which waits for them, is seen the sooner.
+            # A shorter time limit for these, so that the shutdown, which waits for them, ends sooner.
             monkeypatch.setattr(service, "PATIENCE", 4.0)
             crowd.ask(last)
             await until(lambda: all(map(sandbox.polls, last)))
             asyncio.get_running_loop().call_later(0.3, end, late)
-        # By then the door was closed to callbacks. Whoever was inside has been answered, with a result or without.
+        # The server no longer accepted callbacks. Open requests were answered, with or without a result.
         assert serving.under_way() == 0
         assert not any(crowd.asking[job].done() for job in last)
 
@@ -321,16 +321,16 @@ async def test_two_hundred_requests_a_shutdown_and_a_restart(monkeypatch: pytest
             await crowd.answered([*late, *last])
         assert all(crowd.asking[job].cancelled() for job in leaving)
         assert [sandbox.polls(job) for job in leaving] == polls
-    # What tests before this one have left to the garbage collector may be gone by now.
+    # The garbage collector may have removed objects of earlier tests by now.
     await until(lambda: asyncio.all_tasks() == tasks and open_sockets() <= sockets)
 
 
-# Whatever comes
+# Any request
 
 
 @contextmanager
 def callback_route(framework: str, **options: Any) -> Iterator[int]:
-    """A callback route behind a real server, in a thread of its own; nobody waits."""
+    """Run a callback route behind a real server, in a thread of its own, without waits."""
     verifier = CallbackVerifier(bodies.CREDENTIALS, max_bytes=MAX_BYTES, now=lambda: bodies.NOW)
 
     def client() -> Client:
@@ -353,14 +353,14 @@ def callback_route(framework: str, **options: Any) -> Iterator[int]:
 
 @pytest.fixture(scope="module", params=["fastapi", "aiohttp"])
 def callback_port(request: pytest.FixtureRequest) -> Iterator[int]:
-    """The port of a callback route."""
+    """Return the port of a callback route."""
     with callback_route(request.param) as port:
         yield port
 
 
 @pytest.fixture(params=["fastapi", "aiohttp"])
 def slow_port(request: pytest.FixtureRequest) -> Iterator[int]:
-    """The port of a callback route that has little time for a body."""
+    """Return the port of a callback route with a short time limit for a body."""
     with callback_route(request.param, body_timeout=0.1) as port:
         yield port
 
@@ -381,7 +381,7 @@ FLAT = json.loads(callback(bodies.NOW, credentials=bodies.CREDENTIALS))
     | answers({"flat": FLAT, **bodies.SAMPLES}),
     cuts=st.none() | st.lists(st.integers(0, 500), max_size=8),
 )
-def test_whatever_is_posted_is_taken_or_refused(callback_port: int, body: bytes, cuts: list[int] | None) -> None:
+def test_any_posted_bytes_are_accepted_or_refused(callback_port: int, body: bytes, cuts: list[int] | None) -> None:
     """Any bytes, any JSON, anything in the place of anything, with a length or in chunks: 2xx or 4xx, and no body.
 
     The connection is closed on a body that is too large, so a client that is still sending it may not see the answer.
@@ -400,7 +400,7 @@ def test_whatever_is_posted_is_taken_or_refused(callback_port: int, body: bytes,
 
 
 def test_a_slow_body_does_not_hold_its_connection(slow_port: int) -> None:
-    """On both servers it ends with 408, and no connection is kept for the rest of the body."""
+    """On both servers it ends with 408, and the connection is closed."""
     connections = [socket.create_connection(("127.0.0.1", slow_port), timeout=60) for _ in range(20)]
     for connection in connections:
         connection.sendall(b"POST /smile-callback HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\n{")

@@ -1,4 +1,4 @@
-"""The fixtures for the tests of our users: what they give, and that they fit where they say they do."""
+"""The pytest fixtures: what they provide, and with which plugins they work."""
 
 import subprocess
 import sys
@@ -25,7 +25,7 @@ async def test_a_client_asks_the_sandbox_of_its_test(smile_sandbox: Sandbox, smi
 
 
 async def test_each_test_has_a_sandbox_of_its_own(smile_sandbox: Sandbox) -> None:
-    """Nothing is left of the one above."""
+    """No job of the test before is left."""
     assert not smile_sandbox.jobs
 
 
@@ -38,6 +38,6 @@ async def test_the_faults_can_be_chosen(smile_sandbox: Sandbox, smile_client: sm
 
 
 def test_the_package_itself_needs_neither_pytest_nor_the_sandbox() -> None:
-    """They are imported with the fixtures alone."""
+    """They are imported only with the fixtures."""
     code = "import sys; sys.modules['pytest'] = sys.modules['starlette'] = None; import smilejobs.testing"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

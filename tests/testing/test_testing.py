@@ -1,4 +1,4 @@
-"""The room that is shipped for tests."""
+"""The package `smilejobs.testing`."""
 
 import asyncio
 import contextlib
@@ -58,7 +58,7 @@ async def test_tasks_wake_in_the_order_of_their_times() -> None:
 
 
 def test_threads_can_still_wake_a_loop_that_waits_for_nothing_else() -> None:
-    """Without a timer to jump to, the loop blocks until somebody calls it."""
+    """Without a timer to jump to, the loop blocks until a thread calls it."""
 
     async def main() -> int:
         return await asyncio.get_running_loop().run_in_executor(None, lambda: 42)
@@ -68,7 +68,7 @@ def test_threads_can_still_wake_a_loop_that_waits_for_nothing_else() -> None:
 
 
 def test_what_is_ready_comes_before_the_clock_jumps() -> None:
-    """A socket that can be read is read at its time, with a timer of an hour pending."""
+    """A readable socket is read before the clock jumps to a timer."""
 
     async def main() -> float:
         loop = asyncio.get_running_loop()
@@ -95,7 +95,7 @@ def test_the_virtual_clock_knows_two_backends() -> None:
 
 @pytest.mark.anyio
 async def test_a_script_answers_each_job_in_turn_and_remembers_what_was_asked() -> None:
-    """Each job has steps of its own; the polls are recorded with their instants and bodies."""
+    """Each job has its own steps; the polls are recorded with their instants and bodies."""
     script = Script({"job-1": [not_found(), no_zip(), pending(), complete(FullName="A")], "job-2": [complete("0811")]})
     async with script.client() as client:
         first = await client.wait("user-1", "job-1", pace=smilejobs.Pace(jitter=0))
@@ -111,7 +111,7 @@ async def test_a_script_answers_each_job_in_turn_and_remembers_what_was_asked() 
 
 @pytest.mark.anyio
 async def test_a_script_that_is_exceeded_fails_the_test() -> None:
-    """A poll beyond the last step is an AssertionError that names it, and no error of the tree."""
+    """A poll after the last step is an AssertionError that names it, and no error of the tree."""
     script = Script({"job-1": [pending()]})
     with pytest.raises(AssertionError, match="poll 2 of the job_id 'job-1'"):
         async with script.client() as client:
@@ -129,7 +129,7 @@ async def test_a_script_that_is_not_used_up_fails_the_test() -> None:
 
 @pytest.mark.anyio
 async def test_an_error_of_the_block_is_not_hidden_by_steps_that_are_left() -> None:
-    """The first failure is the one to see."""
+    """The error of the block is raised."""
     script = Script({"job-1": [complete()]})
     with pytest.raises(ZeroDivisionError):
         async with script.client():
@@ -146,7 +146,7 @@ async def test_a_job_without_a_script_fails_the_test() -> None:
 
 @pytest.mark.anyio
 async def test_a_failure_that_the_code_under_test_swallows_fails_the_test_all_the_same() -> None:
-    """A poll that is not in the script is found at the end as well."""
+    """A poll that is not in the script is also reported at the end."""
 
     async def carefree() -> None:
         async with Script({"job-1": []}).client() as client:
@@ -159,7 +159,7 @@ async def test_a_failure_that_the_code_under_test_swallows_fails_the_test_all_th
 
 @pytest.mark.anyio
 async def test_a_script_may_go_on_for_ever() -> None:
-    """An iterable that is no sequence need not be used up."""
+    """An iterable that is not a sequence need not be used up."""
     script = Script({"job-1": itertools.repeat(pending())})
     async with script.client() as client:
         with pytest.raises(smilejobs.WaitTimeoutError) as caught:
@@ -182,7 +182,7 @@ async def test_a_script_may_go_on_for_ever() -> None:
     ],
 )
 async def test_a_script_can_be_hostile(step: Reply | Exception, error: type[smilejobs.SmileJobsError]) -> None:
-    """Every kind of failure can be scripted and arrives as the library's error for it."""
+    """Every kind of failure can be scripted and raises the library's error for it."""
     async with Script({"job-1": [step]}).client(attempts=1) as client:
         with pytest.raises(error):
             await client.job_status("user-1", "job-1")
@@ -190,7 +190,7 @@ async def test_a_script_can_be_hostile(step: Reply | Exception, error: type[smil
 
 @pytest.mark.anyio
 async def test_a_result_code_that_is_in_no_table_can_be_scripted() -> None:
-    """The text is then empty, the verdict unknown."""
+    """The text is then empty, and the verdict unknown."""
     async with Script({"job-1": [complete("0840")], "job-2": [provisional()]}).client() as client:
         assert (await client.job_status("user-1", "job-1")).verdict is smilejobs.Verdict.UNKNOWN
         assert (await client.job_status("user-1", "job-2")).verdict is smilejobs.Verdict.PROVISIONAL
