@@ -1,4 +1,4 @@
-"""What is checked. ``nox`` with no arguments runs what CI runs; the other sessions are run by name."""
+"""The checks of the project. ``nox`` without arguments runs what CI runs; the other sessions run by name."""
 
 from pathlib import Path
 
@@ -10,7 +10,8 @@ nox.options.sessions = ["lint", "typing", "tests", "coverage"]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PYPROJECT)
-PACKAGE = ".[aiohttp,cli,durable,fast,fastapi,notebook,opentelemetry,sandbox]"
+OLDEST = PYTHONS[0]
+PACKAGE = f".[{','.join(PYPROJECT['project']['optional-dependencies'])}]"
 
 
 def group(name: str) -> tuple[str, ...]:
@@ -35,21 +36,55 @@ def typing(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """The fast suite and the examples, against the built wheel; with the oldest Python, branches are counted."""
+    """The whole suite on the oldest Python, with branch coverage; on the others, the tests that are not marked slow."""
     session.install(PACKAGE, *group("tests"))
-    counted = ["--cov", "--cov-report=", "--cov-fail-under=0"] if session.python == PYTHONS[0] else []
-    # Four at once, however few cores there are: much of it waits for sockets and databases.
-    session.run("pytest", "-n4", *counted, *session.posargs, env={"COVERAGE_FILE": f".coverage.{session.python}"})
+    selected = ["--cov", "--cov-report=", "--cov-fail-under=0"] if session.python == OLDEST else ["-m", "not slow"]
+    # Four processes on any number of cores: many tests wait for sockets and databases.
+    session.run("pytest", "-n4", *selected, *session.posargs, env={"COVERAGE_FILE": f".coverage.{session.python}"})
 
 
 @nox.session
 def coverage(session: nox.Session) -> None:
-    """Every branch of the package is covered by the fast suite."""
+    """Every branch of the package is covered by the suite."""
     if not any(Path().glob(".coverage.*")):
-        session.skip(f"the branches are counted by Python {PYTHONS[0]}")
+        session.skip(f"the branches are counted by Python {OLDEST}")
     session.install("coverage[toml]")
     session.run("coverage", "combine")
     session.run("coverage", "report")
+
+
+@nox.session(default=False)
+def quick(session: nox.Session) -> None:
+    """The tests of the core, against the source tree: under a minute on two cores, for each save."""
+    session.install("-e", PACKAGE, *group("tests"))
+    session.run("pytest", "-n2", "tests/core", *session.posargs)
+
+
+@nox.session(python=PYTHONS, default=False)
+def full(session: nox.Session) -> None:
+    """The whole suite, the slow tests included, on every Python."""
+    session.install(PACKAGE, *group("tests"))
+    session.run("pytest", "-n4", *session.posargs)
+
+
+@nox.session(python=OLDEST, default=False)
+def lowest(session: nox.Session) -> None:
+    """The tests with the lowest versions of the dependencies that pyproject.toml allows."""
+    constraints = str(Path(session.create_tmp()) / "lowest.txt")
+    session.install("uv")
+    session.run(
+        *("uv", "pip", "compile", "--quiet", "--universal", "--resolution", "lowest-direct", "--all-extras"),
+        *("--python-version", OLDEST, "--no-annotate", "--output-file", constraints, "pyproject.toml"),
+    )
+    session.run("uv", "pip", "install", "--quiet", "--constraint", constraints, PACKAGE, *group("tests"))
+    session.run("pytest", "-n4", *session.posargs)
+
+
+@nox.session(python=PYTHONS[-1], default=False)
+def newest(session: nox.Session) -> None:
+    """The tests with the newest versions of the dependencies, pre-releases included."""
+    session.install("--pre", "--upgrade", PACKAGE, *group("tests"))
+    session.run("pytest", "-n4", *session.posargs)
 
 
 @nox.session(default=False)

@@ -14,6 +14,8 @@ from smilejobs.cli.demo import PLANS, Plan, Show, run
 from smilejobs.sandbox import Sandbox
 from smilejobs.testing import virtual_now
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,8 @@ from smilejobs.cli.stopping import run, stop_on_sigterm
 from smilejobs.sandbox import Sandbox
 from tests.helpers.commands import ENVIRONMENT, Command, command, interrupt_when, wait_until
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["command"]
 
 SHELL = [sys.executable, "-m", "smilejobs"]

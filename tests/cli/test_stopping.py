@@ -20,6 +20,8 @@ from smilejobs.cli.options import open_input
 from smilejobs.sandbox import Sandbox
 from tests.helpers.commands import ENVIRONMENT, Answer, interrupt_when, wait_until
 
+pytestmark = pytest.mark.slow
+
 SHELL = [sys.executable, "-c", "from smilejobs.cli import main; main()"]
 LONG = 120
 """Seconds, on a slow machine too."""

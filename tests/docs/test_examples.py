@@ -1,8 +1,6 @@
-"""The examples run, and the README and the docs show nothing but them."""
+"""The examples run, each in a process of its own."""
 
-import json
 import os
-import re
 import subprocess
 import sys
 from collections.abc import AsyncGenerator
@@ -17,42 +15,14 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 from smilejobs.sandbox import Sandbox
 from tests.helpers.patience import until
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
-CELLS = json.loads((ROOT / "examples" / "notebook.ipynb").read_text("utf-8"))["cells"]
 
 
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_piece_of_python_in_a_page_is_part_of_an_example(page: Path) -> None:
-    """What a reader copies is what is run here."""
-    sources = [example.read_text() for example in EXAMPLES]
-    sources += ["".join(cell["source"]) + "\n" for cell in CELLS if cell["cell_type"] == "code"]
-    for block in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE):
-        assert any(block in source for source in sources), f"in no example:\n{block}"
-
-
-def test_links_between_the_pages_lead_somewhere() -> None:
-    """Every relative link of a page is a file of the repository."""
-    for page in PAGES:
-        for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text()):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
-
-
-def test_the_first_block_of_the_readme_is_two_commands() -> None:
-    """The first runs the demo, the second the tests; each sets up all that it needs."""
-    block = re.search(r"^```\w*\n(.*?)^```", PAGES[0].read_text(), re.DOTALL | re.MULTILINE)
-    assert block is not None
-    demo, tests = block[1].splitlines()
-    assert demo.endswith("smilejobs demo")
-    assert tests.endswith("nox")
-    assert "pip install" in demo
-    assert "pip install" in tests
 
 
 def command(example: str, *arguments: str) -> list[str]:

@@ -8,6 +8,8 @@ import pytest
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
+pytestmark = pytest.mark.slow
+
 PLACE = Path(__file__).parent.parent.parent / "examples" / "notebook.ipynb"
 
 

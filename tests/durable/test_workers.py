@@ -28,7 +28,7 @@ from tests.helpers.patience import until
 from tests.helpers.postgres import Postgres, empty_database
 from tests.helpers.watching import HEARTBEAT, Gate, execute, jobs, listed, polls, scripted, until_ended, working
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 ID = "ada-lovelace-1815"
 """An id that is looked for where none may be."""

@@ -39,6 +39,8 @@ from tests.helpers.patience import free_port, until
 from tests.helpers.services import MAX_BYTES, by_aiohttp, by_uvicorn, callback, pieces
 from tests.helpers.strategies import answers, json_values, unhurried
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 PERSONAL = {"FullName": "Ada Fiction", "IDNumber": "12345678901"}
 
