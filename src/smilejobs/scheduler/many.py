@@ -71,7 +71,7 @@ class ManyJobs:
             self._total = self._intake.count
             await self._scheduler.wait_until_idle()
         if scope.cancelled_caught:
-            self._scheduler.make_batch_timeout_error(f"The deadline of the batch, {self._deadline:.10g} s, has come")
+            self._scheduler.cut_short(f"The deadline of the batch, {self._deadline:.10g} s, has come")
         self._reporter.report()
 
     def _check_failures(self, count: int, last_error: SmileJobsError) -> None:
@@ -90,7 +90,7 @@ class ManyJobs:
             polls=self._scheduler.polls,
         )
         error.__cause__ = last_error
-        self._scheduler.make_batch_timeout_error(f"The batch has ended: {why}", error)
+        self._scheduler.cut_short(f"The batch has ended: {why}", error)
         self._reporter.report()
         raise error
 

@@ -7,7 +7,9 @@ from types import MappingProxyType
 
 from attrs import define, evolve
 
+from smilejobs.events import WaitEnded
 from smilejobs.model.jobs import JobRef, JobStatus
+from smilejobs.outcomes import Outcome
 from smilejobs.polling.rules import PollState
 
 _NOTHING: Mapping[str, object] = MappingProxyType({})
@@ -33,6 +35,13 @@ class Entry(PollState):
     def is_owed_a_poll(self) -> bool:
         """Whether the job is polled at least twice and has been polled once: its time cannot be over."""
         return self.begins_with_poll and self.polls == 1
+
+    def outcomes(self, end: WaitEnded) -> list[Outcome]:
+        """Return an outcome for each time that the job was added."""
+        return [
+            Outcome(index=index, ref=ref, status=end.status, error=end.error, polls=end.polls, elapsed=end.elapsed)
+            for index, ref in ((self.index, self.ref), *(self.others or ()))
+        ]
 
 
 class PendingJobs:

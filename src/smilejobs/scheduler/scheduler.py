@@ -116,8 +116,6 @@ class Scheduler:
         async with beside(run, scope.cancel):
             yield self.outcomes
 
-    # Jobs
-
     def __contains__(self, ref: JobRef) -> bool:
         """Return whether a job is pending."""
         return ref in self._jobs
@@ -170,7 +168,7 @@ class Scheduler:
         while self.pending:
             await self._idle.wait()
 
-    def make_batch_timeout_error(self, why: str, error: TooManyFailuresError | None = None) -> None:
+    def cut_short(self, why: str, error: TooManyFailuresError | None = None) -> None:
         """Report every pending job as pending, and end the outcomes; the caller ends the polling.
 
         Args:
@@ -189,7 +187,7 @@ class Scheduler:
                 entry.started = now
             entry.last_error = entry.last_error or last_error
             error = make_batch_timeout_error(entry, now, why, timeout=real_now - self._started_at)
-            yield from self._outcomes_of(entry, GiveUp(error), now)
+            yield from self._end_of(entry, GiveUp(error), now)
 
     def _notify(self, ref: JobRef) -> None:
         if ref in self._jobs:
@@ -279,14 +277,13 @@ class Scheduler:
             held = self._throttle.ready_at() - real_now
             delay = self._until_first(real_now)
             # No job's time runs while the throttle keeps back all polls, or those of jobs that are due.
-            if held >= CLOCK_TOLERANCE_SECONDS and (
-                delay < CLOCK_TOLERANCE_SECONDS or self._throttle.stopped_for(real_now)
-            ):
+            is_due = delay < CLOCK_TOLERANCE_SECONDS
+            if held >= CLOCK_TOLERANCE_SECONDS and (is_due or self._throttle.stopped_for(real_now)):
                 self._clock.stop("throttle")
                 delay = held
             else:
                 self._clock.resume("throttle")
-                if delay < CLOCK_TOLERANCE_SECONDS:
+                if is_due:
                     return
                 delay = min(delay, self._until_timeout(real_now))
             with anyio.move_on_after(delay):
@@ -372,7 +369,7 @@ class Scheduler:
         Raises:
             CredentialsError: It is the second in a row.
         """
-        outcomes = self._outcomes_of(entry, decision, now)
+        outcomes = self._end_of(entry, decision, now)
         if isinstance(decision, GiveUp) and isinstance(decision.error, CredentialsError):
             if self._api.is_refused:
                 raise decision.error
@@ -391,14 +388,11 @@ class Scheduler:
         if not self.pending:
             self._idle.set()
 
-    def _outcomes_of(self, entry: Entry, decision: Done | GiveUp, now: float) -> list[Outcome]:
-        """Emit the end of a wait, and return an outcome for each time that its job was added."""
-        end = WaitEnded.of(entry, decision, now)
-        self._exchange.emit(end)
-        return [
-            Outcome(index=index, ref=ref, status=end.status, error=end.error, polls=end.polls, elapsed=end.elapsed)
-            for index, ref in ((entry.index, entry.ref), *(entry.others or ()))
-        ]
+    def _end_of(self, entry: Entry, decision: Done | GiveUp, now: float) -> list[Outcome]:
+        """Emit the end of a wait, and return its outcomes."""
+        ended = WaitEnded.of(entry, decision, now)
+        self._exchange.emit(ended)
+        return entry.outcomes(ended)
 
     def _on_room(self) -> None:
         self._clock.resume("consumer")
