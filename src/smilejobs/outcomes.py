@@ -1,12 +1,13 @@
-"""What goes into a fleet, and what comes out: refs, outcomes, and how far it is."""
+"""The input and the output of a batch: refs, outcomes, their records, and progress."""
 
 from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable
 from contextlib import aclosing, closing, nullcontext
+from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 
 from smilejobs.errors import SmileJobsError
-from smilejobs.model.codes import describe_result
+from smilejobs.model.codes import describe_result, display_number
 from smilejobs.model.jobs import JobRef, JobResult, JobStatus
 from smilejobs.model.tables import Cell, table
 
@@ -17,7 +18,7 @@ JobRefs = Iterable[JobRefLike] | AsyncIterable[JobRefLike]
 
 @frozen(kw_only=True)
 class Outcome:
-    """How the waiting for one job of many has ended: either *status* or *error* is given.
+    """How the wait for one job of many has ended: either *status* or *error* is given.
 
     Attributes:
         index: The position of the job in the input, from 0.
@@ -25,7 +26,7 @@ class Outcome:
         status: The answer that ended the wait.
         error: Why there is none; what `Client.wait` would have raised.
         polls: How many polls it took.
-        elapsed: Seconds from the first poll to the end, without those for which the consumer kept the fleet waiting.
+        elapsed: Seconds from the first poll to the end, without those for which polling waited for the consumer.
     """
 
     index: int
@@ -50,9 +51,59 @@ class Outcome:
         )
 
 
+@frozen(kw_only=True)
+class Record:
+    """The flat form of an outcome, without ids and personal data: a part of a row of a file, or of a database.
+
+    Attributes:
+        is_final: Whether the outcome of a complete job is final; None for other jobs.
+        code: The status code of the last answer; None if unknown, as for all that follow.
+        verdict: The value of the `Verdict`.
+        result_code: ``ResultCode``.
+        result_text: ``ResultText``.
+        confidence: ``ConfidenceValue``, 0 to 100.
+        smile_job_id: ``SmileJobID``.
+        error: The name of the class of the error; None for a complete job, as for the next one.
+        error_text: The text of the error.
+    """
+
+    is_final: bool | None = None
+    code: str | None = None
+    verdict: str | None = None
+    result_code: str | None = field(default=None, repr=display_number)
+    result_text: str | None = field(default=None, repr=False)
+    confidence: float | None = field(default=None, repr=False)
+    smile_job_id: str | None = field(default=None, repr=display_number)
+    error: str | None = None
+    error_text: str | None = None
+
+
+def record_values(outcome: Outcome) -> dict[str, Any]:
+    """Return the values of the `Record` of an outcome, by their names.
+
+    For a job that is not complete, they are those of the last answer that is known.
+    """
+    error = outcome.error
+    status = outcome.status if error is None else getattr(error, "last", None)
+    last = status if isinstance(status, JobStatus) else None
+    result = (last and last.result) or JobResult()
+    code = None if last is None else last.code
+    return {
+        "is_final": None if last is None or not last.job_complete else last.is_final,
+        "code": code if error is None or error.code is None else error.code,
+        "verdict": None if last is None or last.verdict is None else last.verdict.value,
+        "result_code": result.result_code,
+        "result_text": result.result_text,
+        "confidence": result.confidence_value,
+        "smile_job_id": result.smile_job_id,
+        "error": None if error is None else type(error).__name__,
+        "error_text": None if error is None else str(error),
+    }
+
+
 @frozen(kw_only=True, eq=False)
 class Progress:
-    """How far a fleet is.
+    """How far a batch is.
 
     Attributes:
         pending: Jobs that were read from the input and have not ended.
@@ -60,7 +111,7 @@ class Progress:
         failed: Jobs that ended with an error.
         polls: Polls that were begun.
         throttled: Whether polls are held back because the API cannot keep up.
-        polls_per_second: Over the last seconds.
+        polls_per_second: The rate of polls over about the last second.
         eta: Seconds to the end at the present speed; None where the size of the input or the speed is not known.
     """
 

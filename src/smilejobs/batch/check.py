@@ -7,7 +7,7 @@ from os import PathLike
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, TypedDict, Unpack, get_args, get_type_hints, overload
 
-from attrs import field, frozen
+from attrs import field, fields, frozen
 
 from smilejobs.batch.extra import extra_columns, extra_of
 from smilejobs.batch.records import Record, record_of
@@ -36,7 +36,8 @@ _DTYPES: Mapping[type, Literal["int64", "string", "boolean", "float64"]] = Mappi
 
 def _columns() -> dict[str, type]:
     """Return the columns of a data frame, by the names that they have in a results file: those of a `Record`."""
-    hints = {name: hint for name, hint in get_type_hints(Record).items() if name not in _ELSEWHERE}
+    known = get_type_hints(Record)
+    hints = {column.name: known[column.name] for column in fields(Record) if column.name not in _ELSEWHERE}
     types = {name: next(iter(get_args(hint)), hint) for name, hint in hints.items()}
     return {name: str if issubclass(kind, str) else kind for name, kind in types.items()}
 

@@ -2,9 +2,11 @@
 
 import enum
 from datetime import datetime
+from typing import Any
 
-from attrs import evolve, field, frozen
+from attrs import Attribute, evolve, field, frozen
 
+from smilejobs import outcomes
 from smilejobs.errors import (
     ApiError,
     BadRequestError,
@@ -14,9 +16,8 @@ from smilejobs.errors import (
     WaitTimeoutError,
 )
 from smilejobs.images import SavedImages
-from smilejobs.model.codes import Verdict, display_number
-from smilejobs.model.jobs import JobResult, JobStatus
-from smilejobs.outcomes import Outcome
+from smilejobs.model.codes import Verdict
+from smilejobs.outcomes import Outcome, record_values
 
 _NO_LINKS = "links"
 """The API could not make links; where it just has none, `ImageError.reason` is "missing", too, but for good."""
@@ -43,11 +44,17 @@ WORDS = (*(verdict.value for verdict in Verdict), *(ending.value for ending in E
 """All that `Record.word` may be, best first."""
 
 
-@frozen(kw_only=True)
-class Record:
-    """One row of a batch, and how it has ended.
+_ROW = ("index", "line", "user_id", "job_id", "submitted_at", "outcome")
 
-    Every attribute but *index*, *tag* and *outcome* is None where nothing is known.
+
+def _put_row_first(_: type, attributes: "list[Attribute[Any]]") -> "list[Attribute[Any]]":
+    """Put the attributes that identify the row before those of every record: this is the order of the columns."""
+    return sorted(attributes, key=lambda attribute: attribute.name not in _ROW)
+
+
+@frozen(kw_only=True, field_transformer=_put_row_first)
+class Record(outcomes.Record):
+    """One row of a batch, and how it has ended: a record with the row's place in the input and its pictures.
 
     Attributes:
         index: The position of the row in the input, from 0.
@@ -56,17 +63,8 @@ class Record:
         job_id: The job's ``job_id``.
         submitted_at: When the job was submitted.
         outcome: How it has ended.
-        is_final: Whether the outcome of a complete job will not change.
-        code: The status code of the last answer.
-        verdict: What the result means for the person.
-        result_code: ``ResultCode``.
-        result_text: ``ResultText``.
-        confidence: ``ConfidenceValue``, 0 to 100.
-        smile_job_id: ``SmileJobID``.
         polls: How many polls it took.
         seconds: From the first poll to the end.
-        error: The class of the error.
-        error_text: Its text.
         images: How many of the job's pictures are saved, if they were to be.
         images_error: Why there are not more: the `ImageError.reason`, or "links" if the API could not make any.
         images_error_text: Its text.
@@ -78,17 +76,8 @@ class Record:
     job_id: str | None = field(default=None, repr=False)
     submitted_at: datetime | None = None
     outcome: Ending
-    is_final: bool | None = None
-    code: str | None = None
-    verdict: str | None = None
-    result_code: str | None = field(default=None, repr=display_number)
-    result_text: str | None = field(default=None, repr=False)
-    confidence: float | None = field(default=None, repr=False)
-    smile_job_id: str | None = field(default=None, repr=display_number)
     polls: int | None = None
     seconds: float | None = None
-    error: str | None = None
-    error_text: str | None = None
     images: int | None = None
     images_error: str | None = None
     images_error_text: str | None = None
@@ -114,29 +103,16 @@ def record_of(outcome: Outcome, *, index: int | None = None, line: int | None = 
         index: The position of the row in the input, if that is not the outcome's.
         line: The line of the input at which the row begins.
     """
-    error = outcome.error
-    status = outcome.status if error is None else getattr(error, "last", None)
-    last = status if isinstance(status, JobStatus) else None
-    result = (last and last.result) or JobResult()
-    code = None if last is None else last.code
     return Record(
         index=outcome.index if index is None else index,
         line=line,
         user_id=outcome.ref.user_id,
         job_id=outcome.ref.job_id,
         submitted_at=outcome.ref.submitted_at,
-        outcome=ending_of(error),
-        is_final=None if last is None or not last.job_complete else last.is_final,
-        code=code if error is None or error.code is None else error.code,
-        verdict=None if last is None or last.verdict is None else last.verdict.value,
-        result_code=result.result_code,
-        result_text=result.result_text,
-        confidence=result.confidence_value,
-        smile_job_id=result.smile_job_id,
+        outcome=ending_of(outcome.error),
         polls=outcome.polls,
         seconds=round(outcome.elapsed, 3),
-        error=None if error is None else type(error).__name__,
-        error_text=None if error is None else str(error),
+        **record_values(outcome),
     )
 
 

@@ -17,9 +17,8 @@ from smilejobs.durable.store import Store
 from smilejobs.durations import Duration, seconds
 from smilejobs.events import logger
 from smilejobs.model.callback import Callback
-from smilejobs.model.codes import display_number
 from smilejobs.model.jobs import JobRef
-from smilejobs.outcomes import JobRefs, each, job_ref
+from smilejobs.outcomes import JobRefs, Record, each, job_ref
 from smilejobs.polling.rules import Until
 
 _EPOCH = instant(0.0)
@@ -69,23 +68,16 @@ class WatchedJob:
 
 
 @frozen(kw_only=True)
-class WatchOutcome:
-    """How the waiting for a job of a watch list has ended. Every attribute is None where nothing is known.
+class WatchOutcome(Record):
+    """How the wait for a job of a watch list has ended: a `Record` with its place in the list.
+
+    The values of an expired job are those of the last answer; its *error* is None.
 
     Attributes:
         cursor: Its place in the list, for `WatchList.outcomes`.
         ref: The job.
-        state: "complete", "failed" (the API refused the job for good, or its answer must not be believed), or "expired"
-            (its deadline came first; what follows is of the last answer then).
-        code: The status code of the last answer.
-        verdict: What the result means for the person.
-        result_code: ``ResultCode``.
-        result_text: ``ResultText``.
-        confidence: ``ConfidenceValue``, 0 to 100.
-        smile_job_id: ``SmileJobID``.
-        is_final: Whether the outcome of a complete job will not change.
-        error: The class of the error.
-        error_text: Its text.
+        state: "complete", "failed" (the API refused the job for good, or its answer cannot be believed), or "expired"
+            (its deadline came first).
         added_at: When the job was added (aware).
         ended_at: When its outcome was stored (aware).
         raw: The answer as it came, personal data included, if the worker was asked to keep it.
@@ -94,15 +86,6 @@ class WatchOutcome:
     cursor: str
     ref: JobRef
     state: State
-    code: str | None = None
-    verdict: str | None = None
-    result_code: str | None = field(default=None, repr=display_number)
-    result_text: str | None = field(default=None, repr=False)
-    confidence: float | None = field(default=None, repr=False)
-    smile_job_id: str | None = field(default=None, repr=display_number)
-    is_final: bool | None = None
-    error: str | None = None
-    error_text: str | None = None
     added_at: datetime
     ended_at: datetime
     raw: dict[str, object] | None = field(default=None, repr=False, eq=False)
