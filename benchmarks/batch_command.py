@@ -145,7 +145,7 @@ async def peak(count: int) -> int:
                 columns=rows.columns,
                 extra=(),
                 resume=False,
-                is_settled=lambda record: True,
+                keep=lambda record: True,
                 on_record=report.add_record,
             ) as journal:
                 async with smilejobs.Client(
@@ -162,7 +162,7 @@ async def peak(count: int) -> int:
                         on_record=report.add_record,
                         on_bad_row=print,
                         on_progress=lambda progress: None,
-                    ).ask(rows, slow=False)
+                    ).wait(rows, blocking=False)
         report.write(Path(folder, "report.html"))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 

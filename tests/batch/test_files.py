@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from smilejobs import JobRef
-from smilejobs.batch.journal import Journal, settles
+from smilejobs.batch.journal import Journal, is_settled
 from smilejobs.batch.records import Ending, Record
 from smilejobs.batch.rows import ENCODING, ERRORS, BadRow, Row, Rows, count_rows
 
@@ -27,10 +27,8 @@ def complete(index: int = 0) -> Record:
 
 
 def journal(path: Path, *, extra: tuple[str, ...] = (), resume: bool = False) -> Journal:
-    is_settled = partial(settles, until="complete", images=False)
-    return Journal(
-        path, columns=("note",), extra=extra, resume=resume, is_settled=is_settled, on_record=lambda record: None
-    )
+    keep = partial(is_settled, until="complete", images=False)
+    return Journal(path, columns=("note",), extra=extra, resume=resume, keep=keep, on_record=lambda record: None)
 
 
 def read(text: str | bytes) -> list[Row | BadRow]:
@@ -115,7 +113,7 @@ def test_to_resume_lets_nobody_else_read_the_file(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(os, "fchmod", chmod)
     before = os.umask(0o022)
     try:
-        with Journal(path, columns=(), extra=(), resume=True, is_settled=look, on_record=lambda record: None):
+        with Journal(path, columns=(), extra=(), resume=True, keep=look, on_record=lambda record: None):
             pass
     finally:
         os.umask(before)

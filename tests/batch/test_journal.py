@@ -18,7 +18,7 @@ from hypothesis import given
 
 from smilejobs import JobRef
 from smilejobs.batch.cells import unguard
-from smilejobs.batch.journal import Journal, ResultsLostError, settles
+from smilejobs.batch.journal import Journal, ResultsLostError, is_settled
 from smilejobs.batch.records import Ending, Record
 from smilejobs.batch.rows import Row
 from smilejobs.polling.rules import Until
@@ -56,9 +56,9 @@ def row(index: int, job_id: str | None = None) -> Row:
 
 def opened(path: Path, *, until: Until = "complete", images: bool = False, **options: Any) -> Journal:
     """A journal of which only what matters is said."""
-    is_settled = partial(settles, until=until, images=images)
+    keep = partial(is_settled, until=until, images=images)
     others = {"columns": ("note",), "extra": (), "resume": False, "on_record": lambda record: None}
-    return Journal(path, is_settled=is_settled, **{**others, **options})
+    return Journal(path, keep=keep, **{**others, **options})
 
 
 def write(path: Path, *records: Record, note: object = "a note", **options: Any) -> list[Record]:
@@ -140,7 +140,7 @@ ALL = (COMPLETE, PENDING, FAILED, REFUSED, INVALID, PROVISIONAL, UNSURE)
 @pytest.mark.parametrize(("until", "final"), [("complete", {0, 3, 5, 6}), ("final", {0, 3})])
 def test_what_is_final(path: Path, until: Until, final: set[int]) -> None:
     """Complete jobs (final ones, if those are waited for) and refused ones stay, all others are taken out."""
-    assert {each.index for each in ALL if settles(each, until=until, images=False)} == final
+    assert {each.index for each in ALL if is_settled(each, until=until, images=False)} == final
     write(path, *ALL)
     kept = write(path, resume=True, until=until)
     assert kept == [each for each in ALL if each.index in final]
@@ -265,7 +265,7 @@ def test_results_that_are_lost(path: Path, harm: Callable[[Path], None], words: 
     """It is seen when it is looked for, and at the end at the latest; nothing is written any more."""
     journal = opened(path)
     journal.write(COMPLETE)
-    journal.check()
+    journal.verify()
     harm(path)
     with pytest.raises(ResultsLostError, match=words):
         journal.__exit__(None, None, None)
@@ -275,7 +275,7 @@ def test_results_that_are_lost(path: Path, harm: Callable[[Path], None], words: 
         harm(path)
         size = path.stat().st_size if path.exists() else None
         with pytest.raises(ResultsLostError, match=words):
-            journal.check()
+            journal.verify()
         journal.write(COMPLETE)
     assert (path.stat().st_size if path.exists() else None) == size
 
@@ -286,7 +286,7 @@ def test_a_link_to_the_results_is_followed(tmp_path: Path) -> None:
     link.symlink_to(tmp_path / "real.csv")
     with opened(link) as journal:
         journal.write(COMPLETE)
-        journal.check()
+        journal.verify()
     assert len(rows(tmp_path / "real.csv")) == 1
 
 
@@ -338,7 +338,7 @@ def test_an_index_out_of_all_proportion(path: Path) -> None:
 
 def test_a_row_without_an_end(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is refused: it is none of ours."""
-    monkeypatch.setattr("smilejobs.batch.journal._LONGEST_ROW", 10_000)
+    monkeypatch.setattr("smilejobs.batch.journal._MAX_ROW_BYTES", 10_000)
     write(path, COMPLETE)
     with path.open("ab") as file:
         file.write(b'"' + b"x" * 10_000)
@@ -381,14 +381,14 @@ def test_files_that_are_not_ours(tmp_path: Path) -> None:
         opened(tmp_path / "results.xlsx", columns=())
     path = tmp_path / "results.csv"
     path.write_text("user_id,job_id\r\nu,j\r\n")
-    with pytest.raises(ValueError, match="exists: go on with it by --resume"):
+    with pytest.raises(ValueError, match="exists: resume it with --resume"):
         opened(path, columns=())
-    with pytest.raises(ValueError, match="is no results file with the columns of this run"):
+    with pytest.raises(ValueError, match="is not a results file with the columns of this run"):
         opened(path, columns=(), resume=True)
     assert path.read_bytes() == b"user_id,job_id\r\nu,j\r\n"
     path = tmp_path / "results.jsonl"
     path.write_text('[{"index": 0')
-    with pytest.raises(ValueError, match="is no results file"):
+    with pytest.raises(ValueError, match="is not a results file"):
         opened(path, columns=(), resume=True)
     assert path.read_text() == '[{"index": 0'
 
@@ -400,7 +400,7 @@ def test_a_csv_file_that_an_editor_has_changed(tmp_path: Path) -> None:
     first, second, third, _ = path.read_bytes().split(b"\r\n")
     for data in (b"\n".join((first, second, third, b"")), first + b"\r\n" + second + b"\n" + third):
         path.write_bytes(data)
-        with pytest.raises(ValueError, match=r"is no results file|has changed its ends of lines"):
+        with pytest.raises(ValueError, match=r"is not a results file|has changed its ends of lines"):
             write(path, resume=True)
         assert path.read_bytes() == data
 

@@ -122,7 +122,7 @@ def test_bad_rows_of_a_csv_file() -> None:
         ('{"user_id": "u", "job_id": 7.0}', "job_id must be a string, not float"),
         ('{"user_id": true, "job_id": "j"}', "user_id must be a string, not bool"),
         ('{"user_id": "u", "job_id": "j", "submitted_at": 7}', "submitted_at must be an instant"),
-        ('{"user_id": "u", "job_id": "j", "note": "\\ud800"}', "it is not UTF-8, or holds half a surrogate pair"),
+        ('{"user_id": "u", "job_id": "j", "note": "\\ud800"}', "the row is not UTF-8, or holds half a surrogate pair"),
     ],
 )
 def test_bad_rows_of_json_lines(line: str, reason: str) -> None:
@@ -136,7 +136,7 @@ def test_bad_rows_of_json_lines(line: str, reason: str) -> None:
 def test_what_is_not_utf8() -> None:
     """It makes its row a bad one, or the header."""
     assert reasons(b"user_id,job_id,n\nu,j,\xff\nu,j,\xc3\xa9\n") == [
-        (2, "it is not UTF-8, or holds half a surrogate pair")
+        (2, "the row is not UTF-8, or holds half a surrogate pair")
     ]
     with pytest.raises(ValueError, match="not UTF-8"):
         Rows(stream(b"user_id,job_id,\xff\n"))

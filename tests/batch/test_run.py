@@ -29,7 +29,7 @@ from smilejobs import (
     UserDisabledError,
 )
 from smilejobs.batch.extra import extra_columns
-from smilejobs.batch.journal import Journal, settles
+from smilejobs.batch.journal import Journal, is_settled
 from smilejobs.batch.records import Ending, Record, ending_of, record_of, with_images
 from smilejobs.batch.rows import BadRow, Row
 from smilejobs.batch.run import Run
@@ -52,7 +52,7 @@ async def run(
     told: list[Record] | None = None,
     history: bool = False,
     personal: bool = False,
-    slow: bool = False,
+    blocking: bool = False,
     save_images: Path | None = None,
     deadline: float | None = None,
 ) -> bool:
@@ -64,7 +64,7 @@ async def run(
         columns=("note",),
         extra=extra,
         resume=resume,
-        is_settled=partial(settles, until="complete", images=save_images is not None),
+        keep=partial(is_settled, until="complete", images=save_images is not None),
         on_record=told.append,
     )
     async with script.client() as client:
@@ -82,7 +82,7 @@ async def run(
                 on_progress=lambda progress: None,
                 deadline=deadline,
             )
-            await work.ask(rows, slow=slow)
+            await work.wait(rows, blocking=blocking)
             return work.is_read
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from smilejobs import JobRef
 from smilejobs.batch import Batch, check
-from smilejobs.batch.journal import Journal, settles
+from smilejobs.batch.journal import Journal, is_settled
 from smilejobs.batch.records import WORDS, Ending, Record
 from smilejobs.batch.rows import Row
 from smilejobs.batch.run import Run
@@ -60,7 +60,7 @@ async def test_a_run_shows_no_rows(tmp_path: Path) -> None:
         columns=None,
         extra=(),
         resume=False,
-        is_settled=partial(settles, until="complete", images=False),
+        keep=partial(is_settled, until="complete", images=False),
         on_record=lambda record: None,
     )
     seen: list[str] = []
@@ -78,7 +78,7 @@ async def test_a_run_shows_no_rows(tmp_path: Path) -> None:
             on_progress=lambda progress: seen.append(repr(run)),
         )
         with journal:
-            await run.ask([Row(index=0, line=2, ref=JobRef("u", "job-1"), carried={"name": "Jane"})], slow=False)
+            await run.wait([Row(index=0, line=2, ref=JobRef("u", "job-1"), carried={"name": "Jane"})], blocking=False)
     assert seen
     assert "Jane" not in "".join(seen)
     assert "Row(" not in "".join(seen)

@@ -24,8 +24,8 @@ from smilejobs.batch.records import Ending, Record
 from smilejobs.batch.report import Report
 from smilejobs.batch.rows import BadRow
 from smilejobs.cli import batch as batch_module
-from smilejobs.cli.options import duration
-from smilejobs.cli.progress import Tally, view
+from smilejobs.cli.options import parse_duration
+from smilejobs.cli.progress import Tally, make_view
 from smilejobs.sandbox import Sandbox
 from tests.helpers.commands import ENVIRONMENT, TIMEOUTS, Answer, Command, interrupt_when, wait_until
 
@@ -187,8 +187,8 @@ def test_an_empty_input(command: Command) -> None:
         (["in.csv", "--out", "out.xlsx"], "must end in one of .jsonl, .ndjson, .csv: out.xlsx"),
         (["none.csv", "--out", "out.csv"], "No such file or directory: 'none.csv'"),
         (["in.csv", "--out", "nowhere/out.csv"], "No such file or directory: 'nowhere/out.csv'"),
-        (["in.csv", "--out", "there.csv"], "there.csv exists: go on with it by --resume"),
-        (["in.csv", "--out", "there.csv", "--resume"], "there.csv is no results file"),
+        (["in.csv", "--out", "there.csv"], "there.csv exists: resume it with --resume"),
+        (["in.csv", "--out", "there.csv", "--resume"], "there.csv is not a results file"),
         (
             ["there.csv", "--out", "out.csv"],
             "there.csv: no column is named user_id or job_id in its first line (1 column)",
@@ -349,7 +349,7 @@ def test_pictures_are_saved(command: Command, sandbox: Sandbox, pictures: Path, 
     assert {row["images_error"] or None for row in found.values()} == {None}
     assert all(row["history"] for note, row in found.items() if note != "c")
     assert f"\n{total} pictures in pictures\n" in answer.out
-    assert '<th scope="row">pictures</th><td>pictures</td>' in Path("out.html").read_text()
+    assert '<th scope="row">save images</th><td>pictures</td>' in Path("out.html").read_text()
 
 
 def test_the_summary_of_pictures_for_scripts(command: Command, pictures: Path) -> None:
@@ -374,7 +374,7 @@ def test_a_disk_without_room_for_pictures(command: Command, pictures: Path, monk
         full.setattr(os, "fsync", sync)
         answer = command("batch", "in.csv", "--out", "out.jsonl", "--save-images", "pictures")
     assert answer.code == 4
-    assert "0 pictures in pictures; not all pictures of 2 jobs\n" in answer.out
+    assert "0 pictures in pictures; pictures of 2 jobs are missing\n" in answer.out
     assert "to go on: smilejobs batch" in answer.err
     assert list(pictures.iterdir()) == []
     assert outcomes("out.jsonl") == {"a": "approved", "b": "rejected"}
@@ -459,14 +459,14 @@ def test_a_second_run_is_refused_and_a_killed_one_is_gone_on_with(
 )
 def test_durations(text: str, seconds: float) -> None:
     """A number and a unit."""
-    assert duration(text, "--timeout") == seconds
+    assert parse_duration(text, "--timeout") == seconds
 
 
 @pytest.mark.parametrize("text", ["", "m", "-1", "1 week", "1e3", "nan", "inf", "10m30s"])
 def test_what_is_no_duration(text: str) -> None:
     """It is refused with an example."""
     with pytest.raises(ValueError, match="--timeout must be a number and a unit, for example 90s"):
-        duration(text, "--timeout")
+        parse_duration(text, "--timeout")
 
 
 # --- Files that are wrong, or go away
@@ -595,7 +595,7 @@ async def test_lines_where_there_is_no_terminal() -> None:
     """One every ten seconds, with what is known of the end."""
     out = console(terminal=False)
     made = tally(1000, [Ending.COMPLETE] * 100, earlier=50)
-    with view(out, made, quiet=False) as shown:
+    with make_view(out, made, quiet=False) as shown:
         for _ in range(25):
             await anyio.sleep(1)
             shown.on_progress(progress(throttled=True))
@@ -610,7 +610,7 @@ async def test_an_input_of_unknown_size_has_no_end() -> None:
     """Nor has one of which nothing is done yet."""
     for made in (tally(None, [Ending.PENDING]), tally(100_000, [])):
         out = console(terminal=False)
-        with view(out, made, quiet=False) as shown:
+        with make_view(out, made, quiet=False) as shown:
             shown.on_progress(progress())
         assert "left" not in printed(out)
 
@@ -621,7 +621,7 @@ async def test_the_display_in_a_terminal(total: int | None) -> None:
     """A bar, the speed, the counts and the last errors, within 80 columns; nothing is left of it at the end."""
     out = console(terminal=True)
     made = tally(total, [Ending.COMPLETE, *[Ending.FAILED] * 5, Ending.INVALID])
-    with view(out, made, quiet=False) as shown:
+    with make_view(out, made, quiet=False) as shown:
         await anyio.sleep(10)
         shown.on_progress(progress())
         shown.on_progress(progress(polls_per_second=1.0))
@@ -642,7 +642,7 @@ async def test_pictures_that_are_missing_are_among_the_last_errors() -> None:
     out = console(terminal=True)
     made = tally(1, [])
     made.add(Record(index=0, line=2, outcome=Ending.COMPLETE, images=1, images_error="store", images_error_text="no"))
-    with view(out, made, quiet=False) as shown:
+    with make_view(out, made, quiet=False) as shown:
         shown.on_progress(progress())
     assert "1 unknown" in printed(out)
     assert "line 2: no" in printed(out)
@@ -653,7 +653,7 @@ async def test_pictures_that_are_missing_are_among_the_last_errors() -> None:
 async def test_bad_rows_do_not_flood(quiet: bool) -> None:
     """The first ones are shown, however quiet."""
     out = console(terminal=False)
-    with view(out, tally(None, []), quiet=quiet) as shown:
+    with make_view(out, tally(None, []), quiet=quiet) as shown:
         for index in range(100):
             shown.on_bad_row(BadRow(index=index, line=index + 2, reason="no"))
         shown.on_progress(progress())

@@ -113,9 +113,9 @@ def test_all_is_well(command: Command, base_url: str) -> None:
     answer = command("doctor")
     assert (answer.code, answer.err) == (0, "")
     assert answer.out.splitlines() == [
-        f"ok     variables  partner 085 asks {base_url}",
-        "-      clock      the server does not tell its time",
-        "ok     API        it accepts the signature, and knows no such job, as it should",
+        f"ok     variables  partner 085 at {base_url}",
+        "-      clock      the server does not send its time",
+        "ok     API        accepts the signature; the job does not exist, as expected",
     ]
 
 
@@ -131,7 +131,7 @@ def test_the_environment_has_a_url(command: Command, monkeypatch: pytest.MonkeyP
     """It is shown, so that nobody asks the wrong one."""
     alter(monkeypatch, JobNotFoundError("none"))
     answer = command("doctor", SMILE_BASE_URL="", SMILE_ENVIRONMENT="sandbox")
-    assert "partner 085 asks https://testapi.smileidentity.com/v1\n" in answer.out
+    assert "partner 085 at https://testapi.smileidentity.com/v1\n" in answer.out
 
 
 def test_a_wrong_key(command: Command) -> None:
@@ -148,9 +148,9 @@ def test_nobody_is_there(command: Command) -> None:
     answer = command("doctor", SMILE_BASE_URL="http://127.0.0.1:9/v1")
     assert answer.code == 4
     assert "-      clock      not compared with the server's: no answer: Connection refused" in answer.out
-    assert "does not tell its time" not in answer.out
+    assert "does not send its time" not in answer.out
     assert "WRONG  API        no answer" in answer.out
-    assert "check the URL, the network, a proxy" in answer.out
+    assert "check the URL, the network, the proxy" in answer.out
 
 
 def test_a_server_that_is_too_slow_to_tell_its_time(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,9 +198,7 @@ def test_the_url_of_an_environment_is_right(
     alter(monkeypatch, error)
     answer = command("doctor", SMILE_BASE_URL="", SMILE_ENVIRONMENT="sandbox")
     assert answer.code == 4
-    assert answer.out.splitlines()[-1].startswith(
-        "The URL is right, but what answers there does not speak like the API"
-    )
+    assert answer.out.splitlines()[-1].startswith("The URL is right, but the answer is not from the API")
 
 
 def test_an_answer_about_another_job(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,14 +268,14 @@ def test_a_pending_answer_that_is_not_signed(command: Command, serve: Serve) -> 
     """A wait goes on after it; but it shows neither that the key is right nor that this is the API."""
     answer = command("doctor", SMILE_BASE_URL=serve(b'{"job_complete": false}'))
     assert answer.code == 4
-    assert "WRONG  API        it answers without a signature" in answer.out
+    assert "WRONG  API        the answer has no signature" in answer.out
 
 
 def test_an_answer_all_the_same(command: Command, serve: Serve) -> None:
     """A server that knows the job after all has shown that it knows the key."""
     answer = command("doctor", SMILE_BASE_URL=serve(body(job_complete=False, code="2302")))
     assert answer.code == 0
-    assert "ok     API        it answers, and its answer is signed with this key" in answer.out
+    assert "ok     API        the answer is signed with this key" in answer.out
 
 
 @pytest.mark.parametrize("get_status", [200, 403])
@@ -285,8 +283,8 @@ def test_an_answer_all_the_same(command: Command, serve: Serve) -> None:
     ("ahead", "words"),
     [
         (0, "ok     clock      within 1 s of the server's"),
-        (312, "WRONG  clock      this machine's is 312 s ahead of the server's"),
-        (-4000, "WRONG  clock      this machine's is 4000 s behind the server's"),
+        (312, "WRONG  clock      this machine's clock is 312 s ahead of the server's"),
+        (-4000, "WRONG  clock      this machine's clock is 4000 s behind the server's"),
     ],
 )
 def test_the_clock(  # noqa: PLR0917  # pytest passes fixtures and parameters by name
@@ -309,7 +307,7 @@ def test_a_server_that_does_not_know_the_time(command: Command, serve: Serve, da
     """Then nothing is known of the clock, and nothing claimed."""
     answer = command("doctor", SMILE_BASE_URL=serve(NOT_FOUND, http_status=400, headers={"Date": date}))
     assert answer.code == 0
-    assert "-      clock      the server does not tell its time\n" in answer.out
+    assert "-      clock      the server does not send its time\n" in answer.out
 
 
 # --- Callbacks
@@ -329,7 +327,7 @@ def test_a_callback_that_verifies(command: Command, tmp_path: Path, source: str)
     assert (answer.code, answer.err) == (0, "")
     assert "verified      the signature of its timestamp, by the key of partner 085\n" in answer.out
     assert "not verified  all the rest: the signature covers neither job nor result" in answer.out
-    assert "made        2026-03-02T10:20:30+00:00, " in answer.out
+    assert "signed at   2026-03-02T10:20:30+00:00, " in answer.out
     assert "(SmileJobID 0000000042)\n" in answer.out
     assert "says        0810 Document?[1m Verified\n" in answer.out
     assert "smilejobs status USER JOB" in answer.out
@@ -341,7 +339,7 @@ def test_a_callback_that_says_little(command: Command) -> None:
     data = json.dumps({"timestamp": "once", "signature": sign(CREDENTIALS, "once"), "PartnerParams": PARAMS}).encode()
     answer = command("verify-callback", "-", stdin=data)
     assert answer.code == 0
-    assert "made        at an instant that cannot be read\n" in answer.out
+    assert "signed at   a time that cannot be read\n" in answer.out
     assert "(SmileJobID none)\n" in answer.out
     assert "says        no code\n" in answer.out
 

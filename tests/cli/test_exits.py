@@ -21,8 +21,8 @@ from anyio.from_thread import start_blocking_portal
 
 from smilejobs import JobRef
 from smilejobs.cli.display import console
-from smilejobs.cli.exits import ExitCode, complain, describe, run_commands, show_tracebacks
-from smilejobs.cli.stopping import run, stop_on_sigterm
+from smilejobs.cli.exits import ExitCode, complain, describe, run_commands, set_debug
+from smilejobs.cli.stopping import exit_on_signals, run_until_stopped, stop_on_sigterm
 from smilejobs.sandbox import Sandbox
 from tests.helpers.commands import ENVIRONMENT, Command, command, interrupt_when, wait_until
 
@@ -69,7 +69,7 @@ def ended(error: BaseException, *, debug: bool = False) -> object:
     """The exit code of a command that raises an error."""
 
     def commands() -> None:
-        show_tracebacks(wanted=debug)
+        set_debug(is_on=debug)
         raise error
 
     with pytest.raises(SystemExit) as exited:
@@ -124,13 +124,13 @@ def test_a_reader_that_leaves_ends_typer_with_the_code_of_a_verdict(capsys: pyte
 
 def test_the_traceback_is_shown_on_request(capsys: pytest.CaptureFixture[str]) -> None:
     """Of expected errors and of others."""
-    show_tracebacks(wanted=True)
+    set_debug(is_on=True)
     try:
         complain(OSError(2, "No such file", "x"))
         for error in (ZeroDivisionError("no"), OSError(28, "No space left on device")):
             assert ended(error, debug=True) == 4
     finally:
-        show_tracebacks(wanted=False)
+        set_debug(is_on=False)
     err = capsys.readouterr().err
     assert err.count("Traceback") == 2
     assert err.count("\nsmilejobs: ") == 3
@@ -324,6 +324,50 @@ def test_sigterm_stops_a_batch(base_url: str, tmp_path: Path) -> None:
     assert sorted(line.split(b",")[5] for line in out.read_bytes().splitlines()[1:]) == [b"complete", b"pending"]
 
 
+IMPORTING = """
+import os, signal, sys
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "smilejobs.cli.app":
+            os.kill(os.getpid(), int(sys.argv[1]))
+
+sys.meta_path.insert(0, Finder())
+from smilejobs.cli import main
+main()
+"""
+
+
+@unix
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_while_the_command_is_imported(number: int, code: int) -> None:
+    """It ends the process at once and without a traceback, by a handler, which process 1 of a container needs."""
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTING, str(int(number))], capture_output=True, text=True, check=False, timeout=LONG
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
+
+
+@unix
+def test_signals_that_are_ignored_or_handled_stay_so() -> None:
+    """Only the default handlers are replaced, and Ctrl-C has its default one again once the command runs."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for handler in (signal.SIG_IGN, print):
+            for number in before:
+                signal.signal(number, handler)
+            exit_on_signals()
+            assert [signal.getsignal(number) for number in before] == [handler, handler]
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        exit_on_signals()
+        assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+        stop_on_sigterm()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 @unix
 def test_sigterm_in_this_process(command: Command, sandbox: Sandbox) -> None:
     """The event loop cancels what it runs."""
@@ -378,7 +422,7 @@ def test_a_signal_finds_no_event_loop_asleep() -> None:
         await anyio.Event().wait()
 
     with pytest.raises(KeyboardInterrupt):
-        run(work)
+        run_until_stopped(work)
     is_over.set()
     assert not late
     assert signal.set_wakeup_fd(-1) == -1
@@ -390,7 +434,7 @@ def test_what_ran_is_returned() -> None:
     async def work() -> str:
         return "done"
 
-    assert run(work) == "done"
+    assert run_until_stopped(work) == "done"
 
 
 def test_the_exit_code_of_a_verdict_is_of_a_verdict_alone() -> None:

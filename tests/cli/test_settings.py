@@ -8,7 +8,7 @@ from anyio.from_thread import start_blocking_portal
 from typer.main import get_command
 
 from smilejobs.cli.app import app
-from smilejobs.cli.options import WHO_ASKS
+from smilejobs.cli.options import CREDENTIALS_HELP
 from smilejobs.sandbox import Sandbox
 from tests.helpers.commands import CLIENT_COMMANDS, Command, command_alone
 from tests.helpers.patience import free_port
@@ -62,7 +62,7 @@ def test_the_help_says_who_asks(name: str) -> None:
     commands = get_command(app).commands  # type: ignore[attr-defined]  # it is a group
     example, rest = commands[name].epilog.split("\n\n")
     assert example.startswith("Example: smilejobs ")
-    assert rest.startswith(f"{WHO_ASKS} Exit codes: 0 ")
+    assert rest.startswith(f"{CREDENTIALS_HELP} Exit codes: 0 ")
     assert "\n" not in rest
 
 

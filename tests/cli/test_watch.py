@@ -27,7 +27,7 @@ from rich.console import Console
 import smilejobs.cli
 from smilejobs.cli import watch as watch_module
 from smilejobs.cli import worker as worker_module
-from smilejobs.cli.exits import show_tracebacks
+from smilejobs.cli.exits import set_debug
 from smilejobs.durable import Counts, WatchList, Worker
 from smilejobs.errors import WatchListError
 from smilejobs.sandbox import Sandbox
@@ -144,7 +144,7 @@ def test_adding_again(command: Command) -> None:
     assert command("watch", "add", URL, "-", "--deadline", "7d", stdin=JOBS) == Answer(0, "0 new, 2 known\n", "")
     for terms in (("--until", "final"), ("--deadline", "none"), ("--deadline", "8d")):
         answer = command("watch", "add", URL, "-", *terms, stdin=JOBS)
-        told = "2 of the known ones were added with another --until or --deadline: the first stands\n"
+        told = "2 known jobs keep another --until or --deadline from before\n"
         assert answer == Answer(0, "0 new, 2 known\n", told)
     assert rows("SELECT * FROM watch") == before
 
@@ -443,11 +443,11 @@ def test_warnings_are_lines(capsys: pytest.CaptureFixture[str]) -> None:
         with worker_module._warnings(out):  # noqa: SLF001  # no library can be made to warn in every way
             log.info("not told")
             log.warning("an error:\n  %s", "database\x1b[2J", exc_info=KeyError("cause"))
-            show_tracebacks(wanted=True)
+            set_debug(is_on=True)
             log.error("again", exc_info=KeyError("cause"))
             log.error("nothing more", exc_info=(None, None, None))
     finally:
-        show_tracebacks(wanted=False)
+        set_debug(is_on=False)
     log.debug("not told either")
     assert (
         capsys.readouterr().err
@@ -467,7 +467,7 @@ def test_warnings_are_lines(capsys: pytest.CaptureFixture[str]) -> None:
         (("add", URL, "bad.csv"), "bad.csv: no column is named user_id or job_id in its first line"),
         (("add", URL, "in.csv", "--deadline", "soon"), "--deadline must be a number and a unit, for example 90s"),
         (("add", URL, "in.csv", "--deadline", "0"), "--deadline must be more than 0"),
-        (("list", URL), "there is no watch list 'jobs.db': smilejobs watch add makes one"),
+        (("list", URL), "there is no watch list 'jobs.db': create it with smilejobs watch add"),
         (("outcomes", URL), "there is no watch list 'jobs.db'"),
         (("outcomes", URL, "--raw"), "--raw needs --json"),
         (("counts", "sqlite://"), "a watch list in memory survives nothing"),

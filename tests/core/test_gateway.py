@@ -24,7 +24,7 @@ from smilejobs import (
     TooManyFailuresError,
     WaitTimeoutError,
 )
-from smilejobs.batch.journal import Journal, settles
+from smilejobs.batch.journal import Journal, is_settled
 from smilejobs.batch.records import Ending, ending_of
 from smilejobs.batch.rows import Row
 from smilejobs.batch.run import Run
@@ -217,12 +217,12 @@ async def test_a_row_that_ended_at_a_wrong_url_is_failed_and_asked_again(name: s
             columns=(),
             extra=(),
             resume=path.exists(),
-            is_settled=partial(settles, until="complete", images=False),
+            keep=partial(is_settled, until="complete", images=False),
             on_record=lambda record: None,
         )
         async with Script({REF.job_id: [step_]}).client() as client:
             with journal:
-                await _run(client, journal).ask(rows, slow=False)
+                await _run(client, journal).wait(rows, blocking=False)
         assert json.loads(path.read_text().splitlines()[-1])["outcome"] == outcome
 
 

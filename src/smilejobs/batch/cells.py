@@ -1,4 +1,4 @@
-"""Cells of tables: what spreadsheets and exports add to them, and a guard against what spreadsheets would run."""
+"""Cells of tables: strip what spreadsheets and exports add to them, and guard spreadsheets against formulas."""
 
 import re
 from datetime import datetime
@@ -6,46 +6,46 @@ from typing import cast
 from unicodedata import category
 
 _FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
-"""The beginning of a cell that a spreadsheet may take for a formula, guarded or not. Source: OWASP, CSV injection."""
+"""The beginning of a cell that a spreadsheet may read as a formula, guarded or not. Source: OWASP, CSV injection."""
 _QUOTED = re.compile(r'="(.*)"', re.DOTALL)
-"""How a spreadsheet is told to leave digits as they are: ="00123"."""
-_UNKNOWN = ("", "null", "none", "nan", "nat", "\\n")
-"""What exports of databases and data frames write where there is no value, in small letters."""
+"""The guard that keeps a spreadsheet from changing digits: ="00123"."""
+_NULLS = ("", "null", "none", "nan", "nat", "\\n")
+"""The null values of exports of databases and data frames, in lower case."""
 
 
 def guard(text: str) -> str:
-    """Return a text with an apostrophe before it if a spreadsheet could take it for a formula."""
+    """Return a text with an apostrophe before it if a spreadsheet could read it as a formula."""
     return f"'{text}" if _FORMULA.match(text) else text
 
 
 def unguard(text: str) -> str:
-    """Return a text without the apostrophe that `guard` has put before it."""
+    """Return a text without the apostrophe that `guard` added."""
     return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
 
 
 def strip(text: str) -> str:
     """Return a text without white space and invisible characters at its ends, and without ``="..."`` around it."""
-    text = _strip(text)
+    text = _strip_blanks(text)
     quoted = _QUOTED.fullmatch(text)
-    return text if quoted is None else _strip(quoted[1].replace('""', '"'))
+    return text if quoted is None else _strip_blanks(quoted[1].replace('""', '"'))
 
 
 def read_id(value: object, name: str) -> str:
     """Return an id as the API knows it; a whole number is read as its digits.
 
     Args:
-        value: The cell, or the value of JSON.
-        name: What the column is called; it opens the error text.
+        value: A cell of CSV, or a value of JSON.
+        name: The name of the column, with which the error text begins.
 
     Raises:
-        ValueError: It is missing, or has white space or invisible characters in its middle, as no id has.
+        ValueError: The id is missing, or has white space or an invisible character in its middle.
     """
     if value is None:
         raise ValueError(f"{name} is missing")
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):
-        return cast("str", value)  # JobRef says what is wrong with it
+        return cast("str", value)  # JobRef refuses it with a text of its own
     text = strip(value)
     for letter in text:
         if _is_blank(letter) or category(letter) == "Cc":
@@ -54,19 +54,19 @@ def read_id(value: object, name: str) -> str:
 
 
 def read_instant(value: object, name: str) -> datetime | None:
-    """Return an instant; None if it is not known, as in an empty cell, or one of ``NULL`` or ``NaT``.
+    """Return an instant; None if the cell is empty or holds a null value such as ``NULL`` or ``NaT``.
 
     Args:
-        value: The cell, or the value of JSON: ISO 8601 with a time zone.
-        name: What the column is called; it opens the error text.
+        value: A cell of CSV, or a value of JSON: ISO 8601 with a time zone.
+        name: The name of the column, with which the error text begins.
 
     Raises:
-        ValueError: It names no instant.
+        ValueError: The value is not an instant with a time zone.
     """
     if value is None:
         return None
     text = strip(value) if isinstance(value, str) else "?"
-    if text.lower() in _UNKNOWN:
+    if text.lower() in _NULLS:
         return None
     try:
         instant = datetime.fromisoformat(text)
@@ -77,7 +77,7 @@ def read_instant(value: object, name: str) -> datetime | None:
     return instant
 
 
-def _strip(text: str) -> str:
+def _strip_blanks(text: str) -> str:
     first, end = 0, len(text)
     while first < end and _is_blank(text[first]):
         first += 1
@@ -87,5 +87,5 @@ def _strip(text: str) -> str:
 
 
 def _is_blank(letter: str) -> bool:
-    """Say whether a character is white space, or shows nothing, as the zero-width ones and the byte order mark do."""
+    """Return whether a character is white space or invisible, such as a zero-width space or the byte order mark."""
     return letter.isspace() or category(letter) == "Cf"

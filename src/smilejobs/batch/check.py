@@ -1,8 +1,9 @@
-"""A batch in one call, for notebooks and scripts: wait for many jobs, then look at them together."""
+"""Wait for many jobs in one call, for notebooks and scripts, and look at their outcomes together."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
+from importlib.util import find_spec
 from os import PathLike
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, TypedDict, Unpack, get_args, get_type_hints, overload
@@ -11,6 +12,7 @@ from attrs import field, fields, frozen
 
 from smilejobs.batch.extra import extra_columns, extra_of
 from smilejobs.batch.records import Record, record_of
+from smilejobs.batch.report import Report
 from smilejobs.client import Client
 from smilejobs.client.arguments import check_progress
 from smilejobs.durations import Duration
@@ -26,20 +28,23 @@ if TYPE_CHECKING:
 
 Library = Literal["pandas", "polars"]
 
-_ELSEWHERE = ("line", "submitted_at", "images", "images_error", "images_error_text")
-"""What only an input file knows, and what has become of pictures that were to be saved."""
+_FILE_COLUMNS = ("line", "submitted_at", "images", "images_error", "images_error_text")
+"""Columns that only results files have: about the input file, and about saved pictures."""
 _DTYPES: Mapping[type, Literal["int64", "string", "boolean", "float64"]] = MappingProxyType(
     {int: "int64", str: "string", bool: "boolean", float: "float64"}
 )
-"""Those of pandas in which something can be missing, where something can."""
+"""The pandas types of columns; values may be missing in all but integers."""
 
 
-def _columns() -> dict[str, type]:
-    """Return the columns of a data frame, by the names that they have in a results file: those of a `Record`."""
+def _read_columns() -> dict[str, type]:
+    """Return the type of each column, by its name in a results file: the attributes of a `Record`."""
     known = get_type_hints(Record)
-    hints = {column.name: known[column.name] for column in fields(Record) if column.name not in _ELSEWHERE}
+    hints = {column.name: known[column.name] for column in fields(Record) if column.name not in _FILE_COLUMNS}
     types = {name: next(iter(get_args(hint)), hint) for name, hint in hints.items()}
     return {name: str if issubclass(kind, str) else kind for name, kind in types.items()}
+
+
+_COLUMNS = _read_columns()
 
 
 class CheckOptions(TypedDict, total=False):
@@ -56,26 +61,26 @@ class CheckOptions(TypedDict, total=False):
     history: bool
 
 
-def _checked(outcomes: Iterable[Outcome]) -> tuple[Outcome, ...]:
-    found = tuple(outcomes)
-    for each in found:
-        if not isinstance(each, Outcome):
-            raise TypeError(f"a Batch is made of Outcomes, not of {type(each).__name__}")
-    return found
+def _require_outcomes(values: Iterable[Outcome]) -> tuple[Outcome, ...]:
+    outcomes = tuple(values)
+    for outcome in outcomes:
+        if not isinstance(outcome, Outcome):
+            raise TypeError(f"a Batch is made of Outcomes, not of {type(outcome).__name__}")
+    return outcomes
 
 
 @frozen(repr=False)
 class Batch(Sequence[Outcome]):
-    """How a batch has ended: a sequence of its outcomes; a slice of it is a batch, too.
+    """The outcomes of a batch, as a sequence; a slice of a batch is a batch.
 
     Args:
         outcomes: One for each job. `check` gives them in the order of the input.
 
     Raises:
-        TypeError: They are not outcomes.
+        TypeError: A value is not an `Outcome`.
     """
 
-    _outcomes: tuple[Outcome, ...] = field(converter=_checked)
+    _outcomes: tuple[Outcome, ...] = field(converter=_require_outcomes)
 
     @overload
     def __getitem__(self, place: int) -> Outcome: ...
@@ -91,12 +96,25 @@ class Batch(Sequence[Outcome]):
         return iter(self._outcomes)
 
     def counts(self) -> dict[str, int]:
-        """Return how many jobs have ended in which way, those that are most frequent first.
+        """Return how many jobs ended with each verdict or error, the most frequent first.
 
-        A way is the value of a `Verdict`, such as "approved", or the name of an error's class, such as
+        A key is the value of a `Verdict`, such as "approved", or the name of an error's class, such as
         "WaitTimeoutError".
         """
-        return dict(Counter(map(_ending, self)).most_common())
+        return dict(Counter(map(_name_ending, self)).most_common())
+
+    def records(self, *, personal: bool = False) -> list[dict[str, object]]:
+        """Return one flat row per outcome, as `frame` shows it: the columns of a `Record` by name.
+
+        The keys are ``index`` (the position in the input), ``user_id``, ``job_id``, ``outcome``, ``is_final``,
+        ``code``, ``verdict``, ``result_code``, ``result_text``, ``confidence``, ``smile_job_id``, ``polls``,
+        ``seconds``, ``error`` (the name of its class) and ``error_text``. Unknown values are None.
+
+        Args:
+            personal: Add the personal data of the ID authority, without pictures, under the names of a results file:
+                ``personal_full_name``, ``personal_dob``, ...
+        """
+        return [_flatten(outcome, personal=personal) for outcome in self]
 
     @overload
     def frame(self, library: Literal["pandas"], *, personal: bool = False) -> "pd.DataFrame": ...
@@ -105,37 +123,30 @@ class Batch(Sequence[Outcome]):
     @overload
     def frame(self, library: None = None, *, personal: bool = False) -> "pd.DataFrame | pl.DataFrame": ...
     def frame(self, library: Library | None = None, *, personal: bool = False) -> "pd.DataFrame | pl.DataFrame":
-        """Return a data frame with one row per outcome.
+        """Return the `records` as a data frame, whose columns have the same types in every batch.
 
-        Its columns are those of a `Record`: ``index`` (the position in the input), ``user_id`` and ``job_id``, by which
-        it can be joined with what you know, ``outcome``, ``is_final``, ``code``, ``verdict``, ``result_code``,
-        ``result_text``, ``confidence``, ``smile_job_id``, ``polls``, ``seconds``, ``error`` (the name of its class) and
-        ``error_text``. What there is not is missing (NA, null). A notebook that shows all of it shows the ids.
+        Unknown values are missing (NA, null). The frame has the ids, so a notebook that shows all of it shows them.
 
         Args:
             library: "pandas" or "polars"; None for the one that is installed, pandas if both are.
-            personal: Add what the ID authority has about the person, without pictures, as a results file does:
-                ``personal_full_name``, ``personal_dob``, ...
+            personal: As for `records`.
 
         Raises:
             ImportError: The library is not installed, or neither is.
             ValueError: There is no such library.
         """
-        more = extra_columns(history=False, personal=personal)
-        own = _columns()
-        types = {**own, **dict.fromkeys(more, str)}
-        rows = [_row(outcome, own, personal=personal) for outcome in self]
-        columns = {name: [row.get(name) for row in rows] for name in types}
-        match library or _installed():
+        types = {**_COLUMNS, **dict.fromkeys(extra_columns(history=False, personal=personal), str)}
+        records = self.records(personal=personal)
+        match library or _find_library():
             case "pandas":
-                with _told_how_to_install("pandas"):
+                with _explain_missing("pandas"):
                     import pandas as pd
                 dtypes = {name: _DTYPES[kind] for name, kind in types.items()}
-                return pd.DataFrame({name: pd.Series(values, dtype=dtypes[name]) for name, values in columns.items()})
+                return pd.DataFrame(records, columns=list(types)).astype(dtypes)
             case "polars":
-                with _told_how_to_install("polars"):
+                with _explain_missing("polars"):
                     import polars as pl
-                return pl.DataFrame(columns, schema=types)
+                return pl.DataFrame(records, schema=types)
             case _:
                 raise ValueError("library must be 'pandas' or 'polars'")
 
@@ -143,13 +154,11 @@ class Batch(Sequence[Outcome]):
         """Write a page of HTML about the batch, which needs no network and no script. See `Report`.
 
         Args:
-            path: The file; one that is there is overwritten.
+            path: The file; one that exists is overwritten.
 
         Raises:
             OSError: The file cannot be written.
         """
-        from smilejobs.batch.report import Report
-
         report = Report()
         for outcome in self:
             report.add(outcome)
@@ -177,51 +186,51 @@ async def check(
         batch = await check(client, refs, timeout=600)
         batch.counts()
 
-    It holds every outcome in memory, and those that it has are lost if it is interrupted. For batches of hours, or of
-    millions, there is `Client.wait_many`, which hands each outcome over as it comes.
+    All outcomes are held in memory and are lost if the call is interrupted. For batches that take hours, or have
+    millions of jobs, use `Client.wait_many`, which yields each outcome as its job ends.
 
     Args:
-        client: Asks.
+        client: The client that polls.
         refs: As for `Client.wait_many`.
-        progress: Show a progress bar, on standard error or, in a notebook, as the notebook does; False for none. None
-            for one where somebody may be watching, a notebook or a terminal, if the extra ``notebook`` is installed.
+        progress: Whether to show a progress bar, on standard error or, in a notebook, below the cell. None for a bar in
+            notebooks and terminals, if the extra ``notebook`` is installed.
         options: Those of `Client.wait_many`, with its defaults.
 
     Returns:
-        The outcomes, in the order of the input; those of the jobs that were read, if *deadline* has ended it.
+        The outcomes, in the order of the input; if *deadline* ended the batch, those of the jobs that were read.
 
     Raises:
-        TypeError: An argument of the wrong type.
-        ValueError: An argument that can never be right.
-        ImportError: A progress bar is wanted, and the extra ``notebook`` is not installed.
+        TypeError: An argument has the wrong type.
+        ValueError: An argument can never be right.
+        ImportError: *progress* is true and the extra ``notebook`` is not installed.
         TooManyFailuresError: 30 polls in a row failed without one good answer.
         CredentialsError: Two in a row: partner id, API key, clock and environment do not fit each other.
         RuntimeError: The client is closed, or belongs to another event loop.
     """
-    also = options.get("on_progress")
-    check_progress(also)
-    with _bar(refs, progress, also) as on_progress:
+    callback = options.get("on_progress")
+    check_progress(callback)
+    with _show_bar(refs, progress, callback) as on_progress:
         async with client.wait_many(refs, **(options | CheckOptions(on_progress=on_progress))) as outcomes:
             ended = [outcome async for outcome in outcomes]
     return Batch(sorted(ended, key=lambda outcome: outcome.index))
 
 
 @contextmanager
-def _bar(
-    refs: JobRefs, progress: bool | None, also: Callable[[Progress], None] | None
+def _show_bar(
+    refs: JobRefs, progress: bool | None, callback: Callable[[Progress], None] | None
 ) -> Iterator[Callable[[Progress], None] | None]:
-    """Show a bar while the block runs; what it gives moves the bar, and calls *also*."""
+    """Show a bar while the block runs; yield a function that moves the bar and calls *callback*."""
     if progress is False:
-        yield also
+        yield callback
         return
     try:
         from tqdm.auto import tqdm
     except ImportError:
         if progress:
             raise ImportError("the progress bar needs tqdm: pip install 'smilejobs[notebook]'") from None
-        yield also
+        yield callback
         return
-    # None is tqdm's word for: not unless it is a notebook or a terminal.
+    # tqdm reads None as: disabled unless in a notebook or a terminal.
     disable = None if progress is None else False
     with tqdm(total=len(refs) if isinstance(refs, Sized) else None, unit="job", disable=disable) as bar:
 
@@ -229,21 +238,22 @@ def _bar(
             bar.n = now.done + now.failed
             bar.set_postfix(failed=now.failed, polls=now.polls, refresh=False)
             bar.refresh()
-            if also is not None:
-                also(now)
+            if callback is not None:
+                callback(now)
 
         yield show
 
 
-def _ending(outcome: Outcome) -> str:
+def _name_ending(outcome: Outcome) -> str:
     return word(outcome.status.verdict) if outcome.status is not None else type(outcome.error).__name__
 
 
-def _row(outcome: Outcome, own: Iterable[str], *, personal: bool) -> dict[str, object]:
+def _flatten(outcome: Outcome, *, personal: bool) -> dict[str, object]:
     record = record_of(outcome)
-    row: dict[str, object] = {name: getattr(record, name) for name in own}
+    row: dict[str, object] = {name: getattr(record, name) for name in _COLUMNS}
+    row.update(dict.fromkeys(extra_columns(history=False, personal=personal)))
     row.update(extra_of(outcome.status, history=False, personal=personal))
-    # JSON may hold halves of surrogate pairs, and columns of UTF-8 cannot.
+    # A string of JSON may hold half a surrogate pair, which a column of UTF-8 cannot.
     return {
         name: value.encode(errors="replace").decode() if isinstance(value, str) else value
         for name, value in row.items()
@@ -251,17 +261,15 @@ def _row(outcome: Outcome, own: Iterable[str], *, personal: bool) -> dict[str, o
 
 
 @contextmanager
-def _told_how_to_install(library: Library) -> Iterator[None]:
-    """Say what mends a missing library; no extra of ours brings it."""
+def _explain_missing(library: Library) -> Iterator[None]:
+    """Say how to install a library, which no extra of this package brings."""
     try:
         yield
     except ModuleNotFoundError as error:
         raise ImportError(f"a data frame of {library} needs {library}: pip install {library}") from error
 
 
-def _installed() -> Library:
-    from importlib.util import find_spec
-
+def _find_library() -> Library:
     for library in ("pandas", "polars"):
         if find_spec(library) is not None:
             return library

@@ -12,14 +12,11 @@ from smilejobs.batch.rows import lift_field_limit
 
 
 class Format(Protocol):
-    """How rows become bytes: each one is a line, which may hold quoted ends of lines.
-
-    Whether a line is whole is decided by its last piece, up to an end of line, and by the number of its quotes.
-    """
+    """A format of results files. Each row is a line, which may hold quoted ends of lines."""
 
     header: bytes
     opening: bytes
-    """What every such file begins with."""
+    """The first bytes of every file of this format."""
 
     def encode(self, row: Mapping[str, object]) -> bytes:
         """Return the line of a row."""
@@ -29,15 +26,19 @@ class Format(Protocol):
         """Return the row of a line.
 
         Raises:
-            TypeError, ValueError, RecursionError, csv.Error: It is no such line.
+            TypeError, ValueError, RecursionError, csv.Error: The line is not of this format.
         """
         ...
 
     def is_whole(self, piece: bytes, quotes: int) -> bool:
-        """Say whether a line is whole.
+        """Return whether a line is whole.
+
+        Args:
+            piece: Its last bytes, up to an end of line.
+            quotes: The number of quotes in it.
 
         Raises:
-            ValueError: Another program has changed it.
+            ValueError: Another program has changed the line.
         """
         ...
 
@@ -50,24 +51,24 @@ class JSONLines:
 
     def encode(self, row: Mapping[str, object]) -> bytes:
         """Return the line of a row."""
-        return json.dumps(row, default=_word).encode() + b"\n"
+        return json.dumps(row, default=_to_text).encode() + b"\n"
 
     def decode(self, line: bytes) -> Mapping[str, object]:
         """Return the row of a line."""
         row = json.loads(line)
         if not isinstance(row, dict):
-            raise TypeError("not an object")
+            raise TypeError("not a JSON object")
         return cast("dict[str, object]", row)
 
     def is_whole(self, piece: bytes, quotes: int) -> bool:
-        """Say whether a line is whole."""
+        """Return whether a line is whole."""
         return piece.endswith(b"\n")
 
 
 class CSV:
-    """With ends of lines as in RFC 4180; a bare one of either kind is thus always quoted.
+    """CSV with CRLF as the end of a line, as in RFC 4180; a single CR or LF is always quoted.
 
-    Texts that a spreadsheet could take for formulas are guarded, see `guard`.
+    Texts that a spreadsheet could read as formulas are guarded, see `guard`.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -75,11 +76,11 @@ class CSV:
         self._names = names
         self._text = io.StringIO(newline="")
         self._writer = csv.writer(self._text)
-        self.header = self.opening = self._line(map(guard, names))
+        self.header = self.opening = self._encode_line(map(guard, names))
 
     def encode(self, row: Mapping[str, object]) -> bytes:
         """Return the line of a row."""
-        return self._line([_cell(row.get(name)) for name in self._names])
+        return self._encode_line([_format_cell(row.get(name)) for name in self._names])
 
     def decode(self, line: bytes) -> Mapping[str, object]:
         """Return the row of a line."""
@@ -87,25 +88,25 @@ class CSV:
         return dict(zip(self._names, map(unguard, record), strict=True))
 
     def is_whole(self, piece: bytes, quotes: int) -> bool:
-        """Say whether a line is whole."""
+        """Return whether a line is whole."""
         if not piece.endswith(b"\n") or quotes % 2:
             return False
         if not piece.endswith(b"\r\n"):
             raise ValueError("another program has changed its ends of lines")
         return True
 
-    def _line(self, cells: Iterable[str]) -> bytes:
+    def _encode_line(self, cells: Iterable[str]) -> bytes:
         self._text.seek(0)
         self._text.truncate()
         self._writer.writerow(cells)
         return self._text.getvalue().encode(errors="backslashreplace")
 
 
-def _word(value: object) -> str:
+def _to_text(value: object) -> str:
     return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
-def _cell(value: object) -> str:
+def _format_cell(value: object) -> str:
     if value is None or isinstance(value, str):
         return guard(value or "")
     if isinstance(value, datetime):

@@ -1,4 +1,4 @@
-"""The beginning of an input: what kind of file it is, and what its columns are called."""
+"""The first line of an input: the kind of the file, and the names of its columns."""
 
 import csv
 import re
@@ -22,15 +22,15 @@ _KINDS = (
     ),
     (re.compile("<"), f"begins with '<', as HTML and XML do; {_EXPECTED}"),
 )
-"""By the first characters, bytes that are not UTF-8 read as surrogates: what is wrong with the file."""
+"""By the first characters (bytes that are not UTF-8 are surrogates): the error text for the file."""
 
 
-def check_kind(text: str, name: str) -> None:
-    """Raise ValueError if the first line of a file shows that the file holds no rows that could be read.
+def validate_kind(text: str, name: str) -> None:
+    """Raise ValueError if the first line of a file shows that the file is neither CSV nor JSON Lines in UTF-8.
 
     Args:
         text: The first line that is not blank; empty if there is none.
-        name: What the file is called; it opens the error text.
+        name: The name of the file, with which the error text begins.
     """
     if not text:
         raise ValueError(f"{name} is empty; {_EXPECTED}")
@@ -40,10 +40,10 @@ def check_kind(text: str, name: str) -> None:
 
 
 def sniff_delimiter(text: str) -> str:
-    """Return what separates the columns of a CSV file: the comma, the semicolon or the tab.
+    """Return the delimiter of a CSV file: comma, semicolon or tab.
 
     Args:
-        text: The line of the header.
+        text: The header.
     """
     for delimiter in _DELIMITERS:
         found = next(csv.reader([text], delimiter=delimiter), [])
@@ -53,24 +53,24 @@ def sniff_delimiter(text: str) -> str:
 
 
 def read_name(cell: str) -> str:
-    """Return the name of a column as it is in the header, without what surrounds it."""
+    """Return the name of a column, without the blanks and guards around it in the header."""
     return unguard(strip(cell))
 
 
-def check_names(names: Sequence[str], delimiter: str, name: str) -> None:
+def validate_names(names: Sequence[str], delimiter: str, name: str) -> None:
     """Raise ValueError unless a header names user_id and job_id, and no column twice.
 
-    The text repeats no name that is not a spelling of these: the first line may hold a job, not names.
+    The error text repeats only names that resemble user_id or job_id: a file without a header begins with a job.
 
     Args:
-        names: Those of the columns.
-        delimiter: What separates them.
-        name: What the file is called; it opens the error text.
+        names: The names of the columns.
+        delimiter: The delimiter between them.
+        name: The name of the file, with which the error text begins.
     """
     missing = [each for each in REQUIRED if each not in names]
     if missing:
-        spellings = {_plain(each): each for each in reversed(names)}
-        hints = [f"; rename {spellings[_plain(each)]!r} to {each}" for each in missing if _plain(each) in spellings]
+        similar = {_normalize(each): each for each in reversed(names)}
+        hints = [f"; rename {similar[_normalize(each)]!r} to {each}" for each in missing if _normalize(each) in similar]
         columns = "1 column" if len(names) == 1 else f"{len(names)} columns separated by {_DELIMITERS[delimiter]}"
         raise ValueError(
             f"{name}: no column is named {' or '.join(missing)} in its first line ({columns}); "
@@ -80,5 +80,5 @@ def check_names(names: Sequence[str], delimiter: str, name: str) -> None:
         raise ValueError(f"{name}: the header names a column twice; rename one of them")
 
 
-def _plain(name: str) -> str:
+def _normalize(name: str) -> str:
     return "".join(letter for letter in name.lower() if letter.isalnum())

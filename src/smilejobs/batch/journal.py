@@ -1,8 +1,8 @@
-"""The results file: a row for each row of the input, written as it ends, that survives whatever ends the process.
+"""The results file: one row for each row of the input, appended when its job ends, and kept if the process is killed.
 
-A row is complete once its end of line is written; what a kill has left behind it is cut off by the next start. To
-resume, the file is first written anew without the rows that are to be asked again, and put in place of the old one in
-one step: so at no moment does it hold two rows for one row of the input.
+A row is whole once its end of line is written; the next start cuts off an incomplete row. To resume, the file is first
+rewritten without the rows that will be polled again, and replaced in one step. So it never holds two rows for one row
+of the input.
 """
 
 import csv
@@ -30,35 +30,35 @@ SUFFIXES = (".jsonl", ".ndjson", ".csv")
 _OWN = tuple(attribute.name for attribute in fields(Record))
 _NAMES = frozenset(_OWN)
 _CARRIED = "carried"
-_BLOCK = 64
-_LONGEST_ROW = 2**27
-"""Bytes. A row of ours has those of a history, of a few megabytes, and of what the input has brought along."""
+_BLOCK_ROWS = 64
+_MAX_ROW_BYTES = 2**27
+"""A row holds a history, of a few megabytes, and the carried columns of the input."""
 
 
 class ResultsLostError(Exception):
-    """The results file is no longer the one that was written."""
+    """Another program removed, replaced or changed the results file."""
 
 
 class Journal:
     """A results file that is open for writing; a context manager.
 
-    Its format follows its suffix: ``.csv``, or ``.jsonl`` and ``.ndjson`` for JSON Lines. The columns are those of
-    `Record`, then *extra*, then those that the input brought along. One that has the name of an earlier one is left
-    out, so that a results file can be an input. In a CSV file made from JSON Lines, which have no fixed columns, the
-    last column, ``carried``, holds them as JSON.
+    The suffix gives the format: ``.csv``, or ``.jsonl`` and ``.ndjson`` for JSON Lines. The columns are those of
+    `Record`, then *extra*, then the carried columns of the input. A carried column with the name of an earlier column
+    is left out, so that a results file can be an input. In a CSV file made from JSON Lines, whose rows have no common
+    columns, the last column, ``carried``, holds the carried columns as JSON.
 
     Args:
-        path: Where to.
-        columns: The names of the input's other columns; None if each row has its own.
+        path: The file.
+        columns: The names of the carried columns; None if each row has its own.
         extra: The names of further columns.
-        resume: Go on with a file that exists. It stays where it is, behind a link, too, and who may read it stays.
-        is_settled: Says whether a row has a final outcome; to resume, all others are taken out. See `settles`.
-        on_record: Told of every row that stays.
+        resume: Go on with a file that exists. Its mode and a link to it stay as they are.
+        keep: Returns whether a row stays, as by `is_settled`; to resume, all other rows are removed.
+        on_record: Called with every row that stays.
 
     Raises:
-        ValueError: The file is of no such format, exists and is not to be gone on with, or is no results file of this
+        ValueError: The suffix is wrong, the file exists and *resume* is false, or it is not a results file of this
             input.
-        OSError: It cannot be read or written.
+        OSError: The file cannot be read or written.
     """
 
     def __init__(
@@ -68,25 +68,25 @@ class Journal:
         columns: Sequence[str] | None,
         extra: Sequence[str],
         resume: bool,
-        is_settled: Callable[[Record], bool],
+        keep: Callable[[Record], bool],
         on_record: Callable[[Record], None],
     ) -> None:
-        check_suffix(path)
+        validate_suffix(path)
         self._path = path
         self._own = (*_OWN, *extra)
         self._nested = columns is None and path.suffix == ".csv"
         carried = [_CARRIED] if columns is None else [name for name in columns if name not in self._own]
         self._format: Format = CSV((*self._own, *carried)) if path.suffix == ".csv" else JSONLines()
         self._jobs: dict[int, array[int]] = {}
-        """By index, in blocks of `_BLOCK`: a check sum of the ids of the job whose outcome is final; 0 for all others.
+        """By index, in blocks of `_BLOCK_ROWS`: a checksum of the ids of the job if its row is settled, else 0.
 
-        Blocks cost few bytes per row, and a row with an index out of all proportion no more than one of them.
+        A block takes few bytes per row, and a row with a huge index takes one block.
         """
         if path.exists():
             if not resume:
-                raise ValueError(f"{path} exists: go on with it by --resume, or choose another file")
-            self._keep(is_settled, on_record)
-        self._file = open(path, "ab", buffering=0, opener=open_private)  # noqa: SIM115  # it is closed at the exit
+                raise ValueError(f"{path} exists: resume it with --resume, or choose another file")
+            self._rewrite(keep, on_record)
+        self._file = open(path, "ab", buffering=0, opener=open_private)  # noqa: SIM115  # __exit__ closes it
         self._size = os.fstat(self._file.fileno()).st_size
         self._is_lost = False
         if not self._size:
@@ -98,56 +98,56 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Close the file, after a last `check`.
+        """Close the file, after a last `verify`.
 
         Raises:
-            ResultsLostError: As for `check`, unless that has been raised already.
+            ResultsLostError: As for `verify`, unless that has raised it already.
         """
         with self._file:
             if not self._is_lost:
-                self.check()
+                self.verify()
 
-    def check(self) -> None:
-        """Raise `ResultsLostError` unless the rows that were written are in the file that has the name.
+    def verify(self) -> None:
+        """Raise `ResultsLostError` unless the path still names the file with the rows that were written.
 
-        Nothing is written after that.
+        After that error, `write` writes nothing.
 
         Raises:
-            ResultsLostError: The file was removed, replaced, or changed by another program.
-            OSError: That cannot be seen.
+            ResultsLostError: Another program removed, replaced or changed the file.
+            OSError: The state of the file cannot be read.
         """
         ours = os.fstat(self._file.fileno())
         try:
-            named = self._path.stat()
+            current = self._path.stat()
         except FileNotFoundError:
-            what = "was removed"
+            loss = "was removed"
         else:
-            if (named.st_dev, named.st_ino) != (ours.st_dev, ours.st_ino):
-                what = "was replaced by another file"
+            if (current.st_dev, current.st_ino) != (ours.st_dev, ours.st_ino):
+                loss = "was replaced by another file"
             elif ours.st_size != self._size:
-                what = f"has {ours.st_size:,} bytes in place of the {self._size:,} that were written"
+                loss = f"has {ours.st_size:,} bytes in place of the {self._size:,} that were written"
             else:
                 return
         self._is_lost = True
         raise ResultsLostError(
-            f"the results are lost: {self._path} {what} while the batch was running; run it again with another --out"
+            f"the results are lost: {self._path} {loss} while the batch was running; run it again with another --out"
         )
 
     def holds(self, row: Row) -> bool:
-        """Say whether the file holds the final outcome of a row of the input.
+        """Return whether the file holds a settled row for a row of the input.
 
         Args:
-            row: The row.
+            row: The row of the input.
 
         Raises:
-            ValueError: It holds that of another job: the input has changed.
+            ValueError: The settled row is about another job, so the input has changed.
         """
-        block, place = divmod(row.index, _BLOCK)
+        block, place = divmod(row.index, _BLOCK_ROWS)
         job = self._jobs[block][place] if block in self._jobs else 0
         if job and job != _checksum(row.ref.user_id, row.ref.job_id):
             raise ValueError(
                 f"line {row.line} of the input is another job than row {row.index} of {self._path}: resume with the "
-                "input as it was, or choose another file"
+                "same input, or choose another file"
             )
         return job != 0
 
@@ -158,15 +158,15 @@ class Journal:
         extra: Mapping[str, object] | None = None,
         carried: Mapping[str, object] | None = None,
     ) -> None:
-        """Append a row; it is the system's when this returns.
+        """Append a row, and hand it to the operating system.
 
         Args:
             record: The row.
-            extra: Further columns.
-            carried: What the input brought along.
+            extra: The values of further columns.
+            carried: The carried columns of the input.
 
         Raises:
-            OSError: It cannot be written.
+            OSError: The row cannot be written.
         """
         row: dict[str, object] = {name: getattr(record, name) for name in _OWN}
         row.update(extra or {})
@@ -183,17 +183,17 @@ class Journal:
             self._size += written
             left = left[written:]
 
-    def _keep(self, is_settled: Callable[[Record], bool], on_record: Callable[[Record], None]) -> None:
-        """Write the file anew, with nothing but what is final."""
+    def _rewrite(self, keep: Callable[[Record], bool], on_record: Callable[[Record], None]) -> None:
+        """Replace the file by one with the settled rows alone."""
         path = self._path.resolve()
         new = temporary_path(path.parent, path.name)
         try:
-            with path.open("rb") as old, open(new, "wb", opener=create_private) as kept:
-                with suppress(AttributeError):  # Windows has no such modes
-                    os.fchmod(kept.fileno(), S_IMODE(os.fstat(old.fileno()).st_mode))
-                kept.writelines(self._settled(old, is_settled, on_record))
-                kept.flush()
-                os.fsync(kept.fileno())
+            with path.open("rb") as old, open(new, "wb", opener=create_private) as rewritten:
+                with suppress(AttributeError):  # Windows has no modes
+                    os.fchmod(rewritten.fileno(), S_IMODE(os.fstat(old.fileno()).st_mode))
+                rewritten.writelines(self._select_settled(old, keep, on_record))
+                rewritten.flush()
+                os.fsync(rewritten.fileno())
             new.replace(path)
         except FileExistsError:
             raise
@@ -201,83 +201,79 @@ class Journal:
             new.unlink(missing_ok=True)
             raise
 
-    def _settled(
-        self, old: BinaryIO, is_settled: Callable[[Record], bool], on_record: Callable[[Record], None]
+    def _select_settled(
+        self, old: BinaryIO, keep: Callable[[Record], bool], on_record: Callable[[Record], None]
     ) -> Iterator[bytes]:
-        """Yield the header, and the rows that stay."""
+        """Yield the lines of the header and of the settled rows."""
         opening = old.read(len(self._format.opening))
         if not self._format.opening.startswith(opening):
-            raise ValueError(f"{self._path} is no results file with the columns of this run: choose another file")
+            raise ValueError(f"{self._path} is not a results file with the columns of this run: choose another file")
         old.seek(0)
-        lines = self._whole_lines(old)
+        lines = self._split_lines(old)
         yield self._format.header
         if self._format.header:
             next(lines, None)
         for number, line in enumerate(lines, 1):
-            record = self._record(line)
+            record = self._decode(line)
             if record is None:
                 del line  # crash reporters copy the locals of each frame of a traceback
-                raise ValueError(f"row {number} of {self._path} is not that of a results file: choose another")
-            if is_settled(record) and self._settle(record):
+                raise ValueError(f"row {number} of {self._path} is not that of a results file: choose another file")
+            if keep(record) and self._add_settled(record):
                 yield line
                 on_record(record)
 
-    def _whole_lines(self, file: BinaryIO) -> Iterator[bytes]:
+    def _split_lines(self, file: BinaryIO) -> Iterator[bytes]:
         pieces: list[bytes] = []
         size = quotes = 0
-        while piece := file.readline(_LONGEST_ROW):
+        while piece := file.readline(_MAX_ROW_BYTES):
             pieces.append(piece)
             size += len(piece)
             quotes += piece.count(b'"')
-            if size >= _LONGEST_ROW:
-                raise ValueError(f"{self._path} has a row of more than {_LONGEST_ROW:,} bytes: choose another file")
+            if size >= _MAX_ROW_BYTES:
+                raise ValueError(f"{self._path} has a row of more than {_MAX_ROW_BYTES:,} bytes: choose another file")
             try:
                 whole = self._format.is_whole(piece, quotes)
             except ValueError as error:
-                raise ValueError(f"{self._path} cannot be gone on with: {error}") from None
+                raise ValueError(f"{self._path} cannot be resumed: {error}") from None
             if whole:
                 yield b"".join(pieces)
                 pieces = []
                 size = quotes = 0
 
-    def _record(self, line: bytes) -> Record | None:
-        """Return what a row tells; None if it is not that of a results file."""
+    def _decode(self, line: bytes) -> Record | None:
+        """Return the record of a line; None if the line is not a row of a results file."""
         with suppress(KeyError, TypeError, ValueError, RecursionError, csv.Error):
             return _read_record(self._format.decode(line))
         return None
 
-    def _settle(self, record: Record) -> bool:
-        """Note that the outcome of a row is known; say whether that is news."""
-        block, place = divmod(record.index, _BLOCK)
-        jobs = self._jobs.setdefault(block, array("I", bytes(array("I").itemsize * _BLOCK)))
+    def _add_settled(self, record: Record) -> bool:
+        """Remember the job of a settled row; return whether its index is new."""
+        block, place = divmod(record.index, _BLOCK_ROWS)
+        jobs = self._jobs.setdefault(block, array("I", bytes(array("I").itemsize * _BLOCK_ROWS)))
         if jobs[place]:
             return False
         jobs[place] = _checksum(record.user_id, record.job_id)
         return True
 
 
-def settles(record: Record, *, until: Until, images: bool) -> bool:
-    """Say whether a row has a final outcome, which ``--resume`` does not ask for again.
+def is_settled(record: Record, *, until: Until, images: bool) -> bool:
+    """Return whether ``--resume`` keeps a row, and does not poll its job again.
 
-    That is: the job is complete (and final, if that is what is waited for), and its pictures are saved, if they are
-    wanted and can be had; or the API has refused it for good.
+    It keeps complete jobs (final ones, if *until* is "final") whose pictures are saved or can never be, if they are
+    wanted; and jobs that the API refuses for good.
 
     Args:
         record: The row.
-        until: What the jobs are waited for.
-        images: Whether their pictures are wanted.
+        until: What the batch waits for, as for `Client.wait`.
+        images: Whether pictures are to be saved.
     """
     if record.outcome is Ending.COMPLETE:
         return (until == "complete" or record.is_final is True) and not (images and record.lacks_images)
     return record.outcome is Ending.REFUSED
 
 
-def check_suffix(path: Path) -> None:
-    """Do nothing if the name of a results file says its format.
-
-    Raises:
-        ValueError: It does not.
-    """
+def validate_suffix(path: Path) -> None:
+    """Raise ValueError unless the suffix of a results file names its format."""
     if path.suffix not in SUFFIXES:
         raise ValueError(f"the results file must end in one of {', '.join(SUFFIXES)}: {path}")
 

@@ -1,4 +1,4 @@
-"""A batch from rows to rows: what is read is waited for, and written as it ends."""
+"""Run a batch: read the rows of the input, wait for their jobs, and write each row when its job ends."""
 
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Mapping
 from functools import partial
@@ -20,8 +20,8 @@ from smilejobs.model.jobs import JobRef
 from smilejobs.outcomes import JobRefs, Outcome, Progress
 from smilejobs.polling.rules import Until
 
-_CHECK_INTERVAL_SECONDS = 2.0
-"""Between two looks whether the results file is still there."""
+_VERIFY_INTERVAL_SECONDS = 2.0
+"""Between two verifications of the results file."""
 
 
 class _Options(TypedDict):
@@ -34,21 +34,21 @@ class _Options(TypedDict):
 
 @define(kw_only=True)
 class Run:
-    """Waits for the jobs of a file, and writes how each one has ended.
+    """A run of a batch: it waits for the jobs of a file and writes their outcomes.
 
     Attributes:
-        client: Asks.
-        journal: Where to write; the rows whose final outcome it holds are not asked for.
+        client: The client that polls.
+        journal: The results file; the jobs of its settled rows are not polled.
         timeout: Seconds (or a timedelta) for each job.
-        deadline: Seconds (or a timedelta) for all of them; None for no limit.
+        deadline: Seconds (or a timedelta) for the whole batch; None for no limit.
         until: "complete" or "final", as for `Client.wait`.
-        history: Ask for the history, and write it.
+        history: Request the history, and write it.
         personal: Write personal data.
-        save_images: The folder for the pictures of complete jobs; None not to fetch them.
-        on_record: Told of every row that was written.
-        on_bad_row: Told of every row that names no job, after it was written.
+        save_images: The folder for the pictures of complete jobs; None to save none.
+        on_record: Called with every row after it was written.
+        on_bad_row: Called with every row that names no valid job, after it was written.
         on_progress: As for `Client.wait_many`.
-        is_read: Whether all rows were read.
+        is_read: Whether all rows of the input were read.
     """
 
     client: Client
@@ -64,80 +64,80 @@ class Run:
     deadline: Duration | None = None
     is_read: bool = field(init=False, default=False)
     _pending: dict[int, Row] = field(init=False, repr=False, factory=dict[int, Row])
-    """By the index of the fleet, which knows nothing of rows that are bad or have been asked for."""
-    _asked: int = field(init=False, default=0)
-    _check_at: float = field(init=False, default=0.0)
+    """By `Outcome.index`, which counts neither bad rows nor settled ones."""
+    _started: int = field(init=False, default=0)
+    _verify_at: float = field(init=False, default=0.0)
 
-    async def ask(self, rows: Iterable[Row | BadRow], *, slow: bool) -> None:
+    async def wait(self, rows: Iterable[Row | BadRow], *, blocking: bool) -> None:
         """Wait for all jobs.
 
-        However it ends, every row that was read is written: those that are still pending, as pending.
+        Every row that was read is written, also if this raises or is cancelled: jobs that are pending, as pending.
 
         Args:
             rows: The input.
-            slow: Whether reading it may block, as a pipe does; then that is left to a thread.
+            blocking: Whether reading the input may block, as with a pipe; then a thread reads it.
 
         Raises:
-            CredentialsError: It is the second one in a row.
-            TooManyFailuresError: The API gives no good answer any more.
-            ImageError: The folder for the pictures is not there.
-            ValueError: The input is not the one that the journal was begun with.
-            ResultsLostError: The results file was removed, replaced or changed.
-            OSError: The input cannot be read, or the results file not be written.
+            CredentialsError: Two in a row.
+            TooManyFailuresError: Too many polls in a row failed.
+            ImageError: The folder for the pictures does not exist.
+            ValueError: The input is not the one of the first run.
+            ResultsLostError: Another program removed, replaced or changed the results file.
+            OSError: The input cannot be read, or the results file cannot be written.
         """
-        refs: JobRefs = self._refs_by_thread(iter(rows)) if slow else self._refs(rows)
+        refs: JobRefs = self._read_in_thread(iter(rows)) if blocking else self._read(rows)
         options: _Options = {
             "timeout": self.timeout,
             "deadline": self.deadline,
             "until": self.until,
             "history": self.history,
-            "on_progress": self._tell,
+            "on_progress": self._report_progress,
         }
         try:
             if self.save_images is None:
                 async with self.client.wait_many(refs, **options) as outcomes:
                     async for outcome in outcomes:
-                        self._end(outcome)
+                        self._write_outcome(outcome)
             else:
                 async with self.client.save_images_many(refs, self.save_images, **options) as savings:
                     async for saved in savings:
-                        self._end(saved.outcome, saved)
+                        self._write_outcome(saved.outcome, saved)
         finally:
             for row in self._pending.values():
-                self._write(_unanswered(row), carried=row.carried)
+                self._write(_make_pending_record(row), carried=row.carried)
 
-    def _tell(self, progress: Progress) -> None:
+    def _report_progress(self, progress: Progress) -> None:
         now = anyio.current_time()
-        if now >= self._check_at:
-            self._check_at = now + _CHECK_INTERVAL_SECONDS
-            self.journal.check()
+        if now >= self._verify_at:
+            self._verify_at = now + _VERIFY_INTERVAL_SECONDS
+            self.journal.verify()
         self.on_progress(progress)
 
-    def _refs(self, rows: Iterable[Row | BadRow]) -> Generator[JobRef, None, None]:
+    def _read(self, rows: Iterable[Row | BadRow]) -> Generator[JobRef, None, None]:
         for row in rows:
-            yield from self._admit(row)
+            yield from self._start(row)
         self.is_read = True
 
-    async def _refs_by_thread(self, rows: Iterator[Row | BadRow]) -> AsyncGenerator[JobRef, None]:
+    async def _read_in_thread(self, rows: Iterator[Row | BadRow]) -> AsyncGenerator[JobRef, None]:
         read = partial(next, rows, None)
         while (row := await to_thread.run_sync(read, abandon_on_cancel=True)) is not None:
-            for ref in self._admit(row):
+            for ref in self._start(row):
                 yield ref
         self.is_read = True
 
-    def _admit(self, row: Row | BadRow) -> tuple[JobRef, ...]:
-        """Return the job of a row, if it is to be asked for."""
+    def _start(self, row: Row | BadRow) -> tuple[JobRef, ...]:
+        """Return the job of a row, if it is to be polled; write a bad row."""
         if isinstance(row, BadRow):
-            self._write(_invalid(row), carried=row.carried)
+            self._write(_make_invalid_record(row), carried=row.carried)
             self.on_bad_row(row)
             return ()
         if self.journal.holds(row):
             return ()
-        self._pending[self._asked] = row
-        self._asked += 1
+        self._pending[self._started] = row
+        self._started += 1
         return (row.ref,)
 
-    def _end(self, outcome: Outcome, saved: SavedImages | None = None) -> None:
+    def _write_outcome(self, outcome: Outcome, saved: SavedImages | None = None) -> None:
         row = self._pending[outcome.index]
         record = record_of(outcome, index=row.index, line=row.line)
         if saved is not None:
@@ -157,7 +157,7 @@ class Run:
         self.on_record(record)
 
 
-def _unanswered(row: Row) -> Record:
+def _make_pending_record(row: Row) -> Record:
     return Record(
         index=row.index,
         line=row.line,
@@ -168,7 +168,7 @@ def _unanswered(row: Row) -> Record:
     )
 
 
-def _invalid(row: BadRow) -> Record:
+def _make_invalid_record(row: BadRow) -> Record:
     return Record(
         index=row.index,
         line=row.line,

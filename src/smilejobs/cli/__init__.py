@@ -1,19 +1,22 @@
-"""The shell commands; they need ``pip install 'smilejobs[cli]'``."""
+"""The command ``smilejobs``, which needs ``pip install 'smilejobs[cli]'``."""
 
 import sys
 from functools import partial
+
+from smilejobs.cli.stopping import exit_on_signals
 
 
 def main() -> None:
     """Run the command ``smilejobs``; the entry point of the package.
 
     Raises:
-        SystemExit: Always. Its code is the one that the command's help tells; 2 if the extra is not installed.
+        SystemExit: Always. Its code is the one in the help of the command; 2 if the extra is not installed.
     """
+    exit_on_signals()
     try:
-        import filelock  # noqa: F401  # only whether it is there
-        import rich  # noqa: F401  # only whether it is there
-        import typer  # noqa: F401  # only whether it is there
+        import filelock  # noqa: F401  # fails if the extra is not installed
+        import rich  # noqa: F401  # fails if the extra is not installed
+        import typer  # noqa: F401  # fails if the extra is not installed
     except ImportError:
         sys.stderr.write("smilejobs: the shell commands need typer, rich and filelock: pip install 'smilejobs[cli]'\n")
         sys.exit(2)

@@ -1,4 +1,4 @@
-"""The commands: what each one takes, and the exit code that it ends with."""
+"""The command line: the commands, their options and their exit codes."""
 
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
@@ -9,9 +9,17 @@ import typer
 
 from smilejobs.cli import batch, callback, doctor, images, sandbox, watch, worker
 from smilejobs.cli.display import console, show
-from smilejobs.cli.exits import ExitCode, complain, exit_on, show_tracebacks
-from smilejobs.cli.options import CANNOT_ASK, WHO_ASKS, JobID, Until, UserID, client_and_ref, duration
-from smilejobs.cli.stopping import run
+from smilejobs.cli.exits import ExitCode, complain, exit_on, set_debug
+from smilejobs.cli.options import (
+    CLIENT_ERRORS,
+    CREDENTIALS_HELP,
+    JobID,
+    Until,
+    UserID,
+    make_client_and_ref,
+    parse_duration,
+)
+from smilejobs.cli.stopping import run_until_stopped
 from smilejobs.cli.waiting import WaitView
 from smilejobs.client import Client
 from smilejobs.errors import SmileJobsError, WaitTimeoutError
@@ -19,13 +27,13 @@ from smilejobs.model.codes import Verdict
 from smilejobs.model.jobs import JobRef, JobStatus
 from smilejobs.version import __version__
 
-_EPILOG = f"{WHO_ASKS} Exit codes: 0 approved, 1 complete but not approved, 2 usage, 3 pending, 4 error."
+_EPILOG = f"{CREDENTIALS_HELP} Exit codes: 0 approved, 1 complete but not approved, 2 usage, 3 pending, 4 error."
 
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # the others keep the line ends of docstrings in the middle of paragraphs
-    help="Ask for the results of Smile ID jobs, and wait for them.",
+    rich_markup_mode=None,  # the other modes keep the line ends of docstrings
+    help="Wait for Smile ID jobs, and get their results.",
 )
 
 
@@ -38,13 +46,13 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def options(
     *,
-    debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Print the traceback of an error.")] = False,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
     """Take the options of all commands."""
-    show_tracebacks(wanted=debug)
+    set_debug(is_on=debug)
 
 
 _JSON = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
@@ -56,14 +64,16 @@ def status(
     job_id: JobID,
     *,
     as_json: _JSON = False,
-    image_links: Annotated[bool, typer.Option("--image-links", help="Print links to the pictures: secrets!")] = False,
-    history: Annotated[bool, typer.Option("--history", help="Print all results of this user.")] = False,
+    image_links: Annotated[
+        bool, typer.Option("--image-links", help="Print links to the pictures, which are secrets.")
+    ] = False,
+    history: Annotated[bool, typer.Option("--history", help="Print all results of the user.")] = False,
 ) -> None:
-    """Ask once how a job is doing."""
-    with exit_on(CANNOT_ASK, ExitCode.USAGE):
-        client, ref = client_and_ref(user_id, job_id)
-    ask = partial(client.job_status, ref.user_id, ref.job_id, image_links=image_links, history=history)
-    _run(client, ask, as_json=as_json, links=image_links)
+    """Poll a job once, and print its status."""
+    with exit_on(CLIENT_ERRORS, ExitCode.USAGE):
+        client, ref = make_client_and_ref(user_id, job_id)
+    poll = partial(client.job_status, ref.user_id, ref.job_id, image_links=image_links, history=history)
+    _run(client, poll, as_json=as_json, links=image_links)
 
 
 @app.command(epilog=f"Example: smilejobs wait user-1 job-1 --timeout 10m --until final\n\n{_EPILOG}")
@@ -79,30 +89,30 @@ def wait(
         str | None,
         typer.Option(
             metavar="INSTANT",
-            help="When the job was submitted, for example 2026-03-02T10:20:30Z: the pace fits its age.",
+            help="When the job was submitted, for example 2026-03-02T10:20:30Z; old jobs are polled less often.",
         ),
     ] = None,
     as_json: _JSON = False,
 ) -> None:
     """Wait until a job is complete, or final."""
-    with exit_on(CANNOT_ASK, ExitCode.USAGE):
-        patience = duration(timeout, "--timeout")
-        view = WaitView(patience)
-        client, ref = client_and_ref(user_id, job_id, submitted_at=submitted_at, hooks=[view])
+    with exit_on(CLIENT_ERRORS, ExitCode.USAGE):
+        timeout_seconds = parse_duration(timeout, "--timeout")
+        view = WaitView(timeout_seconds)
+        client, ref = make_client_and_ref(user_id, job_id, submitted_at=submitted_at, hooks=[view])
 
-    async def ask() -> JobStatus:
+    async def wait_for_job() -> JobStatus:
         err = console(stderr=True)
         with err.status(view) if err.is_terminal else nullcontext():
             return await client.wait(
-                ref.user_id, ref.job_id, submitted_at=ref.submitted_at, timeout=patience, until=until.value
+                ref.user_id, ref.job_id, submitted_at=ref.submitted_at, timeout=timeout_seconds, until=until.value
             )
 
-    _run(client, ask, as_json=as_json, links=False)
+    _run(client, wait_for_job, as_json=as_json, links=False)
 
 
 @app.command(epilog="Example: smilejobs tag user-1 job-1\n\nExit codes: 0 printed, 2 usage.")
 def tag(user_id: UserID, job_id: JobID) -> None:
-    """Print the tag that stands for a job in logs and error texts."""
+    """Print the tag that names a job in logs, error texts and reports."""
     with exit_on(ValueError, ExitCode.USAGE):
         typer.echo(JobRef(user_id, job_id).tag)
 
@@ -116,22 +126,22 @@ app.command(epilog=doctor.EPILOG)(doctor.doctor)
 app.command(epilog=sandbox.EPILOG)(sandbox.sandbox)
 
 
-@app.command(epilog="Example: smilejobs demo\n\nExit codes: 0 if every job ended as it was meant to, else 4.")
+@app.command(epilog="Example: smilejobs demo\n\nExit codes: 0 if every job ended as expected, else 4.")
 def demo() -> None:
-    """Watch 24 jobs of all kinds being waited for, in 15 seconds."""
+    """Show how 24 jobs of all kinds are waited for, in 15 seconds."""
     with exit_on(ImportError, ExitCode.USAGE):
         from smilejobs.cli.demo import run as run_demo
     with exit_on(KeyboardInterrupt, ExitCode.INTERRUPTED):
-        raise typer.Exit(ExitCode.COMPLETE if run(partial(run_demo, console())) else ExitCode.ERROR)
+        raise typer.Exit(ExitCode.COMPLETE if run_until_stopped(partial(run_demo, console())) else ExitCode.ERROR)
 
 
-def _run(client: Client, ask: Callable[[], Awaitable[JobStatus]], *, as_json: bool, links: bool) -> NoReturn:
-    """Print what *ask* brings, and exit with the code that it stands for."""
+def _run(client: Client, poll: Callable[[], Awaitable[JobStatus]], *, as_json: bool, links: bool) -> NoReturn:
+    """Print the answer of *poll*, and exit with its exit code."""
 
     async def report() -> ExitCode:
         try:
             async with client:
-                answer = await ask()
+                answer = await poll()
         except WaitTimeoutError as error:
             if error.last is not None:
                 show(error.last, as_json=as_json, links=links)
@@ -144,7 +154,7 @@ def _run(client: Client, ask: Callable[[], Awaitable[JobStatus]], *, as_json: bo
         return _exit_code(answer)
 
     with exit_on(KeyboardInterrupt, ExitCode.INTERRUPTED):
-        raise typer.Exit(run(report))
+        raise typer.Exit(run_until_stopped(report))
 
 
 def _exit_code(answer: JobStatus) -> ExitCode:

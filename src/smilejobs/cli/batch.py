@@ -1,10 +1,10 @@
-"""``smilejobs batch``: a file of jobs in, a file of outcomes out."""
+"""``smilejobs batch``: wait for the jobs of a file, and write a file of outcomes."""
 
 import json
 import os
 import shlex
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from errno import ENOENT
 from functools import partial
@@ -17,7 +17,7 @@ from attrs import define, field
 from filelock import FileLock, Timeout
 
 from smilejobs.batch.extra import extra_columns
-from smilejobs.batch.journal import Journal, ResultsLostError, check_suffix, settles
+from smilejobs.batch.journal import Journal, ResultsLostError, is_settled, validate_suffix
 from smilejobs.batch.records import Ending, Record
 from smilejobs.batch.report import Report
 from smilejobs.batch.rows import Rows, count_rows
@@ -25,24 +25,32 @@ from smilejobs.batch.run import Run
 from smilejobs.batch.words import number_of
 from smilejobs.cli.display import console, printable
 from smilejobs.cli.exits import ExitCode, complain, exit_on
-from smilejobs.cli.options import CANNOT_ASK, WHO_ASKS, Until, api_url, duration, open_input
-from smilejobs.cli.progress import Tally, view
-from smilejobs.cli.stopping import run
+from smilejobs.cli.options import (
+    CLIENT_ERRORS,
+    CREDENTIALS_HELP,
+    Until,
+    open_input,
+    parse_duration,
+    read_base_url,
+)
+from smilejobs.cli.progress import Tally, View, make_view
+from smilejobs.cli.stopping import run_until_stopped
 from smilejobs.client import Client
 from smilejobs.clock import utcnow
 from smilejobs.errors import SmileJobsError
 from smilejobs.version import __version__
 
 EPILOG = (
-    f"Example: smilejobs batch pending.csv --out results.csv --report report.html\n\n{WHO_ASKS} "
+    f"Example: smilejobs batch pending.csv --out results.csv --report report.html\n\n{CREDENTIALS_HELP} "
     "Exit codes: 0 all complete, 2 usage, 3 some pending, 4 some errors, 130 interrupted."
 )
 
-_WRONG = (*CANNOT_ASK, OSError, TypeError)
-"""What can be wrong before the first poll."""
+_USAGE_ERRORS = (*CLIENT_ERRORS, OSError, TypeError)
+"""Errors before the first poll: a wrong option, variable or file."""
 
 
 def batch(
+    context: typer.Context,
     source: Annotated[
         str,
         typer.Argument(
@@ -52,15 +60,15 @@ def batch(
         ),
     ],
     *,
-    out: Annotated[Path, typer.Option(help="The results: .csv, or .jsonl for JSON Lines.")],
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with results that exist.")] = False,
-    concurrency: Annotated[int, typer.Option(min=1, help="Polls under way at once.")] = 100,
-    rate: Annotated[float, typer.Option(help="Polls per second, at most.")] = 100.0,
+    out: Annotated[Path, typer.Option(help="The results file: .csv, or .jsonl for JSON Lines.")],
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a results file that exists.")] = False,
+    concurrency: Annotated[int, typer.Option(min=1, help="The most polls at the same time.")] = 100,
+    rate: Annotated[float, typer.Option(help="The most polls per second.")] = 100.0,
     timeout: Annotated[
         str, typer.Option(metavar="DURATION", help="For each job: 90s, 10m, 2h, 1d, or seconds.")
     ] = "10m",
     deadline: Annotated[
-        str | None, typer.Option(metavar="DURATION", help="For the whole batch; what is pending then stays pending.")
+        str | None, typer.Option(metavar="DURATION", help="For the whole batch; pending jobs are written as pending.")
     ] = None,
     until: Annotated[Until, typer.Option(help="Whether a provisional result ends the wait.")] = Until.COMPLETE,
     history: Annotated[bool, typer.Option("--history", help="Add the history of each user.")] = False,
@@ -72,203 +80,216 @@ def batch(
             exists=True,
             file_okay=False,
             writable=True,
-            help="Save the pictures of each job in this folder, as soon as the job is complete.",
+            help="Save the pictures of each job in this folder as soon as the job is complete.",
         ),
     ] = None,
     report: Annotated[
         Path | None,
         typer.Option(metavar="FILE", dir_okay=False, writable=True, help="Write a page of HTML about the batch."),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but what went wrong.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
-    """Wait for all jobs of a file, and write how each one ended.
+    """Wait for all jobs of a file, and write the outcome of each one.
 
-    A row is written as soon as its job ends. However the command ends, --resume goes on with the rows that have no
-    final outcome: pending ones, failed ones, bad ones, those whose pictures may come yet, and those never asked for.
+    A row is written as soon as its job ends. If the command is stopped, --resume goes on: it polls jobs that are
+    pending, failed or not polled yet, rows that were invalid, and jobs whose missing pictures may still be saved.
     """
-    with exit_on(KeyboardInterrupt, ExitCode.INTERRUPTED), exit_on(_WRONG, ExitCode.USAGE):
-        check_suffix(out)
-        _check_files(source, out, report)
-        is_settled = partial(settles, until=until.value, images=save_images is not None)
-        patience = duration(timeout, "--timeout")
-        limit = None if deadline is None else duration(deadline, "--deadline")
+    with exit_on(KeyboardInterrupt, ExitCode.INTERRUPTED), exit_on(_USAGE_ERRORS, ExitCode.USAGE):
+        validate_suffix(out)
+        _require_different_files(source, out, report)
+        timeout_seconds = parse_duration(timeout, "--timeout")
+        deadline_seconds = None if deadline is None else parse_duration(deadline, "--deadline")
         client = Client.from_env(max_connections=concurrency, rate=rate)
-        settings = {
-            "input": source,
-            "results": out,
-            "API": api_url(),
-            "concurrency": concurrency,
-            "polls per second": f"{rate:g}, at most",
-            "timeout": timeout,
-            "deadline": deadline or "none",
-            "until": until.value,
-            "history": history,
-            "personal": personal,
-            "pictures": "not saved" if save_images is None else save_images,
-            "resumed": resume,
-            "started": utcnow().isoformat(" ", "seconds"),
-            "version": __version__,
-        }
-        books = _Books(
-            tally=Tally(name=source, total=_count(source)),
-            report=None if report is None else Report(settings),
-            is_settled=is_settled,
+        output = _Output(
+            path=out,
+            images_folder=save_images,
+            report_path=report,
+            report=Report(_describe_settings(context.params)),
+            tally=Tally(name=source, total=_count_rows(source)),
+            is_settled=partial(is_settled, until=until.value, images=save_images is not None),
+            quiet=quiet,
+            as_json=as_json,
         )
-        with ExitStack() as closing:
-            rows = Rows(closing.enter_context(open_input(source)), source)
-            closing.enter_context(_alone(out))
-            journal = Journal(
-                out,
-                columns=rows.columns,
-                extra=extra_columns(history=history, personal=personal),
-                resume=resume,
-                is_settled=is_settled,
-                on_record=books.add,
-            )
-            files = closing.pop_all()
-        books.tally.earlier = books.tally.ended
-
-    async def work() -> None:
-        with view(console(stderr=True), books.tally, quiet=quiet) as shown:
-            async with client:
-                asking = Run(
-                    client=client,
-                    journal=journal,
-                    timeout=patience,
-                    deadline=limit,
-                    until=until.value,
-                    history=history,
-                    personal=personal,
-                    save_images=save_images,
-                    on_record=books.add,
-                    on_bad_row=shown.on_bad_row,
-                    on_progress=shown.on_progress,
-                )
-                await asking.ask(rows, slow=books.tally.total is None)
-                books.is_read = asking.is_read
-
-    code = _run(work, files, journal)
-    raise typer.Exit(
-        _finish(books, code, out=out, save_images=save_images, report=report, quiet=quiet, as_json=as_json)
+        rows, journal, files = _open_files(
+            source, output, extra=extra_columns(history=history, personal=personal), resume=resume
+        )
+    view = make_view(console(stderr=True), output.tally, quiet=quiet)
+    run = Run(
+        client=client,
+        journal=journal,
+        timeout=timeout_seconds,
+        deadline=deadline_seconds,
+        until=until.value,
+        history=history,
+        personal=personal,
+        save_images=save_images,
+        on_record=output.add,
+        on_bad_row=view.on_bad_row,
+        on_progress=view.on_progress,
     )
+    raise typer.Exit(_run(run, rows, files, view, output))
 
 
-def _run(work: Callable[[], Awaitable[None]], files: ExitStack, journal: Journal) -> ExitCode | ResultsLostError | None:
-    """Do the work, close the files, and return what it was stopped by; None if it came to its end."""
+def _open_files(
+    source: str, output: "_Output", *, extra: tuple[str, ...], resume: bool
+) -> tuple[Rows, Journal, ExitStack]:
+    """Open the input and the results file, and lock the latter; count the rows that are settled.
+
+    Returns:
+        The rows of the input, the results file, and a stack that closes the input and ends the lock.
+    """
+    with ExitStack() as stack:
+        rows = Rows(stack.enter_context(open_input(source)), source)
+        stack.enter_context(_lock(output.path))
+        journal = Journal(
+            output.path,
+            columns=rows.columns,
+            extra=extra,
+            resume=resume,
+            keep=output.is_settled,
+            on_record=output.add,
+        )
+        output.tally.earlier = output.tally.ended
+        return rows, journal, stack.pop_all()
+
+
+def _run(run: Run, rows: Rows, files: ExitStack, view: View, output: "_Output") -> ExitCode:
+    """Run the batch, close the files, write the report, print the summary, and return the exit code."""
+
+    async def wait() -> None:
+        with view:
+            async with run.client:
+                await run.wait(rows, blocking=output.tally.total is None)
+
+    code: ExitCode | None = None
     try:
-        with files, journal:
-            run(work)
+        with files, run.journal:
+            run_until_stopped(wait)
     except KeyboardInterrupt:
-        return ExitCode.INTERRUPTED
+        code = ExitCode.INTERRUPTED
     except ResultsLostError as error:
         complain(error)
-        return error
+        output.write_report()
+        return ExitCode.ERROR
     except (SmileJobsError, OSError, ValueError) as error:
         complain(error)
-        return ExitCode.ERROR
-    return None
-
-
-def _finish(
-    books: "_Books",
-    stopped_by: ExitCode | ResultsLostError | None,
-    *,
-    out: Path,
-    save_images: Path | None,
-    report: Path | None,
-    quiet: bool,
-    as_json: bool,
-) -> ExitCode:
-    """Write the report, say how it went and how to go on, and return the exit code."""
-    written = _written(books.report, report)
-    if isinstance(stopped_by, ResultsLostError):
-        return ExitCode.ERROR
-    is_missing = written is not report
-    is_unfinished = books.unsettled or is_missing or stopped_by is not None or not books.is_read
-    again = _again() if is_unfinished else None
-    if as_json:
-        typer.echo(json.dumps(books.summary(out, save_images, written, again), indent=2))
-    elif not quiet:
-        for line in books.lines(out, save_images, written):
-            typer.echo(printable(line))
-    if again is not None and (not quiet or stopped_by is ExitCode.INTERRUPTED):
-        typer.echo(printable(f"{'' if stopped_by is None else 'stopped; '}to go on: {again}"), err=True)
-    if stopped_by is not None:
-        return stopped_by
-    return ExitCode.ERROR if is_missing else books.exit_code()
+        code = ExitCode.ERROR
+    return output.finish(code, is_read=run.is_read)
 
 
 @define(kw_only=True)
-class _Books:
-    """What is kept of all rows, those of earlier runs among them.
+class _Output:
+    """The output of the command: counts of all rows, those of earlier runs too; the report; the summary.
 
     Attributes:
-        tally: How many ended how.
-        report: The page about them, if one is wanted.
-        is_settled: Whether a row would not be asked for again.
-        unsettled: How many would be.
-        images: How many pictures are saved.
-        without_images: Of how many jobs not all pictures are.
-        is_read: Whether all rows were read; a deadline may come first.
+        path: The results file.
+        images_folder: The folder for pictures, if they are to be saved.
+        report_path: The file for the report, if one is to be written.
+        report: The report.
+        tally: The number of rows by outcome.
+        is_settled: Returns whether a row will not be polled again.
+        quiet: Print no summary.
+        as_json: Print the summary as JSON.
+        unsettled: The number of rows that will be polled again.
+        images: The number of saved pictures.
+        without_images: The number of complete jobs that lack pictures.
     """
 
+    path: Path
+    images_folder: Path | None
+    report_path: Path | None
+    report: Report
     tally: Tally
-    report: Report | None
     is_settled: Callable[[Record], bool]
+    quiet: bool
+    as_json: bool
     unsettled: int = field(init=False, default=0)
     images: int = field(init=False, default=0)
     without_images: int = field(init=False, default=0)
-    is_read: bool = field(init=False, default=True)
 
     def add(self, record: Record) -> None:
+        """Count a row."""
         self.tally.add(record)
-        if self.report is not None:
+        if self.report_path is not None:
             self.report.add_record(record)
         self.unsettled += not self.is_settled(record)
         self.images += record.images or 0
         self.without_images += record.images_error is not None
 
-    def exit_code(self) -> ExitCode:
-        words = self.tally.words
-        if words[Ending.REFUSED] or words[Ending.FAILED] or words[Ending.INVALID] or self.without_images:
-            return ExitCode.ERROR
-        return ExitCode.PENDING if words[Ending.PENDING] or not self.is_read else ExitCode.COMPLETE
+    def write_report(self) -> Path | None:
+        """Write the report, if one is wanted; return its path if it was written."""
+        if self.report_path is not None:
+            try:
+                self.report.write(self.report_path)
+            except OSError as error:
+                complain(error)
+                return None
+        return self.report_path
 
-    def summary(
-        self, out: Path, save_images: Path | None, report: Path | None, again: str | None
-    ) -> Mapping[str, object]:
-        """Return what there is to say at the end, for a script."""
-        images = {"folder": str(save_images), "saved": self.images, "jobs_without_all": self.without_images}
+    def finish(self, code: ExitCode | None, *, is_read: bool) -> ExitCode:
+        """Write the report, print the summary and the command that resumes the batch, and return the exit code.
+
+        Args:
+            code: The exit code of a batch that was stopped; None if all rows ended, or the deadline came.
+            is_read: Whether all rows of the input were read.
+        """
+        report = self.write_report()
+        is_missing = report is not self.report_path
+        is_unfinished = self.unsettled or is_missing or code is not None or not is_read
+        resume = _format_resume_command() if is_unfinished else None
+        if self.as_json:
+            typer.echo(json.dumps(self._summarize(report, resume), indent=2))
+        elif not self.quiet:
+            for line in self._format_summary(report):
+                typer.echo(printable(line))
+        if resume is not None and (not self.quiet or code is ExitCode.INTERRUPTED):
+            typer.echo(printable(f"{'' if code is None else 'stopped; '}to go on: {resume}"), err=True)
+        if code is not None:
+            return code
+        words = self.tally.words
+        if is_missing or words[Ending.REFUSED] or words[Ending.FAILED] or words[Ending.INVALID] or self.without_images:
+            return ExitCode.ERROR
+        return ExitCode.PENDING if words[Ending.PENDING] or not is_read else ExitCode.COMPLETE
+
+    def _summarize(self, report: Path | None, resume: str | None) -> Mapping[str, object]:
+        images = {"folder": str(self.images_folder), "saved": self.images, "jobs_without_all": self.without_images}
         return {
             "rows": self.tally.ended,
             "outcomes": dict(self.tally.counts()),
-            "results": str(out),
-            "images": None if save_images is None else images,
+            "results": str(self.path),
+            "images": None if self.images_folder is None else images,
             "report": None if report is None else str(report),
-            "resume": again,
+            "resume": resume,
         }
 
-    def lines(self, out: Path, save_images: Path | None, report: Path | None) -> Iterator[str]:
-        """Return what there is to say at the end, for people."""
-        tally = self.tally
-        words = ", ".join(f"{count:,} {word}" for word, count in tally.counts()) or "nothing"
-        yield f"{tally.rows()} in {out}: {words}"
-        if save_images is not None:
-            without = f"; not all pictures of {number_of(self.without_images, 'job')}" if self.without_images else ""
-            yield f"{number_of(self.images, 'picture')} in {save_images}{without}"
+    def _format_summary(self, report: Path | None) -> Iterator[str]:
+        counts = ", ".join(f"{count:,} {word}" for word, count in self.tally.counts()) or "nothing"
+        yield f"{self.tally.format_rows()} in {self.path}: {counts}"
+        if self.images_folder is not None:
+            without = (
+                f"; pictures of {number_of(self.without_images, 'job')} are missing" if self.without_images else ""
+            )
+            yield f"{number_of(self.images, 'picture')} in {self.images_folder}{without}"
         if report is not None:
             yield f"the report: {report}"
 
 
-def _check_files(source: str, out: Path, report: Path | None) -> None:
-    """Do nothing if the input, the results and the report each have a place of their own.
+def _describe_settings(options: Mapping[str, object]) -> Mapping[str, object]:
+    """Return the settings for the report, by name: the options that matter for the results, and the API."""
+    settings = {
+        name.replace("_", " "): {True: "yes", False: "no"}[value] if isinstance(value, bool) else value or "none"
+        for name, value in options.items()
+        if name not in ("quiet", "as_json")
+    }
+    started = utcnow().isoformat(" ", "seconds")
+    return {**settings, "API": read_base_url(), "started": started, "version": __version__}
 
-    Raises:
-        ValueError: One would replace another, or the folder of the report is not there, or not to be written to.
-    """
-    places = [path.resolve() for path in (Path(source), out, report) if path is not None]
-    if len(set(places)) < len(places):
+
+def _require_different_files(source: str, out: Path, report: Path | None) -> None:
+    """Raise ValueError if two of the files are the same one, or the report cannot be written to its folder."""
+    paths = [path.resolve() for path in (Path(source), out, report) if path is not None]
+    if len(set(paths)) < len(paths):
         raise ValueError("the input, --out and --report must be different files: one would replace another")
     if report is None or report.exists():
         return
@@ -276,26 +297,15 @@ def _check_files(source: str, out: Path, report: Path | None) -> None:
         raise ValueError(f"--report: there is no folder {report.parent}, or nothing can be written there")
 
 
-def _written(report: Report | None, path: Path | None) -> Path | None:
-    """Write the report; return where it is, if it is."""
-    if report is None or path is None:
-        return None
-    try:
-        report.write(path)
-    except OSError as error:
-        complain(error)
-        return None
-    return path
+def _lock(out: Path) -> AbstractContextManager[object]:
+    """Lock a results file against other runs, until the returned context is left or this process ends.
 
-
-def _alone(out: Path) -> AbstractContextManager[object]:
-    """Return what keeps other runs away from a results file until it is left, or this process is killed.
-
-    It locks a file of its own, for that of the results is put in place anew. It stays: to remove it would let two in.
+    The lock is on a file beside the results file, because the results file is replaced on resuming. It is never
+    removed: a run that waits for the removed file and a run that makes a new one would both have a lock.
 
     Raises:
-        OSError: There is no such folder, or nothing can be written there.
-        ValueError: Another run has it.
+        OSError: The folder does not exist, or nothing can be written there.
+        ValueError: Another run has the lock.
     """
     path = out.resolve()
     if not path.parent.is_dir():
@@ -306,15 +316,15 @@ def _alone(out: Path) -> AbstractContextManager[object]:
         raise ValueError(f"{out} is being written by another run: wait for its end, or choose another file") from None
 
 
-def _count(source: str) -> int | None:
-    """Return how many rows the input has; None if it can be read but once."""
+def _count_rows(source: str) -> int | None:
+    """Return the number of rows of the input; None if it is a pipe, which can be read only once."""
     if source == "-" or not Path(source).is_file():
         return None
     with open_input(source) as stream:
         return count_rows(stream, source)
 
 
-def _again() -> str:
+def _format_resume_command() -> str:
     """Return the command that goes on with this one."""
     resume = [] if "--resume" in sys.argv else ["--resume"]
     return shlex.join(["smilejobs", *sys.argv[1:], *resume])

@@ -1,4 +1,4 @@
-"""``smilejobs verify-callback``: what a callback that was kept proves."""
+"""``smilejobs verify-callback``: verify the signature of a stored callback."""
 
 import os
 import sys
@@ -16,31 +16,31 @@ from smilejobs.settings import credentials_from
 
 EPILOG = (
     "Example: smilejobs verify-callback body.json\n\n"
-    "The key is read from SMILE_PARTNER_ID and SMILE_API_KEY. "
+    "Credentials are read from SMILE_PARTNER_ID and SMILE_API_KEY. "
     "Exit codes: 0 verified, 2 usage, 4 not verified."
 )
 
 
 def verify_callback(
     source: Annotated[
-        str, typer.Argument(metavar="FILE", help="The body of the request as it came; - for standard input.")
+        str, typer.Argument(metavar="FILE", help="The body of the request, unchanged; - for standard input.")
     ],
 ) -> None:
-    """Say whether a callback carries this partner's signature, and what that does not prove."""
+    """Verify the signature of a callback, and print what it does not prove."""
     with exit_on((OSError, ValueError), ExitCode.USAGE):
         credentials = credentials_from(os.environ)
         verifier = CallbackVerifier(credentials, max_age=None)
         body = _read(source, verifier.max_bytes + 1)
     with exit_on(CallbackError, ExitCode.ERROR):
         callback = verifier.verify(body)
-    made = callback.timestamp
-    age = "" if made is None else f", {(utcnow() - made).total_seconds():.0f} s ago"
+    signed_at = callback.timestamp
+    age = "" if signed_at is None else f", {(utcnow() - signed_at).total_seconds():.0f} s ago"
     lines = (
         f"verified      the signature of its timestamp, by the key of partner {credentials.partner_id}",
-        "not verified  all the rest: the signature covers neither job nor result, and whoever has seen one such pair",
-        "              can write any callback with it",
-        f"  made        {'at an instant that cannot be read' if made is None else made.isoformat()}{age}",
-        "              (its age was not judged; a service refuses what is older than its max_age)",
+        "not verified  all the rest: the signature covers neither job nor result, so one signed timestamp is enough",
+        "              to forge any callback",
+        f"  signed at   {'a time that cannot be read' if signed_at is None else signed_at.isoformat()}{age}",
+        "              (the age was not verified; a service refuses callbacks that are older than its max_age)",
         f"  job         {callback.ref.tag} (SmileJobID {callback.result.smile_job_id or 'none'})",
         f"  says        {callback.result.result_code or 'no code'} {callback.result.result_text or ''}".rstrip(),
         "To know the result, ask the API: smilejobs status USER JOB",
@@ -50,8 +50,8 @@ def verify_callback(
         out.print(printable(line))
 
 
-def _read(source: str, most: int) -> bytes:
+def _read(source: str, max_bytes: int) -> bytes:
     if source == "-":
-        return sys.stdin.buffer.read(most)
+        return sys.stdin.buffer.read(max_bytes)
     with Path(source).open("rb") as file:
-        return file.read(most)
+        return file.read(max_bytes)

@@ -1,4 +1,4 @@
-"""What the commands print: for people, or as JSON."""
+"""Print answers, as text for people or as JSON."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -19,26 +19,31 @@ STYLES: Mapping[str, str] = MappingProxyType(
         Verdict.REJECTED.value: "red",
         Verdict.ERROR.value: "red",
         Verdict.UNKNOWN.value: "magenta",
+        "pending": "yellow",
+        "refused": "red",
+        "failed": "red",
+        "invalid": "red",
     }
 )
+"""The style of a verdict, or of another outcome of a row."""
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return a console that prints what it is given: no markup, no emoji, no line breaks of its own."""
+    """Return a console that prints text as it is, without markup, emoji, or line breaks of its own."""
     return _Console(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 class _Console(Console):
     def print(self, *objects: object, **options: Any) -> None:
-        """Print; in texts, only ends of lines may steer the terminal."""
+        """Print; of the control characters of a text, only ends of lines reach the terminal."""
         super().print(
             *("\n".join(map(printable, each.split("\n"))) if isinstance(each, str) else each for each in objects),
             **options,
         )
 
     def on_broken_pipe(self) -> None:
-        """Raise the BrokenPipeError that is being handled; rich would exit with 1, the code of a verdict."""
-        raise  # noqa: PLE0704  # rich calls this where it has caught the error
+        """Re-raise the BrokenPipeError; rich would exit with 1, which means "complete, not approved"."""
+        raise  # noqa: PLE0704  # rich calls this in its except block
 
 
 def show(status: JobStatus, *, as_json: bool, links: bool) -> None:
@@ -46,7 +51,7 @@ def show(status: JobStatus, *, as_json: bool, links: bool) -> None:
 
     Args:
         status: The answer.
-        as_json: As JSON, and nothing else.
+        as_json: Print JSON and nothing else.
         links: Include the URLs of the image links, which are secrets.
     """
     out = console()
@@ -56,22 +61,22 @@ def show(status: JobStatus, *, as_json: bool, links: bool) -> None:
     verdict = word(status.verdict)
     finality = "" if status.is_final or not status.job_complete else ", not final yet"
     out.print(Text(verdict, style=STYLES.get(verdict, "")) + finality)
-    for name, value in _details(status, links=links):
+    for name, value in _iterate_details(status, links=links):
         out.print(f"  {printable(name):<12}  {printable(value)}")
 
 
-def _details(status: JobStatus, *, links: bool) -> Iterator[tuple[str, str]]:
+def _iterate_details(status: JobStatus, *, links: bool) -> Iterator[tuple[str, str]]:
     if status.code is not None:
         yield "code", status.code
     if status.message is not None:
         yield "message", status.message
     if status.result is not None:
-        yield "result", _outcome(status.result)
+        yield "result", _describe_result(status.result)
         yield "SmileJobID", status.result.smile_job_id or "none"
         if status.result.confidence_value is not None:
             yield "confidence", f"{status.result.confidence_value:g}"
     for entry in status.history:
-        yield "history", f"{entry.smile_job_id or 'no SmileJobID'}: {_outcome(entry)}"
+        yield "history", f"{entry.smile_job_id or 'no SmileJobID'}: {_describe_result(entry)}"
     if status.image_links is not None and links:
         for name, link in status.image_links.items():
             yield name, link.url
@@ -79,20 +84,20 @@ def _details(status: JobStatus, *, links: bool) -> Iterator[tuple[str, str]]:
             yield "image links", status.image_links.error
 
 
-def _outcome(result: JobResult) -> str:
+def _describe_result(result: JobResult) -> str:
     return " ".join(filter(None, (result.result_code, result.result_text))) or "without a code"
 
 
 def format_clock(seconds: float) -> str:
-    """Return seconds as a clock shows them: minutes and seconds, with hours if there are any."""
-    minutes, rest = divmod(max(round(seconds), 0), 60)  # an input that has grown since it was counted has no end
+    """Return seconds as minutes and seconds, or hours, minutes and seconds: 1:05, 1:01:05."""
+    minutes, rest = divmod(max(round(seconds), 0), 60)  # negative if the input has grown since it was counted
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def printable(text: str) -> str:
-    """Return text without what could steer the terminal, each such character as a question mark.
+    """Return text with each control character replaced by a question mark.
 
-    For all that comes from the API, a file, a command line or the environment.
+    For all text from the API, a file, a command line or the environment.
     """
     return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -1,4 +1,4 @@
-"""How a command ends, and how it says what went wrong."""
+"""Exit codes and error messages of commands."""
 
 import enum
 import errno
@@ -17,38 +17,38 @@ from smilejobs.cli.stopping import stop_on_sigterm
 
 
 class ExitCode(enum.IntEnum):
-    """How a command ends."""
+    """The exit code of a command."""
 
     APPROVED = 0
     COMPLETE = 0
     NOT_APPROVED = 1
-    """A verdict, and nothing else: a command that fails ends with another code."""
+    """Complete, not approved; a command that fails has another code."""
     USAGE = 2
     PENDING = 3
     ERROR = 4
     INTERRUPTED = 130
-    """By Ctrl-C or SIGTERM."""
+    """Stopped by Ctrl-C or SIGTERM."""
 
 
 _OUTPUT_ERRORS = (errno.EPIPE, errno.ENOSPC, errno.EIO)
-"""What an error of the system that no command expects is about: all files are written where such errors are caught."""
+"""An OSError with one of these numbers that no command has caught is about standard output."""
 
 
-class _Complaints:
-    """What ``--debug`` turns on, for the one command of this process."""
+class _Debug:
+    """The state of ``--debug``, for the one command of this process."""
 
-    tracebacks = False
+    is_on = False
 
 
-def show_tracebacks(*, wanted: bool) -> None:
-    """Say whether `trace` shows where an error comes from."""
-    _Complaints.tracebacks = wanted
+def set_debug(*, is_on: bool) -> None:
+    """Turn the tracebacks of `trace` on or off."""
+    _Debug.is_on = is_on
 
 
 def run_commands(commands: Callable[[], object]) -> NoReturn:
-    """Run a command, and end the process with an exit code that means what the help says.
+    """Run a command, and end the process with the exit code that the help of the command states.
 
-    Text that the terminal cannot encode is escaped. Whatever the command raises is one line on standard error.
+    Text that the terminal cannot encode is escaped. Any exception of the command is one line on standard error.
 
     Args:
         commands: Parses the command line, calls the command, and raises SystemExit.
@@ -56,7 +56,7 @@ def run_commands(commands: Callable[[], object]) -> NoReturn:
     Raises:
         SystemExit: Always.
     """
-    show_tracebacks(wanted=False)
+    set_debug(is_on=False)
     stop_on_sigterm()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
@@ -64,7 +64,7 @@ def run_commands(commands: Callable[[], object]) -> NoReturn:
     code = _exit_code(commands)
     if not _flush(sys.stdout):
         code = ExitCode.ERROR
-    _flush(sys.stderr, says=False)
+    _flush(sys.stderr, silent=True)
     sys.exit(code)
 
 
@@ -72,39 +72,41 @@ def _exit_code(commands: Callable[[], object]) -> int:
     try:
         commands()
     except SystemExit as end:
-        # A verdict comes as typer.Exit. Typer itself exits with 1 where the reader of a pipe has left.
+        # A verdict is a typer.Exit. Typer itself exits with 1 if the reader of a pipe is gone.
         if end.code == ExitCode.NOT_APPROVED and not isinstance(end.__context__, typer.Exit):
             if isinstance(end.__context__, OSError):
-                _complain_of_output(end.__context__)
+                _report_output_error(end.__context__)
             return ExitCode.ERROR
         return end.code if isinstance(end.code, int) else ExitCode.COMPLETE
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
     except OSError as error:
         if error.errno in _OUTPUT_ERRORS:
-            _complain_of_output(error)
+            _report_output_error(error)
         else:
             complain(error)
-    except Exception as error:  # noqa: BLE001  # the end of the process: nothing may leave it with the code of a verdict
+    except Exception as error:  # noqa: BLE001  # nothing may end the process with the exit code of a verdict
         trace(error)
-        _say(f"unexpected {type(error).__name__}: {describe(error)}; smilejobs --debug shows where it comes from")
+        _print_error(
+            f"unexpected {type(error).__name__}: {describe(error)}; smilejobs --debug shows where it comes from"
+        )
     else:
         return ExitCode.COMPLETE
     return ExitCode.ERROR
 
 
-def _flush(stream: TextIO | None, *, says: bool = True) -> bool:
-    """Write what is left of a standard stream, if there is one; return whether that worked.
+def _flush(stream: TextIO | None, *, silent: bool = False) -> bool:
+    """Flush a standard stream, if there is one; return whether that worked.
 
-    What cannot be written is dropped: the interpreter would try again at its end, and exit with a code of its own.
+    Text that cannot be written is dropped: the interpreter would try again at its end, and change the exit code.
     """
     if stream is None:
         return True
     try:
         stream.flush()
     except OSError as error:
-        if says:
-            _complain_of_output(error)
+        if not silent:
+            _report_output_error(error)
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         return False
@@ -113,7 +115,7 @@ def _flush(stream: TextIO | None, *, says: bool = True) -> bool:
 
 @contextmanager
 def exit_on(kind: type[BaseException] | tuple[type[BaseException], ...], code: int) -> Generator[None, None, None]:
-    """End the command with an exit code if the block raises such an error; say in one line what it is."""
+    """End the command with an exit code if the block raises such an error, and print the error in one line."""
     try:
         yield
     except kind as error:
@@ -122,31 +124,31 @@ def exit_on(kind: type[BaseException] | tuple[type[BaseException], ...], code: i
 
 
 def complain(error: BaseException) -> None:
-    """Say in one line what went wrong; Ctrl-C has nothing to say."""
+    """Print an error in one line; print nothing for an error without a text, such as Ctrl-C."""
     trace(error)
     if text := describe(error):
-        _say(text)
+        _print_error(text)
 
 
 def describe(error: BaseException) -> str:
-    """Return what an error says, without the number that the system has for it."""
+    """Return the text of an error, without the error number of the system."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror if error.filename is None else f"{error.strerror}: {os.fspath(error.filename)!r}"
     return str(error)
 
 
-def _complain_of_output(error: OSError) -> None:
+def _report_output_error(error: OSError) -> None:
     trace(error)
-    _say(f"standard output cannot be written: {describe(error)}")
+    _print_error(f"standard output cannot be written: {describe(error)}")
 
 
 def trace(error: BaseException) -> None:
-    """Show where an error comes from, with ``--debug``."""
-    if _Complaints.tracebacks:
+    """Print the traceback of an error, with ``--debug``."""
+    if _Debug.is_on:
         with suppress(OSError):
             traceback.print_exception(error)
 
 
-def _say(text: str) -> None:
-    with suppress(OSError):  # standard error cannot be written either: the exit code is all that is left
+def _print_error(text: str) -> None:
+    with suppress(OSError):  # standard error cannot be written either; the exit code remains
         typer.echo(f"smilejobs: {printable(text)}", err=True)

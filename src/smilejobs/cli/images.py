@@ -1,4 +1,4 @@
-"""The command ``images``: the pictures of one job, as files."""
+"""``smilejobs images``: save the pictures of one job."""
 
 from functools import partial
 from pathlib import Path
@@ -8,16 +8,16 @@ import typer
 
 from smilejobs.cli.display import console
 from smilejobs.cli.exits import ExitCode, complain, exit_on
-from smilejobs.cli.options import CANNOT_ASK, WHO_ASKS, JobID, UserID, client_and_ref
-from smilejobs.cli.stopping import run
+from smilejobs.cli.options import CLIENT_ERRORS, CREDENTIALS_HELP, JobID, UserID, make_client_and_ref
+from smilejobs.cli.stopping import run_until_stopped
 from smilejobs.client import Client
 from smilejobs.errors import ImageError, SmileJobsError
 from smilejobs.model.jobs import JobRef
 
 EPILOG = (
-    f"Example: smilejobs images user-1 job-1 --out pictures\n\n{WHO_ASKS} "
-    "Exit codes: 0 all pictures are saved, 2 usage, 3 the job is not complete and has none yet, 4 error; what could be "
-    "saved is."
+    f"Example: smilejobs images user-1 job-1 --out pictures\n\n{CREDENTIALS_HELP} "
+    "Exit codes: 0 all pictures are saved, 2 usage, 3 the job is not complete and has none yet, 4 error (the pictures "
+    "without an error are saved)."
 )
 
 
@@ -27,14 +27,16 @@ def images(
     *,
     out: Annotated[
         Path,
-        typer.Option("--out", metavar="DIR", exists=True, file_okay=False, writable=True, help="The folder for them."),
+        typer.Option(
+            "--out", metavar="DIR", exists=True, file_okay=False, writable=True, help="The folder for the files."
+        ),
     ],
 ) -> None:
     """Save the pictures of a job, and print the names of the files."""
-    with exit_on(CANNOT_ASK, ExitCode.USAGE):
-        client, ref = client_and_ref(user_id, job_id)
+    with exit_on(CLIENT_ERRORS, ExitCode.USAGE):
+        client, ref = make_client_and_ref(user_id, job_id)
     with exit_on(KeyboardInterrupt, ExitCode.INTERRUPTED):
-        raise typer.Exit(run(partial(_save, client, ref, out)))
+        raise typer.Exit(run_until_stopped(partial(_save, client, ref, out)))
 
 
 async def _save(client: Client, ref: JobRef, folder: Path) -> ExitCode:

@@ -1,4 +1,4 @@
-"""What several commands take."""
+"""Options and arguments of several commands."""
 
 import enum
 import os
@@ -23,11 +23,13 @@ from smilejobs.settings import HOSTS, arguments_from
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-WHO_ASKS = "Credentials are read from SMILE_PARTNER_ID, SMILE_API_KEY and SMILE_ENVIRONMENT (or SMILE_BASE_URL)."
-CANNOT_ASK = (ImportError, ValueError)
-"""What is raised where a client cannot be made: of the variables, or of a proxy that they name."""
+CREDENTIALS_HELP = (
+    "Credentials are read from SMILE_PARTNER_ID, SMILE_API_KEY and SMILE_ENVIRONMENT (or SMILE_BASE_URL)."
+)
+CLIENT_ERRORS = (ImportError, ValueError)
+"""The errors of a client that is made from wrong variables, or from a proxy that needs a missing package."""
 
-_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+_UNITS_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 UserID = Annotated[str, typer.Argument(metavar="USER", help="The user_id of the job.")]
 JobID = Annotated[str, typer.Argument(metavar="JOB", help="The job_id of the job.")]
@@ -35,56 +37,55 @@ ListURL = Annotated[
     str,
     typer.Argument(
         metavar="URL",
-        help="Where the watch list is: sqlite:///jobs.db, or postgresql://user@host/database with its password in "
-        "PGPASSWORD.",
+        help="The watch list: sqlite:///jobs.db, or postgresql://user@host/database with its password in PGPASSWORD.",
     ),
 ]
 
 
 class Until(enum.StrEnum):
-    """What to wait for."""
+    """The event that ends a wait."""
 
     COMPLETE = "complete"
     FINAL = "final"
 
 
-def duration(text: str, name: str) -> float:
+def parse_duration(text: str, name: str) -> float:
     """Return a duration in seconds.
 
     Args:
         text: A number and a unit: s, m, h or d; a number alone is seconds.
-        name: What the user calls it; it opens the error text.
+        name: The name of the option, with which the error text begins.
 
     Raises:
-        ValueError: It is no duration, or not more than 0.
+        ValueError: The text is not a duration, or the duration is 0.
     """
     found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smhd]?)", text.strip())
     if found is None:
         raise ValueError(f"{name} must be a number and a unit, for example 90s, 10m, 2h or 1d")
-    return seconds(float(found[1]) * _UNITS[found[2]], name, zero=False)
+    return seconds(float(found[1]) * _UNITS_SECONDS[found[2]], name, zero=False)
 
 
-def client_and_ref(
+def make_client_and_ref(
     user_id: str, job_id: str, *, submitted_at: str | None = None, hooks: Iterable[Hook] = ()
 ) -> tuple[Client, JobRef]:
     """Return a client for the credentials of the environment, and a job.
 
     Args:
-        user_id: The id, as the user has typed it.
-        job_id: The same.
-        submitted_at: The same, in ISO 8601 with its time zone.
-        hooks: Told of events, besides the log.
+        user_id: The user_id as typed.
+        job_id: The job_id as typed.
+        submitted_at: The time of submission as typed: ISO 8601 with a time zone.
+        hooks: Hooks for events, besides the log.
 
     Raises:
-        ImportError: A variable names a proxy that needs what is not installed.
-        ValueError: A variable or an id can never be right.
+        ImportError: A variable names a proxy that needs a missing package.
+        ValueError: A variable, an id or the time can never be right.
     """
     return Client.from_env(hooks=(log_event, *hooks)), JobRef(
         user_id, job_id, read_instant(submitted_at, "--submitted-at")
     )
 
 
-def api_url() -> str:
+def read_base_url() -> str:
     """Return the base URL of the API that the environment variables name.
 
     Raises:
@@ -97,50 +98,50 @@ def api_url() -> str:
 def open_input(source: str) -> TextIO:
     """Open a file of jobs, for `Rows`.
 
-    To close it ends a read that is under way in another thread, even if nothing ever comes (not so on Windows).
+    Closing the file ends a read in another thread, also of a pipe that stays open (not on Windows).
 
     Args:
-        source: Its path; - for standard input.
+        source: The path; - for standard input.
 
     Raises:
-        OSError: It cannot be opened.
+        OSError: The file cannot be opened.
     """
     is_standard = source == "-"
     try:
         file = FileIO(sys.stdin.fileno() if is_standard else source, closefd=not is_standard)
     except UnsupportedOperation:
-        return TextIOWrapper(sys.stdin.buffer, ENCODING, ERRORS, newline="")  # it is no file, but in memory
+        return TextIOWrapper(sys.stdin.buffer, ENCODING, ERRORS, newline="")  # it has no descriptor: it is in memory
     if S_ISREG(os.fstat(file.fileno()).st_mode) or os.name == "nt":
         return TextIOWrapper(BufferedReader(file), ENCODING, ERRORS, newline="")
     return _PipeText(_Pipe(file))
 
 
 class _Pipe(RawIOBase):
-    """A pipe or a terminal, whose read can be ended. Another thread cannot be made to leave a read of the system."""
+    """A pipe or a terminal whose reads can be ended: a read waits for data or for `end`."""
 
     def __init__(self, file: FileIO) -> None:
         self._file = file
-        self._ended, self._ending = os.pipe()
+        self._end_reader, self._end_writer = os.pipe()
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: "WriteableBuffer") -> int | None:
-        ready, _, _ = select.select([self._file.fileno(), self._ended], [], [])
-        return 0 if self._ended in ready else self._file.readinto(buffer)
+        ready, _, _ = select.select([self._file.fileno(), self._end_reader], [], [])
+        return 0 if self._end_reader in ready else self._file.readinto(buffer)
 
     def end(self) -> None:
-        """Let whoever reads find the end."""
-        os.close(self._ending)
+        """End the read that is under way, and all later ones."""
+        os.close(self._end_writer)
 
     def close(self) -> None:
-        os.close(self._ended)
+        os.close(self._end_reader)
         self._file.close()
         super().close()
 
 
 class _PipeText(TextIOWrapper):
-    """The text of a pipe; to close it, its reader must have left."""
+    """The text of a pipe; closing it first ends a read that is under way, which holds the lock of the buffer."""
 
     def __init__(self, pipe: _Pipe) -> None:
         super().__init__(BufferedReader(pipe), ENCODING, ERRORS, newline="")

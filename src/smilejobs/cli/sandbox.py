@@ -10,8 +10,8 @@ import typer
 
 from smilejobs.cli.display import console
 from smilejobs.cli.exits import ExitCode, exit_on
-from smilejobs.cli.options import duration
-from smilejobs.cli.stopping import run
+from smilejobs.cli.options import parse_duration
+from smilejobs.cli.stopping import run_until_stopped
 
 if TYPE_CHECKING:
     from smilejobs.sandbox import FaultProfile, Lognormal
@@ -64,7 +64,7 @@ def sandbox(
             faults=change_faults(find_profile(preset), dict(_split(text) for text in fault or ())),
             machine=read_lognormal(machine, "--machine"),
             review="open" if review == "open" else read_lognormal(review, "--review"),
-            max_skew=None if max_skew is None else duration(max_skew, "--max-skew"),
+            max_skew=None if max_skew is None else parse_duration(max_skew, "--max-skew"),
             state=state,
             delivery=DELIVERIES.get(preset),
             allow_callbacks_to=allow_callbacks_to or (),
@@ -98,7 +98,7 @@ def sandbox(
             await anyio.sleep_forever()
 
     with exit_on(KeyboardInterrupt, 0), exit_on(ValueError, ExitCode.USAGE), exit_on(OSError, ExitCode.ERROR):
-        run(serve)
+        run_until_stopped(serve)
 
 
 def change_faults(profile: "FaultProfile", faults: Mapping[str, str]) -> "FaultProfile":

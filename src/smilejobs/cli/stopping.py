@@ -1,6 +1,7 @@
-"""SIGTERM stops a command as Ctrl-C does, also where the command is process 1 of a container."""
+"""Stop a command on SIGTERM as on Ctrl-C, also as process 1 of a container."""
 
 import asyncio
+import os
 import signal
 import socket
 import sys
@@ -13,46 +14,63 @@ import anyio
 _T = TypeVar("_T")
 
 
-def stop_on_sigterm() -> None:
-    """Handle SIGTERM as Ctrl-C from now on, in the whole process; to be called from its main thread.
+def exit_on_signals() -> None:
+    """End the process on SIGTERM (exit code 143) or Ctrl-C (130) at once, until `stop_on_sigterm` is called.
 
-    The system does not deliver a signal to process 1 unless the process has a handler for it. A SIGTERM that the
-    parent process has set to be ignored stays ignored.
+    For the time of the imports: no command has begun, and an exception could come from any line of any module. A signal
+    that is ignored, or has a handler of the caller, keeps it.
     """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(number, _exit)
+
+
+def _exit(number: int, frame: FrameType | None) -> None:
+    os._exit(128 + number)
+
+
+def stop_on_sigterm() -> None:
+    """Handle SIGTERM as Ctrl-C from now on, in the whole process; only from the main thread.
+
+    The system does not deliver a signal to process 1 unless the process has a handler for it. If the parent process
+    ignores SIGTERM, it stays ignored.
+    """
+    if signal.getsignal(signal.SIGINT) is _exit:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if signal.getsignal(signal.SIGTERM) is signal.SIG_IGN:
         return
     if sys.platform != "win32" and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        # A shell has the commands that it starts in the background ignore Ctrl-C. asyncio cancels its main task, in
-        # place of an exception at any line, only where Ctrl-C has Python's own handler. Blocked, it stays ignored.
+        # A shell starts commands in the background with Ctrl-C ignored. asyncio cancels its main task, instead of
+        # raising at any line, only if Ctrl-C has Python's own handler. Blocked, Ctrl-C stays ignored.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _interrupt)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Call the handler of Ctrl-C: while an event loop runs, it cancels the main task; else it raises."""
+    """Call the handler of Ctrl-C: it cancels the main task of a running event loop, else it raises."""
     handler = signal.getsignal(signal.SIGINT)
     if callable(handler):
         handler(signal.SIGINT, frame)
 
 
-def run(work: Callable[[], Awaitable[_T]]) -> _T:
-    """Run an async function in an event loop that no signal finds asleep; only from the main thread.
+def run_until_stopped(work: Callable[[], Awaitable[_T]]) -> _T:
+    """Run an async function in an event loop that every signal wakes up; only from the main thread.
 
-    Python's handler of a signal runs when the interpreter does: one that comes just before the loop waits for its next
-    event would be seen after that event. So the system's handler writes to a socket that the loop reads.
+    Python runs its handler of a signal between two of its own instructions: if a signal comes just before the loop
+    waits for an event, the handler would run after that event. So a socket, which the loop reads, wakes it up.
 
     Args:
         work: The function.
 
     Returns:
-        What it returns.
+        The result of the function.
 
     Raises:
-        KeyboardInterrupt: It was stopped by Ctrl-C or SIGTERM.
+        KeyboardInterrupt: Ctrl-C or SIGTERM stopped the function.
     """
 
-    async def awake() -> _T:
+    async def run_awake() -> _T:
         loop = asyncio.get_running_loop()
         reading, writing = socket.socketpair()
         with reading, writing:
@@ -67,4 +85,4 @@ def run(work: Callable[[], Awaitable[_T]]) -> _T:
                 loop.remove_reader(reading)
 
     # psycopg cannot use the default event loop of Windows; elsewhere, this one is the default.
-    return anyio.run(awake, backend_options={"loop_factory": asyncio.SelectorEventLoop})
+    return anyio.run(run_awake, backend_options={"loop_factory": asyncio.SelectorEventLoop})

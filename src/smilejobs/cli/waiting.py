@@ -1,4 +1,4 @@
-"""How the wait for one job is going, as a line in a terminal."""
+"""Show the progress of a wait for one job, as a line in a terminal."""
 
 import time
 from collections.abc import Callable
@@ -15,11 +15,11 @@ from smilejobs.model.tables import word
 
 @define
 class WaitView:
-    """A hook that keeps what the last poll has brought; rich draws it, from a thread of its own.
+    """A hook that remembers the last poll; rich draws it, in a thread of its own.
 
     Args:
         timeout: Seconds for the whole wait.
-        now: A monotonic clock, in seconds.
+        now: Returns the time of a monotonic clock, in seconds.
     """
 
     timeout: float
@@ -32,7 +32,7 @@ class WaitView:
         self._started = self.now()
 
     def __call__(self, event: Event) -> None:
-        """Take note of a poll."""
+        """Remember the result of a poll."""
         if isinstance(event, PollFinished):
             self._polls += 1
             self._state = f"{word(event.status.verdict)} ({event.status.code or 'no code'})"

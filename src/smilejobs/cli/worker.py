@@ -1,4 +1,4 @@
-"""``smilejobs worker``: polls what is in a watch list, until it is stopped."""
+"""``smilejobs worker``: poll the jobs of a watch list until it is stopped."""
 
 import asyncio
 import logging
@@ -17,7 +17,7 @@ from rich.console import Console
 
 from smilejobs.cli.display import console, printable
 from smilejobs.cli.exits import ExitCode, exit_on, trace
-from smilejobs.cli.options import ListURL, api_url, duration
+from smilejobs.cli.options import CREDENTIALS_HELP, ListURL, parse_duration, read_base_url
 from smilejobs.client import Client
 from smilejobs.errors import WatchListError
 from smilejobs.events import Event, PollFailed, PollFinished, PollScheduled, log_event
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 EPILOG = (
     "Example: smilejobs worker sqlite:///jobs.db\n\n"
-    "Who asks is read from SMILE_PARTNER_ID, SMILE_API_KEY and SMILE_ENVIRONMENT (or SMILE_BASE_URL). "
-    "Warnings go to standard error. SIGTERM and Ctrl-C stop it: it stores what it knows, and hands its jobs to the "
-    "other workers. Exit codes: 0 stopped by SIGTERM, 2 usage, 4 the database cannot be used, or has a worker "
-    "already, 130 Ctrl-C."
+    f"{CREDENTIALS_HELP} "
+    "Warnings go to standard error. SIGTERM and Ctrl-C stop the worker: it stores all outcomes, and releases its jobs "
+    "to other workers. Exit codes: 0 stopped by SIGTERM, 2 usage, 4 the database cannot be used, or already has a "
+    "worker, 130 Ctrl-C."
 )
 
 _STOPPED_WITHIN = 9.0
@@ -44,23 +44,23 @@ _TOLD_EVERY = 5.0
 def worker(
     url: ListURL,
     *,
-    rate: Annotated[float, typer.Option(help="Polls per second, at most; on PostgreSQL, of all workers.")] = 100.0,
-    concurrency: Annotated[int, typer.Option(min=1, help="Polls under way at once.")] = 100,
-    keep_raw: Annotated[
-        bool, typer.Option("--keep-raw", help="Store the answers as they come, with personal data.")
-    ] = False,
+    rate: Annotated[
+        float, typer.Option(help="The most polls per second; on PostgreSQL, of all workers together.")
+    ] = 100.0,
+    concurrency: Annotated[int, typer.Option(min=1, help="The most polls at the same time.")] = 100,
+    keep_raw: Annotated[bool, typer.Option("--keep-raw", help="Store whole answers, with personal data.")] = False,
     wait: Annotated[
         str,
         typer.Option(
             metavar="DURATION",
-            help="For how long to wait for the database at the start: 30s, 10m, 0 for not at all; none for ever.",
+            help="How long to wait for the database at the start: 30s, 10m, 0 for not at all; none for no limit.",
         ),
     ] = "none",
 ) -> None:
-    """Poll the jobs of a watch list, until it is stopped.
+    """Poll the jobs of a watch list until it is stopped.
 
-    On SQLite there can be one worker, on PostgreSQL as many as you like, on as many hosts; give each the same --rate.
-    A worker may be killed at any moment: another one polls its jobs again.
+    SQLite allows one worker, PostgreSQL any number on any hosts; give each one the same --rate. A worker may be killed
+    at any time: another one polls its jobs again.
     """
     out = console(stderr=True)
     polls = _Polls()
@@ -77,7 +77,7 @@ def worker(
         async with client, AsyncExitStack() as stack:
             watch = await _open(partial(WatchList.open, url), stack, patience)
             out.print(
-                f"polling the jobs of {without_secrets(url)} at {api_url()}, at most {rate:g} polls/s; "
+                f"polling the jobs of {without_secrets(url)} at {read_base_url()}, at most {rate:g} polls/s; "
                 "SIGTERM or Ctrl-C stops it"
             )
             show = partial(_show, watch, polls, out, showing)
@@ -103,7 +103,7 @@ def _patience(wait: str) -> float | None:
         ValueError: It is no duration.
     """
     text = wait.strip()
-    return None if text == "none" else 0.0 if text == "0" else duration(text, "--wait")
+    return None if text == "none" else 0.0 if text == "0" else parse_duration(text, "--wait")
 
 
 async def _open(
