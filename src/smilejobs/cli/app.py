@@ -13,6 +13,7 @@ from smilejobs.cli.exits import ExitCode, complain, exit_on, set_debug
 from smilejobs.cli.options import (
     CLIENT_ERRORS,
     CREDENTIALS_HELP,
+    UNTIL_HELP,
     JobID,
     Until,
     UserID,
@@ -27,7 +28,10 @@ from smilejobs.model.codes import Verdict
 from smilejobs.model.jobs import JobRef, JobStatus
 from smilejobs.version import __version__
 
-_EPILOG = f"{CREDENTIALS_HELP} Exit codes: 0 approved, 1 complete but not approved, 2 usage, 3 pending, 4 error."
+_EPILOG = (
+    f"{CREDENTIALS_HELP} Exit codes: 0 approved, 1 complete but not approved, 2 usage, 3 pending, 4 error, "
+    "130 interrupted."
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -84,7 +88,7 @@ def wait(
     timeout: Annotated[
         str, typer.Option(metavar="DURATION", help="For the whole wait: 90s, 10m, 2h, 1d, or seconds.")
     ] = "5m",
-    until: Annotated[Until, typer.Option(help="Whether a provisional result ends the wait.")] = Until.COMPLETE,
+    until: Annotated[Until, typer.Option(help=UNTIL_HELP)] = Until.COMPLETE,
     submitted_at: Annotated[
         str | None,
         typer.Option(
@@ -112,7 +116,7 @@ def wait(
 
 @app.command(epilog="Example: smilejobs tag user-1 job-1\n\nExit codes: 0 printed, 2 usage.")
 def tag(user_id: UserID, job_id: JobID) -> None:
-    """Print the tag that names a job in logs, error texts and reports."""
+    """Print the tag that names a job in logs and reports."""
     with exit_on(ValueError, ExitCode.USAGE):
         typer.echo(JobRef(user_id, job_id).tag)
 
@@ -128,7 +132,7 @@ app.command(epilog=sandbox.EPILOG)(sandbox.sandbox)
 
 @app.command(epilog="Example: smilejobs demo\n\nExit codes: 0 if every job ended as expected, else 4.")
 def demo() -> None:
-    """Show how 24 jobs of all kinds are waited for, in 15 seconds."""
+    """Show how 24 jobs are waited for, in 15 seconds."""
     with exit_on(ImportError, ExitCode.USAGE):
         from smilejobs.cli.demo import run as run_demo
     with exit_on(KeyboardInterrupt, ExitCode.INTERRUPTED):

@@ -28,6 +28,7 @@ from smilejobs.cli.exits import ExitCode, complain, exit_on
 from smilejobs.cli.options import (
     CLIENT_ERRORS,
     CREDENTIALS_HELP,
+    UNTIL_HELP,
     Until,
     open_input,
     parse_duration,
@@ -70,7 +71,7 @@ def batch(
     deadline: Annotated[
         str | None, typer.Option(metavar="DURATION", help="For the whole batch; pending jobs are written as pending.")
     ] = None,
-    until: Annotated[Until, typer.Option(help="Whether a provisional result ends the wait.")] = Until.COMPLETE,
+    until: Annotated[Until, typer.Option(help=UNTIL_HELP)] = Until.COMPLETE,
     history: Annotated[bool, typer.Option("--history", help="Add the history of each user.")] = False,
     personal: Annotated[bool, typer.Option("--personal", help="Add personal data, without pictures.")] = False,
     save_images: Annotated[
@@ -90,7 +91,7 @@ def batch(
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
-    """Wait for all jobs of a file, and write the outcome of each one.
+    """Wait for all jobs of a file, and write their outcomes.
 
     A row is written as soon as its job ends. If the command is stopped, --resume goes on: it polls jobs that are
     pending, failed or not polled yet, rows that were invalid, and jobs whose missing pictures may still be saved.

@@ -26,7 +26,10 @@ def verify_callback(
         str, typer.Argument(metavar="FILE", help="The body of the request, unchanged; - for standard input.")
     ],
 ) -> None:
-    """Verify the signature of a callback, and print what it does not prove."""
+    """Verify the signature of a callback.
+
+    Prints what the signature proves, and what it does not prove.
+    """
     with exit_on((OSError, ValueError), ExitCode.USAGE):
         credentials = credentials_from(os.environ)
         verifier = CallbackVerifier(credentials, max_age=None)

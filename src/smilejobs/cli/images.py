@@ -17,7 +17,7 @@ from smilejobs.model.jobs import JobRef
 EPILOG = (
     f"Example: smilejobs images user-1 job-1 --out pictures\n\n{CREDENTIALS_HELP} "
     "Exit codes: 0 all pictures are saved, 2 usage, 3 the job is not complete and has none yet, 4 error (the pictures "
-    "without an error are saved)."
+    "without an error are saved), 130 interrupted."
 )
 
 
@@ -32,7 +32,7 @@ def images(
         ),
     ],
 ) -> None:
-    """Save the pictures of a job, and print the names of the files."""
+    """Save the pictures of a job, and print their paths."""
     with exit_on(CLIENT_ERRORS, ExitCode.USAGE):
         client, ref = make_client_and_ref(user_id, job_id)
     with exit_on(KeyboardInterrupt, ExitCode.INTERRUPTED):

@@ -29,6 +29,8 @@ CREDENTIALS_HELP = (
 CLIENT_ERRORS = (ImportError, ValueError)
 """The errors of a client that is made from wrong variables, or from a proxy that needs a missing package."""
 
+UNTIL_HELP = "What to wait for; a provisional result is complete, but not final."
+
 _UNITS_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 UserID = Annotated[str, typer.Argument(metavar="USER", help="The user_id of the job.")]

@@ -16,7 +16,7 @@ from smilejobs.batch.rows import BadRow, Rows
 from smilejobs.batch.words import number_of
 from smilejobs.cli.display import printable
 from smilejobs.cli.exits import ExitCode, exit_on
-from smilejobs.cli.options import ListURL, Until, open_input, parse_duration
+from smilejobs.cli.options import UNTIL_HELP, ListURL, Until, open_input, parse_duration
 from smilejobs.cli.stopping import run_until_stopped
 from smilejobs.errors import WatchListError
 from smilejobs.model.jobs import JobRef
@@ -49,15 +49,15 @@ def add(
         ),
     ],
     *,
-    until: Annotated[Until, typer.Option(help="Whether a provisional result ends the wait.")] = Until.COMPLETE,
+    until: Annotated[Until, typer.Option(help=UNTIL_HELP)] = Until.COMPLETE,
     deadline: Annotated[
         str, typer.Option(metavar="DURATION", help="From now until a job expires: 90s, 10m, 2h, 7d; none for never.")
     ] = "7d",
 ) -> None:
-    """Add the jobs of a file; jobs that are already in the list do not change.
+    """Add the jobs of a file to a watch list.
 
-    Jobs are stored in groups of some thousands, the last group at the end of the input. After an error, add the file
-    again.
+    Jobs that are already in the list do not change. Jobs are stored in groups of some thousands, the last group at the
+    end of the input. After an error, add the file again.
     """
     with exit_on(KeyboardInterrupt, ExitCode.INTERRUPTED), exit_on((OSError, ValueError), ExitCode.USAGE):
         within = None if deadline == "none" else parse_duration(deadline, "--deadline")
@@ -182,7 +182,7 @@ def outcomes(
     ] = False,
     as_json: _JSON_LINES = False,
 ) -> None:
-    """Print the outcomes of jobs, in the order in which the jobs ended.
+    """Print the outcomes of jobs, in order of completion.
 
     In columns, separated by tabs: the cursor, when the job ended, its state (complete, failed or expired), the verdict,
     user_id, job_id, and the last text about it. --json prints all attributes.
@@ -213,7 +213,11 @@ def outcomes(
     "API answers, and a worker is running or no job has been pending for long; 2 usage; 4 otherwise; 130 interrupted."
 )
 def paused(url: ListURL, *, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Print whether polling is paused, the API does not answer, or no worker is running, and since when."""
+    """Print whether polling works, and if not, since when.
+
+    Polling does not work while it is paused, because the credentials are wrong, while the API does not answer, or while
+    no worker is running.
+    """
 
     async def work(watch: "WatchList") -> ExitCode:
         health = await watch.store.health()
@@ -241,7 +245,10 @@ def _get_health_code(found: "Counts | Health") -> ExitCode:
     "It reads the whole list. Exit codes: 0 all is well, 2 usage, 4 as for smilejobs watch paused, 130 interrupted."
 )
 def counts(url: ListURL, *, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Print the number of jobs by state, and what `watch paused` prints."""
+    """Print the number of jobs by state.
+
+    Also prints what smilejobs watch paused prints.
+    """
 
     async def work(watch: "WatchList") -> ExitCode:
         found = await watch.counts()
@@ -259,7 +266,10 @@ def counts(url: ListURL, *, as_json: Annotated[bool, typer.Option("--json", help
 
 @app.command(epilog=f"Example: smilejobs watch retry sqlite:///jobs.db\n\n{_EXIT_CODES}, 130 interrupted.")
 def retry(url: ListURL) -> None:
-    """Wait again for the failed jobs, with their whole deadline; their outcomes are removed."""
+    """Wait again for the failed jobs.
+
+    Their outcomes are removed, and their deadlines begin anew.
+    """
 
     async def work(watch: "WatchList") -> ExitCode:
         typer.echo(f"{await watch.retry():,} failed jobs are pending again")
@@ -278,7 +288,10 @@ def prune(
         str, typer.Option(metavar="DURATION", help="How long ago the jobs ended: 90s, 10m, 2h, 30d.")
     ],
 ) -> None:
-    """Delete jobs that ended long ago, and their outcomes; if they are added again, they are new jobs."""
+    """Delete jobs that ended long ago, and their outcomes.
+
+    If such a job is added again, it is a new job.
+    """
     with exit_on(ValueError, ExitCode.USAGE):
         age = parse_duration(older_than, "--older-than")
 

@@ -34,11 +34,11 @@ EPILOG = (
     "worker, 130 Ctrl-C."
 )
 
-_STOPPED_WITHIN = 9.0
-"""Seconds from SIGTERM to the end of the process, which a database that hangs would make longer."""
+_STOP_TIMEOUT_SECONDS = 9.0
+"""From SIGTERM to the end of the process, also if the database hangs."""
 
-_TOLD_EVERY = 5.0
-"""Seconds between two looks at how the list stands, on a terminal."""
+_STATUS_INTERVAL_SECONDS = 5.0
+"""Between two updates of the status line of a terminal."""
 
 
 def worker(
@@ -97,10 +97,10 @@ def worker(
 
 
 def _patience(wait: str) -> float | None:
-    """Return for how many seconds to wait for the database, None for ever.
+    """Return how many seconds to wait for the database; None for no limit.
 
     Raises:
-        ValueError: It is no duration.
+        ValueError: The text is not a duration.
     """
     text = wait.strip()
     return None if text == "none" else 0.0 if text == "0" else parse_duration(text, "--wait")
@@ -112,7 +112,7 @@ async def _open(
     """Open a watch list, and wait for its database.
 
     Raises:
-        WatchListError: The database cannot be used, or was away for too long.
+        WatchListError: The database cannot be used, or was unavailable for too long.
     """
     from smilejobs.durable.patience import Patience
 
@@ -132,17 +132,18 @@ async def _open(
 
 
 def _log(event: Event) -> None:
-    """Log an event as usual, but no line for each failed poll: the worker warns once of an outage."""
+    """Log an event, except failed polls: the worker warns once of an outage."""
     if not isinstance(event, PollScheduled):
         log_event(event)
 
 
 @define
 class _End:
-    """Ends the process in time after SIGTERM, whatever still runs then: the event loop, a thread, the interpreter.
+    """Ends the process in time after SIGTERM, even if the event loop, a thread or the interpreter hangs.
 
     Attributes:
-        is_clean: Whether all is stored, and only the interpreter has something left to do.
+        out: The console for the message.
+        is_clean: Whether all outcomes are stored.
     """
 
     out: Console
@@ -155,7 +156,7 @@ class _End:
 
         def stopped() -> None:
             stop()
-            timer = threading.Timer(_STOPPED_WITHIN, self._leave)
+            timer = threading.Timer(_STOP_TIMEOUT_SECONDS, self._leave)
             timer.daemon = True
             timer.start()
 
@@ -178,7 +179,7 @@ class _End:
 
 @define
 class _Polls:
-    """A hook that counts."""
+    """A hook that counts polls."""
 
     count: int = 0
 
@@ -187,18 +188,20 @@ class _Polls:
 
 
 async def _show(watch: "WatchList", polls: _Polls, out: Console, showing: anyio.CancelScope) -> None:
-    """Show how the list stands, until *showing* is cancelled."""
-    with showing, out.status("looking") as shown:
+    """Show the number of pending jobs and the speed, until *showing* is cancelled."""
+    with showing, out.status("counting jobs") as status:
         while True:
             before = polls.count
-            await anyio.sleep(_TOLD_EVERY)
-            with suppress(WatchListError):  # the worker says so
+            await anyio.sleep(_STATUS_INTERVAL_SECONDS)
+            with suppress(WatchListError):  # the worker reports it
                 pending = (await watch.counts()).pending
-                shown.update(f"{pending:,} pending, {(polls.count - before) / _TOLD_EVERY:.0f} polls/s here")
+                status.update(
+                    f"{pending:,} pending, {(polls.count - before) / _STATUS_INTERVAL_SECONDS:.0f} polls/s here"
+                )
 
 
 class _Lines(logging.Handler):
-    """Writes a line for each record, beside what a console shows; where it comes from is shown with ``--debug``."""
+    """Prints a line for each log record to a console, with the traceback if ``--debug`` is set."""
 
     def __init__(self, out: Console) -> None:
         super().__init__(logging.WARNING)
@@ -212,7 +215,7 @@ class _Lines(logging.Handler):
 
 @contextmanager
 def _warnings(out: Console) -> Generator[None, None, None]:
-    """Write what this library and those below it warn of, while the block runs."""
+    """Print the warnings of this library and of those that it uses, while the block runs."""
     handler = _Lines(out)
     root = logging.getLogger()
     root.addHandler(handler)
