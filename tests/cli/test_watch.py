@@ -57,7 +57,7 @@ def command(
     base_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> Command:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(worker_module, "_STOPPED_WITHIN", 1e6)  # it would be the end of the tests
+    monkeypatch.setattr(worker_module, "_STOP_TIMEOUT_SECONDS", 1e6)  # it would be the end of the tests
 
     def run(*arguments: str, stdin: str = "", **environment: str) -> Answer:
         monkeypatch.setattr(sys, "argv", ["/usr/bin/smilejobs", *arguments])
@@ -309,7 +309,7 @@ def test_on_a_terminal_it_shows_how_the_list_stands(command: Command, monkeypatc
     shown = io.StringIO()
     terminal = Console(file=shown, force_terminal=True, width=200, _environ={"TERM": "xterm"})
     monkeypatch.setattr(worker_module, "console", lambda *, stderr: terminal)
-    monkeypatch.setattr(worker_module, "_TOLD_EVERY", 0.05)
+    monkeypatch.setattr(worker_module, "_STATUS_INTERVAL_SECONDS", 0.05)
     asked = []
     counts = WatchList.counts
 
@@ -345,7 +345,7 @@ def test_a_worker_that_cannot_stop_is_ended(command: Command, monkeypatch: pytes
                 await anyio.to_thread.run_sync(given_up.wait)
 
     monkeypatch.setattr(Worker, "run", hang)
-    monkeypatch.setattr(worker_module, "_STOPPED_WITHIN", 0.05)
+    monkeypatch.setattr(worker_module, "_STOP_TIMEOUT_SECONDS", 0.05)
     monkeypatch.setattr(os, "_exit", leave)
     answer = work(command, lambda: stopping)
     assert codes == [4]

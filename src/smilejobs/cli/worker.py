@@ -68,7 +68,7 @@ def worker(
         from smilejobs.durable import WatchList, Worker
         from smilejobs.durable.database import without_secrets
 
-        WatchList.open(url)  # for its checks
+        WatchList.open(url)  # raises for a wrong URL
         patience = _patience(wait)
         client = Client.from_env(max_connections=concurrency, rate=rate, hooks=(_log, polls))
 
@@ -195,9 +195,8 @@ async def _show(watch: "WatchList", polls: _Polls, out: Console, showing: anyio.
             await anyio.sleep(_STATUS_INTERVAL_SECONDS)
             with suppress(WatchListError):  # the worker reports it
                 pending = (await watch.counts()).pending
-                status.update(
-                    f"{pending:,} pending, {(polls.count - before) / _STATUS_INTERVAL_SECONDS:.0f} polls/s here"
-                )
+                speed = (polls.count - before) / _STATUS_INTERVAL_SECONDS
+                status.update(f"{pending:,} pending, {speed:.0f} polls/s here")
 
 
 class _Lines(logging.Handler):
