@@ -29,7 +29,7 @@ def open_client() -> smilejobs.Client:
 
 
 def set_up() -> None:
-    """What a service does once, before it opens its client."""
+    """Configure logs, spans and metrics; a service does this once, before it opens its client."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     traces = TracerProvider()
     traces.add_span_processor(SimpleSpanProcessor(ConsoleSpanExporter()))

@@ -292,7 +292,7 @@ class CallbackError(SmileJobsError):
         reason: Why, with the HTTP status to answer. "oversized" (413): it has too many bytes. "malformed" (400): it is
             not JSON, has the wrong shape or names no job. "unsigned" (401): its signature is missing or is not this
             partner's. "undated" (401): its timestamp cannot be read. "stale" (401): it is too old. "future" (401): its
-            timestamp is later than now.
+            timestamp is more than a minute in the future.
     """
 
     def __init__(
