@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 import smilejobs
-from smilejobs import JobRef, JobResult, JobStatus, Outcome, Progress
+from smilejobs import JobRef, JobResult, JobStatus, Outcome, Progress, WaitTimeoutError
 from smilejobs.batch import Batch, check
 from smilejobs.batch.records import Record, record_of
 from smilejobs.testing import Script, complete, pending, provisional, refused
@@ -207,6 +207,31 @@ def test_the_columns_are_those_of_a_record() -> None:
     row = Batch([approved()]).frame("polars").to_dicts()[0]
     record = record_of(approved())
     assert row == {name: getattr(record, name) for name in names}
+
+
+def test_records_are_flat_rows_without_a_library() -> None:
+    """Unknown values are None, and personal columns are there on request, also for outcomes without an answer."""
+    error = WaitTimeoutError(
+        "over", ref=JobRef("u", "j"), last=None, last_error=None, polls=9, elapsed=6.0, age=6.0, timeout=6.0
+    )
+    failed = Outcome(index=1, ref=JobRef("u", "j"), error=error, polls=9, elapsed=6.0)
+    batch = Batch([approved(full_name="Ada Marker"), failed])
+    first, second = batch.records()
+    assert list(first) == list(second) == Batch([]).frame("polars").columns
+    assert [first[name] for name in ("index", "user_id", "outcome", "verdict", "error")] == [
+        0,
+        "u",
+        "complete",
+        "unknown",
+        None,
+    ]
+    assert [second[name] for name in ("index", "outcome", "verdict", "error")] == [
+        1,
+        "pending",
+        None,
+        "WaitTimeoutError",
+    ]
+    assert [row["personal_full_name"] for row in batch.records(personal=True)] == ["Ada Marker", None]
 
 
 def test_the_type_of_a_column_does_not_depend_on_what_is_in_it() -> None:

@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 
 import hypothesis.strategies as st
 import pytest
@@ -144,10 +145,10 @@ def test_what_is_not_utf8() -> None:
 
 def test_a_quote_that_is_never_closed() -> None:
     """It costs a bounded piece of the file, not the memory of the machine."""
-    rows = read("user_id,job_id\n" + '"u,j\n' + "u,j\n" * 100_000)
+    rows = read("user_id,job_id\n" + '"u,j\n' + "u,j\n" * 40_000)
     assert isinstance(rows[0], BadRow)
     assert "not closed within 131,072 characters" in rows[0].reason
-    assert len(rows) > 50_000
+    assert len(rows) == 1 + 40_000 - (131_072 // len("u,j\n") + 1)
 
 
 EXPECTED = 'expected a CSV header that names user_id and job_id, or JSON Lines: {"user_id": "...", "job_id": "..."}'
@@ -325,11 +326,13 @@ def test_an_empty_file_has_no_rows() -> None:
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]))
-ids = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1).filter(lambda text: text[0] not in "='")
+ids = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=20).filter(
+    lambda text: text[0] not in "='"
+)
 """What is left of an id as it is: no blank, nothing invisible, no guard of a spreadsheet."""
 
 
-@given(rows=st.lists(st.tuples(ids, ids, texts)))
+@given(rows=st.lists(st.tuples(ids, ids, texts), max_size=5))
 def test_what_a_csv_library_writes_is_read(rows: list[tuple[str, str, str]]) -> None:
     """All text comes back as it was, however it is quoted."""
     out = io.StringIO(newline="")
@@ -339,7 +342,10 @@ def test_what_a_csv_library_writes_is_read(rows: list[tuple[str, str, str]]) -> 
     ]
 
 
-@given(rows=st.lists(st.tuples(ids, ids, st.recursive(texts | st.integers() | st.none(), st.lists))))
+values = st.recursive(texts | st.integers() | st.none(), partial(st.lists, max_size=3), max_leaves=5)
+
+
+@given(rows=st.lists(st.tuples(ids, ids, values), max_size=5))
 def test_what_a_json_library_writes_is_read(rows: list[tuple[str, str, object]]) -> None:
     """All values come back as they were, escaped or not."""
     lines = [json.dumps(dict(zip(("user_id", "job_id", "note"), row, strict=True))) for row in rows]

@@ -275,11 +275,11 @@ def test_retrying_and_pruning(command: Command) -> None:
     """What has failed is opened again; what has ended long ago goes, and nothing else."""
     command("watch", "add", URL, "-", stdin=f"{JOBS}user-1,disabled\n")
     work(command, partial(ended, 3))
-    assert command("watch", "retry", URL) == Answer(0, "1 failed jobs are pending again\n", "")
+    assert command("watch", "retry", URL) == Answer(0, "reopened 1 failed job\n", "")
     assert rows("SELECT job_id FROM watch WHERE state = 0") == [("disabled",)]
-    assert command("watch", "prune", URL, "--older-than", "1h") == Answer(0, "0 jobs are deleted\n", "")
+    assert command("watch", "prune", URL, "--older-than", "1h") == Answer(0, "deleted 0 jobs\n", "")
     rows("UPDATE watch SET ended_at = ended_at - 7200 WHERE job_id = 'approved'")
-    assert command("watch", "prune", URL, "--older-than", "1h") == Answer(0, "1 jobs are deleted\n", "")
+    assert command("watch", "prune", URL, "--older-than", "1h") == Answer(0, "deleted 1 job\n", "")
     assert {job_id for (job_id,) in rows("SELECT job_id FROM watch")} == {"rejected", "disabled"}
 
 
@@ -582,8 +582,7 @@ def test_from_end_to_end(command: Command, environment: dict[str, str], tmp_path
     """Outcomes are followed while a worker makes them, a second worker is refused, and each stops when it is told."""
     Path("in.csv").write_text(JOBS)
     start = partial(process, environment=environment, cwd=tmp_path)
-    with start("watch", "add", URL, "in.csv") as adding:
-        assert adding.communicate() == ("2 new, 0 known\n", "")
+    assert command("watch", "add", URL, "in.csv") == Answer(0, "2 new, 0 known\n", "")
     with start("watch", "outcomes", URL, "--follow", "--json") as following, start("worker", URL) as working:
         assert following.stdout is not None
         found = [json.loads(following.stdout.readline()) for _ in range(2)]
@@ -606,10 +605,10 @@ def test_on_postgres(command: Command, environment: dict[str, str], postgres_url
     assert command("watch", "add", postgres_url, "-", stdin=JOBS).out == "2 new, 0 known\n"
     start = partial(process, environment=environment, cwd=tmp_path)
     with start("worker", postgres_url) as first, start("worker", postgres_url) as second:
-        wait_until(lambda: json.loads(command("watch", "counts", postgres_url, "--json").out)["complete"] == 2)
         assert first.stderr is not None
         assert second.stderr is not None
         told = [worker.stderr.readline() for worker in (first, second) if worker.stderr]
+        wait_until(lambda: json.loads(command("watch", "counts", postgres_url, "--json").out)["complete"] == 2)
         for worker in (first, second):
             worker.send_signal(signal.SIGTERM)
         rest = [worker.communicate(timeout=300) for worker in (first, second)]

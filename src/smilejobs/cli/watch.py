@@ -272,7 +272,7 @@ def retry(url: ListURL) -> None:
     """
 
     async def work(watch: "WatchList") -> ExitCode:
-        typer.echo(f"{await watch.retry():,} failed jobs are pending again")
+        typer.echo(f"reopened {number_of(await watch.retry(), 'failed job')}")
         return ExitCode.COMPLETE
 
     _run(url, work)
@@ -296,7 +296,7 @@ def prune(
         age = parse_duration(older_than, "--older-than")
 
     async def work(watch: "WatchList") -> ExitCode:
-        typer.echo(f"{await watch.prune(older_than=age):,} jobs are deleted")
+        typer.echo(f"deleted {number_of(await watch.prune(older_than=age), 'job')}")
         return ExitCode.COMPLETE
 
     _run(url, work)
