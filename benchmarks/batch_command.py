@@ -1,4 +1,4 @@
-"""What ``smilejobs batch`` costs over ``wait_many``, and whether its memory grows with its input.
+"""Measure the cost of ``smilejobs batch`` over ``wait_many``, and whether its memory grows with the input.
 
 ::
 
@@ -35,7 +35,7 @@ from smilejobs.batch.run import Run
 
 
 def main() -> int:
-    """Measure, print, and say by the exit code whether the bars hold."""
+    """Measure, print, and return 1 if a bar is missed."""
     parser = argparse.ArgumentParser(description="What the batch command costs.")
     parser.add_argument("which", nargs="*", choices=["cpu", "memory", []], help="all by default")
     parser.add_argument("--bare", type=int, help=argparse.SUPPRESS)
@@ -75,17 +75,16 @@ async def bare(count: int) -> None:
 def cpu(count: int = 20_000, rounds: int = 5) -> bool:
     """CPU time of the command over that of bare `wait_many`."""
     ratios = []
-    with TemporaryDirectory() as folder, server(polls=2) as base_url:
+    with TemporaryDirectory() as folder:
         source = Path(folder, "in.csv")
         write_input(source, count)
-        environment = {"SMILE_BASE_URL": base_url, "SMILE_PARTNER_ID": PARTNER_ID, "SMILE_API_KEY": API_KEY}
         start = [sys.executable, "-c", "import smilejobs.cli; smilejobs.cli.main()", "batch", str(source)]
         for number in range(rounds):
             results = Path(folder, f"{number}.jsonl")
             end = ["--out", str(results), "--rate", "100000", "--report", str(Path(folder, f"{number}.html"))]
-            command = spent([*start, *end], environment)
+            command = spent([*start, *end])
             assert len(results.read_bytes().splitlines()) == count
-            alone = spent([sys.executable, __file__, "--bare", str(count)], environment)
+            alone = spent([sys.executable, __file__, "--bare", str(count)])
             print(f"  round {number + 1}: the command {command:.2f} s, wait_many {alone:.2f} s", flush=True)
             ratios.append(command / alone)
     ratio = median(ratios)
@@ -94,13 +93,15 @@ def cpu(count: int = 20_000, rounds: int = 5) -> bool:
     )
 
 
-def spent(command: list[str], environment: Mapping[str, str]) -> float:
-    """Run a command, and return the seconds of CPU time that it took."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(
-        command, check=True, env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+def spent(command: list[str]) -> float:
+    """Run a command against a new server, to which no job is known, and return its CPU time in seconds."""
+    with server(polls=2) as base_url:
+        environment = {"SMILE_BASE_URL": base_url, "SMILE_PARTNER_ID": PARTNER_ID, "SMILE_API_KEY": API_KEY}
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(
+            command, check=True, env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
@@ -118,7 +119,7 @@ class Answer:
 
 
 class FromMemory:
-    """Says that the job is complete."""
+    """A transport that answers from memory: the job is complete."""
 
     def __init__(self) -> None:
         self._signed = {"timestamp": TIMESTAMP, "signature": signature(TIMESTAMP)}

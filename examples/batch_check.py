@@ -1,4 +1,4 @@
-"""Check every job of a CSV file that is still pending: python batch_check.py pending.csv results.csv."""
+"""Wait for every job of a CSV file, and write the verdicts: python batch_check.py pending.csv results.csv."""
 
 import asyncio
 import sys
@@ -34,8 +34,8 @@ def main(source: Path, target: Path) -> None:
         rows = writer(file)
 
         def write(outcome: smilejobs.Outcome) -> None:
-            ended = type(outcome.error).__name__ if outcome.status is None else outcome.status.verdict
-            rows.writerow([outcome.ref.user_id, outcome.ref.job_id, ended])
+            ending = type(outcome.error).__name__ if outcome.status is None else outcome.status.verdict
+            rows.writerow([outcome.ref.user_id, outcome.ref.job_id, ending])
 
         asyncio.run(check(source, write))
 

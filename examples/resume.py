@@ -1,4 +1,4 @@
-"""Wait for a while, and go on where the last run stopped: ``resume.py SECONDS FILE [USER JOB]``."""
+"""Wait for a job for some seconds, and resume the wait in the next run: ``resume.py SECONDS FILE [USER JOB]``."""
 
 import asyncio
 import json
@@ -9,12 +9,12 @@ from pathlib import Path
 import smilejobs
 
 
-async def go_on(patience: float, user_id: str, job_id: str, submitted_at: str) -> bool:
-    # With the instant of its submission a job keeps its age, and so its pace, from one run to the next.
+async def resume(timeout: float, user_id: str, job_id: str, submitted_at: str) -> bool:
+    # With its time of submission, a job keeps its age, and so its pace, from one run to the next.
     at = datetime.fromisoformat(submitted_at)
     async with smilejobs.Client.from_env() as client:
         try:
-            status = await client.wait(user_id, job_id, timeout=patience, submitted_at=at)
+            status = await client.wait(user_id, job_id, timeout=timeout, submitted_at=at)
         except smilejobs.WaitTimeoutError as error:
             print(f"{error}\nThe last answer: {error.last}")
             return False
@@ -23,8 +23,8 @@ async def go_on(patience: float, user_id: str, job_id: str, submitted_at: str) -
 
 
 if __name__ == "__main__":
-    patience, file = float(sys.argv[1]), Path(sys.argv[2])
+    timeout, file = float(sys.argv[1]), Path(sys.argv[2])
     if len(sys.argv) > 3:
         file.write_text(json.dumps([*sys.argv[3:5], datetime.now(UTC).isoformat()]))
-    if asyncio.run(go_on(patience, *json.loads(file.read_text()))):
+    if asyncio.run(resume(timeout, *json.loads(file.read_text()))):
         file.unlink()

@@ -1,4 +1,4 @@
-"""Durations as callers write them, turned into seconds.
+"""Convert durations of callers into seconds.
 
 Every public parameter that is a duration takes ``float | timedelta``; a float is a number of **seconds**.
 """
@@ -10,16 +10,16 @@ Duration = float | timedelta
 
 
 def seconds(value: Duration, name: str, *, zero: bool = True) -> float:
-    """Return *value* in seconds.
+    """Return a duration in seconds.
 
     Args:
         value: Seconds, or a timedelta.
-        name: What the caller calls the argument; it opens the error text.
+        name: The name of the argument, with which the error text begins.
         zero: Whether zero is allowed.
 
     Raises:
         TypeError: *value* is not a number or a timedelta (a bool is neither).
-        ValueError: *value* is negative, infinite or not a number, or zero where that makes no sense.
+        ValueError: *value* is negative, infinite or NaN, or is 0 and *zero* is false.
     """
     if isinstance(value, timedelta):
         number = value.total_seconds()
@@ -35,11 +35,11 @@ def seconds(value: Duration, name: str, *, zero: bool = True) -> float:
 
 
 def positive(value: float, name: str) -> float:
-    """Return a number that is no duration but must be finite and more than 0 all the same.
+    """Return a number, such as a rate, that must be finite and greater than 0.
 
     Raises:
         TypeError: *value* is not a number.
-        ValueError: *value* is not finite, or not more than 0.
+        ValueError: *value* is not finite, or not greater than 0.
     """
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         raise TypeError(f"{name} must be a number, not {type(value).__name__}")
