@@ -4,10 +4,10 @@
 
     python benchmarks/sandbox.py
 
-One process serves, on a core of its own where the system allows that; another one asks, over raw sockets with kept
-connections, and does next to nothing else. Three things are asked for in turn, in rounds: polls about jobs that are
-complete, in calm weather; the same in the rain, without its waits and failures, so that every answer comes and is
-rolled for and respelled; and an empty answer of the same server, which is what uvicorn costs. The median round counts.
+One process serves, on a core of its own where the system allows that. Another process sends requests over kept raw
+sockets, and does little else. Three kinds of request alternate in rounds: polls of complete jobs without faults; the
+same with faults that delay and replace no answer (compression, variants, link errors); and an empty answer of the same
+server, which is the cost of uvicorn. The median round counts.
 
 The exit code is 1 if the bar is missed: 1,000 polls per second.
 """
@@ -57,11 +57,11 @@ def main() -> int:
 
 def compare(ports: Sequence[int], rounds: int, polls: int, connections: int) -> bool:
     """Print a line for each kind of request, and return whether the bar holds."""
-    calm, odd, empty = ports
-    asked = [poll(calm, f"job-{number % JOBS}") for number in range(polls)]
+    without, faulty, empty = ports
+    polled = [poll(without, f"job-{number % JOBS}") for number in range(polls)]
     kinds = {
-        "polls, calm": (calm, asked),
-        "polls, with knobs turned": (odd, asked),
+        "polls, without faults": (without, polled),
+        "polls, with faults": (faulty, polled),
         "an empty answer": (empty, [f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{empty}\r\n\r\n".encode()] * polls),
     }
     rates: dict[str, list[float]] = {name: [] for name in kinds}
@@ -75,9 +75,9 @@ def compare(ports: Sequence[int], rounds: int, polls: int, connections: int) -> 
     most = median(rates["an empty answer"])
     for name, seen in rates.items():
         middle = median(seen)
-        bar = f"{BAR:,} {'met' if middle >= BAR else 'MISSED'}" if name == "polls, calm" else "-"
+        bar = f"{BAR:,} {'met' if middle >= BAR else 'MISSED'}" if name == "polls, without faults" else "-"
         print(f"{name:<28}{middle:>10,.0f}{min(seen):>10,.0f}{middle / most:>10.2f}{bar:>16}")
-    return median(rates["polls, calm"]) >= BAR
+    return median(rates["polls, without faults"]) >= BAR
 
 
 def poll(port: int, job_id: str) -> bytes:
@@ -114,7 +114,7 @@ def ask(port: int, requests: Sequence[bytes], connections: int) -> float:
 
 
 def receive(connection: socket.socket) -> None:
-    """Read one answer to its end, and see that it is one."""
+    """Read one answer to its end, and check its status."""
     received = connection.recv(65_536)
     head, _, body = received.partition(b"\r\n\r\n")
     assert head.startswith((b"HTTP/1.1 200 ", b"HTTP/1.1 204 ")), received
@@ -133,14 +133,14 @@ async def serve() -> None:
     async def nothing(_: object) -> Response:
         return Response(status_code=204)
 
-    calm, odd = Sandbox(), Sandbox(faults=FAULTY)
-    for sandbox in (calm, odd):
+    without, faulty = Sandbox(), Sandbox(faults=FAULTY)
+    for sandbox in (without, faulty):
         for number in range(JOBS):
             sandbox.submit("user-1", f"job-{number}", machine=0.0)
     empty = Router(routes=[Route("/", nothing, methods=["GET"])])
     async with (
-        calm.serve() as one,
-        odd.serve() as other,
+        without.serve() as one,
+        faulty.serve() as other,
         serve_app(empty, "127.0.0.1", 0) as root,
     ):
         ports = [int(url.removesuffix("/v1").rpartition(":")[2]) for url in (one, other, root)]
@@ -162,7 +162,7 @@ def server() -> Iterator[list[int]]:
 
 
 def pin(index: int) -> None:
-    """Stay on one core from now on, the *index*-th that we may use; do nothing where that cannot be asked for."""
+    """Stay on one core from now on, the *index*-th of those that we may use; systems without affinity choose one."""
     if hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cores[index % len(cores)]})

@@ -1,4 +1,4 @@
-"""The demo: over real sockets, as it is, and under the virtual clock, where every instant is seen."""
+"""The demo: over real sockets, and under the virtual clock."""
 
 import io
 import os
@@ -19,19 +19,19 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(autouse=True)
 def _temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The demo leaves its pictures where the test can throw them away."""
+    """The demo leaves its images where the test can remove them."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
 def test_the_command_ends_by_itself(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """As a newcomer runs it; without a terminal it prints a line for each job. How fast it is, is the machine's."""
+    """Without a terminal it prints a line for each job. How fast it is depends on the machine."""
     monkeypatch.setattr(sys, "argv", ["smilejobs", "demo"])
     with pytest.raises(SystemExit) as exited:
         smilejobs.cli.main()
     printed = capsys.readouterr()
     for plan in PLANS:
         assert f"{plan.job_id}: " in printed.out
-    assert exited.value.code == (0 if "24 of 24 jobs ended as they were meant to" in printed.out else 4)
+    assert exited.value.code == (0 if "24 of 24 jobs ended as expected" in printed.out else 4)
     assert printed.err == ""
     assert "\x1b" not in printed.out
 
@@ -49,7 +49,7 @@ async def test_it_saves_the_selfies_of_approved_jobs(tmp_path: Path) -> None:
     ]
     assert await run(Console(file=out, width=200), plans)
     for plan in plans:
-        assert f"{plan.job_id}: {plan.meant}, polls: " in out.getvalue()
+        assert f"{plan.job_id}: {plan.expected}, polls: " in out.getvalue()
     saved = [path for folder in os.scandir(tmp_path) for path in os.scandir(folder)]
     assert len(saved) == 2
     assert f"Selfies of approved jobs: 2, in {tmp_path}" in out.getvalue()
@@ -58,7 +58,7 @@ async def test_it_saves_the_selfies_of_approved_jobs(tmp_path: Path) -> None:
 @pytest.mark.anyio
 @pytest.mark.parametrize("size", [(80, 24), (120, 40)])
 async def test_on_a_terminal_it_is_a_table_that_fits(size: tuple[int, int]) -> None:
-    """The last picture has all jobs, and is no larger than the terminal; the ones before have shown every state."""
+    """The last frame shows all jobs and fits the terminal; earlier frames have shown every state."""
     width, height = size
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, color_system=None, width=width, height=height, highlight=False)
@@ -66,10 +66,10 @@ async def test_on_a_terminal_it_is_a_table_that_fits(size: tuple[int, int]) -> N
     async with sandbox.client() as client:
         show = Show(console, sandbox, client, virtual_now, PLANS)
         await show.wait()
-    assert show.is_as_meant()
-    assert next(show.summary()).startswith("24 of 24 jobs ended as they were meant to, after ")
-    assert len(show.approved()) == sum(plan.meant == "approved" for plan in PLANS)
-    for state in ("running", "under review", "ready", "no images", "not there"):
+    assert show.is_as_expected()
+    assert next(show.summary()).startswith("24 of 24 jobs ended as expected, after ")
+    assert len(show.approved()) == sum(plan.expected == "approved" for plan in PLANS)
+    for state in ("running", "under review", "ready", "no images", "not submitted"):
         assert state in out.getvalue()
     last = out.getvalue().rpartition("outcome")[2].replace("\x1b[?25h", "").splitlines()
     assert len(last) < height - 6
@@ -79,18 +79,18 @@ async def test_on_a_terminal_it_is_a_table_that_fits(size: tuple[int, int]) -> N
 
 
 @pytest.mark.anyio
-async def test_a_job_that_ends_otherwise_is_told() -> None:
-    """The demo fails, and says which job did not end as it was meant to."""
+async def test_an_unexpected_end_is_reported() -> None:
+    """The demo fails, and says which wait did not end as expected."""
     out = io.StringIO()
     late = [Plan(job_id="late-1", machine=60.0, timeout=0.3), Plan(job_id="late-2", machine=60.0, timeout=0.3)]
     sandbox = Sandbox(now=virtual_now)
     async with sandbox.client() as client:
         show = Show(Console(file=out, width=200), sandbox, client, virtual_now, late)
         await show.wait()
-    assert not show.is_as_meant()
+    assert not show.is_as_expected()
     said = "\n".join(show.summary())
-    assert "0 of 2 jobs ended as they were meant to" in said
-    assert "late-2 ended as 'timed out'; meant was 'approved'." in said
+    assert "0 of 2 jobs ended as expected" in said
+    assert "late-2 ended as 'timed out'; expected was 'approved'." in said
     assert "at the latest" not in said
     assert "late-1: timed out, polls: 2, late: -\n" in out.getvalue()
 
@@ -98,6 +98,6 @@ async def test_a_job_that_ends_otherwise_is_told() -> None:
 def test_the_plans_are_of_all_kinds() -> None:
     """Twenty-four jobs with names of their own."""
     assert len({plan.job_id for plan in PLANS}) == 24
-    kinds = {plan.meant for plan in PLANS}
+    kinds = {plan.expected for plan in PLANS}
     assert kinds == {"approved", "rejected", "error", "no zip", "not found", "failed 2307"}
     assert sum(plan.review is not None for plan in PLANS) == 4

@@ -199,6 +199,7 @@ def test_a_name_that_means_something_to_sqlite_is_a_file(path: Path, monkeypatch
         "UPDATE job SET body = json_set(body, '$.reviewed_at', '2026-01-01T00:00:00')",
         "UPDATE job SET body = json_set(body, '$.faults', json('{\"cuts\": 2}'))",
         'UPDATE job SET body = replace(body, \'"details": {}\', \'"details": {"a": NaN}\')',
+        'UPDATE job SET body = replace(body, \'"callback_url": null\', \'"callback_url": "\\ud800"\')',
         'UPDATE job SET body = replace(body, \'"details": {}\', \'"details": {"a": "\\ud800"}\')',
         "UPDATE job SET body = '{\"a\":' || replace(hex(zeroblob(50000)), '0', '[')",
         "INSERT INTO job SELECT '0000000002', json_set(body, '$.smile_job_id', '0000000002') FROM job",

@@ -130,7 +130,7 @@ app.command(epilog=doctor.EPILOG)(doctor.doctor)
 app.command(epilog=sandbox.EPILOG)(sandbox.sandbox)
 
 
-@app.command(epilog="Example: smilejobs demo\n\nExit codes: 0 if every job ended as expected, else 4.")
+@app.command(epilog="Example: smilejobs demo\n\nExit codes: 0 if every wait ended as expected, else 4.")
 def demo() -> None:
     """Show how 24 jobs are waited for, in 15 seconds."""
     with exit_on(ImportError, ExitCode.USAGE):

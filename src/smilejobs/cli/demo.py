@@ -1,4 +1,4 @@
-"""Twenty-four jobs of all kinds, waited for at once over real HTTP, and what became of them."""
+"""``smilejobs demo``: waits for 24 jobs of all kinds at once, over HTTP, and checks how each wait ends."""
 
 import statistics
 from collections.abc import Callable, Iterator, Sequence
@@ -24,23 +24,23 @@ from smilejobs.sandbox import Sandbox
 _USER = "demo-user"
 _NO_ZIP = "no zip"
 _NOT_FOUND = "not found"
-_REFRESH = 0.125
+_REFRESH_SECONDS = 0.125
 
 
 @frozen(kw_only=True)
 class Plan:
-    """What is to become of one job; durations in seconds.
+    """One job of the demo; durations in seconds.
 
     Attributes:
-        job_id: Its name.
-        is_submitted: Whether the API ever hears of it.
-        has_zip: Whether its images are ever uploaded.
+        job_id: The id of the job.
+        is_submitted: Whether it is submitted at all.
+        has_zip: Whether its images are uploaded.
         refusal: The status code with which the API refuses every poll.
         job_type: The product.
         machine: How long the machine takes.
         review: How long a human review takes after that.
-        outcome: How it ends.
-        timeout: How long to wait.
+        outcome: The outcome of the job.
+        timeout: The timeout of the wait.
     """
 
     job_id: str
@@ -54,8 +54,8 @@ class Plan:
     timeout: float = 30.0
 
     @property
-    def meant(self) -> str:
-        """How the wait for it ought to end."""
+    def expected(self) -> str:
+        """The expected end of the wait."""
         if not self.is_submitted:
             return _NOT_FOUND
         if not self.has_zip:
@@ -93,13 +93,13 @@ PLANS = (
 
 @define(kw_only=True)
 class _Row:
-    """One job, and how the wait for it is going.
+    """One job, and the progress of its wait.
 
     Attributes:
-        plan: What is to become of it.
-        ref: Its name.
-        outcome: How the wait ended; None while it goes on.
-        late: Seconds from the instant at which the sandbox had the final result to the end of the wait.
+        plan: The plan of the job.
+        ref: The ids of the job.
+        outcome: The end of the wait; None while it lasts.
+        late: Seconds between the final result in the sandbox and the end of the wait.
     """
 
     plan: Plan
@@ -112,11 +112,11 @@ async def run(console: Console, plans: Sequence[Plan] = PLANS) -> bool:
     """Submit the jobs to a sandbox, wait for all of them, and report.
 
     Args:
-        console: Where to: a live table if it is a terminal, else a line for each job.
-        plans: What is to become of the jobs; an even number of them, for the table has two halves.
+        console: The console: a terminal gets a live table, anything else a line for each job.
+        plans: The plans of the jobs; an even number, because the table has two halves.
 
     Returns:
-        Whether every job ended as it was meant to.
+        Whether every wait ended as expected.
     """
     sandbox = Sandbox(now=utcnow)
     async with (
@@ -131,18 +131,18 @@ async def run(console: Console, plans: Sequence[Plan] = PLANS) -> bool:
     console.print(f"Selfies of approved jobs: {selfies}, in {folder}")
     for line in show.summary():
         console.print(line)
-    return show.is_as_meant()
+    return show.is_as_expected()
 
 
 class Show:
-    """The waits for jobs on a sandbox, and what is seen of them.
+    """Submits jobs to a sandbox, waits for them, and shows the progress.
 
     Args:
-        console: As for `run`.
-        sandbox: Where the jobs are submitted.
-        client: Waits for them.
+        console: As in `run`.
+        sandbox: The sandbox.
+        client: The client that waits.
         now: The clock of the sandbox and the client.
-        plans: As for `run`.
+        plans: As in `run`.
     """
 
     def __init__(
@@ -161,7 +161,7 @@ class Show:
         self._elapsed = 0.0
 
     async def wait(self) -> None:
-        """Wait for all jobs, and show how it is going."""
+        """Wait for all jobs, and show the progress."""
         started = anyio.current_time()
         if self._console.is_terminal:
             await self._wait_in_table()
@@ -173,26 +173,26 @@ class Show:
         """Return the jobs that were approved."""
         return [row.ref for row in self._rows if row.outcome == "approved"]
 
-    def is_as_meant(self) -> bool:
-        """Say whether every job ended as it was meant to."""
-        return all(row.outcome == row.plan.meant for row in self._rows)
+    def is_as_expected(self) -> bool:
+        """Return whether every wait ended as expected."""
+        return all(row.outcome == row.plan.expected for row in self._rows)
 
     def summary(self) -> Iterator[str]:
-        """Yield what there is to say at the end."""
+        """Yield the lines of the summary."""
         rows = self._rows
         polls = sum(self._sandbox.polls(row.ref) for row in rows)
-        as_meant = sum(row.outcome == row.plan.meant for row in rows)
+        as_expected = sum(row.outcome == row.plan.expected for row in rows)
         late = [row.late for row in rows if row.late is not None]
-        jobs = f"{as_meant} of {len(rows)} jobs"
-        yield f"{jobs} ended as they were meant to, after {self._elapsed:.1f} s and {polls} polls."
+        jobs = f"{as_expected} of {len(rows)} jobs"
+        yield f"{jobs} ended as expected, after {self._elapsed:.1f} s and {polls} polls."
         if late:
             yield (
-                f"Results were seen {statistics.median(late):.2f} s after they were there (median), "
+                f"Results were seen {statistics.median(late):.2f} s after they were ready (median), "
                 f"{max(late):.2f} s at the latest."
             )
         for row in rows:
-            if row.outcome != row.plan.meant:
-                yield f"{row.plan.job_id} ended as {row.outcome!r}; meant was {row.plan.meant!r}."
+            if row.outcome != row.plan.expected:
+                yield f"{row.plan.job_id} ended as {row.outcome!r}; expected was {row.plan.expected!r}."
 
     async def _wait_in_table(self) -> None:
         with Live(console=self._console, auto_refresh=False) as live:
@@ -201,7 +201,7 @@ class Show:
                     tasks.start_soon(self._wait, row)
                 while any(row.outcome is None for row in self._rows):
                     live.update(self._table(), refresh=True)
-                    await anyio.sleep(_REFRESH)
+                    await anyio.sleep(_REFRESH_SECONDS)
             live.update(self._table(), refresh=True)
 
     async def _wait_in_lines(self) -> None:
@@ -215,7 +215,7 @@ class Show:
                 tasks.start_soon(report, row)
 
     async def _wait(self, row: _Row) -> None:
-        """Wait as a service would, which knows no more than the ids; only the lateness is told by the sandbox."""
+        """Wait for a job, knowing only its ids; the sandbox tells only how late the result was seen."""
         ref = row.ref
         try:
             status = await self._client.wait(
@@ -226,7 +226,7 @@ class Show:
                 submitted_at=ref.submitted_at,
             )
         except WaitTimeoutError as error:
-            row.outcome = _how_it_timed_out(error)
+            row.outcome = _read_timeout(error)
         except SmileJobsError as error:
             row.outcome = f"failed {error.code}"
         else:
@@ -235,7 +235,7 @@ class Show:
             row.late = None if job.final_at is None else (self._now() - job.final_at).total_seconds()
 
     def _table(self) -> Table:
-        """Two halves side by side: 24 lines and a heading do not fit in a terminal of 24 lines."""
+        """Return two halves side by side: 24 lines and a heading do not fit in a terminal of 24 lines."""
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
         for side in ("left", "right"):
             if side == "right":
@@ -259,10 +259,10 @@ class Show:
         yield _late(row)
 
     def _progress(self, row: _Row) -> str:
-        """What the sandbox knows, and the one who waits does not know yet."""
+        """Return the state of the job in the sandbox, which the wait does not know yet."""
         job = self._sandbox.jobs.get(row.ref)
         if job is None:
-            return "not there"
+            return "not submitted"
         if job.complete_at is None or job.final_at is None:
             return "no images"
         now = self._now()
@@ -287,7 +287,7 @@ def _submit(sandbox: Sandbox, plan: Plan) -> JobRef:
 
 
 async def _save_selfies(client: Client, approved: Sequence[JobRef]) -> tuple[int, str]:
-    """Save the selfies to a folder that nobody else can look into; return how many there are, and where."""
+    """Save the selfies to a new folder with mode 0700; return how many there are, and the folder."""
     folder = await anyio.mkdtemp(prefix="smilejobs-demo-")
     saved = [
         path
@@ -297,7 +297,7 @@ async def _save_selfies(client: Client, approved: Sequence[JobRef]) -> tuple[int
     return len(saved), folder
 
 
-def _how_it_timed_out(error: WaitTimeoutError) -> str:
+def _read_timeout(error: WaitTimeoutError) -> str:
     if isinstance(error.last_error, JobNotFoundError):
         return _NOT_FOUND
     return _NO_ZIP if error.last is not None and error.last.code == NO_ZIP else "timed out"

@@ -22,7 +22,7 @@ from attrs import Attribute, field, frozen
 
 from smilejobs.durations import Duration, seconds
 from smilejobs.model.jobs import JobRef
-from smilejobs.sandbox.distributions import Lognormal, as_lognormal
+from smilejobs.sandbox.distributions import Lognormal, to_seconds
 from smilejobs.sandbox.faults import FaultProfileName, share
 from smilejobs.sandbox.http.answers import logger
 from smilejobs.sandbox.jobs import Job
@@ -62,7 +62,7 @@ def _check_positive(_: object, attribute: "Attribute[float]", value: float) -> N
 
 
 def _to_delay(value: Duration | Lognormal) -> Lognormal:
-    return as_lognormal(value, "delay")
+    return value if isinstance(value, Lognormal) else Lognormal(to_seconds(value, "delay"))
 
 
 @frozen(kw_only=True)

@@ -110,13 +110,3 @@ def as_distribution(value: Duration | Distribution, name: str) -> Distribution:
         ValueError: *value* is negative, not finite, or longer than ten years; the text begins with *name*.
     """
     return value if isinstance(value, Distribution) else Lognormal(to_seconds(value, name))
-
-
-def as_lognormal(value: Duration | Lognormal, name: str) -> Lognormal:
-    """Return *value* as a `Lognormal`; a duration has no spread.
-
-    Raises:
-        TypeError: *value* is neither a duration nor a `Lognormal`.
-        ValueError: *value* is negative, not finite, or longer than ten years; the text begins with *name*.
-    """
-    return value if isinstance(value, Lognormal) else Lognormal(to_seconds(value, name))

@@ -11,7 +11,7 @@ from typing import Literal
 from attrs import Attribute, field, frozen
 
 from smilejobs.durations import Duration, positive, seconds
-from smilejobs.sandbox.distributions import Lognormal, as_lognormal, to_seconds
+from smilejobs.sandbox.distributions import Lognormal, to_seconds
 from smilejobs.sandbox.variants import VARIANTS
 
 FaultProfileName = Literal["none", "flaky", "storm"]
@@ -20,6 +20,8 @@ _REPLACEMENTS = ("too_many", "system_errors", "error_pages", "cuts")
 """Faults that take the place of an answer: at most one of them happens."""
 _UNTRUSTED = ("wrong_jobs", "replays", "reflections", "forgeries")
 """Faults that make a readable answer untrustworthy: at most one of them happens."""
+_INDEPENDENT = ("bare_results", "huge_bodies", "link_errors", "slow_bodies", "gzip")
+"""Faults that happen beside others."""
 
 
 def _check_share(_: object, attribute: "Attribute[float]", value: float) -> None:
@@ -34,7 +36,7 @@ def _check_names(_: object, attribute: "Attribute[tuple[str, ...]]", value: tupl
 
 
 def _to_latency(value: Duration | Lognormal) -> Lognormal:
-    return as_lognormal(value, "latency")
+    return value if isinstance(value, Lognormal) else Lognormal(to_seconds(value, "latency"))
 
 
 def _to_rate(value: float | None) -> float | None:
@@ -126,40 +128,22 @@ class PollFaults:
 
     Attributes:
         latency: Seconds until the answer begins.
-        replacement: The fault that takes the place of the answer, such as "cuts"; None if there is an answer.
-        untrusted: The fault that makes the answer untrustworthy, such as "forgeries"; None if there is none.
+        names: The names of the faults that happen, as in `FaultProfile`.
         variants: The names of the variants of the answer.
-        is_bare: Whether a complete answer lacks what a verdict needs.
-        is_huge: Whether a result has an image in it.
-        has_link_error: Whether there is an error instead of links.
-        is_slow: Whether the body arrives in small pieces.
-        is_gzipped: Whether the body is compressed, if the client accepts that.
     """
 
     latency: float = 0.0
-    replacement: str | None = None
-    untrusted: str | None = None
+    names: frozenset[str] = frozenset()
     variants: tuple[str, ...] = ()
-    is_bare: bool = False
-    is_huge: bool = False
-    has_link_error: bool = False
-    is_slow: bool = False
-    is_gzipped: bool = False
 
 
 def draw_faults(profile: FaultProfile, rng: random.Random) -> PollFaults:
     """Draw the faults of one poll."""
-    return PollFaults(
-        latency=profile.latency.draw(rng),
-        replacement=_draw_one(profile, _REPLACEMENTS, rng),
-        untrusted=_draw_one(profile, _UNTRUSTED, rng),
-        variants=tuple(name for name in profile.variant_names if rng.random() < profile.variants),
-        is_bare=rng.random() < profile.bare_results,
-        is_huge=rng.random() < profile.huge_bodies,
-        has_link_error=rng.random() < profile.link_errors,
-        is_slow=rng.random() < profile.slow_bodies,
-        is_gzipped=rng.random() < profile.gzip,
-    )
+    latency = profile.latency.draw(rng)
+    names = {_draw_one(profile, exclusive, rng) for exclusive in (_REPLACEMENTS, _UNTRUSTED)}
+    variants = tuple(name for name in profile.variant_names if rng.random() < profile.variants)
+    names.update(name for name in _INDEPENDENT if rng.random() < getattr(profile, name))
+    return PollFaults(latency=latency, names=frozenset(filter(None, names)), variants=variants)
 
 
 def _draw_one(profile: FaultProfile, names: tuple[str, ...], rng: random.Random) -> str | None:

@@ -170,23 +170,22 @@ class Status:
             return _refuse_too_many(profile, rng, self._registry.now())
         await anyio.sleep(faults.latency)
         now = self._registry.now()
-        match faults.replacement:
-            case "too_many":
-                return _refuse_too_many(profile, rng, now)
-            case "system_errors":
-                http_status, error = rng.choice(_SYSTEM_ERRORS)
-                return json_answer(error, http_status, _retry_after(profile, rng, http_status, now))
-            case "error_pages":
-                http_status = rng.choice(tuple(_REASONS))
-                page = _PAGE.format(_REASONS[http_status]).encode()
-                headers = _retry_after(profile, rng, http_status, now)
-                return Answer(http_status=http_status, body=page, media_type="text/html", headers=headers)
+        if "too_many" in faults.names:
+            return _refuse_too_many(profile, rng, now)
+        if "system_errors" in faults.names:
+            http_status, error = rng.choice(_SYSTEM_ERRORS)
+            return json_answer(error, http_status, _retry_after(profile, rng, http_status, now))
+        if "error_pages" in faults.names:
+            http_status = rng.choice(tuple(_REASONS))
+            page = _PAGE.format(_REASONS[http_status]).encode()
+            headers = _retry_after(profile, rng, http_status, now)
+            return Answer(http_status=http_status, body=page, media_type="text/html", headers=headers)
         answer = self._change_answer(poll, faults, rng, now)
-        if faults.is_gzipped and accepts_gzip:
+        if "gzip" in faults.names and accepts_gzip:
             answer = compress(answer)
-        if faults.is_slow:
+        if "slow_bodies" in faults.names:
             answer = evolve(answer, slow_for=profile.slow)
-        if faults.replacement == "cuts":
+        if "cuts" in faults.names:
             is_before_head = rng.random() < 0.5
             answer = evolve(answer, cut_at=-1 if is_before_head else rng.randrange(len(answer.body)))
         return answer
@@ -201,7 +200,7 @@ class Status:
     def _change_answer(self, poll: _Poll, faults: PollFaults, rng: random.Random, now: datetime) -> Answer:
         """Return the answer with its faults and variants."""
         job, at = self._registry.jobs.get(poll.ref), now
-        if faults.untrusted == "replays" and job is not None and job.ref.submitted_at is not None:
+        if "replays" in faults.names and job is not None and job.ref.submitted_at is not None:
             age = timedelta(seconds=rng.uniform(0.0, _MAX_REPLAY_AGE_SECONDS))
             at = max(job.ref.submitted_at, now - age)
         try:
@@ -215,22 +214,22 @@ class Status:
     def _change_body(self, body: Body, poll: _Poll, faults: PollFaults, rng: random.Random, at: datetime) -> None:
         """Apply the faults and variants to *body*, and sign it."""
         links = body.get("image_links")
-        if faults.has_link_error and isinstance(links, dict):
+        if "link_errors" in faults.names and isinstance(links, dict):
             body["image_links"] = break_links(links, rng)
         is_complete = bool(body.get("job_complete"))
-        if faults.is_huge and is_complete:
+        if "huge_bodies" in faults.names and is_complete:
             make_huge(body)
         apply_variants(body, faults.variants, at, rng)
-        if faults.is_bare and is_complete:
+        if "bare_results" in faults.names and is_complete:
             make_bare(body, rng)
         if "job_complete" not in body:
             return
-        if faults.untrusted == "wrong_jobs":
+        if "wrong_jobs" in faults.names:
             name_another_job(body, poll.ref, rng)
         sign_body(body, self._registry.credentials, poll.root)
-        if faults.untrusted == "reflections":
+        if "reflections" in faults.names:
             body |= {"timestamp": poll.asked["timestamp"], "signature": poll.asked["signature"]}
-        if faults.untrusted == "forgeries":
+        if "forgeries" in faults.names:
             forge(body, self._registry.credentials, rng)
 
 
