@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from functools import cached_property
 from typing import Any
 
 import anyio
@@ -44,8 +45,8 @@ from smilejobs.wire.protocol import encode_request, read_answer
 from smilejobs.wire.signature import verify
 
 CREDENTIALS = Credentials("085", "sandbox-key")
-SEED = 3
-POLLS = 160
+SEED = 5
+POLLS = 80
 OUTCOMES = {"approved": Verdict.APPROVED, "rejected": Verdict.REJECTED, "error": Verdict.ERROR}
 
 
@@ -73,18 +74,18 @@ class Seen:
     broke_off: bool = False
     request: Mapping[str, Any] = field(factory=dict[str, Any])
 
-    @property
+    @cached_property
     def json(self) -> Any:
         try:
             return json.loads(self.raw)
         except ValueError:
             return None
 
-    @property
+    @cached_property
     def body(self) -> dict[str, Any]:
         return self.json if isinstance(self.json, dict) else {}
 
-    @property
+    @cached_property
     def result(self) -> dict[str, Any]:
         result = self.body.get("result")
         return result if isinstance(result, dict) else {}

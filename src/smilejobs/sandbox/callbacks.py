@@ -121,17 +121,9 @@ class _Due:
 
 
 class Callbacks:
-    """Sends the callbacks of a sandbox.
+    """Sends the callbacks of a sandbox, to this machine and to the hosts in *allow_to*.
 
-    Args:
-        registry: The jobs.
-        delivery: How callbacks are delivered.
-        links: Makes the links to images.
-        allow_to: The hosts beyond this machine to which callbacks may be sent.
-        http_client: The caller's client; it is never closed. None for connections of our own, without a proxy.
-
-    Raises:
-        TypeError: *allow_to* is a string.
+    They are sent by *http_client*, which is not closed, or over connections of our own, without a proxy.
     """
 
     def __init__(
@@ -181,11 +173,8 @@ class Callbacks:
     def schedule(self, job: Job, *, since: datetime | None = None) -> None:
         """Schedule the callbacks of a job that is new or has changed.
 
-        Callbacks to a URL that is not allowed are dropped, with one warning for each host.
-
-        Args:
-            job: The job.
-            since: Callbacks that were due before this time count as sent; for jobs of an earlier sandbox.
+        Callbacks to a URL that is not allowed are dropped, with one warning for each host. Those that were due before
+        *since* count as sent by an earlier sandbox.
         """
         if job.callback_url is None or not self._may_send(job.callback_url):
             return

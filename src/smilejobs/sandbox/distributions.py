@@ -15,7 +15,7 @@ _MAX_EXPONENT = 100.0
 def make_rng(seed: int, *purpose: object) -> random.Random:
     """Return a random generator for one purpose, for example the third poll of a certain job.
 
-    Each purpose has a generator of its own, so requests draw the same values in whatever order they arrive.
+    Each purpose has a generator of its own, so requests draw the same values in any order of arrival.
     """
     return random.Random(repr((seed, *purpose)))
 

@@ -68,7 +68,7 @@ class FaultProfile:
             429. None for no limit. All jobs with an equal profile share the bucket.
         retry_after: Seconds in the ``Retry-After`` of a 429 or 503, rounded up; None for no such header.
         retry_after_dates: The share of these headers that are an HTTP date.
-        too_many: The share of 429 answers, whatever the rate.
+        too_many: The share of 429 answers at any rate.
         system_errors: The share of 5xx answers with JSON, the API's own (code 2301) or a gateway's.
         error_pages: The share of 502, 503 and 504 answers with an HTML page.
         cuts: The share of connections that break, before the head of the answer or in its body.

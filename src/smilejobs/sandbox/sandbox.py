@@ -9,8 +9,7 @@ from types import MappingProxyType, TracebackType
 from typing import Literal, Self, Unpack
 
 from attrs import evolve
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
@@ -23,11 +22,12 @@ from smilejobs.sandbox.callbacks import DELIVERIES, Callbacks, Delivery
 from smilejobs.sandbox.distributions import Distribution, as_distribution, to_seconds
 from smilejobs.sandbox.faults import FaultProfile, FaultProfileName, find_profile
 from smilejobs.sandbox.http.admin import Page
-from smilejobs.sandbox.http.answers import ApiRoute, preflight
+from smilejobs.sandbox.http.answers import Endpoint, preflight
 from smilejobs.sandbox.http.guard import Guard, Guarded
 from smilejobs.sandbox.http.images import IMAGE_PATH, Images
+from smilejobs.sandbox.http.requests import RefusalError
 from smilejobs.sandbox.http.status import CODES, Status
-from smilejobs.sandbox.http.storage import StorageRoute
+from smilejobs.sandbox.http.storage import UNAVAILABLE
 from smilejobs.sandbox.http.uploads import Uploads
 from smilejobs.sandbox.jobs import Job, Stage
 from smilejobs.sandbox.products import result_code_for
@@ -57,8 +57,8 @@ class Sandbox:
     `serve`; everything else works without them.
 
     A random draw depends on the seed and on its purpose, such as the third poll of a certain job, and on nothing else.
-    With the same seed, the same calls and requests at the same times get the same answers, byte for byte, in whatever
-    order they arrive. Only a limited ``rate`` depends on the order.
+    With the same seed, the same calls and requests at the same times get the same answers, byte for byte, in any
+    order of arrival. Only a limited ``rate`` depends on the order.
 
     Args:
         partner_id: The partner id of all jobs.
@@ -131,18 +131,20 @@ class Sandbox:
             http_client=callback_client,
         )
         self._registry.on_change = self._callbacks.schedule
-        status = ApiRoute(Status(self._registry, images, max_skew=skew).answer, CODES)
+        answer = Status(self._registry, images, max_skew=skew).answer
+        status = Endpoint(answer, RefusalError(CODES.system_error).answer)
         # Not a Starlette application, which would answer 500 where a connection is to be cut.
         self.app: ASGIApp = Router(
             routes=[
                 Route(_BASE + PATH, status, methods=["POST"]),
                 Route(_BASE + PATH, preflight("POST"), methods=["OPTIONS"]),
-                Route(IMAGE_PATH, StorageRoute(images.answer), methods=["GET"]),
+                Route(IMAGE_PATH, Endpoint(images.answer, UNAVAILABLE), methods=["GET"]),
                 *Uploads(self._registry, max_skew=skew).routes,
                 *Page(registry=self._registry, review=self.review, guard=self._guard).routes,
             ],
             redirect_slashes=False,
-            default=StorageRoute(_refuse_route),
+            # As the gateway before the real API answers for a path that does not exist.
+            default=JSONResponse({"message": "Missing Authentication Token"}, status_code=403),
         )
         for job in self._registry.restore():
             self._callbacks.schedule(job, since=self._registry.now())
@@ -330,8 +332,3 @@ class Sandbox:
     @cached_property
     def _authority(self) -> Authority:
         return Authority()
-
-
-async def _refuse_route(request: Request) -> Response:
-    """Answer as the gateway before the real API does for a path that does not exist."""
-    return JSONResponse({"message": "Missing Authentication Token"}, status_code=403)

@@ -25,12 +25,6 @@ _KEEPALIVE_SECONDS = 120
 async def serve(app: ASGIApp, host: str, port: int, tls: ssl.SSLContext | None = None) -> AsyncGenerator[str, None]:
     """Serve *app* in the running event loop while the block runs, and yield the URL of its root.
 
-    Args:
-        app: The application.
-        host: The address to listen at.
-        port: The port; 0 for any that is free.
-        tls: The server-side TLS context; None for plain HTTP.
-
     Raises:
         OSError: The address cannot be listened at.
         RuntimeError: The event loop is not asyncio's.

@@ -227,12 +227,9 @@ def draw_refusal_status(names: tuple[str, ...], rng: random.Random) -> int:
 
 
 def sign_body(body: Body, credentials: Credentials, root: str) -> None:
-    """Sign *body*, and write the links to receipts, whose query holds the same signature and timestamp.
+    """Sign *body*, and replace the SmileJobID under the key of a receipt by its link.
 
-    Args:
-        body: The answer. The key of a receipt, if it has one, holds the SmileJobID.
-        credentials: The partner whose signature it is.
-        root: The URL at which the client reached the sandbox.
+    The query of the link holds the same signature and timestamp.
     """
     timestamp = str(body["timestamp"])
     body["signature"] = signature = sign(credentials, timestamp)

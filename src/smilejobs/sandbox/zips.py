@@ -89,11 +89,7 @@ def unpack(body: bytes, max_bytes: int = MAX_UNPACKED_BYTES) -> tuple[JSONObject
     """Return the ``info.json`` of a zip, and the names of its other files that are not empty.
 
     Every file is unpacked once, piece by piece, to check it; only ``info.json`` is kept in memory.
-
-    Args:
-        body: The zip.
-        max_bytes: The largest sum of the sizes of its files. The sizes in the directory of the zip are checked first,
-            and `zipfile` does not unpack more than they say.
+    The sizes in the directory of the zip are checked first, and `zipfile` does not unpack more than they say.
 
     Raises:
         UnusableZipError: The zip is empty, broken or encrypted, or too large, or its ``info.json`` is not a JSON object
@@ -128,12 +124,8 @@ def examine(job: Job, body: bytes, *, use_enrolled_image: bool = False) -> Findi
 
     The partner's ``sandbox_result`` decides, text or a number: 0 approved, 1 rejected, 2 provisional and approved after
     the review. Without it, if the ID authority is asked, the last digit of the test ID number decides: 1, 2 and 3 end
-    with 1013, 1014 and 1015; with 4 the person's data are taken from the partner's parameters.
-
-    Args:
-        job: The job.
-        body: The zip.
-        use_enrolled_image: Whether the selfie on file is used, so that the zip need not hold one.
+    with 1013, 1014 and 1015; with 4 the person's data are taken from the partner's parameters. With
+    *use_enrolled_image* the selfie on file is used, so the zip need not hold one.
     """
     info: JSONObject = {}
     try:

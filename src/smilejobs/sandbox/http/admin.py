@@ -4,7 +4,7 @@ It shows ids, and the buttons change a job. So it answers only what the guard al
 work from this page only.
 """
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from html import escape
 from urllib.parse import parse_qs
@@ -16,13 +16,12 @@ from starlette.routing import Route
 
 from smilejobs.model.codes import JOB_TYPES
 from smilejobs.model.jobs import JobRef
-from smilejobs.sandbox.http.answers import logger
-from smilejobs.sandbox.http.guard import Guard, forbid
+from smilejobs.sandbox.http.answers import Endpoint
+from smilejobs.sandbox.http.guard import Guard, Guarded
 from smilejobs.sandbox.http.requests import IncompleteError, TooLargeError, read, root_of
 from smilejobs.sandbox.jobs import Job, Stage
 from smilejobs.sandbox.products import RESULTS
 from smilejobs.sandbox.registry import Registry
-from smilejobs.sandbox.state import StateError
 
 _MAX_ROWS = 200
 _MAX_FORM_BYTES = 4096
@@ -64,13 +63,7 @@ button { border: 1px solid var(--line); border-radius: .4rem; cursor: pointer; f
 
 @frozen(kw_only=True)
 class Page:
-    """The page, and the same as JSON.
-
-    Attributes:
-        registry: The jobs.
-        review: Ends a human review; raises ValueError if there is none.
-        guard: Knows the names of the sandbox.
-    """
+    """The page, and the same as JSON. *review* ends a human review, or raises ValueError."""
 
     registry: Registry
     review: Callable[[JobRef, str], None]
@@ -79,14 +72,12 @@ class Page:
     @property
     def routes(self) -> list[Route]:
         """The routes."""
+        unavailable = _message(503, "The state cannot be written; the log says why.")
         views = (("GET", "/", self._home), ("GET", "/sandbox/jobs", self._json), ("POST", "/sandbox/review", self._end))
-        return [Route(path, self._guard(view), methods=[method]) for method, path, view in views]
-
-    def _guard(self, view: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-        async def guarded(request: Request) -> Response:
-            return await view(request) if self.guard.allows(request) else forbid()
-
-        return guarded
+        return [
+            Route(path, Guarded(Endpoint(view, unavailable), self.guard), methods=[method])
+            for method, path, view in views
+        ]
 
     async def _home(self, request: Request) -> Response:
         return HTMLResponse(_page(self.registry), headers=_HEADERS)
@@ -113,9 +104,6 @@ class Page:
             self.review(job.ref, outcome)
         except ValueError as error:
             return _message(409, str(error))
-        except StateError as error:
-            logger.error("%s", error)  # the text says which file, and what is wrong with it
-            return _message(503, "The state cannot be written; the log says why.")
         return RedirectResponse("/", status_code=303, headers=_HEADERS)
 
 

@@ -13,7 +13,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from smilejobs.sandbox.http.requests import Codes, RefusalError
 from smilejobs.sandbox.state import StateError
 
 CROSS_ORIGIN = {"access-control-allow-origin": "*"}
@@ -94,33 +93,38 @@ def preflight(method: str) -> ASGIApp:
     return Response(headers={**_API_HEADERS, "access-control-allow-methods": method, "allow": method})
 
 
+def with_api_headers(answer: Answer) -> Answer:
+    """Return the same answer with the recorded headers of the API."""
+    request_id = uuid.UUID(bytes=sha256(answer.body).digest()[:16], version=4)
+    ids = {
+        "x-amzn-requestid": str(request_id),
+        "x-amzn-trace-id": f"Root=1-{request_id.hex[:8]}-{request_id.hex[8:]}",
+    }
+    return evolve(answer, headers={**_API_HEADERS, **ids, **answer.headers})
+
+
+class RefusedError(Exception):
+    """A request is refused; *answer* is sent."""
+
+    def __init__(self, answer: ASGIApp, text: str) -> None:
+        super().__init__(text)
+        self.answer = answer
+
+
 @frozen
-class ApiRoute:
-    """A route of the API, an ASGI application.
+class Endpoint:
+    """Calls *answer* for each request; sends *unavailable* while the state cannot be written, which may be retried."""
 
-    Its answers have the recorded headers. A refusal is an answer too, and so is a state that cannot be written, which
-    a client may retry.
-
-    Attributes:
-        answer: Answers a request, or raises a `RefusalError`.
-        codes: The status codes of the route.
-    """
-
-    answer: Callable[[Request], Awaitable[Answer]]
-    codes: Codes
+    answer: Callable[[Request], Awaitable[ASGIApp]]
+    unavailable: ASGIApp
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         try:
             answer = await self.answer(Request(scope, receive))
-        except RefusalError as refusal:
-            answer = json_answer(refusal.body, refusal.http_status)
+        except RefusedError as refused:
+            answer = refused.answer
         except StateError as error:
             logger.error("%s", error)  # noqa: TRY400  # the text says which file, and what is wrong with it
-            answer = json_answer(RefusalError(self.codes.system_error).body, 400)
-        request_id = uuid.UUID(bytes=sha256(answer.body).digest()[:16], version=4)
-        ids = {
-            "x-amzn-requestid": str(request_id),
-            "x-amzn-trace-id": f"Root=1-{request_id.hex[:8]}-{request_id.hex[8:]}",
-        }
-        await evolve(answer, headers={**_API_HEADERS, **ids, **answer.headers})(scope, receive, send)
+            answer = self.unavailable
+        await answer(scope, receive, send)

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from attrs import field, frozen
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from smilejobs.sandbox.http.requests import root_of
@@ -63,12 +63,8 @@ class Guarded:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        await (self.app if self.guard.allows(Request(scope)) else forbid())(scope, receive, send)
-
-
-def forbid() -> Response:
-    """Return the answer to a request that is not allowed."""
-    return JSONResponse({"message": _FORBIDDEN}, 403)
+        is_allowed = self.guard.allows(Request(scope))
+        await (self.app if is_allowed else JSONResponse({"message": _FORBIDDEN}, 403))(scope, receive, send)
 
 
 def _is_address(host: str) -> bool:

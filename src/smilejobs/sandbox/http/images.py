@@ -18,17 +18,7 @@ _MAX_IMAGE_BYTES = 16 * 1024 * 1024
 
 
 class Images:
-    """Makes the links, and serves the images.
-
-    Args:
-        registry: The jobs.
-        lifetime: Seconds (or a timedelta) until a link expires.
-        picture_bytes: The size of an image; None for no padding.
-
-    Raises:
-        TypeError: *lifetime* or *picture_bytes* has the wrong type.
-        ValueError: *lifetime* or *picture_bytes* is out of range.
-    """
+    """Makes the links, and serves the images. Its arguments are those of `Sandbox`."""
 
     def __init__(self, registry: Registry, *, lifetime: Duration, picture_bytes: int | None) -> None:
         self._registry = registry
@@ -37,13 +27,7 @@ class Images:
         self._picture_bytes = None if picture_bytes is None else _check_size(picture_bytes)
 
     def links(self, job: Job, root: str, at: datetime) -> dict[str, str]:
-        """Return the links to the images of *job*, by the vendor's names.
-
-        Args:
-            job: The job.
-            root: The URL at which the client reaches the sandbox, such as "http://127.0.0.1:8787".
-            at: When their lifetime begins.
-        """
+        """Return the links to the images of *job*, by the vendor's names; their lifetime begins at *at*."""
         paths = {
             name: IMAGE_PATH.format(smile_job_id=job.smile_job_id, file_name=file_name)
             for name, file_name in job.pictures.items()
@@ -54,12 +38,7 @@ class Images:
         }
 
     async def answer(self, request: Request) -> ASGIApp:
-        """Serve an image.
-
-        Raises:
-            StateError: The download cannot be counted.
-            StorageError: The link is wrong or has expired.
-        """
+        """Serve an image."""
         check_url(self._secret, request, self._registry.now())
         path = request.scope["path"]
         count = self._registry.count("picture", path)

@@ -8,6 +8,7 @@ from attrs import frozen
 from starlette.requests import ClientDisconnect, Request
 
 from smilejobs.model.codes import STATUS_CODES
+from smilejobs.sandbox.http.answers import RefusedError, json_answer, with_api_headers
 from smilejobs.sandbox.registry import Registry
 from smilejobs.wire.codec import JSONObject, UnreadableError, decode_object, decode_text, parse_timestamp
 from smilejobs.wire.signature import verify
@@ -29,25 +30,15 @@ class Codes:
     system_error: str
 
 
-class RefusalError(Exception):
-    """A request to the API is refused.
+class RefusalError(RefusedError):
+    """A request to the API is refused with a code of `smilejobs.STATUS_CODES`; *body* is what the vendor writes.
 
-    Attributes:
-        code: One of `smilejobs.STATUS_CODES`.
-        http_status: The HTTP status; 400 is the one that has been recorded.
-        text: The text for people; by default the meaning of the code.
+    The HTTP status of all recorded refusals is 400.
     """
 
     def __init__(self, code: str, text: str | None = None, *, http_status: int = 400) -> None:
-        super().__init__(code)
-        self.code = code
-        self.http_status = http_status
-        self.text = STATUS_CODES[code].meaning if text is None else text
-
-    @property
-    def body(self) -> dict[str, object]:
-        """The refusal as the vendor writes it."""
-        return {"error": self.text, "code": self.code}
+        self.body = {"error": STATUS_CODES[code].meaning if text is None else text, "code": code}
+        super().__init__(with_api_headers(json_answer(self.body, http_status)), code)
 
 
 class TooLargeError(Exception):
@@ -123,17 +114,10 @@ def read_parameter(asked: JSONObject, name: str, codes: Codes) -> str:
 
 
 def check_partner(asked: JSONObject, name: str, registry: Registry, max_skew: timedelta | None, codes: Codes) -> None:
-    """Check that the partner has signed the request, and recently.
-
-    Args:
-        asked: The body of the request.
-        name: The parameter that holds the partner id.
-        registry: Knows the partner and the time.
-        max_skew: The largest difference between the timestamp and the clock; None for any.
-        codes: The codes of the route.
+    """Check that the partner, whose id is the parameter *name*, has signed the request, at most *max_skew* ago.
 
     Raises:
-        RefusalError: A parameter is missing, the signature is wrong, or the timestamp is not recent.
+        RefusalError: A parameter is missing, the signature is wrong, or the timestamp differs too much.
     """
     partner_id, timestamp, signature = (read_parameter(asked, key, codes) for key in (name, "timestamp", "signature"))
     credentials = registry.credentials

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from smilejobs.model.codes import JOB_NOT_FOUND, NO_ZIP, SUCCESS
 from smilejobs.model.jobs import JobRef
 from smilejobs.sandbox.faults import NO_FAULTS, FaultProfile, PollFaults, draw_faults
-from smilejobs.sandbox.http.answers import Answer, compress, json_answer
+from smilejobs.sandbox.http.answers import Answer, compress, json_answer, with_api_headers
 from smilejobs.sandbox.http.images import Images
 from smilejobs.sandbox.http.requests import Codes, RefusalError, check_partner, read_object, read_parameter, root_of
 from smilejobs.sandbox.jobs import Stage
@@ -69,13 +69,7 @@ class _TokenBucket:
 
 @frozen(kw_only=True)
 class _Poll:
-    """One poll.
-
-    Attributes:
-        ref: The job.
-        asked: The body of the request.
-        root: The URL at which the client reached the sandbox.
-    """
+    """One poll: the job, the body of the request, and the URL at which the client reached the sandbox."""
 
     ref: JobRef
     asked: JSONObject
@@ -83,13 +77,7 @@ class _Poll:
 
 
 class Status:
-    """Answers polls.
-
-    Args:
-        registry: The jobs.
-        images: Makes the links to images.
-        max_skew: The largest difference between the timestamp of a request and the clock; None for any.
-    """
+    """Answers polls. *max_skew* is that of `Sandbox`."""
 
     def __init__(self, registry: Registry, images: Images, *, max_skew: timedelta | None) -> None:
         self._registry = registry
@@ -98,12 +86,7 @@ class Status:
         self._buckets: dict[FaultProfile, _TokenBucket] = {}
 
     async def answer(self, request: Request) -> Answer:
-        """Answer one poll.
-
-        Raises:
-            RefusalError: The request is wrong, or the API refuses to answer about this job.
-            StateError: The poll cannot be counted.
-        """
+        """Answer one poll."""
         asked = await read_object(request, CODES)
         user_id, job_id = (read_parameter(asked, name, CODES) for name in ("user_id", "job_id"))
         check_partner(asked, "partner_id", self._registry, self._max_skew, CODES)
@@ -117,10 +100,10 @@ class Status:
         if profile is NO_FAULTS:
             body = self._make_body(poll, self._registry.now())
             sign_body(body, self._registry.credentials, poll.root)
-            return Answer(body=encode(body))
+            return with_api_headers(Answer(body=encode(body)))
         rng = self._registry.rng("poll", ref.user_id, ref.job_id, count)
         accepts_gzip = "gzip" in request.headers.get("accept-encoding", "")
-        return await self._answer_with_faults(poll, profile, rng, accepts_gzip=accepts_gzip)
+        return with_api_headers(await self._answer_with_faults(poll, profile, rng, accepts_gzip=accepts_gzip))
 
     def _make_body(self, poll: _Poll, at: datetime) -> Body:
         """Return what the API answers about the job at the time *at*, not signed yet.
@@ -206,7 +189,7 @@ class Status:
         try:
             body = self._make_body(poll, at)
         except RefusalError as refusal:
-            body = refusal.body
+            body = dict(refusal.body)
         self._change_body(body, poll, faults, rng, at)
         http_status = 200 if "job_complete" in body else draw_refusal_status(faults.variants, rng)
         return Answer(http_status=http_status, body=encode(body, faults.variants))

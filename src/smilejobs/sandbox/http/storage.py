@@ -5,18 +5,15 @@ not check it.
 """
 
 import hmac
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qsl, quote, urlencode
 
-from attrs import frozen
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
 
-from smilejobs.sandbox.http.answers import CROSS_ORIGIN, logger
+from smilejobs.sandbox.http.answers import CROSS_ORIGIN, RefusedError
 from smilejobs.sandbox.http.requests import host_of
-from smilejobs.sandbox.state import StateError
 
 MAX_LIFETIME_SECONDS = 604_800
 """The longest lifetime of a URL in AWS Signature Version 4."""
@@ -24,37 +21,21 @@ MAX_LIFETIME_SECONDS = 604_800
 _DATE = "%Y%m%dT%H%M%SZ"
 
 
-class StorageError(Exception):
-    """A request to the storage is refused.
-
-    Attributes:
-        code: The error code of S3.
-        http_status: The HTTP status.
-    """
+class StorageError(RefusedError):
+    """A request to the storage is refused with an error code of S3."""
 
     def __init__(self, code: str, message: str, http_status: int) -> None:
-        super().__init__(message)
-        self.code = code
-        self.http_status = http_status
-
-    def response(self) -> Response:
-        """Return the error as S3 writes it."""
-        error = f"<Error><Code>{self.code}</Code><Message>{self}</Message></Error>"
+        error = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>"
         xml = f'<?xml version="1.0" encoding="UTF-8"?>\n{error}'
-        return Response(xml, status_code=self.http_status, media_type="application/xml", headers=CROSS_ORIGIN)
+        super().__init__(Response(xml, http_status, CROSS_ORIGIN, "application/xml"), message)
+        self.code = code
+
+
+UNAVAILABLE = StorageError("ServiceUnavailable", "Service is unable to handle request.", 503).answer
 
 
 def sign_url(secret: str, method: str, root: str, path: str, *, at: datetime, lifetime: int) -> str:
-    """Return a URL that expires.
-
-    Args:
-        secret: The key of the signature.
-        method: The HTTP method that the URL is for.
-        root: The scheme and host, such as "http://127.0.0.1:8787".
-        path: The path.
-        at: When the lifetime begins.
-        lifetime: Seconds, 1 to `MAX_LIFETIME_SECONDS`.
-    """
+    """Return a URL that opens *path* for an HTTP method, from *at* until *lifetime* seconds later."""
     date = at.astimezone(UTC).strftime(_DATE)
     query = [
         ("X-Amz-Algorithm", "AWS4-HMAC-SHA256"),
@@ -92,27 +73,3 @@ def check_url(secret: str, request: Request, now: datetime) -> None:
 
 def _sign(secret: str, method: str, host: str, path: str, query: Iterable[tuple[str, str]]) -> str:
     return hmac.digest(secret.encode(), repr((method, host, path, sorted(query))).encode(), "sha256").hex()
-
-
-@frozen
-class StorageRoute:
-    """A route of the storage, an ASGI application.
-
-    A refusal is an answer too, and so is a state that cannot be written, which a client may retry.
-
-    Attributes:
-        answer: Answers a request, or raises a `StorageError`.
-    """
-
-    answer: Callable[[Request], Awaitable[ASGIApp]]
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        try:
-            answer = await self.answer(Request(scope, receive))
-        except StorageError as error:
-            answer = error.response()
-        except StateError as error:
-            logger.error("%s", error)  # the text says which file, and what is wrong with it
-            answer = StorageError("ServiceUnavailable", "Service is unable to handle request.", 503).response()
-        await answer(scope, receive, send)

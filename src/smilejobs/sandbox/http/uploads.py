@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 from smilejobs.model.codes import JOB_TYPES
 from smilejobs.model.jobs import JobRef
-from smilejobs.sandbox.http.answers import CROSS_ORIGIN, Answer, ApiRoute, json_answer, preflight
+from smilejobs.sandbox.http.answers import CROSS_ORIGIN, Answer, Endpoint, json_answer, preflight, with_api_headers
 from smilejobs.sandbox.http.requests import (
     Codes,
     IncompleteError,
@@ -28,7 +28,7 @@ from smilejobs.sandbox.http.requests import (
     read_parameter,
     root_of,
 )
-from smilejobs.sandbox.http.storage import StorageError, StorageRoute, check_url, sign_url
+from smilejobs.sandbox.http.storage import UNAVAILABLE, StorageError, check_url, sign_url
 from smilejobs.sandbox.jobs import Job, can_be_sent
 from smilejobs.sandbox.products import result_code_for
 from smilejobs.sandbox.registry import Registry
@@ -49,15 +49,7 @@ _LIFETIME_SECONDS = 900
 
 
 class Uploads:
-    """The routes that take jobs.
-
-    Args:
-        registry: The jobs.
-        max_skew: The largest difference between the timestamp of a request and the clock; None for any.
-
-    Attributes:
-        routes: The routes.
-    """
+    """The *routes* that take jobs. *max_skew* is that of `Sandbox`."""
 
     def __init__(self, registry: Registry, *, max_skew: timedelta | None) -> None:
         self._registry = registry
@@ -65,9 +57,9 @@ class Uploads:
         self._folder = re.sub("[^0-9A-Za-z]", "_", registry.credentials.partner_id)
         self._max_skew = max_skew
         self.routes = [
-            Route(_PATH, ApiRoute(self._register, _CODES), methods=["POST"]),
+            Route(_PATH, Endpoint(self._register, RefusalError(_CODES.system_error).answer), methods=["POST"]),
             Route(_PATH, preflight("POST"), methods=["OPTIONS"]),
-            Route(_ZIP_PATH, StorageRoute(self._receive), methods=["PUT"]),
+            Route(_ZIP_PATH, Endpoint(self._receive, UNAVAILABLE), methods=["PUT"]),
             Route(_ZIP_PATH, preflight("PUT"), methods=["OPTIONS"]),
         ]
 
@@ -87,14 +79,18 @@ class Uploads:
         file_name = _ENROLLED if is_true(asked.get("use_enrolled_image")) else _NEW
         path = _ZIP_PATH.format(partner=self._folder, ref_id=ref_id, file_name=file_name)
         now = self._registry.now()
-        return json_answer(
-            {
-                "upload_url": sign_url(self._secret, "PUT", root_of(request), path, at=now, lifetime=_LIFETIME_SECONDS),
-                "ref_id": ref_id,
-                "smile_job_id": job.smile_job_id,
-                "camera_config": "null",
-                "code": _ACCEPTED,
-            }
+        return with_api_headers(
+            json_answer(
+                {
+                    "upload_url": sign_url(
+                        self._secret, "PUT", root_of(request), path, at=now, lifetime=_LIFETIME_SECONDS
+                    ),
+                    "ref_id": ref_id,
+                    "smile_job_id": job.smile_job_id,
+                    "camera_config": "null",
+                    "code": _ACCEPTED,
+                }
+            )
         )
 
     def _read_job(self, asked: JSONObject, root: str) -> Job:
