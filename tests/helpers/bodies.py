@@ -28,10 +28,10 @@ class _Absent:
 
 
 ABSENT: object = _Absent()
-"""As a value: the key is left out."""
+"""A value for a key that is left out."""
 
 EVERYTHING = Include(image_links=True, history=True)
-"""A poll that asks for all that there is."""
+"""A poll that requests links and history."""
 
 PERSONAL: Mapping[str, str] = MappingProxyType(
     {
@@ -55,7 +55,7 @@ PERSONAL: Mapping[str, str] = MappingProxyType(
         "document": "Document",
     }
 )
-"""The personal fields: our name, the vendor's key."""
+"""The personal fields: attribute and the vendor's key."""
 
 
 def _without_absent(given: Mapping[str, object]) -> JSONObject:
@@ -63,12 +63,12 @@ def _without_absent(given: Mapping[str, object]) -> JSONObject:
 
 
 def params(**more: object) -> JSONObject:
-    """PartnerParams of the job `REF`."""
+    """Return PartnerParams of the job `REF`."""
     return _without_absent({"user_id": REF.user_id, "job_id": REF.job_id, "job_type": 1, **more})
 
 
 def result(code: object = "0810", **more: object) -> JSONObject:
-    """The ``result`` of a complete job."""
+    """Return the ``result`` of a complete job."""
     return _without_absent(
         {
             "ResultCode": code,
@@ -88,26 +88,26 @@ def result(code: object = "0810", **more: object) -> JSONObject:
 
 
 def complete(**more: object) -> JSONObject:
-    """A complete answer, not signed yet."""
+    """Return a complete answer, not signed yet."""
     return _without_absent(
         {"timestamp": TIMESTAMP, "job_complete": True, "job_success": True, "code": "2302", "result": result(), **more}
     )
 
 
 def pending(**more: object) -> JSONObject:
-    """An answer about a job that is still running, not signed yet."""
+    """Return an answer about a running job, not signed yet."""
     return _without_absent(
         {"timestamp": TIMESTAMP, "job_complete": False, "job_success": False, "code": "2302", **more}
     )
 
 
 def refusal(code: object, text: object = "refused") -> JSONObject:
-    """The body of an error answer."""
+    """Return the body of an error answer."""
     return _without_absent({"error": text, "code": code})
 
 
 def other_jobs() -> list[JSONObject]:
-    """A history: several jobs of the user, two entries of one of them, a job type that is a word."""
+    """Return a history: several jobs of the user, two entries of one job, a job type that is a word."""
     theirs = {"user_id": "user-cobalt-3", "job_id": "job-dune-8", "job_type": "1", "optional_info": "anything"}
     return [
         result("1210", ResultType="DIVA", SmileJobID="0000000815", PartnerParams=theirs, ConfidenceValue=ABSENT),
@@ -117,7 +117,7 @@ def other_jobs() -> list[JSONObject]:
 
 
 def sigv4_url(*, signed: str = "20260304T050607Z", expires: str = "900", **more: str) -> str:
-    """A link to a picture in the manner of AWS Signature Version 4, some names in lower case as they really are."""
+    """Return a link to a picture with AWS Signature Version 4, some names in lower case as in real links."""
     query = {
         "X-Amz-Algorithm": "AWS4-HMAC-SHA256",
         "X-Amz-Credential": "ASIAFICTION/20260304/us-west-2/s3/aws4_request",
@@ -133,12 +133,12 @@ def sigv4_url(*, signed: str = "20260304T050607Z", expires: str = "900", **more:
 
 
 def signed(body: Mapping[str, object], credentials: Credentials = CREDENTIALS) -> JSONObject:
-    """*body* with the signature of its own timestamp."""
+    """Return *body* with the signature of its own timestamp."""
     return {**body, "signature": sign(credentials, str(body["timestamp"]))}
 
 
 def encode(body: object) -> bytes:
-    """*body* as it travels."""
+    """Return *body* as JSON bytes."""
     return body if isinstance(body, bytes) else json.dumps(body).encode()
 
 
@@ -151,7 +151,7 @@ def read(
     credentials: Credentials = CREDENTIALS,
     include: Include = EVERYTHING,
 ) -> JobStatus:
-    """What the answer *body* says about the job *ref*."""
+    """Return the status of the job *ref* in the answer *body*."""
     return read_answer(
         ref, credentials, NOW, include=include, http_status=http_status, headers=headers or {}, body=encode(body)
     )

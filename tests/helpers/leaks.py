@@ -1,4 +1,4 @@
-"""What a crash reporter can copy of an error, and the check that no secret is in it.
+"""The check that an error holds no secret that a crash reporter can copy.
 
 Reporters such as Sentry copy the local variables of every frame of a traceback, of the error and of all errors behind
 it. What an error text leaves out may still be there.
@@ -12,23 +12,23 @@ import smilejobs
 
 TESTS = Path(__file__).parent.parent
 STAND_INS = (TESTS, Path(smilejobs.__file__).parent / "testing")
-"""Frames of these files hold what a test has made up: they are no part of what is under test."""
+"""Frames of these files hold values of the tests and are not searched."""
 
 
 def assert_keeps_secrets(error: BaseException, *secrets: str | bytes) -> None:
     """Fail if one of *secrets* can be reached from *error*.
 
-    Looked at are its text, its arguments and its attributes, the local variables of all frames of its traceback but
-    those of tests and of `smilejobs.testing`, and the same for its ``__cause__``, its ``__context__`` (also where
-    ``from None`` hides it), the members of a group and the errors among its attributes.
+    It checks the text, the arguments and the attributes of the error, the local variables of all frames of its
+    traceback except those of tests and of `smilejobs.testing`, and the same for its ``__cause__``, its ``__context__``
+    (also where ``from None`` hides it), the members of a group and the errors among its attributes.
 
     Args:
-        error: What was raised and caught.
+        error: The error that was caught.
         secrets: What must not be found, for example an API key, a signature, a body, an id; bytes as their text. It is
             looked for as it is written here, so without quotes, backslashes and letters beyond ASCII.
 
     Raises:
-        AssertionError: It is found; the text names the places, and not what was found.
+        AssertionError: A secret is found; the text names the places, and not the secret.
     """
     words = [secret.decode() if isinstance(secret, bytes) else secret for secret in secrets]
     assert all(words), "an empty text is everywhere"
@@ -37,7 +37,7 @@ def assert_keeps_secrets(error: BaseException, *secrets: str | bytes) -> None:
 
 
 def reachable(error: BaseException) -> Iterator[tuple[str, str]]:
-    """Places that can be reached from an error, each with what it shows."""
+    """Yield the places that can be reached from an error, each with its repr."""
     left, seen = [error], set[int]()
     while left:
         problem = left.pop()
@@ -62,7 +62,7 @@ def reachable(error: BaseException) -> Iterator[tuple[str, str]]:
 
 
 def shown(value: object) -> str:
-    """The repr of a value; nothing where that fails, as it may for an object whose making has failed."""
+    """Return the repr of a value; nothing if that fails, as for an object that was not initialized."""
     try:
         return repr(value)
     except Exception:  # noqa: BLE001  # any

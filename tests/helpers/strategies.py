@@ -15,7 +15,7 @@ from hypothesis import settings
 from tests.helpers.bodies import SAMPLES, JSONObject, signed, sigv4_url
 
 unhurried = settings(deadline=None)
-"""For every property: on a busy machine the time of one example says nothing."""
+"""The settings of every property: no time limit, because a busy machine may be slow."""
 
 texts = st.text(st.characters(exclude_categories=()), max_size=20)
 """Text that may hold half surrogate pairs, as JSON's may."""
@@ -69,7 +69,7 @@ _keys = st.sampled_from(
 
 @st.composite
 def answers(draw: st.DrawFn, samples: Mapping[str, JSONObject] = SAMPLES) -> bytes:
-    """One of *samples* in which up to three values, anywhere, are any JSON at all; signed again, or not."""
+    """Draw one of *samples* in which up to three values are replaced by any JSON; signed again, or not."""
     body: dict[str, object] = copy.deepcopy(draw(st.sampled_from(sorted(samples.items())))[1])
     for _ in range(draw(st.integers(0, 3))):
         place: Any = body
@@ -88,7 +88,7 @@ def answers(draw: st.DrawFn, samples: Mapping[str, JSONObject] = SAMPLES) -> byt
             place = inner
     if draw(st.booleans()):
         body.setdefault("timestamp", "2026-03-04T05:06:07.890Z")
-        with suppress(UnicodeEncodeError):  # a timestamp that nobody can sign
+        with suppress(UnicodeEncodeError):  # a timestamp that cannot be encoded
             body = signed(body)
     return json.dumps(body).encode()
 

@@ -1,6 +1,6 @@
 """The types of everything public, as a type checker sees them. Checked with mypy --strict and pyright, never run.
 
-An ignored error marks a line that must be refused: an ignore that nothing needs is an error of mypy's.
+A `type: ignore` marks a line that must be refused; mypy reports an ignore that is not needed.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -57,12 +57,12 @@ def steady(age: float, polls: int) -> float:
     return assert_type(age, float) + assert_type(polls, int)
 
 
-def clients(theirs: httpx.AsyncClient, also_theirs: httpx2.AsyncClient, whatever: HTTPClient) -> None:
-    """A client is made with keywords; all durations are seconds or timedeltas."""
+def clients(theirs: httpx.AsyncClient, also_theirs: httpx2.AsyncClient, injected: HTTPClient) -> None:
+    """A client takes keywords; all durations are seconds or timedeltas."""
     assert_type(Client(partner_id="085", api_key="k", environment="sandbox"), Client)
     Client(partner_id="085", api_key="k", environment="production", http_client=theirs)
     Client(partner_id="085", api_key="k", base_url="https://a.example/v1", http_client=also_theirs)
-    Client(partner_id="085", api_key="k", base_url="http://sandbox:8787/v1", http_client=whatever, insecure_http=True)
+    Client(partner_id="085", api_key="k", base_url="http://sandbox:8787/v1", http_client=injected, insecure_http=True)
     Client(partner_id="085", api_key="k", environment="sandbox", transport="aiohttp")
     Client(partner_id="085", api_key="k", environment="sandbox", transport="curl")  # type: ignore[arg-type]  # there are two transports
     Client(
@@ -93,7 +93,7 @@ class Subclass(Client):
 
 
 async def one_job(client: Client, pace: Pace) -> None:
-    """The three questions about one job."""
+    """The three methods for one job."""
     assert_type(await client.job_status("u", "j"), JobStatus)
     assert_type(await client.job_status("u", "j", image_links=True, history=True), JobStatus)
     assert_type(await client.wait("u", "j"), JobStatus)
@@ -129,7 +129,7 @@ async def one_job(client: Client, pace: Pace) -> None:
 
 
 def answer(status: JobStatus) -> None:
-    """What an answer holds."""
+    """The attributes of an answer."""
     assert_type(status.user_id, str)
     assert_type(status.job_id, str)
     assert_type(status.ref, JobRef)
@@ -154,7 +154,7 @@ def answer(status: JobStatus) -> None:
 
 
 def outcome(result: JobResult) -> None:
-    """What a result holds."""
+    """The attributes of a result."""
     assert_type(result.result_code, str | None)
     assert_type(result.result_text, str | None)
     assert_type(result.result_type, str | None)
@@ -197,7 +197,7 @@ def links(images: ImageLinks) -> None:
 
 
 async def pictures(client: Client, folder: Path) -> None:
-    """Pictures are values, or files; an error says why there are not more."""
+    """Pictures are values or files; an error says why one is missing."""
     images = client.images("u", "j", names=["selfie_image"])
     assert_type(images, AsyncIterator[Image])
     async for image in images:
@@ -260,7 +260,7 @@ def callbacks(credentials: Credentials, body: bytes) -> None:
 
 
 def hooks(event: smilejobs.Event) -> None:
-    """A hook is a function that takes an event, of whatever kind; the kinds are told apart by their classes."""
+    """A hook is a function that takes any event; events differ by their classes."""
     match event:
         case smilejobs.PollFinished() | smilejobs.PollFailed():
             assert_type(event.ref, JobRef)
@@ -289,11 +289,11 @@ def hooks(event: smilejobs.Event) -> None:
 
 
 def print_poll(poll: smilejobs.PollFinished) -> None:
-    """A function that takes less than every event."""
+    """A function that takes only one kind of event."""
 
 
 def names(ref: JobRef, credentials: Credentials) -> None:
-    """Small values."""
+    """Refs, verdicts and other small values."""
     assert_type(JobRef("u", "j"), JobRef)
     assert_type(JobRef("u", "j", utc_now()), JobRef)
     assert_type(JobRef(user_id="u", job_id="j", submitted_at=None).submitted_at, datetime | None)
@@ -337,7 +337,7 @@ def tables() -> tuple[str, str]:
 
 
 def meaning(verdict: Verdict) -> str:
-    """All verdicts are these: a `match` over them needs no last case."""
+    """These are all verdicts: a `match` over them needs no default case."""
     match verdict:
         case Verdict.APPROVED | Verdict.PROVISIONAL:
             return "in"
@@ -391,12 +391,12 @@ def tree(
     untrusted: smilejobs.SignatureError | smilejobs.WrongJobError,
     refused: smilejobs.CredentialsError | smilejobs.JobNotFoundError | smilejobs.RateLimitedError,
 ) -> tuple[SmileJobsError, smilejobs.UntrustedError, ApiError]:
-    """Every error is of the tree, in its place."""
+    """Every error has its base class."""
     return error, untrusted, refused
 
 
 class Injected:
-    """The least that will do in the place of an HTTP client."""
+    """The smallest class that is accepted as an HTTP client."""
 
     def stream(
         self,
@@ -414,7 +414,7 @@ class Injected:
 
 
 async def protocols(response: HTTPResponse) -> None:
-    """What an injected client must do, and what its response must have."""
+    """The protocols of an injected client and of its response."""
     injected: HTTPClient = Injected()
     Client.from_env(http_client=injected)
     assert_type(response.status_code, int)
@@ -423,7 +423,7 @@ async def protocols(response: HTTPResponse) -> None:
 
 
 async def batches(client: Client, refs: list[JobRef]) -> None:
-    """A batch is a sequence; its frame has the type of the library that was asked for."""
+    """A batch is a sequence; its frame has the type of the chosen library."""
     batch = assert_type(await check(client, refs, timeout=timedelta(minutes=1), until="final", progress=False), Batch)
     await check(client, [("u", "j")], patience=3)  # type: ignore[call-arg]  # wait_many has no such option
     assert_type(batch[0], smilejobs.Outcome)

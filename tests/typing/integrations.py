@@ -16,12 +16,12 @@ from smilejobs.integrations.opentelemetry import OpenTelemetryHook
 
 
 def own_client() -> Client:
-    """A client of one's own."""
+    """Return a client with options."""
     return Client.from_env(rate=5)
 
 
 async def pass_on(callback: Callback) -> None:
-    """What else is to be done with a callback."""
+    """A function for `on_callback`."""
 
 
 async def with_fastapi(app: FastAPI, request: Request, client: fastapi.SmileClient) -> None:
@@ -42,7 +42,7 @@ async def with_fastapi(app: FastAPI, request: Request, client: fastapi.SmileClie
 
 
 def models(status: JobStatus) -> None:
-    """The model of an answer is of the class that was asked; only the personal one has personal data."""
+    """`of` returns the class on which it is called; only the personal model has personal data."""
     model = fastapi.JobStatusModel.of(status, links=True)
     assert_type(model, fastapi.JobStatusModel)
     assert_type(model.verdict, Verdict | None)
@@ -54,7 +54,7 @@ def models(status: JobStatus) -> None:
 
 
 def with_aiohttp(app: web.Application) -> None:
-    """An application has a client by a typed key, and a handler for callbacks."""
+    """A typed key returns the client of an application; a handler receives callbacks."""
     assert_type(aiohttp.cleanup_ctx(), Callable[[web.Application], AsyncIterator[None]])
     app.cleanup_ctx.append(aiohttp.cleanup_ctx(own_client))
     assert_type(app[aiohttp.CLIENT], Client)
