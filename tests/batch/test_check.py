@@ -14,7 +14,7 @@ import pytest
 import smilejobs
 from smilejobs import JobRef, JobResult, JobStatus, Outcome, Progress, WaitTimeoutError
 from smilejobs.batch import Batch, check
-from smilejobs.batch.records import Record, record_of
+from smilejobs.batch.records import Record, make_record
 from smilejobs.testing import Script, complete, pending, provisional, refused
 
 REFS = [JobRef("user-marker", f"job-{number}") for number in range(4)]
@@ -205,7 +205,7 @@ def test_the_columns_are_those_of_a_record() -> None:
     assert list(Batch([]).frame("pandas").columns) == names
     assert Batch([]).frame("polars").columns == names
     row = Batch([approved()]).frame("polars").to_dicts()[0]
-    record = record_of(approved())
+    record = make_record(approved())
     assert row == {name: getattr(record, name) for name in names}
 
 

@@ -30,7 +30,7 @@ from smilejobs import (
 )
 from smilejobs.batch.extra import extra_columns
 from smilejobs.batch.journal import Journal, is_settled
-from smilejobs.batch.records import Ending, Record, ending_of, record_of, with_images
+from smilejobs.batch.records import Ending, Record, add_images, classify_error, make_record
 from smilejobs.batch.rows import BadRow, Row
 from smilejobs.batch.run import Run
 from smilejobs.testing import Reply, Script, complete, pending, provisional, refused
@@ -285,15 +285,15 @@ def test_what_an_error_means_for_a_row() -> None:
         SignatureError("no"): Ending.FAILED,
         GatewayError("no", wrong_url=True): Ending.FAILED,
     }
-    assert {error: ending_of(error) for error in errors} == errors
-    assert ending_of(None) is Ending.COMPLETE
+    assert {error: classify_error(error) for error in errors} == errors
+    assert classify_error(None) is Ending.COMPLETE
 
 
 async def test_a_row_of_a_timeout_has_the_last_answer(path: Path) -> None:
     """A provisional result, for one."""
     script = Script({"job-0": itertools.repeat(provisional())})
     async with script.client() as client, client.wait_many([("user-1", "job-0")], timeout=5, until="final") as outcomes:
-        (record,) = [record_of(outcome) async for outcome in outcomes]
+        (record,) = [make_record(outcome) async for outcome in outcomes]
     assert (record.outcome, record.verdict, record.is_final) == ("pending", "provisional", False)
     assert record.code == "2302"
     assert "user-1" not in repr(record)
@@ -320,8 +320,8 @@ def test_what_is_told_of_pictures(
     """How many there are, those from before among them; and why not all, first what may pass."""
     status = JobStatus(user_id="u", job_id="j", job_complete=True)
     outcome = Outcome(index=0, ref=JobRef("u", "j"), status=status, polls=1, elapsed=0)
-    known = record_of(outcome)
-    record = with_images(known, SavedImages(outcome=outcome, paths=(Path("x"),) * paths, error=error))
+    known = make_record(outcome)
+    record = add_images(known, SavedImages(outcome=outcome, paths=(Path("x"),) * paths, error=error))
     assert (record.images, record.images_error, record.images_error_text) == expected
     assert evolve(record, images=None, images_error=None, images_error_text=None) == known
 
@@ -330,14 +330,14 @@ def test_nothing_is_told_of_the_pictures_of_a_job_that_has_none_yet() -> None:
     """Nobody has asked for them."""
     error = SignatureError("no")
     outcome = Outcome(index=0, ref=JobRef("u", "j"), error=error, polls=1, elapsed=0)
-    known = record_of(outcome)
-    assert with_images(known, SavedImages(outcome=outcome, error=error)) == known
+    known = make_record(outcome)
+    assert add_images(known, SavedImages(outcome=outcome, error=error)) == known
 
 
 def test_an_outcome_without_anything_known() -> None:
     """Nothing is made up."""
     outcome = Outcome(index=7, ref=JobRef("u", "j"), error=SignatureError("no"), polls=1, elapsed=0.12345)
-    assert record_of(outcome) == Record(
+    assert make_record(outcome) == Record(
         index=7,
         user_id="u",
         job_id="j",
@@ -348,5 +348,5 @@ def test_an_outcome_without_anything_known() -> None:
         error_text="no",
     )
     status = JobStatus(user_id="u", job_id="j", job_complete=True)
-    known = record_of(Outcome(index=7, ref=JobRef("u", "j"), status=status, polls=1, elapsed=0), index=9, line=11)
+    known = make_record(Outcome(index=7, ref=JobRef("u", "j"), status=status, polls=1, elapsed=0), index=9, line=11)
     assert (known.index, known.line, known.verdict, known.code) == (9, 11, "unknown", None)

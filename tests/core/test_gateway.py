@@ -25,7 +25,7 @@ from smilejobs import (
     WaitTimeoutError,
 )
 from smilejobs.batch.journal import Journal, is_settled
-from smilejobs.batch.records import Ending, ending_of
+from smilejobs.batch.records import Ending, classify_error
 from smilejobs.batch.rows import Row
 from smilejobs.batch.run import Run
 from smilejobs.clock import utcnow
@@ -314,7 +314,7 @@ def test_no_answer_without_a_code_decides_about_a_job(http_status: int, body: by
     with pytest.raises(SmileJobsError) as caught:
         read_answer(REF, CREDENTIALS, NOW, include=Include(), http_status=http_status, headers=headers, body=body)
     error = caught.value
-    assert ending_of(error) is Ending.FAILED
+    assert classify_error(error) is Ending.FAILED
     state = PollState(ref=REF, terms=Terms(timeout=None))
     assert isinstance(_poll(state, read({"job_complete": False})), Sleep)
     for _ in range(19):
@@ -322,7 +322,7 @@ def test_no_answer_without_a_code_decides_about_a_job(http_status: int, body: by
     decision = _poll(state, error)
     assert isinstance(decision, GiveUp)
     assert isinstance(decision.error, TooManyFailuresError)
-    assert ending_of(decision.error) is Ending.FAILED
+    assert classify_error(decision.error) is Ending.FAILED
 
 
 def _poll(state: PollState, observation: JobStatus | SmileJobsError) -> object:

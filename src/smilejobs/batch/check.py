@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict, Unpack, get_args, get_type
 from attrs import field, fields, frozen
 
 from smilejobs.batch.extra import extra_columns, extra_of
-from smilejobs.batch.records import Record, record_of
+from smilejobs.batch.records import Record, make_record
 from smilejobs.batch.report import Report
 from smilejobs.client import Client
 from smilejobs.client.arguments import check_progress
@@ -249,7 +249,7 @@ def _name_ending(outcome: Outcome) -> str:
 
 
 def _flatten(outcome: Outcome, *, personal: bool) -> dict[str, object]:
-    record = record_of(outcome)
+    record = make_record(outcome)
     row: dict[str, object] = {name: getattr(record, name) for name in _COLUMNS}
     row.update(dict.fromkeys(extra_columns(history=False, personal=personal)))
     row.update(extra_of(outcome.status, history=False, personal=personal))

@@ -1,4 +1,4 @@
-"""What is told of one job of a batch: the same in a results file and in a report, and without personal data."""
+"""The rows of results files and reports: one per row of the input, without personal data."""
 
 import enum
 from datetime import datetime
@@ -20,28 +20,28 @@ from smilejobs.model.codes import Verdict
 from smilejobs.outcomes import Outcome, record_values
 
 _NO_LINKS = "links"
-"""The API could not make links; where it just has none, `ImageError.reason` is "missing", too, but for good."""
-_MAY_PASS = frozenset({_NO_LINKS, "expired", "store", "disk"})
-"""Why pictures are missing that may be had later: with other links, from a store that works, on a disk with room."""
+"""The API failed to create links. If it has no links, `ImageError.reason` is "missing" as well, but that is final."""
+_TEMPORARY_REASONS = frozenset({_NO_LINKS, "expired", "store", "disk"})
+"""Reasons for missing pictures that may be saved later."""
 
 
 class Ending(enum.StrEnum):
-    """How a row of a batch has ended."""
+    """The outcome of a row of a batch."""
 
     COMPLETE = "complete"
-    """The API has reported a final status; the verdict says which."""
+    """The API reports a final status; the verdict says which."""
     PENDING = "pending"
-    """The wait is over, the job is not."""
+    """The wait ended before the job was complete."""
     REFUSED = "refused"
-    """The API said no to this job, for good."""
+    """The API refuses this job for good."""
     FAILED = "failed"
-    """There was no answer that can be read and believed; asking again may help."""
+    """There was no answer that can be read and trusted; another poll may help."""
     INVALID = "invalid"
-    """The row names no job that could be asked for."""
+    """The row names no valid job."""
 
 
 WORDS = (*(verdict.value for verdict in Verdict), *(ending.value for ending in Ending if ending != Ending.COMPLETE))
-"""All that `Record.word` may be, best first."""
+"""All values of `Record.word`, best first."""
 
 
 _ROW = ("index", "line", "user_id", "job_id", "submitted_at", "outcome")
@@ -54,20 +54,20 @@ def _put_row_first(_: type, attributes: "list[Attribute[Any]]") -> "list[Attribu
 
 @frozen(kw_only=True, field_transformer=_put_row_first)
 class Record(outcomes.Record):
-    """One row of a batch, and how it has ended: a record with the row's place in the input and its pictures.
+    """A row of a results file: the record of an outcome, with the position of the row in the input and its pictures.
 
     Attributes:
         index: The position of the row in the input, from 0.
-        line: The line of the input at which it begins, from 1.
-        user_id: The job's ``user_id``.
-        job_id: The job's ``job_id``.
+        line: The line of the input at which the row begins, from 1.
+        user_id: The ``user_id`` of the job.
+        job_id: The ``job_id`` of the job.
         submitted_at: When the job was submitted.
-        outcome: How it has ended.
-        polls: How many polls it took.
-        seconds: From the first poll to the end.
-        images: How many of the job's pictures are saved, if they were to be.
-        images_error: Why there are not more: the `ImageError.reason`, or "links" if the API could not make any.
-        images_error_text: Its text.
+        outcome: The outcome.
+        polls: The number of polls.
+        seconds: Seconds from the first poll to the end.
+        images: The number of saved pictures of a complete job, if pictures are to be saved.
+        images_error: Why pictures are missing: the `ImageError.reason`, or "links" if the API failed to create links.
+        images_error_text: The text of that error.
     """
 
     index: int
@@ -84,23 +84,21 @@ class Record(outcomes.Record):
 
     @property
     def word(self) -> str:
-        """How the row counts: by its verdict if the job is complete, else by its outcome."""
+        """The verdict if the job is complete, else the outcome."""
         return self.verdict or Verdict.UNKNOWN.value if self.outcome is Ending.COMPLETE else self.outcome.value
 
     @property
     def lacks_images(self) -> bool:
-        """Whether asking again may bring pictures of a complete job: none were to be saved, or what failed may pass."""
-        return self.images is None or self.images_error in _MAY_PASS
+        """Whether another poll may bring pictures: none were to be saved, or the error is temporary."""
+        return self.images is None or self.images_error in _TEMPORARY_REASONS
 
 
-def record_of(outcome: Outcome, *, index: int | None = None, line: int | None = None) -> Record:
-    """Return what is told of *outcome*.
-
-    A job that is not complete shows the last answer that is known.
+def make_record(outcome: Outcome, *, index: int | None = None, line: int | None = None) -> Record:
+    """Return the record of an outcome; for a job that is not complete, it has the last answer.
 
     Args:
-        outcome: How the wait for it has ended.
-        index: The position of the row in the input, if that is not the outcome's.
+        outcome: The outcome.
+        index: The position of the row in the input, if that is not `Outcome.index`.
         line: The line of the input at which the row begins.
     """
     return Record(
@@ -109,22 +107,22 @@ def record_of(outcome: Outcome, *, index: int | None = None, line: int | None = 
         user_id=outcome.ref.user_id,
         job_id=outcome.ref.job_id,
         submitted_at=outcome.ref.submitted_at,
-        outcome=ending_of(outcome.error),
+        outcome=classify_error(outcome.error),
         polls=outcome.polls,
         seconds=round(outcome.elapsed, 3),
         **record_values(outcome),
     )
 
 
-def with_images(record: Record, saved: SavedImages) -> Record:
-    """Return a record that tells of the pictures, too, if the job is complete.
+def add_images(record: Record, saved: SavedImages) -> Record:
+    """Return a record with the number of saved pictures and their error, if the job is complete.
 
-    A file that was there already counts as saved: its name is made for this job and this picture alone, and it got that
-    name when it was whole. It is from a run that was stopped before it wrote the row, or from a row with the same job.
+    A file that existed before counts as saved: its name belongs to this job and this picture alone, and a file gets its
+    name when it is whole. It is from a run that was stopped before it wrote the row, or from a row with the same job.
 
     Args:
-        record: What is told of the job.
-        saved: What has become of its pictures.
+        record: The record of the job.
+        saved: The result of saving its pictures.
     """
     if saved.outcome.status is None:
         return record
@@ -133,26 +131,26 @@ def with_images(record: Record, saved: SavedImages) -> Record:
     record = evolve(record, images=len(saved.paths) + len(failures) - len(missing))
     if not missing:
         return record
-    # One that may pass comes first: it decides whether the row is asked for again.
-    first = next((each for each in missing if _reason(each) in _MAY_PASS), missing[0])
+    # A temporary error comes first: it decides whether the row is polled again.
+    first = next((each for each in missing if _get_reason(each) in _TEMPORARY_REASONS), missing[0])
     more = "" if len(missing) == 1 else f" (and {len(missing) - 1} more)"
-    return evolve(record, images_error=_reason(first), images_error_text=f"{first}{more}")
+    return evolve(record, images_error=_get_reason(first), images_error_text=f"{first}{more}")
 
 
-def _reason(error: ImageError) -> str:
+def _get_reason(error: ImageError) -> str:
     return _NO_LINKS if error.reason == "missing" and error.text is not None else error.reason
 
 
-def ending_of(error: SmileJobsError | None) -> Ending:
-    """Return what an error (None for a status) means for the row.
+def classify_error(error: SmileJobsError | None) -> Ending:
+    """Return the outcome of a row by its error; None stands for a status.
 
-    Only what the API says about the job or its user is for good. A wrong key or clock, a request that the API does not
-    accept, an answer that is not the API's or cannot be believed, a server that was not reached: these say nothing
-    about the job, and can be mended.
+    Only an answer of the API about the job or its user is final. A wrong key or clock, a request that the API does not
+    accept, an answer that is not from the API or cannot be trusted, and a server that cannot be reached say nothing
+    about the job, and can be corrected.
     """
     if error is None:
         return Ending.COMPLETE
     if isinstance(error, WaitTimeoutError):
         return Ending.PENDING
-    is_about_the_job = isinstance(error, ApiError) and not isinstance(error, (CredentialsError, BadRequestError))
-    return Ending.REFUSED if is_about_the_job and not error.transient else Ending.FAILED
+    is_about_job = isinstance(error, ApiError) and not isinstance(error, (CredentialsError, BadRequestError))
+    return Ending.REFUSED if is_about_job and not error.transient else Ending.FAILED

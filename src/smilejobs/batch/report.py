@@ -11,7 +11,7 @@ from typing import TypeVar
 from attrs import define, field
 
 from smilejobs.batch.page import Bar, render_page, render_section
-from smilejobs.batch.records import WORDS, Ending, Record, record_of
+from smilejobs.batch.records import WORDS, Ending, Record, make_record
 from smilejobs.batch.words import number_of
 from smilejobs.files import open_private
 from smilejobs.model.codes import RESULT_CODES, Verdict, describe, display_number
@@ -77,7 +77,7 @@ class Report:
         Args:
             outcome: As `Client.wait_many` yields it.
         """
-        self.add_record(record_of(outcome))
+        self.add_record(make_record(outcome))
 
     def add_record(self, record: Record) -> None:
         """Count a row of a results file.

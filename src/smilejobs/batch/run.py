@@ -11,7 +11,7 @@ from attrs import define, field
 
 from smilejobs.batch.extra import extra_of
 from smilejobs.batch.journal import Journal
-from smilejobs.batch.records import Ending, Record, record_of, with_images
+from smilejobs.batch.records import Ending, Record, add_images, make_record
 from smilejobs.batch.rows import BadRow, Row
 from smilejobs.client import Client
 from smilejobs.durations import Duration
@@ -139,9 +139,9 @@ class Run:
 
     def _write_outcome(self, outcome: Outcome, saved: SavedImages | None = None) -> None:
         row = self._pending[outcome.index]
-        record = record_of(outcome, index=row.index, line=row.line)
+        record = make_record(outcome, index=row.index, line=row.line)
         if saved is not None:
-            record = with_images(record, saved)
+            record = add_images(record, saved)
         extra = extra_of(outcome.status, history=self.history, personal=self.personal)
         self._write(record, extra=extra, carried=row.carried)
         del self._pending[outcome.index]
