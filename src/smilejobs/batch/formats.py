@@ -5,46 +5,19 @@ import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Protocol, cast
+from typing import cast
 
 from smilejobs.batch.cells import guard, unguard
 from smilejobs.batch.rows import lift_field_limit
 
 
-class Format(Protocol):
-    """A format of results files. Each row is a line, which may hold quoted ends of lines."""
-
-    header: bytes
-    opening: bytes
-    """The first bytes of every file of this format."""
-
-    def encode(self, row: Mapping[str, object]) -> bytes:
-        """Return the line of a row."""
-        ...
-
-    def decode(self, line: bytes) -> Mapping[str, object]:
-        """Return the row of a line.
-
-        Raises:
-            TypeError, ValueError, RecursionError, csv.Error: The line is not of this format.
-        """
-        ...
-
-    def is_whole(self, piece: bytes, quotes: int) -> bool:
-        """Return whether a line is whole.
-
-        Args:
-            piece: Its last bytes, up to an end of line.
-            quotes: The number of quotes in it.
-
-        Raises:
-            ValueError: Another program has changed the line.
-        """
-        ...
-
-
 class JSONLines:
-    """One JSON object per row."""
+    """One JSON object per line.
+
+    Attributes:
+        header: The line before the first row.
+        opening: The first bytes of every file of this format.
+    """
 
     header = b""
     opening = b'{"index": '
@@ -54,14 +27,23 @@ class JSONLines:
         return json.dumps(row, default=_to_text).encode() + b"\n"
 
     def decode(self, line: bytes) -> Mapping[str, object]:
-        """Return the row of a line."""
+        """Return the row of a line.
+
+        Raises:
+            TypeError, ValueError, RecursionError: The line is not a JSON object.
+        """
         row = json.loads(line)
         if not isinstance(row, dict):
             raise TypeError("not a JSON object")
         return cast("dict[str, object]", row)
 
     def is_whole(self, piece: bytes, quotes: int) -> bool:
-        """Return whether a line is whole."""
+        """Return whether a line is whole.
+
+        Args:
+            piece: Its last bytes, up to an end of line.
+            quotes: The number of quotes in it.
+        """
         return piece.endswith(b"\n")
 
 
@@ -69,6 +51,13 @@ class CSV:
     """CSV with CRLF as the end of a line, as in RFC 4180; a single CR or LF is always quoted.
 
     Texts that a spreadsheet could read as formulas are guarded, see `guard`.
+
+    Args:
+        names: The names of the columns.
+
+    Attributes:
+        header: As for `JSONLines`.
+        opening: As for `JSONLines`.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -83,12 +72,20 @@ class CSV:
         return self._encode_line([_format_cell(row.get(name)) for name in self._names])
 
     def decode(self, line: bytes) -> Mapping[str, object]:
-        """Return the row of a line."""
+        """Return the row of a line.
+
+        Raises:
+            ValueError, csv.Error: The line is not CSV with these columns.
+        """
         (record,) = csv.reader([line.decode()], strict=True)
         return dict(zip(self._names, map(unguard, record), strict=True))
 
     def is_whole(self, piece: bytes, quotes: int) -> bool:
-        """Return whether a line is whole."""
+        """Return whether a line is whole; arguments as for `JSONLines`.
+
+        Raises:
+            ValueError: Another program has changed the end of the line.
+        """
         if not piece.endswith(b"\n") or quotes % 2:
             return False
         if not piece.endswith(b"\r\n"):

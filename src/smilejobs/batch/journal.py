@@ -20,7 +20,7 @@ from zlib import crc32
 from attrs import fields
 from cattrs import Converter
 
-from smilejobs.batch.formats import CSV, Format, JSONLines
+from smilejobs.batch.formats import CSV, JSONLines
 from smilejobs.batch.records import Ending, Record
 from smilejobs.batch.rows import Row
 from smilejobs.files import create_private, open_private, temporary_path
@@ -76,7 +76,7 @@ class Journal:
         self._own = (*_OWN, *extra)
         self._nested = columns is None and path.suffix == ".csv"
         carried = [_CARRIED] if columns is None else [name for name in columns if name not in self._own]
-        self._format: Format = CSV((*self._own, *carried)) if path.suffix == ".csv" else JSONLines()
+        self._format = CSV((*self._own, *carried)) if path.suffix == ".csv" else JSONLines()
         self._jobs: dict[int, array[int]] = {}
         """By index, in blocks of `_BLOCK_ROWS`: a checksum of the ids of the job if its row is settled, else 0.
 

@@ -10,7 +10,7 @@ import typer
 
 from smilejobs.cli.display import console
 from smilejobs.cli.exits import ExitCode, exit_on, trace
-from smilejobs.cli.options import CLIENT_ERRORS
+from smilejobs.cli.options import CLIENT_ERRORS, read_base_url
 from smilejobs.client import Client
 from smilejobs.clock import utcnow
 from smilejobs.errors import (
@@ -45,7 +45,7 @@ def doctor() -> None:
     with exit_on(CLIENT_ERRORS, ExitCode.USAGE):
         arguments = arguments_from(os.environ)
         client = Client.from_env(request_timeout=_TIMEOUT_SECONDS, attempts=1)
-    url = arguments.get("base_url") or HOSTS[str(arguments.get("environment"))]
+        url = read_base_url()
     out.print(f"ok     variables  partner {arguments['partner_id']} at {url}")
 
     async def examine() -> bool:
