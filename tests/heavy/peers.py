@@ -65,7 +65,8 @@ JOBS = (
 
 
 def pictures(folder: Path) -> dict[int, Path]:
-    """Write an image of each kind, and return where."""
+    """Write an image of each kind to a new folder, and return where."""
+    folder.mkdir()
     files = {kind: folder / f"image-{kind}.png" for kind in (SELFIE, CARD, LIVENESS, CARD_BACK)}
     for kind, path in files.items():
         path.write_bytes(make_png(str(kind)))

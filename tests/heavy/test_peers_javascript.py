@@ -51,7 +51,7 @@ async def node(folder: Path, asked: Mapping[str, object], authority: Path) -> li
 async def test_the_javascript_client_submits_and_polls(tmp_path: Path) -> None:
     """Every product that has images: submitted with them, polled by both of its pollers, each with its outcome."""
     sandbox = Sandbox()
-    files = pictures(tmp_path)
+    files = pictures(tmp_path / "images")
     authority = tmp_path / "authority.pem"
     jobs = [
         (

@@ -6,6 +6,7 @@ Run by ``nox -s peers``.
 import json
 from functools import partial
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import anyio
@@ -34,7 +35,7 @@ def submit(
 ) -> Any:
     """Submit one job as the vendor's documentation shows it; half of the images as files, half as text."""
     client = WebApi("085", callback_url, key, base_url)
-    files = pictures(folder)
+    files = pictures(Path(mkdtemp(dir=folder)) / "images")
     images = [
         {"image_type_id": kind, "file_name": str(files[kind])}
         if index % 2

@@ -25,7 +25,7 @@ from smilejobs.sandbox.http.admin import Page
 from smilejobs.sandbox.http.answers import Endpoint, preflight
 from smilejobs.sandbox.http.guard import Guard, Guarded
 from smilejobs.sandbox.http.images import IMAGE_PATH, Images
-from smilejobs.sandbox.http.requests import RefusalError
+from smilejobs.sandbox.http.requests import ApiRefusedError
 from smilejobs.sandbox.http.status import CODES, Status
 from smilejobs.sandbox.http.storage import UNAVAILABLE
 from smilejobs.sandbox.http.uploads import Uploads
@@ -132,7 +132,7 @@ class Sandbox:
         )
         self._registry.on_change = self._callbacks.schedule
         answer = Status(self._registry, images, max_skew=skew).answer
-        status = Endpoint(answer, RefusalError(CODES.system_error).answer)
+        status = Endpoint(answer, ApiRefusedError(CODES.system_error).answer)
         # Not a Starlette application, which would answer 500 where a connection is to be cut.
         self.app: ASGIApp = Router(
             routes=[

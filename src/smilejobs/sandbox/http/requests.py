@@ -30,7 +30,7 @@ class Codes:
     system_error: str
 
 
-class RefusalError(RefusedError):
+class ApiRefusedError(RefusedError):
     """A request to the API is refused with a code of `smilejobs.STATUS_CODES`; *body* is what the vendor writes.
 
     The HTTP status of all recorded refusals is 400.
@@ -74,7 +74,7 @@ async def read_object(request: Request, codes: Codes) -> JSONObject:
     """Return the JSON object in the body of *request*.
 
     Raises:
-        RefusalError: There is none, or it is too large.
+        ApiRefusedError: There is none, or it is too large.
     """
     try:
         body = await read(request, MAX_JSON_BYTES)
@@ -82,9 +82,9 @@ async def read_object(request: Request, codes: Codes) -> JSONObject:
             body = _gunzip(body)
         return decode_object(body)
     except TooLargeError:
-        raise RefusalError(codes.invalid_json, http_status=413) from None
+        raise ApiRefusedError(codes.invalid_json, http_status=413) from None
     except (IncompleteError, UnreadableError, zlib.error):
-        raise RefusalError(codes.invalid_json) from None
+        raise ApiRefusedError(codes.invalid_json) from None
 
 
 def _gunzip(body: bytes) -> bytes:
@@ -102,14 +102,14 @@ def read_parameter(asked: JSONObject, name: str, codes: Codes) -> str:
     """Return a required parameter; some clients of the vendor send ids as numbers.
 
     Raises:
-        RefusalError: It is missing, empty or of another type.
+        ApiRefusedError: It is missing, empty or of another type.
     """
     try:
         value = decode_text(asked, name)
     except UnreadableError:
         value = None
     if not value:
-        raise RefusalError(codes.missing_parameter)
+        raise ApiRefusedError(codes.missing_parameter)
     return value
 
 
@@ -117,16 +117,16 @@ def check_partner(asked: JSONObject, name: str, registry: Registry, max_skew: ti
     """Check that the partner, whose id is the parameter *name*, has signed the request, at most *max_skew* ago.
 
     Raises:
-        RefusalError: A parameter is missing, the signature is wrong, or the timestamp differs too much.
+        ApiRefusedError: A parameter is missing, the signature is wrong, or the timestamp differs too much.
     """
     partner_id, timestamp, signature = (read_parameter(asked, key, codes) for key in (name, "timestamp", "signature"))
     credentials = registry.credentials
     if partner_id != credentials.partner_id or not verify(credentials, timestamp, signature):
-        raise RefusalError(codes.wrong_signature)
+        raise ApiRefusedError(codes.wrong_signature)
     if max_skew is not None:
         signed_at = parse_timestamp(asked["timestamp"])
         if signed_at is None or abs(signed_at - registry.now()) > max_skew:
-            raise RefusalError(_STALE)
+            raise ApiRefusedError(_STALE)
 
 
 def host_of(request: Request) -> str:

@@ -14,7 +14,7 @@ from smilejobs.model.jobs import JobRef
 from smilejobs.sandbox.faults import NO_FAULTS, FaultProfile, PollFaults, draw_faults
 from smilejobs.sandbox.http.answers import Answer, compress, json_answer, with_api_headers
 from smilejobs.sandbox.http.images import Images
-from smilejobs.sandbox.http.requests import Codes, RefusalError, check_partner, read_object, read_parameter, root_of
+from smilejobs.sandbox.http.requests import ApiRefusedError, Codes, check_partner, read_object, read_parameter, root_of
 from smilejobs.sandbox.jobs import Stage
 from smilejobs.sandbox.products import has_succeeded
 from smilejobs.sandbox.registry import Registry
@@ -93,7 +93,7 @@ class Status:
         try:
             ref = JobRef(user_id, job_id)
         except ValueError:
-            raise RefusalError(CODES.missing_parameter) from None
+            raise ApiRefusedError(CODES.missing_parameter) from None
         poll = _Poll(ref=ref, asked=asked, root=root_of(request))
         count = self._registry.count("poll", ref.user_id, ref.job_id)
         profile = self._registry.faults_of(self._registry.jobs.get(ref))
@@ -109,13 +109,13 @@ class Status:
         """Return what the API answers about the job at the time *at*, not signed yet.
 
         Raises:
-            RefusalError: The API refuses.
+            ApiRefusedError: The API refuses.
         """
         job = self._registry.jobs.get(poll.ref)
         if job is None:
-            raise RefusalError(JOB_NOT_FOUND)
+            raise ApiRefusedError(JOB_NOT_FOUND)
         if job.refusal is not None:
-            raise RefusalError(job.refusal)
+            raise ApiRefusedError(job.refusal)
         has_zip = job.stage(at) is not Stage.NO_ZIP
         results = job.results(at)
         body: Body = {
@@ -188,7 +188,7 @@ class Status:
             at = max(job.ref.submitted_at, now - age)
         try:
             body = self._make_body(poll, at)
-        except RefusalError as refusal:
+        except ApiRefusedError as refusal:
             body = dict(refusal.body)
         self._change_body(body, poll, faults, rng, at)
         http_status = 200 if "job_complete" in body else draw_refusal_status(faults.variants, rng)

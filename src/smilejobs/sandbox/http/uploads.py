@@ -18,9 +18,9 @@ from smilejobs.model.codes import JOB_TYPES
 from smilejobs.model.jobs import JobRef
 from smilejobs.sandbox.http.answers import CROSS_ORIGIN, Answer, Endpoint, json_answer, preflight, with_api_headers
 from smilejobs.sandbox.http.requests import (
+    ApiRefusedError,
     Codes,
     IncompleteError,
-    RefusalError,
     TooLargeError,
     check_partner,
     read,
@@ -57,7 +57,7 @@ class Uploads:
         self._folder = re.sub("[^0-9A-Za-z]", "_", registry.credentials.partner_id)
         self._max_skew = max_skew
         self.routes = [
-            Route(_PATH, Endpoint(self._register, RefusalError(_CODES.system_error).answer), methods=["POST"]),
+            Route(_PATH, Endpoint(self._register, ApiRefusedError(_CODES.system_error).answer), methods=["POST"]),
             Route(_PATH, preflight("POST"), methods=["OPTIONS"]),
             Route(_ZIP_PATH, Endpoint(self._receive, UNAVAILABLE), methods=["PUT"]),
             Route(_ZIP_PATH, preflight("PUT"), methods=["OPTIONS"]),
@@ -73,7 +73,7 @@ class Uploads:
         elif is_true(asked.get("retry")):
             job = known
         else:
-            raise RefusalError(_JOB_EXISTS, "Job already exists. Did you mean to set the retry flag to true?")
+            raise ApiRefusedError(_JOB_EXISTS, "Job already exists. Did you mean to set the retry flag to true?")
         secret = sha256(f"{self._registry.seed}\0{job.smile_job_id}".encode()).hexdigest()
         ref_id = f"{self._folder}-{job.smile_job_id}-{secret[:30]}"
         file_name = _ENROLLED if is_true(asked.get("use_enrolled_image")) else _NEW
@@ -97,24 +97,24 @@ class Uploads:
         """Return the job that the body of a request describes, without its images.
 
         Raises:
-            RefusalError: A parameter is missing or wrong.
+            ApiRefusedError: A parameter is missing or wrong.
         """
         params = {} if asked.get("partner_params") is None else asked["partner_params"]
         if not isinstance(params, dict) or not can_be_sent(params):
-            raise RefusalError(_WRONG_TYPE)
+            raise ApiRefusedError(_WRONG_TYPE)
         job_type = {str(number): number for number in JOB_TYPES}.get(str(params.get("job_type")))
         if job_type is None:
-            raise RefusalError(_INVALID_JOB_TYPE, "Invalid job type.")
+            raise ApiRefusedError(_INVALID_JOB_TYPE, "Invalid job type.")
         user_id, job_id = (read_parameter(params, name, _CODES) for name in ("user_id", "job_id"))
         if str(params.get("sandbox_result")) not in ("None", "0", "1", "2"):
-            raise RefusalError(_WRONG_TYPE, 'partner_params.sandbox_result must be "0", "1" or "2"')
+            raise ApiRefusedError(_WRONG_TYPE, 'partner_params.sandbox_result must be "0", "1" or "2"')
         try:
             ref = JobRef(user_id, job_id, self._registry.now())
             callback_url = decode_text(asked, "callback_url")
         except ValueError:
-            raise RefusalError(_CODES.missing_parameter) from None
+            raise ApiRefusedError(_CODES.missing_parameter) from None
         except UnreadableError:
-            raise RefusalError(_WRONG_TYPE) from None
+            raise ApiRefusedError(_WRONG_TYPE) from None
         ids = ("user_id", "job_id", "job_type")
         return Job(
             ref=ref,
