@@ -112,7 +112,7 @@ def peers(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def soak(session: nox.Session) -> None:
-    """A batch of 20,000 jobs in bad weather, for ten minutes."""
+    """A batch of 20,000 jobs against a server with faults, for ten minutes."""
     session.install(PACKAGE, *group("tests"))
     session.run("pytest", "-s", "tests/heavy/test_soak.py", *session.posargs)
 

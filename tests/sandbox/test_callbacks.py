@@ -42,7 +42,7 @@ LINKS = {"selfie_image": "https://sandbox.test/selfie"}
 
 @define
 class Receiver:
-    """Somebody who takes callbacks: when they came, what they were, and how they are answered, in turn."""
+    """A receiver of callbacks: their times, their bodies, and the statuses of its answers, in turn."""
 
     statuses: list[int] = field(factory=list)
     delay: float = 0.0
@@ -166,7 +166,7 @@ async def test_what_is_not_taken_is_sent_again_later_each_time() -> None:
     ]
 
 
-async def test_a_callback_that_nobody_takes_is_logged_by_its_tag(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_callback_that_is_not_accepted_is_logged_by_its_tag(caplog: pytest.LogCaptureFixture) -> None:
     """What was wrong, and neither ids nor the URL; it is a warning."""
     with caplog.at_level(logging.DEBUG, "smilejobs"):
         await delivered(Receiver(statuses=[503] * 9), [job()])
@@ -512,7 +512,7 @@ class TestOverSockets:
             assert min(server.heads).lower().startswith(b"post /0?job=0 http/1.1\r\nhost: 127.0.0.1:")
         assert len(set(seen)) == 2 * len(urls)
 
-    async def test_nobody_is_there(self, caplog: pytest.LogCaptureFixture) -> None:
+    async def test_a_receiver_that_does_not_listen(self, caplog: pytest.LogCaptureFixture) -> None:
         """A connection that is refused is tried again, and given up."""
         await self.deliver(f"http://127.0.0.1:{free_port()}/", condition=lambda: bool(caplog.records), attempts=2)
         assert "was not accepted, attempts: 2; no answer: Connection refused" in caplog.text
@@ -625,7 +625,7 @@ class TestOverSockets:
         assert "certificate is not trusted (unable to get local issuer certificate)" in caplog.text
 
 
-async def test_whatever_a_client_raises_ends_one_attempt(caplog: pytest.LogCaptureFixture) -> None:
+async def test_any_error_of_a_client_ends_one_attempt(caplog: pytest.LogCaptureFixture) -> None:
     """Its own errors and any other; the next attempt comes all the same."""
     errors = [httpx.ConnectError("refused"), UnicodeEncodeError("utf-8", "x", 0, 1, "no"), KeyError("secret")]
 

@@ -130,7 +130,7 @@ def test_a_profile_is_a_preset_or_a_value() -> None:
 
 
 def test_each_purpose_has_a_generator_of_its_own() -> None:
-    """The same purpose draws the same, in whatever order, and another purpose or seed draws something else."""
+    """The same purpose draws the same, in any order, and another purpose or seed draws something else."""
     purposes = [(0, "poll", "user-1", "job-1", 1), (0, "poll", "user-1", "job-1", 2), (1, "poll", "user-1", "job-1", 1)]
     purposes += [(0, "poll", "user-", "1job-1", 1), (0, "picture", "user-1", "job-1", 1)]
     drawn = {purpose: make_rng(*purpose).random() for purpose in purposes}

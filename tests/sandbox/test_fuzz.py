@@ -1,4 +1,4 @@
-"""Whatever is posted to the sandbox, it answers in the vendor's words."""
+"""The sandbox answers any request in the vendor's words."""
 
 import asyncio
 import json
@@ -105,7 +105,7 @@ def test_any_request_at_all(
     headers: dict[str, bytes],
     body: bytes,
 ) -> None:
-    """Whatever the method, the path, the query and the headers: an answer, none of them a 5xx, and nothing raises."""
+    """Any method, path, query and headers get an answer, none of them a 5xx, and nothing raises."""
     statuses = []
 
     async def receive() -> dict[str, object]:

@@ -91,7 +91,7 @@ async def test_each_job_has_a_picture_of_its_own() -> None:
     ],
 )
 async def test_a_link_that_was_changed_is_refused(old: str, new: str) -> None:
-    """Whatever is changed, the signature no longer fits, and the answer is 403 as that of S3."""
+    """After any change the signature is wrong, and the answer is 403 as that of S3."""
     sandbox = Sandbox(now=virtual_now)
     sandbox.submit("user-1", "job-1", machine=0)
     async with open_http(sandbox) as http_client:

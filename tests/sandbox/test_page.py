@@ -1,4 +1,4 @@
-"""What a person sees of the sandbox: the page, the JSON, the button that ends a review, and who may press it."""
+"""The page of the sandbox, the JSON, the buttons that end a review, and the requests that may use them."""
 
 import re
 from collections.abc import Mapping
@@ -88,7 +88,7 @@ async def test_the_page_does_not_grow_for_ever(sandbox: Sandbox) -> None:
 
 
 async def test_the_jobs_as_json(sandbox: Sandbox) -> None:
-    """Who, what, how far, and when."""
+    """Ids, product, stage and times."""
     sandbox.submit("user-1", "job-1", machine=10, review="open", job_type=6)
     await anyio.sleep(10)
     (job,) = (await get(sandbox, "/sandbox/jobs")).json()
@@ -110,7 +110,7 @@ async def test_the_jobs_as_json(sandbox: Sandbox) -> None:
 
 @pytest.mark.parametrize(("outcome", "verdict"), [("approved", Verdict.APPROVED), ("rejected", Verdict.REJECTED)])
 async def test_the_button_ends_a_review(sandbox: Sandbox, outcome: str, verdict: Verdict) -> None:
-    """Whoever waits for the final outcome gets the one that the person has chosen; once is enough."""
+    """A wait for the final outcome gets the one that was chosen; a second press is refused."""
     sandbox.submit("user-1", "job-1", machine=1, review=3600)
     async with sandbox.client() as client, anyio.create_task_group() as tasks:
 
@@ -165,7 +165,7 @@ async def test_a_form_that_is_wrong_ends_nothing(sandbox: Sandbox, content: byte
     ],
 )
 async def test_only_its_own_page_ends_a_review(sandbox: Sandbox, headers: dict[str, str], http_status: int) -> None:
-    """No page from elsewhere does, whatever it makes a browser send; nor one that has made its name point here."""
+    """No page from elsewhere does, nor one whose name points at this machine."""
     sandbox.submit("user-1", "job-1", machine=0, review="open")
     assert await end(sandbox, headers=headers) == http_status
 
@@ -211,7 +211,7 @@ async def test_pages_may_do_nothing(sandbox: Sandbox) -> None:
 
 @given(user_id=st.text(min_size=1).filter(str.strip), job_id=st.text("<>&\"'ab", min_size=1))
 def test_names_are_escaped(user_id: str, job_id: str) -> None:
-    """Whatever a job is called, it is text."""
+    """Any ids are shown as text."""
     sandbox = Sandbox(now=lambda: EPOCH)
     try:
         sandbox.submit(user_id, job_id)

@@ -95,7 +95,7 @@ async def test_the_recorded_exchange_is_answered_in_the_recorded_shape() -> None
 
 
 async def test_the_recorded_result_is_answered_word_for_word() -> None:
-    """Whatever the ids, the instant and what is made of them."""
+    """Except for the ids, the time, and what is derived from them."""
     sandbox = sandbox_of()
     sandbox.submit(USER, JOB, machine=0, outcome="1016", details={"Source": "WebAPI - ruby"})
     async with opened(sandbox) as http_client:

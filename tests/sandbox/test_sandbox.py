@@ -99,7 +99,7 @@ async def test_the_life_of_a_job(sandbox: Sandbox) -> None:
 
 
 async def test_a_wait_sees_what_was_meant(sandbox: Sandbox) -> None:
-    """The record of a job says how it ends, and when; somebody who waits sees just that, soon after."""
+    """The job says how it ends, and when; a wait gets just that, soon after."""
     refs = [
         sandbox.submit("user-1", "job-1", machine=7.0),
         sandbox.submit("user-1", "job-2", machine=2.0, review=3600.0, outcome="rejected"),
@@ -143,7 +143,7 @@ async def test_a_result_code_stands_for_itself(sandbox: Sandbox) -> None:
 
 
 async def test_the_history_is_that_of_the_user(sandbox: Sandbox) -> None:
-    """It holds every result that any job of the user has had so far, interim ones too, and nobody else's."""
+    """It holds every result that any job of the user has had so far, interim ones too, and none of other users."""
     sandbox.submit("user-1", "job-1", machine=0, review=60)
     sandbox.submit("user-1", "job-2", machine=0, outcome="rejected", job_type=6)
     sandbox.submit("user-1", "job-3", machine=100)

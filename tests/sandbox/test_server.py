@@ -86,7 +86,7 @@ async def test_a_body_that_is_too_large_is_not_read_to_its_end() -> None:
 
 
 async def test_a_connection_that_is_idle_or_stuck_does_not_hold_up_the_end() -> None:
-    """Whoever has not finished asking is cut off."""
+    """Their connections are closed."""
     async with Sandbox().serve() as base_url:
         idle = await anyio.connect_tcp("127.0.0.1", port_of(base_url))
         stuck = await anyio.connect_tcp("127.0.0.1", port_of(base_url))
@@ -112,7 +112,7 @@ async def test_the_server_ends_when_it_is_cancelled() -> None:
 
 
 async def test_a_start_that_is_cancelled_leaves_nothing_behind() -> None:
-    """At whatever step: the port can be used again, and nothing was unclosed."""
+    """At any step: the port can be used again, and nothing was unclosed."""
     sandbox = Sandbox()
     for steps in range(8):
         port = free_port()
@@ -137,7 +137,7 @@ async def test_a_port_that_is_taken_is_an_os_error() -> None:
         port = listener.getsockname()[1]
         with pytest.raises(OSError, match="in use") as refused:
             async with Sandbox().serve(port=port):
-                pytest.fail("there is somebody else at this port")
+                pytest.fail("another program listens at this port")
     assert str(refused.value).startswith(f"port {port} of 127.0.0.1 is in use by another program")
     assert "choose another port" in str(refused.value)
 
@@ -349,7 +349,7 @@ async def test_no_route_answers_a_page_from_elsewhere(headers: dict[str, str]) -
 
 
 def signed() -> bytes:
-    """What would be a poll and a registration, of an attacker who knows the key."""
+    """Return the body of a poll and of a registration, as an attacker with the key would send it."""
     timestamp = format_timestamp(utcnow())
     proof = {"timestamp": timestamp, "signature": sign(Credentials("085", "sandbox-key"), timestamp)}
     ids = {"user_id": "user-1", "job_id": "job-1"}

@@ -158,7 +158,7 @@ def test_two_sandboxes_do_not_overwrite_each_other(path: Path) -> None:
 
 @pytest.mark.parametrize("version", [0, 1])
 def test_a_database_of_something_else_is_left_alone(path: Path, version: int) -> None:
-    """Whatever version it says that it has."""
+    """With any version number."""
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE other (key TEXT)")
         connection.execute(f"PRAGMA user_version = {version}")
@@ -206,7 +206,7 @@ def test_a_name_that_means_something_to_sqlite_is_a_file(path: Path, monkeypatch
     ],
 )
 def test_a_row_that_can_never_be_right_says_so(path: Path, change: str) -> None:
-    """At once, and not when somebody asks for it."""
+    """At the start, and not at the first poll."""
     Sandbox(state=path).submit("user-1", "job-1")
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute(change)
@@ -233,7 +233,7 @@ def test_a_state_with_something_else_in_it_is_refused(path: Path, change: str) -
 
 @pytest.mark.skipif(os.name == "nt", reason="files have no such modes there")
 def test_only_its_owner_may_read_a_state(path: Path) -> None:
-    """From its first byte, whatever the umask; a file that is there already keeps its mode."""
+    """From its first byte, with any umask; a file that is there already keeps its mode."""
     umask = os.umask(0)
     try:
         Sandbox(state=path).submit("user-1", "job-1")
@@ -246,7 +246,7 @@ def test_only_its_owner_may_read_a_state(path: Path) -> None:
 
 
 def test_a_link_that_leads_nowhere_is_not_followed(path: Path) -> None:
-    """A file that somebody else wants to be made is not; one that is there is used."""
+    """The file that it names is not created; one that exists is used."""
     target = path.with_name("target")
     path.symlink_to(target)
     with pytest.raises(OSError, match="unable to open"):
@@ -267,7 +267,7 @@ async def test_what_is_refused_is_not_kept(path: Path) -> None:
 
 
 def test_every_field_of_a_job_survives(path: Path) -> None:
-    """Whatever it is."""
+    """With values of all kinds."""
     job = Job(
         ref=JobRef("user-1", "job-1", EPOCH),
         smile_job_id="0000000001",

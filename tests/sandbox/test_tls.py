@@ -1,4 +1,4 @@
-"""TLS of the sandbox: who trusts its authority reaches it, and nobody else does."""
+"""TLS of the sandbox: clients that trust its authority reach it, and others do not."""
 
 import ssl
 import sys

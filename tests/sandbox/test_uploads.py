@@ -632,7 +632,7 @@ def test_a_good_zip_is_read() -> None:
 @unhurried
 @given(st.binary() | st.binary().map(lambda data: b"PK\x03\x04" + data + b"PK\x05\x06" + bytes(18)))
 def test_any_bytes_are_a_zip_that_is_corrupt(content: bytes) -> None:
-    """Whatever comes, the job ends with 0903, and nothing raises."""
+    """The job ends with 0903, and nothing raises."""
     assert examine(job(), content).outcome == "0903"
 
 
@@ -758,7 +758,7 @@ async def test_a_compressed_request_that_is_wrong_is_refused(content: bytes, htt
 @pytest.mark.parametrize("job_type", [6, 11])
 @pytest.mark.parametrize(("sandbox_result", "code"), [("0", "0810"), ("1", "0811")])
 async def test_document_verification_keeps_country_and_type(job_type: int, sandbox_result: str, code: str) -> None:
-    """Those that were sent, whatever the outcome."""
+    """Those that were sent, with every outcome."""
     info = info_json(images=[SELFIE, CARD], id_info={"country": "KE", "id_type": "PASSPORT"})
     async with opened(Sandbox(now=virtual_now)) as http_client:
         url = await registered(http_client, {"job_type": job_type, "sandbox_result": sandbox_result})
