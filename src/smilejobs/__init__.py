@@ -1,7 +1,7 @@
 """Await the result of a Smile ID job: asynchronous, typed, verified."""
 
 from smilejobs.callbacks import CallbackVerifier, CallbackVerifierOptions
-from smilejobs.client import Client, ClientOptions
+from smilejobs.client import Client, ClientOptions, SaveManyOptions, WaitManyOptions, WaitOptions
 from smilejobs.durations import Duration
 from smilejobs.errors import (
     ApiError,
@@ -109,6 +109,7 @@ __all__ = [
     "RateLimitedError",
     "RequestError",
     "ResultCode",
+    "SaveManyOptions",
     "SavedImages",
     "ServerError",
     "SignatureError",
@@ -123,6 +124,8 @@ __all__ = [
     "UserNotFoundError",
     "Verdict",
     "WaitEnded",
+    "WaitManyOptions",
+    "WaitOptions",
     "WaitTimeoutError",
     "WatchListError",
     "WrongJobError",

@@ -46,6 +46,14 @@ def approved(index: int = 0, elapsed: float = 0.0, **result: Any) -> Outcome:
 
 
 @pytest.mark.anyio
+async def test_a_deadline_ends_it() -> None:
+    """Each job that is pending then has an outcome with a WaitTimeoutError."""
+    batch = await batch_of(timeout=None, deadline=60)
+    assert batch.counts() == COUNTS
+    assert "The deadline of the batch, 60 s, has come" in str(batch[2].error)
+
+
+@pytest.mark.anyio
 async def test_outcomes_are_in_the_order_of_the_input() -> None:
     """A batch is a sequence: it can be counted, indexed and sliced."""
     batch = await batch_of()

@@ -1,5 +1,6 @@
 """`Client.images` and its kin: over real sockets, from stores of all kinds; and expiry, by a clock in our hands."""
 
+import itertools
 import json
 import logging
 import os
@@ -37,7 +38,7 @@ from smilejobs.images.values import FORMATS, shown
 from smilejobs.model.links import ImageLink, ImageLinks
 from smilejobs.sandbox import Sandbox
 from smilejobs.sandbox.faults import FaultProfile
-from smilejobs.testing import EPOCH, virtual_clock
+from smilejobs.testing import EPOCH, Script, complete, pending, virtual_clock
 from smilejobs.transport import Fetcher
 from smilejobs.wire.signature import format_timestamp, sign
 from tests.helpers.bodies import sigv4_url
@@ -707,12 +708,50 @@ async def test_one_task_at_a_time(way: str, open_world: Open) -> None:
         assert failures == ["these images are being iterated by another task"]
 
 
+async def test_an_answer_with_links_needs_no_poll(way: str, open_world: Open, tmp_path: Path) -> None:
+    """Its links are used for an iteration and for files; a ref is polled for them, as two ids are."""
+    async with open_world() as world:
+        status = await world.client.wait(*ids(), image_links=True)
+        came, error = await everything(world.client.images(status))
+        assert (len(came), error, world.polls) == (2, None, 1)
+        assert {image.ref for image in came} == {REF}
+        assert len(await world.client.save_images(status, tmp_path, names=["selfie_image"])) == 1
+        assert world.polls == 1
+        came, error = await everything(world.client.images(REF))
+        assert (len(came), error, world.polls) == (2, None, 2)
+        assert len(await world.client.save_images(REF, tmp_path, names=["id_card_image"])) == 1
+        assert world.polls == 3
+
+
+async def test_an_expired_link_of_an_answer_is_renewed(way: str, open_world: Open) -> None:
+    """By one poll for each picture, as for links that expire during an iteration."""
+    async with open_world() as world:
+        status = await world.client.job_status(*ids(), image_links=True)
+        world.put("selfie_image", http(b"", "403 Forbidden"), http(PNG))
+        came, error = await everything(world.client.images(status, names=["selfie_image"]))
+        assert (len(came), error, world.polls) == (1, None, 2)
+
+
+async def test_an_answer_without_links(way: str, open_world: Open, tmp_path: Path) -> None:
+    """A complete one was not asked for with links; a pending one has none yet."""
+    async with open_world() as world:
+        status = await world.client.job_status(*ids())
+        with pytest.raises(ValueError, match="ask for it with image_links=True"):
+            world.client.images(status)
+        with pytest.raises(ValueError, match="ask for it with image_links=True"):
+            await world.client.save_images(status, tmp_path)
+        _, error = await everything(world.client.images(JobStatus(user_id="u", job_id="j")))
+        assert error is not None
+        assert (error.reason, world.polls) == ("pending", 1)
+
+
 async def test_a_closed_client(way: str, open_world: Open, tmp_path: Path) -> None:
     """It says so."""
     async with open_world() as world:
-        pass
-    with pytest.raises(RuntimeError, match="closed"):
-        await anext(world.client.images(*ids()))
+        status = await world.client.job_status(*ids(), image_links=True)
+    for job in (REF, status):
+        with pytest.raises(RuntimeError, match="closed"):
+            await anext(world.client.images(job))
     with pytest.raises(RuntimeError, match="closed"):
         async with world.client.save_images_many([REF], tmp_path):
             pass
@@ -858,6 +897,8 @@ async def test_arguments_that_can_never_be_right(way: str, open_world: Open, tmp
             lambda: client.images("u", "j", names=b"ab"),
             lambda: client.images("u", "j", names=["selfie_image", 5]),
             lambda: client.images("u", 5),
+            lambda: client.images("u"),
+            lambda: client.images(REF, "j"),
             lambda: client.save_images_many("refs", tmp_path),
             lambda: client.save_images_many([], 5),
             lambda: client.save_images_many([], tmp_path, on_progress=5),
@@ -869,6 +910,14 @@ async def test_arguments_that_can_never_be_right(way: str, open_world: Open, tmp
             client.save_images_many([], tmp_path, concurrency=3)
         with pytest.raises(TypeError):
             await client.save_images("u", "j", 5)
+        with pytest.raises(TypeError, match="folder"):
+            await client.save_images("u", "j")
+        with pytest.raises(TypeError, match="by a JobRef"):
+            await client.save_images(REF, "j", tmp_path)
+        with pytest.raises(TypeError, match="patience"):
+            client.save_images_many([], tmp_path, patience=5)
+        with pytest.raises(TypeError, match="image_links"):
+            client.save_images_many([], tmp_path, image_links=True)
         assert world.polls == 0
 
 
@@ -1085,7 +1134,7 @@ class Asked:
         self.skew = timedelta(seconds=skew)
         self.failure: Exception | None = None
 
-    async def __call__(self, ref: JobRef) -> JobStatus:
+    async def __call__(self, ref: JobRef | JobStatus) -> JobStatus:
         self.polls += 1
         if self.failure is not None and self.polls > 1:
             raise self.failure
@@ -1176,7 +1225,7 @@ async def test_a_link_that_does_not_say_when_it_dies() -> None:
 async def test_the_poll_fails() -> None:
     """As it does for `job_status`."""
 
-    async def refuse(ref: JobRef) -> JobStatus:
+    async def refuse(ref: JobRef | JobStatus) -> JobStatus:
         raise CredentialsError("no")
 
     of = Gallery(ask=refuse, fetcher=Imagined(0, now), hosts=TESTS, max_bytes=1, attempts=1, now=now)
@@ -1194,6 +1243,20 @@ async def test_a_cancelled_step_is_done_again() -> None:
 
 
 # Against the sandbox
+
+
+async def test_a_deadline_ends_the_polling_for_pictures(tmp_path: Path) -> None:
+    """Each pending job has an outcome then, and the pictures of complete ones are dealt with."""
+    script = Script({"job-0": [complete()], "job-1": itertools.repeat(pending())})
+    refs = [JobRef("user-1", f"job-{index}") for index in range(2)]
+    async with script.client() as client:
+        begun = anyio.current_time()
+        async with client.save_images_many(refs, tmp_path, deadline=timedelta(minutes=1)) as outcomes:
+            ended = [outcome async for outcome in outcomes]
+        assert anyio.current_time() - begun == pytest.approx(60)
+    assert [type(outcome.error).__name__ for outcome in ended] == ["ImageError", "WaitTimeoutError"]
+    assert "The deadline of the batch, 60 s, has come" in str(ended[1].error)
+    assert names(tmp_path) == []
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Literal, assert_type
+from typing import Literal, Unpack, assert_type
 
 import httpx
 import httpx2
@@ -42,6 +42,7 @@ from smilejobs import (
     StatusCode,
     TooManyFailuresError,
     Verdict,
+    WaitOptions,
     WaitTimeoutError,
 )
 from smilejobs.batch import Batch, check
@@ -126,6 +127,14 @@ async def one_job(client: Client, pace: Pace) -> None:
     await client.job_status("u", "j", True)  # type: ignore[call-arg]  # what is asked for has a keyword
     await client.wait("u", "j", until="done")  # type: ignore[arg-type]  # there is no such end
     await client.wait("u", "j", timeout="5")  # type: ignore[arg-type]  # a duration is no text
+    client.watch("u", "j", patience=5)  # type: ignore[call-arg]  # wait has no such option
+    client.watch("u", "j", until="done")  # type: ignore[arg-type]  # there is no such end
+
+
+async def forwarded(client: Client, **options: Unpack[WaitOptions]) -> JobStatus:
+    """Callers can pass the options of a wait on."""
+    client.watch("u", "j", **options)
+    return assert_type(await client.wait("u", "j", **options), JobStatus)
 
 
 def answer(status: JobStatus) -> None:
@@ -207,6 +216,10 @@ async def pictures(client: Client, folder: Path) -> None:
         assert_type(image.ref, JobRef)
     assert_type(await client.save_images("u", "j", "folder"), list[Path])
     await client.save_images("u", "j", folder, names={"selfie_image"})
+    status = await client.wait("u", "j", image_links=True)
+    for job in (status, status.ref):
+        assert_type(client.images(job, names=["selfie_image"]), AsyncIterator[Image])
+        assert_type(await client.save_images(job, folder, names=["selfie_image"]), list[Path])
     client.save_images_many([("u", "j")], folder, until="final", history=True)
     saving = client.save_images_many([("u", "j")], folder, timeout=None, concurrency=5, on_progress=print)
     assert_type(saving, AbstractAsyncContextManager[AsyncIterator[SavedImages]])
@@ -228,8 +241,12 @@ async def pictures(client: Client, folder: Path) -> None:
     assert_type(smilejobs.IMAGE_HOSTS, tuple[str, ...])
     Client.from_env(image_hosts=[*smilejobs.IMAGE_HOSTS, "pictures.example.org"])
 
-    await client.save_images("u", "j")  # type: ignore[call-arg]  # the folder is missing
-    client.images("u", "j", ["selfie_image"])  # type: ignore[call-arg]  # names have a keyword
+    await client.save_images("u", "j")  # type: ignore[call-overload]  # the folder is missing
+    client.images("u", "j", ["selfie_image"])  # type: ignore[call-overload]  # names have a keyword
+    client.images(status, "j")  # type: ignore[call-overload]  # the status names the job
+    await client.save_images(status)  # type: ignore[call-overload]  # the folder is missing
+    client.save_images_many([("u", "j")], folder, image_links=True)  # type: ignore[call-arg]  # links are always needed
+    client.save_images_many([("u", "j")], folder, until="done")  # type: ignore[arg-type]  # there is no such end
 
 
 def callbacks(credentials: Credentials, body: bytes) -> None:

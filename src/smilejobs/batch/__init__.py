@@ -1,5 +1,5 @@
 """Batches: rows in from a file, outcomes out to a file and to a report."""
 
-from smilejobs.batch.check import Batch, CheckOptions, check
+from smilejobs.batch.check import Batch, check
 
-__all__ = ["Batch", "CheckOptions", "check"]
+__all__ = ["Batch", "check"]

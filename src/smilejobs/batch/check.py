@@ -6,21 +6,18 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from os import PathLike
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal, TypedDict, Unpack, get_args, get_type_hints, overload
+from typing import TYPE_CHECKING, Literal, Unpack, get_args, get_type_hints, overload
 
 from attrs import field, fields, frozen
 
 from smilejobs.batch.extra import extra_columns, extra_of
 from smilejobs.batch.records import Record, make_record
 from smilejobs.batch.report import Report
-from smilejobs.client import Client
+from smilejobs.client import Client, WaitManyOptions
 from smilejobs.client.arguments import check_progress
-from smilejobs.durations import Duration
 from smilejobs.model.codes import Verdict
 from smilejobs.model.tables import table, word
 from smilejobs.outcomes import JobRefs, Outcome, Progress
-from smilejobs.polling.pace import PaceFunction
-from smilejobs.polling.rules import Until
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,20 +42,6 @@ def _read_columns() -> dict[str, type]:
 
 
 _COLUMNS = _read_columns()
-
-
-class CheckOptions(TypedDict, total=False):
-    """The options of `Client.wait_many`, which `check` passes on."""
-
-    timeout: Duration | None
-    deadline: Duration | None
-    until: Until
-    pace: PaceFunction | None
-    concurrency: int | None
-    max_pending: int
-    on_progress: Callable[[Progress], None] | None
-    image_links: bool
-    history: bool
 
 
 def _require_outcomes(values: Iterable[Outcome]) -> tuple[Outcome, ...]:
@@ -177,7 +160,7 @@ class Batch(Sequence[Outcome]):
 
 
 async def check(
-    client: Client, refs: JobRefs, *, progress: bool | None = None, **options: Unpack[CheckOptions]
+    client: Client, refs: JobRefs, *, progress: bool | None = None, **options: Unpack[WaitManyOptions]
 ) -> Batch:
     """Wait for many jobs, and return when all have ended.
 
@@ -210,7 +193,7 @@ async def check(
     callback = options.get("on_progress")
     check_progress(callback)
     with _show_bar(refs, progress, callback) as on_progress:
-        async with client.wait_many(refs, **(options | CheckOptions(on_progress=on_progress))) as outcomes:
+        async with client.wait_many(refs, **(options | WaitManyOptions(on_progress=on_progress))) as outcomes:
             ended = [outcome async for outcome in outcomes]
     return Batch(sorted(ended, key=lambda outcome: outcome.index))
 

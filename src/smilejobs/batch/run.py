@@ -3,7 +3,6 @@
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TypedDict
 
 import anyio
 from anyio import to_thread
@@ -13,7 +12,7 @@ from smilejobs.batch.extra import extra_of
 from smilejobs.batch.journal import Journal
 from smilejobs.batch.records import Ending, Record, add_images, make_record
 from smilejobs.batch.rows import BadRow, Row
-from smilejobs.client import Client
+from smilejobs.client import Client, SaveManyOptions
 from smilejobs.durations import Duration
 from smilejobs.images import SavedImages
 from smilejobs.model.jobs import JobRef
@@ -22,14 +21,6 @@ from smilejobs.polling.rules import Until
 
 _VERIFY_INTERVAL_SECONDS = 2.0
 """Between two verifications of the results file."""
-
-
-class _Options(TypedDict):
-    timeout: Duration
-    deadline: Duration | None
-    until: Until
-    history: bool
-    on_progress: Callable[[Progress], None]
 
 
 @define(kw_only=True)
@@ -86,7 +77,7 @@ class Run:
             OSError: The input cannot be read, or the results file cannot be written.
         """
         refs: JobRefs = self._read_in_thread(iter(rows)) if blocking else self._read(rows)
-        options: _Options = {
+        options: SaveManyOptions = {
             "timeout": self.timeout,
             "deadline": self.deadline,
             "until": self.until,

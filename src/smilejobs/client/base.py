@@ -8,14 +8,14 @@ from types import TracebackType
 from typing import Self, Unpack
 from urllib.parse import urlsplit
 
-from smilejobs.client.arguments import ClientOptions, check_progress, check_refs, include
+from smilejobs.client.arguments import ClientOptions, TermsOptions, check_progress, check_refs, include
 from smilejobs.clock import require_aware, utcnow
 from smilejobs.durations import Duration, positive, seconds
 from smilejobs.engine import Engine, count
 from smilejobs.events import Hook, Hooks, log_event
 from smilejobs.exchange import Exchange
 from smilejobs.images import IMAGE_HOSTS, Gallery, Hosts
-from smilejobs.model.jobs import Include, JobRef
+from smilejobs.model.jobs import Include, JobRef, JobStatus
 from smilejobs.notifications import Notifications
 from smilejobs.outcomes import JobRefs, Progress
 from smilejobs.polling.rules import Terms
@@ -88,7 +88,7 @@ class BaseClient:
             attempts=attempts,
         )
         self._gallery = Gallery(
-            ask=partial(ask, self.engine, include=Include(image_links=True)),
+            ask=partial(_ask_for_links, self.engine),
             fetcher=self._fetcher,
             hosts=Hosts(image_hosts, loopback=is_loopback(str(urlsplit(checked.base_url).hostname))),
             max_bytes=max_response_bytes,
@@ -131,30 +131,48 @@ class BaseClient:
     def __repr__(self) -> str:
         return f"<smilejobs.Client for {self._base_url}>"
 
-    def _wait(self, ref: JobRef, terms: Terms, *, image_links: bool, history: bool) -> Wait:
-        return Wait(self.engine, ref, terms, include(image_links=image_links, history=history))
+    def _wait(
+        self,
+        user_id: str,
+        job_id: str,
+        *,
+        submitted_at: datetime | None = None,
+        image_links: bool = False,
+        history: bool = False,
+        **terms: Unpack[TermsOptions],
+    ) -> Wait:
+        asked = include(image_links=image_links, history=history)
+        return Wait(self.engine, JobRef(user_id, job_id, submitted_at), Terms(**terms), asked)
 
-    def _many(
+    def _wait_many(
         self,
         refs: JobRefs,
-        terms: Terms,
         *,
-        concurrency: int | None,
-        max_pending: int,
-        on_progress: Callable[[Progress], None] | None,
-        deadline: Duration | None,
-        image_links: bool,
-        history: bool,
+        deadline: Duration | None = None,
+        concurrency: int | None = None,
+        max_pending: int = 100_000,
+        on_progress: Callable[[Progress], None] | None = None,
+        image_links: bool = False,
+        history: bool = False,
+        **terms: Unpack[TermsOptions],
     ) -> ManyJobs:
         check_refs(refs)
         check_progress(on_progress)
         return ManyJobs(
             self.engine,
             refs,
-            terms,
+            Terms(**terms),
             include=include(image_links=image_links, history=history),
             concurrency=self.engine.concurrency(concurrency),
             max_pending=count(max_pending, "max_pending"),
             on_progress=on_progress,
             deadline=None if deadline is None else seconds(deadline, "deadline", zero=False),
         )
+
+
+async def _ask_for_links(engine: Engine, job: JobRef | JobStatus) -> JobStatus:
+    """Return *job* if it is an answer; else poll the job."""
+    if isinstance(job, JobRef):
+        return await ask(engine, job, Include(image_links=True))
+    engine.exchange.check_usable()
+    return job

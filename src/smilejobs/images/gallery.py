@@ -1,4 +1,4 @@
-"""What it takes to fetch pictures."""
+"""What is needed to fetch pictures."""
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 @frozen(kw_only=True)
 class Gallery:
-    """What it takes to fetch pictures.
+    """What is needed to fetch pictures.
 
     Attributes:
-        ask: Asks about a job, with its links.
+        ask: Polls a job, with its links; returns a `JobStatus` as it is.
         fetcher: Follows links.
-        hosts: Where links may lead.
-        max_bytes: The most bytes of a picture.
-        attempts: How often a picture is fetched, in all, when that fails for a reason that may pass.
-        now: The wall clock, aware.
+        hosts: The hosts to which links may lead.
+        max_bytes: The maximum size of a picture in bytes.
+        attempts: The number of attempts in all to fetch a picture, when failures are transient.
+        now: The wall clock; returns an aware datetime.
     """
 
-    ask: Callable[[JobRef], Awaitable[JobStatus]]
+    ask: Callable[[JobRef | JobStatus], Awaitable[JobStatus]]
     fetcher: "Fetcher"
     hosts: Hosts
     max_bytes: int

@@ -1,4 +1,4 @@
-"""The pictures of one job: into memory, one by one, or into a folder."""
+"""The pictures of one job, loaded into memory one by one or saved in a folder."""
 
 from collections.abc import Collection
 from functools import partial
@@ -11,23 +11,24 @@ from smilejobs.images.folder import Folder
 from smilejobs.images.gallery import Gallery
 from smilejobs.images.sinks import InFile, InMemory, stem
 from smilejobs.images.values import Image
-from smilejobs.model.jobs import JobRef
+from smilejobs.model.jobs import JobRef, JobStatus
 
 
 class Images:
     """The pictures of one job, each fetched when it is asked for; see `Client.images`.
 
-    No generator: between two pictures nothing is held, and there is nothing to abandon.
+    This is not a generator: between two pictures nothing is held that an abandoned iteration would keep.
 
     Args:
-        gallery: Fetches.
-        ref: The job.
-        names: Which ones, by the vendor's names; None for all.
+        gallery: Fetches the pictures.
+        job: The job, or an answer about it that has links.
+        names: The vendor's names of the pictures to fetch; None for all.
     """
 
-    def __init__(self, gallery: Gallery, ref: JobRef, names: Collection[str] | None) -> None:
+    def __init__(self, gallery: Gallery, job: JobRef | JobStatus, names: Collection[str] | None) -> None:
         self._gallery = gallery
-        self._ref = ref
+        self._job = job
+        self._ref = job if isinstance(job, JobRef) else job.ref
         self._names = names
         self._pictures: Pictures | None = None
         self._stepping = False
@@ -52,7 +53,7 @@ class Images:
 
     async def _next(self) -> Image:
         if self._pictures is None:
-            status = await self._gallery.ask(self._ref)
+            status = await self._gallery.ask(self._job)
             self._pictures = Pictures(self._gallery, self._ref, self._names, status)
         pictures = self._pictures
         while pictures.left:
@@ -69,15 +70,16 @@ class Images:
         raise StopAsyncIteration
 
 
-async def save(gallery: Gallery, ref: JobRef, names: Collection[str] | None, folder: Path) -> list[Path]:
-    """Ask about a job, and save its pictures; see `Client.save_images`.
+async def save(gallery: Gallery, job: JobRef | JobStatus, names: Collection[str] | None, folder: Path) -> list[Path]:
+    """Save the pictures of a job; see `Client.save_images`.
 
     Raises:
         SmileJobsError: The poll failed, or (`ImageError`) a picture could not be saved.
     """
     into = Folder(folder)
     await into.check()
-    status = await gallery.ask(ref)
+    status = await gallery.ask(job)
+    ref = job if isinstance(job, JobRef) else job.ref
     return await save_all(Pictures(gallery, ref, names, status), ref, into)
 
 
