@@ -54,6 +54,21 @@ def coverage(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def docs(session: nox.Session) -> None:
+    """The site of the documentation, in docs/_build: warnings are errors, and every reference is resolved."""
+    session.install(PACKAGE, *group("docs"))
+    session.run("sphinx-build", "-W", "--keep-going", "-E", "-b", "html", "docs", "docs/_build", *session.posargs)
+    session.run("pytest", "-q", "tests/heavy/test_site.py")
+
+
+@nox.session(default=False)
+def recipes(session: nox.Session) -> None:
+    """The recipes for Django and Celery, run."""
+    session.install(PACKAGE, *group("recipes"))
+    session.run("pytest", "tests/heavy/test_recipes.py", *session.posargs)
+
+
+@nox.session(default=False)
 def quick(session: nox.Session) -> None:
     """The tests of the core, against the source tree: under a minute on two cores, for each save."""
     session.install("-e", PACKAGE, *group("tests"))
