@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
+BLOB = "https://github.com/smilejobs/smilejobs/blob/main/"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 EXAMPLES = sorted((ROOT / "examples").rglob("*.py"))
 CELLS = json.loads((ROOT / "examples" / "notebook.ipynb").read_text("utf-8"))["cells"]
@@ -26,6 +27,15 @@ def test_links_between_the_pages_lead_somewhere() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_links_of_the_readme_are_absolute() -> None:
+    """They work on a package index too, and each of them leads to a file of the repository."""
+    targets = re.findall(r"\]\(([^)#]+)", PAGES[0].read_text())
+    assert all(target.startswith("https://") for target in targets)
+    ours = [target.removeprefix(BLOB) for target in targets if target.startswith(BLOB)]
+    assert len(ours) > 15
+    assert [target for target in ours if not (ROOT / target).exists()] == []
 
 
 def first_block() -> list[str]:

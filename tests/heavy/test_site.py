@@ -25,8 +25,9 @@ def test_every_public_name_is_in_the_reference(package: str) -> None:
         assert f'id="{package}.{name}"' in reference, f"{package}.{name}"
 
 
-def commands(command: TyperCommand | TyperGroup, path: str) -> list[tuple[str, TyperCommand | TyperGroup]]:
+def commands(command: object, path: str) -> list[tuple[str, TyperCommand | TyperGroup]]:
     """Return every command below one, with its whole name."""
+    assert isinstance(command, (TyperCommand, TyperGroup))
     inner = command.commands.items() if isinstance(command, TyperGroup) else ()
     return [(path, command), *(each for name, below in inner for each in commands(below, f"{path} {name}"))]
 
