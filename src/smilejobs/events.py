@@ -28,6 +28,8 @@ class PollFinished:
         status: The answer.
         seconds: The duration of the request.
         late: Seconds for which the poll waited for a connection and its turn of the rate after it was due.
+        requests: How many requests it took: more than one if a kept connection turned out to be closed, or if the
+            first answer must not be believed.
     """
 
     ref: JobRef
@@ -35,6 +37,7 @@ class PollFinished:
     status: JobStatus
     seconds: float
     late: float
+    requests: int = 1
 
 
 @frozen(kw_only=True, eq=False)
@@ -47,6 +50,7 @@ class PollFailed:
         error: The failure.
         seconds: The duration of the request.
         late: As for `PollFinished`.
+        requests: As for `PollFinished`.
     """
 
     ref: JobRef
@@ -54,6 +58,7 @@ class PollFailed:
     error: SmileJobsError
     seconds: float
     late: float
+    requests: int = 1
 
 
 @frozen(kw_only=True, eq=False)

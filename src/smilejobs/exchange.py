@@ -12,6 +12,7 @@ from typing import Protocol
 
 import anyio
 import anyio.lowlevel
+from attrs import define
 
 from smilejobs.errors import SmileJobsError, UntrustedError
 from smilejobs.events import Hooks, PollFailed, PollFinished
@@ -51,6 +52,16 @@ class Rate:
             if self._next > now:
                 await anyio.sleep_until(self._next)
             self._next = max(now, self._next) + self._interval
+
+
+@define(eq=False)
+class _Requests:
+    """The number of requests of one poll."""
+
+    number: int = 0
+
+    def add_one(self) -> None:
+        self.number += 1
 
 
 class Exchange:
@@ -143,29 +154,33 @@ class Exchange:
         Raises:
             SmileJobsError: One of its kinds, see `smilejobs.errors`.
         """
+        sent = _Requests()
         try:
-            status = await self._ask(ref, include, began + self.longest_poll)
+            status = await self._ask(ref, include, began + self.longest_poll, sent)
         except SmileJobsError as error:
             error.ref = ref
             self.api_has_answered |= comes_from_the_api(error)
             seconds = anyio.current_time() - began
-            self.emit(PollFailed(ref=ref, wait=wait, error=error, seconds=seconds, late=late))
+            self.emit(PollFailed(ref=ref, wait=wait, error=error, seconds=seconds, late=late, requests=sent.number))
             raise
         self.api_has_answered = True
         seconds = anyio.current_time() - began
-        self.emit(PollFinished(ref=ref, wait=wait, status=status, seconds=seconds, late=late))
+        self.emit(PollFinished(ref=ref, wait=wait, status=status, seconds=seconds, late=late, requests=sent.number))
         return status
 
-    async def _ask(self, ref: JobRef, include: Include, deadline: float) -> JobStatus:
+    async def _ask(self, ref: JobRef, include: Include, deadline: float, sent: "_Requests") -> JobStatus:
         try:
-            return await self._post(ref, include, deadline, fresh=False)
+            return await self._post(ref, include, deadline, sent, fresh=False)
         except UntrustedError:
             if not self._transport.has_connections:
                 raise
         # It may have been the answer to another request on that connection, which is closed now.
-        return await self._post(ref, include, deadline, fresh=True)
+        return await self._post(ref, include, deadline, sent, fresh=True)
 
-    async def _post(self, ref: JobRef, include: Include, deadline: float, *, fresh: bool) -> JobStatus:
+    async def _post(
+        self, ref: JobRef, include: Include, deadline: float, sent: "_Requests", *, fresh: bool
+    ) -> JobStatus:
+        sent.add_one()
         # The body is no local variable: crash reporters copy those of each frame, and it is signed.
         return await self._transport.post(
             encode_request(
@@ -174,6 +189,7 @@ class Exchange:
             partial(self._read, ref, include),
             deadline=deadline,
             fresh=fresh,
+            on_resend=sent.add_one,
         )
 
     def _read(self, ref: JobRef, include: Include, answer: Answer) -> JobStatus:

@@ -25,7 +25,6 @@ from smilejobs.polling.rules import (
     step,
     wake,
 )
-from smilejobs.tasks import run_bare
 
 _BACKOFF = Backoff()
 
@@ -39,13 +38,13 @@ async def ask(engine: Engine, ref: JobRef, include: Include) -> JobStatus:
     # A plain loop: setting up tenacity would cost a call that succeeds at once, as nearly all do, a tenth of its time.
     for attempt in range(1, engine.attempts):
         try:
-            return (await run_bare(poll))[0]
+            return await poll()
         except SmileJobsError as error:
             rest = error.retry_after or 0.0
             if not error.transient or rest > _BACKOFF.max:
                 raise
         await anyio.sleep(max(rest, _BACKOFF(attempt)))
-    return (await run_bare(poll))[0]
+    return await poll()
 
 
 class Wait:
@@ -126,9 +125,6 @@ class Wait:
         self._due = state.started + state.terms.first_after
 
     async def _poll_while(self, goes_on: Callable[[Decision], bool]) -> Decision:
-        return (await run_bare(partial(self._poll_to_deadline, goes_on)))[0]
-
-    async def _poll_to_deadline(self, goes_on: Callable[[Decision], bool]) -> Decision:
         """Poll when it is due, and again while the decision is to go on, up to the deadline."""
         deadline = self._state.deadline
         with anyio.CancelScope(deadline=math.inf if deadline is None else deadline):

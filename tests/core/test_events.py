@@ -72,7 +72,7 @@ async def test_a_wait_tells_of_each_poll_and_of_its_end() -> None:
     assert not first.status.job_complete
     assert (first.ref, first.seconds, first.late) == (REF, 0.5, 0.0)
     assert holds(scheduled, PollScheduled, ref=REF, wait=wait, polls=1, delay=2.0, error=None)
-    assert holds(last, PollFinished, ref=REF, wait=wait, status=status, seconds=0.25, late=0.0)
+    assert holds(last, PollFinished, ref=REF, wait=wait, status=status, seconds=0.25, late=0.0, requests=1)
     assert holds(end, WaitEnded, ref=REF, wait=wait, status=status, error=None, polls=2, elapsed=2.75)
 
 
@@ -161,7 +161,9 @@ async def test_a_direct_poll_is_part_of_no_wait() -> None:
     failed, finished = events
     assert isinstance(failed, PollFailed)
     assert failed.wait is None
-    assert holds(finished, PollFinished, ref=REF, wait=None, status=status, seconds=pytest.approx(0.5), late=0.0)
+    assert holds(
+        finished, PollFinished, ref=REF, wait=None, status=status, seconds=pytest.approx(0.5), late=0.0, requests=1
+    )
 
 
 async def test_a_poll_is_late_that_waits_for_its_turn() -> None:
@@ -408,8 +410,8 @@ async def test_what_the_log_says(caplog: pytest.LogCaptureFixture) -> None:
 
 
 FIELDS = {
-    PollFinished: {"event_name", "tag", "seconds", "late", "code", "verdict"},
-    PollFailed: {"event_name", "tag", "seconds", "late", "code", "error_type", "http_status"},
+    PollFinished: {"event_name", "tag", "seconds", "late", "requests", "code", "verdict"},
+    PollFailed: {"event_name", "tag", "seconds", "late", "requests", "code", "error_type", "http_status"},
     PollScheduled: {"event_name", "tag", "polls", "delay", "code", "error_type", "http_status"},
     WaitEnded: {"event_name", "tag", "polls", "elapsed", "code", "verdict", "error_type", "http_status"},
     Throttled: {"event_name", "pause", "polls_per_second"},
@@ -459,7 +461,7 @@ def test_an_unknown_code_is_one_value_of_a_field(caplog: pytest.LogCaptureFixtur
     """A code is text from outside; fields hold only the codes of the tables and "other"."""
     caplog.set_level(logging.DEBUG, "smilejobs")
     error = smilejobs.ApiError("no", ref=REF, code="Ada Fiction")
-    record = record_of(PollFailed(ref=REF, wait=None, error=error, seconds=1.0, late=0.0), caplog)
+    record = record_of(PollFailed(ref=REF, wait=None, error=error, seconds=1.0, late=0.0, requests=1), caplog)
     assert vars(record)["code"] == "other"
     assert "Ada Fiction" not in str(vars(record))
 

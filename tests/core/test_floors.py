@@ -27,25 +27,25 @@ FLOORS = {
     "files": 3,
     "notifications": 3,
     "tasks": 3,
-    "transport": 3,
-    "exchange": 4,
-    "engine": 5,
-    "scheduler": 6,
-    "waiting": 6,
-    "images": 7,
-    "client": 8,
-    "": 9,
-    "batch": 10,
-    "integrations": 10,
-    "sandbox": 10,
-    "durable": 11,
-    "testing": 11,
-    "cli": 12,
-    "__main__": 13,
+    "transport": 4,
+    "exchange": 5,
+    "engine": 6,
+    "scheduler": 7,
+    "waiting": 7,
+    "images": 8,
+    "client": 9,
+    "": 10,
+    "batch": 11,
+    "integrations": 11,
+    "sandbox": 11,
+    "durable": 12,
+    "testing": 12,
+    "cli": 13,
+    "__main__": 14,
 }
 """By module or package of `smilejobs`; "" is the package itself. It and what is below it is the core."""
 
-CORE = 9
+CORE = 10
 PURE = 2
 IMPURE = {
     "anyio",

@@ -3,8 +3,11 @@
 import asyncio
 import gc
 import json
-from collections.abc import Awaitable, Callable
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from importlib.util import find_spec
 
 import anyio
 import anyio.lowlevel
@@ -27,6 +30,28 @@ OVER_EACH_TRANSPORT = pytest.mark.parametrize(
     [("asyncio", "httpx"), ("asyncio", "aiohttp"), ("trio", "httpx")],
     indirect=["anyio_backend"],
 )
+
+
+def eager_loop() -> asyncio.AbstractEventLoop:
+    """An event loop whose tasks begin at once."""
+    loop = asyncio.new_event_loop()
+    loop.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined,unused-ignore]  # since 3.12
+    return loop
+
+
+EVENT_LOOPS = [
+    pytest.param(("asyncio", {}), id="asyncio"),
+    pytest.param(
+        ("asyncio", {"loop_factory": eager_loop}),
+        id="eager tasks",
+        marks=pytest.mark.skipif(sys.version_info < (3, 12), reason="there are no eager tasks before Python 3.12"),
+    ),
+    pytest.param(
+        ("asyncio", {"use_uvloop": True}),
+        id="uvloop",
+        marks=pytest.mark.skipif(find_spec("uvloop") is None, reason="uvloop is not installed"),
+    ),
+]
 
 
 async def cancelled_after(ticks: int, work: Callable[[], Awaitable[object]]) -> bool:
@@ -94,8 +119,8 @@ class TestOverSockets:
     """The same over a real connection, which must neither leak nor serve a half-read answer to the next call."""
 
     @pytest.fixture(params=["asyncio", "trio"])
-    def anyio_backend(self, request: pytest.FixtureRequest) -> str:
-        return str(request.param)
+    def anyio_backend(self, request: pytest.FixtureRequest) -> object:
+        return request.param
 
     @OVER_EACH_TRANSPORT
     async def test_a_poll_can_be_cancelled_at_every_await_point(self, transport: TransportName) -> None:
@@ -122,26 +147,18 @@ class TestOverSockets:
                 assert (await client.job_status("user-1", "job-1")).job_complete
             assert not http_client.is_closed
 
-    @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-    @pytest.mark.parametrize("transport", ["httpx", "aiohttp"])
-    @pytest.mark.parametrize("times", [1, 2])
+    @pytest.mark.parametrize("anyio_backend", EVENT_LOOPS, indirect=True)
+    @pytest.mark.parametrize("way", ["httpx", "aiohttp", "client"])
+    @pytest.mark.parametrize("how", ["cancel", "cancel twice", "timeout"])
     @pytest.mark.parametrize("is_warm", [False, True])
-    async def test_asyncios_own_cancellation_loses_no_connection(
-        self, transport: TransportName, times: int, *, is_warm: bool
-    ) -> None:
-        """`Task.cancel` at every turn of the loop, once or twice, on a new connection or a kept one."""
+    async def test_asyncios_own_cancellation_loses_no_connection(self, way: str, how: str, *, is_warm: bool) -> None:
+        """`Task.cancel` and `asyncio.timeout` at every turn of the loop, on a new connection or a kept one."""
         async with serve(answer_in_pieces) as server:
-            for ticks in range(40):
-                async with client_of(server, transport=transport) as client:
+            for ticks in range(0, 40, 1 if how == "cancel" else 3):
+                async with open_client(server, way) as client:
                     if is_warm:
                         await client.job_status("user-1", "job-1")
-                    task = asyncio.ensure_future(client.job_status("user-1", "job-1"))
-                    for _ in range(ticks):
-                        await asyncio.sleep(0)
-                    for _ in range(times):
-                        task.cancel()
-                        await asyncio.sleep(0)
-                    await asyncio.wait([task])
+                    await cut_after(ticks, how, client)
                     with anyio.fail_after(120):
                         assert (await client.job_status("user-1", "job-1")).job_complete
 
@@ -170,6 +187,40 @@ class TestOverSockets:
                     await asked.wait()
                     await client.aclose()
             assert len(errors) == 1
+
+
+@asynccontextmanager
+async def open_client(server: Server, way: str) -> AsyncGenerator[Client, None]:
+    """A client whose pool has one connection, over its own pool or over an injected client."""
+    if way != "client":
+        async with client_of(server, transport="httpx" if way == "httpx" else "aiohttp") as client:
+            yield client
+        return
+    limits = httpx.Limits(max_connections=1)
+    async with httpx.AsyncClient(limits=limits) as http_client, client_of(server, http_client) as client:
+        yield client
+
+
+async def cut_after(ticks: int, how: str, client: Client) -> None:
+    """Cut a poll off after so many turns of the event loop, with the means of asyncio."""
+    limit = asyncio.timeout(None)
+
+    async def poll() -> None:
+        async with limit:
+            await client.job_status("user-1", "job-1")
+
+    task = asyncio.ensure_future(poll())
+    for _ in range(ticks):
+        await asyncio.sleep(0)
+    if how == "timeout" and not task.done() and ticks:
+        limit.reschedule(0)
+    elif how != "timeout":
+        for _ in range(2 if how == "cancel twice" else 1):
+            task.cancel()
+            await asyncio.sleep(0)
+    await asyncio.wait([task])
+    if not task.cancelled():
+        assert isinstance(task.exception(), TimeoutError | None)
 
 
 def client_of(

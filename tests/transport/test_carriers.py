@@ -337,9 +337,11 @@ KINDS = {"another job": smilejobs.WrongJobError, "a forged signature": smilejobs
 @pytest.mark.parametrize("kind", KINDS)
 async def test_an_answer_that_must_not_be_believed_gets_a_second_try(open_client: OpenClient, kind: str) -> None:
     """It may have been another request's: the poll is sent again at once, freshly signed, on a fresh connection."""
-    async with serve(untrusted(kind, 1)) as server, open_client(server.url()) as client:
+    events: list[smilejobs.Event] = []
+    async with serve(untrusted(kind, 1)) as server, open_client(server.url(), hooks=[events.append]) as client:
         assert (await ask(client)).job_complete
     assert (server.connections, server.requests) == (2, 2)
+    assert [event.requests for event in events if isinstance(event, smilejobs.PollFinished)] == [2]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,6 +1,6 @@
 """What carries a request, whatever the HTTP library: one protocol for polls and pictures."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Protocol
 
@@ -13,6 +13,10 @@ MAX_HEAD_BYTES = 65_536
 """The largest line of an answer's head that is read, and the largest head."""
 
 
+def ignore() -> None:
+    """Do nothing, in the place of a function that counts."""
+
+
 @frozen
 class Request:
     """One request; its repr leaves out what a crash reporter must not copy.
@@ -22,12 +26,14 @@ class Request:
         url: Where to; it is sent as it is, not quoted anew.
         headers: The headers; nothing is sent beside them but the host and the length of the body.
         body: The body.
+        on_resend: Called when the request is sent once more, because a kept connection turned out to be closed.
     """
 
     method: str
     url: str = field(repr=False)
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(default=b"", repr=False)
+    on_resend: Callable[[], None] = field(default=ignore, repr=False)
 
 
 class Response(Protocol):

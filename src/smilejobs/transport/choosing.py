@@ -123,6 +123,11 @@ def _over_session(session: "aiohttp.ClientSession") -> Carrier:
     return OverAiohttp(share_connector(session))
 
 
+def is_client(http_client: object) -> bool:
+    """Whether requests go through an HTTP client of the caller's, whose connections the carrier does not manage."""
+    return not (http_client is None or _is_session(http_client))
+
+
 def _is_session(http_client: object) -> bool:
     aiohttp = sys.modules.get("aiohttp")
     return aiohttp is not None and isinstance(http_client, aiohttp.ClientSession)

@@ -80,6 +80,7 @@ class OverAiohttp:
                 if not sending.is_used or not is_closed_without_answer(error):
                     raise
                 fresh = True
+                request.on_resend()
             else:
                 return _Response(response, sending)
             finally:

@@ -94,8 +94,10 @@ class OverHttpx:
         await self._free.acquire()
         try:
             if self._idle and not fresh:
-                with suppress(StaleConnectionError):
+                try:
                     return await self._send_over(self._idle.pop()[1], request)
+                except StaleConnectionError:
+                    request.on_resend()
             if len(self._all) >= self._max_connections:
                 await self._close(self._idle.popleft()[1])
             return await self._send_over(_Connection(self._connect()), request)
@@ -106,7 +108,7 @@ class OverHttpx:
     async def aclose(self) -> None:
         """Close the connections."""
         for connection in tuple(self._all):
-            await connection.pool.aclose()
+            await connection.aclose()
 
     async def give_back(self, connection: "_Connection", *, keep: bool) -> None:
         """Keep a connection for the next request, or close it; close those that have been idle for long."""
@@ -137,7 +139,7 @@ class OverHttpx:
     async def _close(self, connection: "_Connection") -> None:
         self._all.discard(connection)
         with anyio.CancelScope(shield=True), suppress(Exception):
-            await connection.pool.aclose()
+            await connection.aclose()
 
     def _build(self, request: Request) -> httpx.Request:
         if request.method == "GET":
@@ -160,6 +162,7 @@ class _Connection:
     def __init__(self, pool: httpx.AsyncBaseTransport) -> None:
         self.pool = pool
         self.is_used = False
+        self._raw: _Closable | None = None
         self._stream: object = None
         self._reads = 0
 
@@ -170,6 +173,8 @@ class _Connection:
             StaleConnectionError: The answer was there before the request: it was sent after the end of another answer.
         """
         reads = self._reads
+        if self._raw is None:
+            request.extensions["trace"] = self._trace
         response = await self.pool.handle_async_request(request)
         stream = response.extensions.get("network_stream")
         if stream is not None and stream is self._stream and reads == self._reads:
@@ -177,6 +182,23 @@ class _Connection:
         self._watch(stream)
         self.is_used = True
         return response
+
+    async def aclose(self) -> None:
+        """Close the pool, and the socket where the pool does not know it.
+
+        httpcore drops the socket of a TLS handshake that is cancelled, and does not close it.
+        """
+        try:
+            await self.pool.aclose()
+        finally:
+            if self._raw is not None:
+                await self._raw.aclose()
+
+    async def _trace(self, event: str, info: Mapping[str, object]) -> None:
+        """Take note of the socket."""
+        stream = info.get("return_value")
+        if event.endswith(".connect_tcp.complete") and isinstance(stream, _Closable):
+            self._raw = stream
 
     def _watch(self, stream: object) -> None:
         """Count the reads from a connection: httpcore does not say what it has left in its buffer."""
@@ -243,6 +265,7 @@ class OverClient:
         except (*errors("RemoteProtocolError"), *errors("ReadError"), *errors("WriteError")) as error:
             if not (self._is_used and is_closed_without_answer(error)):
                 raise
+        request.on_resend()
         return await self._send(request, fresh=True)
 
     async def aclose(self) -> None:
@@ -356,6 +379,11 @@ async def _end(pieces: AsyncIterator[bytes]) -> None:
             await anyio.lowlevel.checkpoint()
         if isinstance(pieces, AsyncGenerator):
             await pieces.aclose()
+
+
+@runtime_checkable
+class _Closable(Protocol):
+    async def aclose(self) -> None: ...
 
 
 class _Socket(Protocol):

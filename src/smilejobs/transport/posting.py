@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import TypeVar
 
 import anyio
@@ -9,9 +10,10 @@ import httpx
 from attrs import field, frozen
 
 from smilejobs.errors import RequestError
+from smilejobs.tasks import run_bare
 from smilejobs.transport.body import Body, UnreadableBodyError
-from smilejobs.transport.carrier import Carrier, Request, Response, send_bounded
-from smilejobs.transport.choosing import HTTPSession, TransportName, check_transport, choose
+from smilejobs.transport.carrier import Carrier, Request, Response, ignore, send_bounded
+from smilejobs.transport.choosing import HTTPSession, TransportName, check_transport, choose, is_client
 from smilejobs.transport.failures import BROKE_OFF, no_answer
 from smilejobs.transport.over_httpx import HTTPClient, RefusedByHookError
 
@@ -84,12 +86,19 @@ class Transport:
         if parsed_url is None:
             raise ValueError("base_url is not a URL")
         self._carrier: Carrier | None = None
+        self._is_client = is_client(http_client)
         self._open = choose(parsed_url, http_client, max_connections, transport)
         # A failed assertion of a stand-in for a client is a finding of the caller's test.
         self._passes = () if http_client is None else (AssertionError,)
 
     async def post(
-        self, body: bytes, read: Callable[[Answer], _T], *, deadline: float | None = None, fresh: bool = False
+        self,
+        body: bytes,
+        read: Callable[[Answer], _T],
+        *,
+        deadline: float | None = None,
+        fresh: bool = False,
+        on_resend: Callable[[], None] = ignore,
     ) -> _T:
         """Send one request, and return what *read* makes of the answer.
 
@@ -99,6 +108,7 @@ class Transport:
             deadline: When the answer must be there, by the clock of the event loop; `request_timeout` from now by
                 default.
             fresh: Use a new connection.
+            on_resend: Called when the request is sent once more, because a kept connection turned out to be closed.
 
         Raises:
             RequestError: There was no answer.
@@ -109,9 +119,18 @@ class Transport:
             self._carrier = self._open()
         if deadline is None:
             deadline = anyio.current_time() + self.request_timeout
-        request = Request("POST", self._url, self._headers, body)
+        request = Request("POST", self._url, self._headers, body, on_resend=on_resend)
         del body  # it is signed: crash reporters copy the locals of each frame of a traceback
-        exchange = _Exchange(self._carrier, self._max_response_bytes, self._passes)
+        if self._is_client:
+            # httpcore loses the connection of a request that asyncio's own cancellation cuts: see `run_bare`.
+            post = partial(self._post, self._carrier, request, read, deadline, fresh=fresh)
+            return (await run_bare(post))[0]
+        return await self._post(self._carrier, request, read, deadline, fresh=fresh)
+
+    async def _post(
+        self, carrier: Carrier, request: Request, read: Callable[[Answer], _T], deadline: float, *, fresh: bool
+    ) -> _T:
+        exchange = _Exchange(carrier, self._max_response_bytes, self._passes)
         is_kept = False
         try:
             with anyio.CancelScope(deadline=deadline):
