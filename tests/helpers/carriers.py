@@ -29,9 +29,9 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, object
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Own pools over httpx and aiohttp, and injected clients and sessions; aiohttp knows no trio."""
+    """Own pools over httpx, httpx2 and aiohttp, and injected clients and sessions; aiohttp knows no trio."""
     if "open_client" in metafunc.fixturenames:
-        ways = ["httpx pool", "httpx", "httpx2"]
+        ways = ["httpx pool", "httpx2 pool", "httpx", "httpx2"]
         pairs = [(backend, way) for backend in ("asyncio", "trio") for way in ways]
         pairs += [("asyncio", "aiohttp pool"), ("asyncio", "aiohttp session")]
         metafunc.parametrize(("anyio_backend", "open_client"), pairs, indirect=True)

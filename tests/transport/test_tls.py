@@ -44,10 +44,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if is_said:
         return
     if "transport" in metafunc.fixturenames and "anyio_backend" in metafunc.fixturenames:
-        pairs = [("asyncio", "httpx"), ("trio", "httpx"), ("asyncio", "aiohttp")]
+        pairs = [("asyncio", "httpx"), ("trio", "httpx"), ("asyncio", "httpx2"), ("trio", "httpx2")]
+        pairs.append(("asyncio", "aiohttp"))
         metafunc.parametrize(("anyio_backend", "transport"), pairs)
     elif "transport" in metafunc.fixturenames:
-        metafunc.parametrize("transport", ["httpx", "aiohttp"])
+        metafunc.parametrize("transport", ["httpx", "httpx2", "aiohttp"])
     elif "anyio_backend" in metafunc.fixturenames:
         metafunc.parametrize("anyio_backend", ["asyncio", "trio"])
 
@@ -457,6 +458,13 @@ async def test_the_fast_transport_is_used_where_it_can_be(
     assert run.stdout.decode().split() == [str(is_aiohttp)]
 
 
+def test_the_extra_httpx2_may_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says what to install."""
+    monkeypatch.setitem(sys.modules, "httpx2", None)
+    with pytest.raises(ImportError, match=r"transport='httpx2' needs httpx2: pip install 'smilejobs\[httpx2\]'"):
+        client_of("http://localhost:1/v1", transport="httpx2")
+
+
 @pytest.mark.parametrize("anyio_backend", ["trio"])
 async def test_aiohttp_needs_asyncio() -> None:
     """If it is asked for on trio, the first call says what to do."""
@@ -493,10 +501,33 @@ async def test_a_broken_extra_is_not_hidden(
     assert [record.message for record in caplog.records] == (expected if anyio_backend == "asyncio" else [])
 
 
+@pytest.mark.parametrize("http_client", [httpx.Client(), httpx.AsyncClient, object(), "httpx", 1])
+def test_other_objects_are_no_http_client(http_client: Any) -> None:
+    """Before any request; the text names the argument and what it can be."""
+    with pytest.raises(TypeError, match=r"http_client must be an httpx\.AsyncClient, httpx2.* or aiohttp"):
+        client_of("http://localhost:1/v1", http_client=http_client)
+
+
+def test_a_session_of_another_event_loop_is_refused() -> None:
+    """With the first request, which is not sent."""
+
+    async def make() -> aiohttp.ClientSession:
+        return aiohttp.ClientSession()
+
+    async def use() -> None:
+        with pytest.raises(RuntimeError, match="http_client belongs to another event loop"):
+            await client_of("http://localhost:1/v1", http_client=session).job_status("user-1", "job-1")
+
+    with asyncio.Runner() as runner, asyncio.Runner() as another:
+        session = runner.run(make())
+        another.run(use())
+        runner.run(session.close())
+
+
 @pytest.mark.parametrize("name", ["curl", "", "HTTPX", 1])
 def test_other_transports_are_refused(name: Any) -> None:
     """The text names those that there are."""
-    with pytest.raises(ValueError, match="'httpx', 'aiohttp' or None"):
+    with pytest.raises(ValueError, match="'httpx', 'httpx2', 'aiohttp' or None"):
         client_of("http://localhost:1/v1", transport=name)
 
 

@@ -34,8 +34,9 @@ class Client(BaseClient):
             `httpx2.AsyncClient` is used as it is, with its proxies, certificates, limits and hooks; let none of its
             hooks raise for an HTTP status, for the API says more in the body. Of an `aiohttp.ClientSession`, the
             connector is used: its headers, cookies, credentials and proxies do not travel with our requests.
-        transport: What carries the requests if there is no such client: "httpx", on asyncio and trio, or "aiohttp",
-            which is several times faster, on asyncio, with the extra ``fast``. None is aiohttp where it can be.
+        transport: What carries the requests if there is no such client: "httpx" or "httpx2" (extra ``httpx2``), on
+            asyncio and trio, or "aiohttp" (extra ``fast``), on asyncio, which is several times faster. None is aiohttp
+            where it is installed and asyncio runs, else httpx.
         max_connections: How many requests may be under way at once, and how large the pool of connections is.
         rate: How many polls may begin in one second, evenly spread, without bursts; None for no limit. The vendor
             documents no limit, so the default is polite.

@@ -6,7 +6,7 @@ Their errors become ours here; nothing of theirs passes upwards.
 from smilejobs.transport.body import UnreadableBodyError
 from smilejobs.transport.choosing import HTTPSession, TransportName
 from smilejobs.transport.fetching import Download, Fetcher
-from smilejobs.transport.over_httpx import HTTPClient, HTTPResponse
+from smilejobs.transport.over_client import HTTPClient, HTTPResponse
 from smilejobs.transport.posting import Answer, Transport
 
 __all__ = [

@@ -4,14 +4,17 @@ import logging
 import ssl
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from importlib.util import find_spec
+from types import ModuleType
 from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 import httpx
 
 from smilejobs.transport.carrier import Carrier
 from smilejobs.transport.environment import is_asyncio, is_socks, proxy_for
-from smilejobs.transport.over_httpx import HTTPClient, OverClient, over_httpcore
+from smilejobs.transport.over_client import HTTPClient, OverClient
+from smilejobs.transport.over_httpx import over_httpcore
 from smilejobs.transport.trust import load_trust
 
 if TYPE_CHECKING:
@@ -19,8 +22,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("smilejobs")
 
-TransportName = Literal["httpx", "aiohttp"]
-"""What carries the requests of the own pool: "httpx" on asyncio and trio, "aiohttp" (extra ``fast``) on asyncio."""
+TransportName = Literal["httpx", "httpx2", "aiohttp"]
+"""What carries the requests of the own pool.
+
+"httpx" and "httpx2" (extra ``httpx2``) work on asyncio and trio, "aiohttp" (extra ``fast``) on asyncio.
+"""
 
 
 class HTTPSession(Protocol):
@@ -45,7 +51,7 @@ def check_transport(transport: object, http_client: object) -> None:
         ValueError: *transport* is unknown, or comes with an *http_client*, or that is closed.
     """
     if transport not in (None, *get_args(TransportName)):
-        raise ValueError(f"transport must be 'httpx', 'aiohttp' or None, not {transport!r}")
+        raise ValueError(f"transport must be 'httpx', 'httpx2', 'aiohttp' or None, not {transport!r}")
     if http_client is None:
         return
     if transport is not None:
@@ -96,8 +102,8 @@ def open_own(
             import aiohttp  # noqa: F401  # only whether it is there
         except ModuleNotFoundError as error:
             raise ImportError("transport='aiohttp' needs aiohttp: pip install 'smilejobs[fast]'") from error
-    elif transport == "httpx" or is_socks(proxy) or find_spec("aiohttp") is None:
-        carrier = over_httpcore(max_connections, trust, proxy)
+    elif transport is not None or is_socks(proxy) or find_spec("aiohttp") is None:
+        carrier = over_httpcore(max_connections, trust, proxy, _load(transport or "httpx"))
         return lambda: carrier
 
     def open_carrier() -> Carrier:
@@ -110,9 +116,16 @@ def open_own(
                 return OverAiohttp(open_session(max_connections, trust), proxy)
         elif transport == "aiohttp":
             raise RuntimeError("transport='aiohttp' needs asyncio; transport='httpx' works on trio as well")
-        return over_httpcore(max_connections, trust, proxy)
+        return over_httpcore(max_connections, trust, proxy, httpx)
 
     return open_carrier
+
+
+def _load(transport: str) -> ModuleType:
+    try:
+        return import_module(transport)
+    except ModuleNotFoundError as error:
+        raise ImportError("transport='httpx2' needs httpx2: pip install 'smilejobs[httpx2]'") from error
 
 
 def _over_session(session: "aiohttp.ClientSession") -> Carrier:

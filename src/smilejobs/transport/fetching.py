@@ -118,7 +118,7 @@ class Fetcher:
 
     def _open(self, proxy: httpx.Proxy | None) -> Carrier:
         # Unlike polls, pictures need not come over what was asked for: a proxy may speak SOCKS, which aiohttp cannot.
-        transport: TransportName | None = "httpx" if self._transport == "httpx" else None
+        transport = None if self._transport == "aiohttp" else self._transport
         try:
             return open_own(self._trust, proxy, self._max_connections, transport)()
         except ImportError as error:

@@ -107,6 +107,11 @@ def share_connector(session: aiohttp.ClientSession) -> aiohttp.ClientSession:
     """
     if session.connector is None or session.closed:
         raise RuntimeError("the aiohttp.ClientSession that was given as http_client is closed")
+    running = asyncio.get_running_loop()
+    if getattr(session, "_loop", running) is not running:
+        raise RuntimeError(
+            "the aiohttp.ClientSession that was given as http_client belongs to another event loop; open it in this one"
+        )
     return _session_over(session.connector, is_owner=False)
 
 

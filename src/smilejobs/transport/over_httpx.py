@@ -1,10 +1,10 @@
-"""Requests carried by httpx: over connections of our own, or by a client of the caller's (httpx or httpx2)."""
+"""Requests carried by httpx or httpx2, over connections of our own."""
 
-import socket
 import ssl
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import suppress
+from types import ModuleType
 from typing import Protocol, runtime_checkable
 
 import anyio
@@ -13,56 +13,34 @@ import httpx
 
 from smilejobs.transport.body import STEPS_WITHOUT_A_CHECKPOINT
 from smilejobs.transport.carrier import KEEPALIVE_SECONDS, Request, Response, StaleConnectionError
-from smilejobs.transport.failures import errors, is_closed_without_answer
+from smilejobs.transport.failures import is_closed_without_answer
 
 MOST_BUFFERED_PIECES = 512
 """So many pieces of a body that is not wanted are read to end it well: 50 ms of work at most."""
 
 
-class HTTPResponse(Protocol):
-    """What is read of a response of an HTTP client."""
-
-    @property
-    def status_code(self) -> int:
-        """The HTTP status."""
-        ...
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """The headers; looked up in lower case."""
-        ...
-
-    def aiter_raw(self) -> AsyncIterator[bytes]:
-        """The body as it came, not decompressed, piece by piece."""
-        ...
-
-
-class HTTPClient(Protocol):
-    """What is used of an HTTP client: `httpx.AsyncClient` and `httpx2.AsyncClient` both fit."""
-
-    def stream(
-        self,
-        method: str,
-        url: str,
-        *,
-        content: bytes,
-        headers: Mapping[str, str],
-        auth: None,
-        follow_redirects: bool,
-        timeout: None,
-    ) -> AbstractAsyncContextManager[HTTPResponse]:
-        """Send one request; the response is closed on leaving the context."""
-        ...
-
-
-def over_httpcore(max_connections: int, trust: ssl.SSLContext, proxy: httpx.Proxy | None) -> "OverHttpx":
+def over_httpcore(
+    max_connections: int, trust: ssl.SSLContext, proxy: httpx.Proxy | None, library: ModuleType
+) -> "OverHttpx":
     """Return a carrier over connections of our own.
 
+    Args:
+        max_connections: How many there are at most.
+        trust: The certificate authorities.
+        proxy: The proxy to go through.
+        library: httpx or httpx2.
+
     Raises:
-        ImportError: The proxy speaks SOCKS, and what httpx needs for that is not installed.
+        ImportError: The proxy speaks SOCKS, and what the library needs for that is not installed.
     """
-    limits = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=KEEPALIVE_SECONDS)
-    return OverHttpx(lambda: httpx.AsyncHTTPTransport(verify=trust, limits=limits, proxy=proxy), max_connections)
+    limits = library.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=KEEPALIVE_SECONDS)
+    its_proxy = None
+    if proxy is not None:
+        auth = None if proxy.raw_auth is None else tuple(part.decode() for part in proxy.raw_auth)
+        its_proxy = library.Proxy(str(proxy.url), auth=auth, ssl_context=proxy.ssl_context)
+    return OverHttpx(
+        lambda: library.AsyncHTTPTransport(verify=trust, limits=limits, proxy=its_proxy), max_connections, library
+    )
 
 
 class OverHttpx:
@@ -75,9 +53,12 @@ class OverHttpx:
     Args:
         connect: Makes such a pool.
         max_connections: How many there are at most; other requests wait.
+        library: httpx or httpx2, whichever *connect* uses.
     """
 
-    def __init__(self, connect: Callable[[], httpx.AsyncBaseTransport], max_connections: int) -> None:
+    def __init__(
+        self, connect: Callable[[], httpx.AsyncBaseTransport], max_connections: int, library: ModuleType = httpx
+    ) -> None:
         connect()  # what is wrong with it is said now
         self.has_connections = True
         self._connect = connect
@@ -85,7 +66,9 @@ class OverHttpx:
         self._free: anyio.Semaphore | None = None
         self._all: set[_Connection] = set()
         self._idle: deque[tuple[float, _Connection]] = deque()
-        self._url: tuple[str, httpx.URL] = ("", httpx.URL())
+        self._url: tuple[str, httpx.URL] = ("", library.URL())
+        self._library = library
+        self._body_type = type("RequestBody", (_RequestBody, library.AsyncByteStream), {})
 
     async def send(self, request: Request, *, fresh: bool = False) -> Response:
         """Send a request over the connection that was used last, or over a new one."""
@@ -142,13 +125,14 @@ class OverHttpx:
             await connection.aclose()
 
     def _build(self, request: Request) -> httpx.Request:
+        new: Callable[..., httpx.Request] = self._library.Request
         if request.method == "GET":
-            return httpx.Request("GET", request.url, headers=request.headers)
+            return new("GET", request.url, headers=request.headers)
         if self._url[0] != request.url:
-            self._url = (request.url, httpx.URL(request.url))
+            self._url = (request.url, self._library.URL(request.url))
         url = self._url[1]
         head = {"Host": url.netloc.decode("ascii"), "Content-Length": str(len(request.body)), **request.headers}
-        return httpx.Request(request.method, url, headers=head, stream=_RequestBody(request.body))
+        return new(request.method, url, headers=head, stream=self._body_type(request.body))
 
 
 class _Connection:
@@ -218,8 +202,7 @@ class _Response:
     """An answer over a connection of our own."""
 
     def __init__(self, response: httpx.Response, connection: _Connection, owner: OverHttpx) -> None:
-        assert isinstance(response.stream, httpx.AsyncByteStream), "httpcore is asynchronous"
-        self._stream = response.stream
+        self._stream: httpx.AsyncByteStream = response.stream  # type: ignore[assignment]  # httpcore is asynchronous
         self._pieces: AsyncIterator[bytes] | None = None
         self._connection = connection
         self._owner = owner
@@ -235,118 +218,14 @@ class _Response:
         is_kept = False
         try:
             if not keep and self._pieces is not None:
-                await _end(self._pieces)
+                await end_body(self._pieces)
             await self._stream.aclose()
             is_kept = keep
         finally:
             await self._owner.give_back(self._connection, keep=is_kept)
 
 
-class OverClient:
-    """A client of the caller's.
-
-    Its connections are its own. After an answer that is not kept, the connection is closed below the client, and the
-    client is asked not to keep the next one. That is as much as can be had: which connection a client takes is not ours
-    to say.
-
-    Args:
-        client: The client; it is never closed.
-    """
-
-    def __init__(self, client: HTTPClient) -> None:
-        self._client = client
-        self._is_used = False
-        self.has_connections = False
-
-    async def send(self, request: Request, *, fresh: bool = False) -> Response:
-        """Send a request."""
-        try:
-            return await self._send(request, fresh=fresh)
-        except (*errors("RemoteProtocolError"), *errors("ReadError"), *errors("WriteError")) as error:
-            if not (self._is_used and is_closed_without_answer(error)):
-                raise
-        request.on_resend()
-        return await self._send(request, fresh=True)
-
-    async def aclose(self) -> None:
-        """Leave the client as it is."""
-
-    async def _send(self, request: Request, *, fresh: bool) -> Response:
-        headers = {**request.headers, "Connection": "close"} if fresh else request.headers
-        context = self._client.stream(
-            request.method,
-            request.url,
-            content=request.body,
-            headers=headers,
-            auth=None,
-            follow_redirects=False,
-            timeout=None,
-        )
-        try:
-            response = await context.__aenter__()
-        except errors("HTTPStatusError") as error:  # raised by a hook of the client
-            return _Refused(error.response)
-        self._is_used = True
-        self.has_connections = _connection_of(response) is not None
-        return _ClientResponse(response, context)
-
-
-class _ClientResponse:
-    """An answer over a client of the caller's."""
-
-    def __init__(self, response: HTTPResponse, context: AbstractAsyncContextManager[HTTPResponse]) -> None:
-        self._response = response
-        self._context = context
-        self._pieces: AsyncIterator[bytes] | None = None
-        self.status = response.status_code
-        self.headers: Mapping[str, str] = response.headers
-        # A hook, or a transport that is no network, may have read and decompressed the body already.
-        self._content: bytes | None = None
-        if getattr(response, "is_stream_consumed", False):
-            self._content = getattr(response, "content", b"")
-            self.headers = {name: value for name, value in response.headers.items() if name != "content-encoding"}
-
-    async def read(self) -> bytes:
-        if self._content is not None:
-            content, self._content = self._content, b""
-            return content
-        if self._pieces is None:
-            self._pieces = aiter(self._response.aiter_raw())
-        async for piece in self._pieces:
-            if piece:
-                return piece
-        return b""
-
-    async def aclose(self, *, keep: bool) -> None:
-        try:
-            if not keep and self._pieces is not None:
-                await _end(self._pieces)
-            connection = _connection_of(self._response)
-            if not keep and connection is not None:
-                _shut_down(connection)
-        finally:
-            await self._context.__aexit__(None, None, None)
-
-
-class RefusedByHookError(Exception):
-    """A hook of the caller's client raised for the status of an answer."""
-
-
-class _Refused:
-    """An answer that a hook of the caller's client refused."""
-
-    def __init__(self, response: HTTPResponse) -> None:
-        self.status = response.status_code
-        self.headers = response.headers
-
-    async def read(self) -> bytes:
-        raise RefusedByHookError
-
-    async def aclose(self, *, keep: bool) -> None:
-        pass
-
-
-class _RequestBody(httpx.AsyncByteStream):
+class _RequestBody:
     """The body of a request. That of httpx is a generator, which a cancelled request abandons half-way."""
 
     def __init__(self, body: bytes) -> None:
@@ -361,7 +240,7 @@ class _RequestBody(httpx.AsyncByteStream):
         raise StopAsyncIteration
 
 
-async def _end(pieces: AsyncIterator[bytes]) -> None:
+async def end_body(pieces: AsyncIterator[bytes]) -> None:
     """Close the generators that libraries have stacked up over a body that is not wanted any more.
 
     Only an exception from below ends all of them: a cancellation, which is delivered once what is in buffers is read.
@@ -384,28 +263,3 @@ async def _end(pieces: AsyncIterator[bytes]) -> None:
 @runtime_checkable
 class _Closable(Protocol):
     async def aclose(self) -> None: ...
-
-
-class _Socket(Protocol):
-    def shutdown(self, how: int) -> None: ...
-
-
-@runtime_checkable
-class _NetworkStream(Protocol):
-    def get_extra_info(self, info: str) -> _Socket | None: ...
-
-
-def _connection_of(response: object) -> _NetworkStream | None:
-    """Return the connection that an answer came over, if httpx or httpx2 tells it; one of HTTP/2 is shared by many."""
-    extensions: Mapping[str, object] = getattr(response, "extensions", {})
-    connection = extensions.get("network_stream")
-    is_alone = extensions.get("http_version") in (b"HTTP/1.0", b"HTTP/1.1")
-    return connection if is_alone and isinstance(connection, _NetworkStream) else None
-
-
-def _shut_down(connection: _NetworkStream) -> None:
-    """End a connection below the pool that has it, which finds it ended and does not use it again."""
-    connected = connection.get_extra_info("socket")
-    if connected is not None:
-        with suppress(OSError):
-            connected.shutdown(socket.SHUT_RDWR)

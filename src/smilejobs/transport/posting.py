@@ -15,7 +15,7 @@ from smilejobs.transport.body import Body, UnreadableBodyError
 from smilejobs.transport.carrier import Carrier, Request, Response, ignore, send_bounded
 from smilejobs.transport.choosing import HTTPSession, TransportName, check_transport, choose, is_client
 from smilejobs.transport.failures import BROKE_OFF, no_answer
-from smilejobs.transport.over_httpx import HTTPClient, RefusedByHookError
+from smilejobs.transport.over_client import HTTPClient, RefusedByHookError
 
 _T = TypeVar("_T")
 _ENCODINGS = ("gzip",)
