@@ -17,6 +17,7 @@ from types import MappingProxyType
 from urllib.parse import urlsplit
 
 import anyio
+import httpx
 from anyio.abc import TaskGroup
 from attrs import Attribute, field, frozen
 
@@ -33,7 +34,8 @@ from smilejobs.tasks import beside
 from smilejobs.transport import HTTPClient
 from smilejobs.transport.carrier import Carrier, Request
 from smilejobs.transport.failures import no_answer
-from smilejobs.transport.over_httpx import OverClient, over_httpcore
+from smilejobs.transport.over_client import OverClient
+from smilejobs.transport.over_httpx import over_httpcore
 from smilejobs.transport.trust import load_trust
 from smilejobs.wire.signature import format_timestamp, sign
 
@@ -285,7 +287,7 @@ class Callbacks:
         if scheme not in self._carriers:
             # Reading the certificates takes 30 ms, and plain http needs none.
             trust = load_trust() if scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            self._carriers[scheme] = over_httpcore(_MAX_CONNECTIONS, trust, None)
+            self._carriers[scheme] = over_httpcore(_MAX_CONNECTIONS, trust, None, httpx)
         return self._carriers[scheme]
 
     def _may_send(self, url: str) -> bool:
