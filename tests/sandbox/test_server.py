@@ -112,7 +112,7 @@ async def test_the_server_ends_when_it_is_cancelled() -> None:
 
 
 async def test_a_start_that_is_cancelled_leaves_nothing_behind() -> None:
-    """At any step: the port can be used again, and nothing was unclosed."""
+    """At any step: the port can be used again, nothing was unclosed, and the event loop watches no old socket."""
     sandbox = Sandbox()
     for steps in range(8):
         port = free_port()
@@ -128,6 +128,9 @@ async def test_a_start_that_is_cancelled_leaves_nothing_behind() -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
         socket.create_server(("127.0.0.1", port)).close()
+        # Its socket gets the number of the last one: the event loop would wait for the wrong one.
+        async with sandbox.serve() as base_url, httpx.AsyncClient() as http_client:
+            assert (await http_client.get(base_url, timeout=5)).status_code == 403
     gc.collect()
 
 

@@ -96,9 +96,18 @@ class _Server(uvicorn.Server):
             await self.serve(sockets=[self._listener])
 
     async def main_loop(self) -> None:
-        """Wait for `stop`; uvicorn would look ten times a second, and update headers that are not sent."""
+        """Wait for `stop`, then close all connections, including those with a request or an answer under way.
+
+        uvicorn would look ten times a second, and update headers that are not sent.
+        """
         self.is_serving.set()
         await self._stopped.wait()
+        self.should_exit = True
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        self._listener.hang_up()
+        for task in list(self.server_state.tasks):
+            task.cancel()
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -106,13 +115,7 @@ class _Server(uvicorn.Server):
         yield
 
     def stop(self) -> None:
-        """Close all connections, including those with a request or an answer under way, and end the task."""
-        self.should_exit = True
-        for connection in list(self.server_state.connections):
-            connection.transport.abort()
-        self._listener.hang_up()
-        for task in list(self.server_state.tasks):
-            task.cancel()
+        """End the task, but not before it serves: many versions of uvicorn leave open what a start has opened."""
         self._stopped.set()
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
