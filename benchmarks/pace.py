@@ -10,10 +10,18 @@ schedule ends. A poll takes no time and never fails, so that lateness is what th
 
 Our side is no model of the rules but the rules themselves (`smilejobs.polling.rules`); the vendor's schedules are
 written down from the code of its public clients. The output is Markdown, and docs/pace.md shows it.
+
+::
+
+    python benchmarks/pace.py --learn
+
+A `LearnedPace` waits for jobs and learns from them, then for fresh ones. The table shows its polls and its mean
+lateness over those of `Pace`, with a bar for each, and a line for each one that was missed; then what it costs.
 """
 
 import argparse
 import random
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, repeat
 from math import inf, log
@@ -21,7 +29,8 @@ from statistics import fmean, median
 from typing import NamedTuple
 
 from smilejobs.model.jobs import JobRef, JobStatus
-from smilejobs.polling.pace import Pace
+from smilejobs.polling.learned_pace import LearnedPace
+from smilejobs.polling.pace import Pace, PaceFunction
 from smilejobs.polling.rules import Done, PollState, Sleep, Terms, begin, step
 
 REF = JobRef("user-1", "job-1")
@@ -115,12 +124,157 @@ def review_durations(jobs: int, chance: random.Random) -> list[float]:
     return [next(within) for _ in range(jobs)]
 
 
+class Distribution(NamedTuple):
+    """Durations to learn, and the bars after 2,000 jobs: polls and lateness over those of `Pace`."""
+
+    name: str
+    draw: Callable[[random.Random], float]
+    polls: float | None = None
+    lateness: float = 1.05
+
+
+def machine(chance: random.Random) -> float:
+    """Draw the duration of a machine result, in seconds."""
+    return chance.lognormvariate(log(5), 0.8)
+
+
+def review(chance: random.Random) -> float:
+    """Draw that of a human review."""
+    return review_durations(1, chance)[0]
+
+
+def mixed(chance: random.Random) -> float:
+    """Draw that of a machine result, or of a review for one job in ten."""
+    return machine(chance) if chance.random() < 0.9 else review(chance)
+
+
+def two_peaks(chance: random.Random) -> float:
+    """Draw one near 3 s or near 40 s."""
+    return max(0.1, chance.gauss(3, 0.3) if chance.random() < 0.5 else chance.gauss(40, 4))
+
+
+DISTRIBUTIONS: Sequence[Distribution] = (
+    Distribution("machine (log-normal 5 s, sigma 0.8)", machine, 0.82),
+    Distribution("review (log-normal 20 min, 1 to 180 min)", review, 0.57),
+    Distribution("nine machine, one review", mixed, 0.66),
+    Distribution("two peaks, 3 s and 40 s", two_peaks, 0.50),
+    Distribution("exponential 600 s", lambda chance: chance.expovariate(1 / 600), 0.47),
+    Distribution("between 3.9 and 4.1 s", lambda chance: chance.uniform(3.9, 4.1), 0.56, 0.5),
+    Distribution("Weibull 30 s, shape 3", lambda chance: chance.weibullvariate(30, 3)),
+    Distribution("gamma 20 s, shape 2", lambda chance: chance.gammavariate(2, 10)),
+    Distribution("between 5 and 60 s", lambda chance: chance.uniform(5, 60)),
+    Distribution("normal 20 min, sigma 1 min", lambda chance: chance.gauss(1200, 60)),
+    Distribution("Pareto from 2 s, shape 1.2", lambda chance: 2 * chance.paretovariate(1.2)),
+    Distribution("exponential 0.5 s", lambda chance: chance.expovariate(2)),
+)
+
+
+def simulated(pace: PaceFunction, duration: float) -> tuple[float, Wait]:
+    """Wait for one job; return the age at the last pending poll as well."""
+    age = pending_at = 0.0
+    polls = 1
+    while age < duration:
+        pending_at = age
+        age += pace(age, polls)
+        polls += 1
+    return pending_at, Wait(age, polls)
+
+
+def learn(pace: LearnedPace, distribution: Distribution, jobs: int, chance: random.Random) -> None:
+    """Let a pace wait for jobs, and learn from them."""
+    for _ in range(jobs):
+        pending_at, wait = simulated(pace, distribution.draw(chance))
+        pace.observe(pending_at=pending_at, complete_at=wait.seen_at)
+
+
+def means(pace: PaceFunction, durations: Sequence[float]) -> tuple[float, float]:
+    """Return the mean number of polls, and the mean lateness in seconds."""
+    waits = [simulated(pace, duration)[1] for duration in durations]
+    lateness = fmean(wait.seen_at - duration for wait, duration in zip(waits, durations, strict=True))
+    return fmean(wait.polls for wait in waits), lateness
+
+
+def learning(jobs: int, seed: int) -> None:
+    """Print what a learned pace does after 20 and 2,000 jobs, after a change, and what it costs."""
+    missed: list[str] = []
+    line("durations", "`Pace()`: polls", "late, s", "after 20 jobs: polls", "late", "after 2,000: polls", "late", "bar")
+    line("---", *["---:"] * 7)
+    for distribution in DISTRIBUTIONS:
+        chance = random.Random(seed)
+        random.seed(seed)
+        durations = [distribution.draw(chance) for _ in range(jobs)]
+        polls, lateness = means(Pace(), durations)
+        pace = LearnedPace()
+        cells = [f"{polls:.1f}", f"{lateness:.2f}"]
+        for more, (most_polls, most_lateness) in (
+            (20, (1.0, 1.25)),
+            (1980, (distribution.polls or 1.0, distribution.lateness)),
+        ):
+            learn(pace, distribution, more, chance)
+            ratios = [learned / base for learned, base in zip(means(pace, durations), (polls, lateness), strict=True)]
+            cells += [f"{ratio:.2f}" for ratio in ratios]
+            if ratios[0] > most_polls or ratios[1] > most_lateness:
+                missed.append(
+                    f"{distribution.name}: {ratios[0]:.3f} x {ratios[1]:.3f} after {more} more jobs, "
+                    f"bar {most_polls:.2f} x {most_lateness:.2f}"
+                )
+        bar = "-" if distribution.polls is None else f"{distribution.polls:.2f} x {distribution.lateness:.2f}"
+        line(distribution.name, *cells, bar)
+    print()
+    for text in missed:
+        print(f"missed: {text}")
+    after_a_change(jobs, seed)
+    costs(seed)
+
+
+def after_a_change(jobs: int, seed: int) -> None:
+    """Print how a pace does that learned 5 s, and then 15 s, over one that learned 15 s alone."""
+    before = DISTRIBUTIONS[0]
+    after = Distribution("log-normal 15 s", lambda chance: 3 * machine(chance))
+    chance = random.Random(seed)
+    random.seed(seed)
+    durations = [after.draw(chance) for _ in range(jobs)]
+    always, changed = LearnedPace(), LearnedPace()
+    learn(always, after, 3500, chance)
+    learn(changed, before, 2000, chance)
+    polls, lateness = means(always, durations)
+    for more in (500, 500, 500):
+        learn(changed, after, more, chance)
+        seen = means(changed, durations)
+        print(
+            f"From 5 s to 15 s, {more} more jobs: {seen[0] / polls:.2f} of the polls and "
+            f"{seen[1] / lateness:.2f} of the lateness of a pace that knows 15 s only."
+        )
+
+
+def costs(seed: int) -> None:
+    """Print the time of a delay and of an observation, the mean over 10,000."""
+    chance = random.Random(seed)
+    pace = LearnedPace()
+    seen = [
+        (pending_at, wait.seen_at) for pending_at, wait in (simulated(Pace(), mixed(chance)) for _ in range(10_000))
+    ]
+    begin = time.process_time()
+    for pending_at, complete_at in seen:
+        pace.observe(pending_at=pending_at, complete_at=complete_at)
+    observed = time.process_time()
+    for pending_at, _ in seen:
+        pace(pending_at, 1)
+    end = time.process_time()
+    print(f"\nAn observation takes {(observed - begin) * 100:.1f} us, a delay {(end - observed) * 100:.1f} us.")
+    print(f"Saved, the pace takes {len(pace.to_json()):,} characters.")
+
+
 def main() -> None:
     """Simulate, and print the tables."""
     parser = argparse.ArgumentParser(description="Lateness and polls per job, simulated.")
     parser.add_argument("--jobs", type=int, default=10_000, help="jobs of each kind (default: 10000)")
     parser.add_argument("--seed", type=int, default=1, help="of all random numbers (default: 1)")
+    parser.add_argument("--learn", action="store_true", help="show what a learned pace does, and nothing else")
     options = parser.parse_args()
+    if options.learn:
+        learning(options.jobs, options.seed)
+        return
     chance = random.Random(options.seed)
     machine = machine_durations(options.jobs, chance)
     review = review_durations(options.jobs, chance)

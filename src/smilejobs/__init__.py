@@ -53,6 +53,7 @@ from smilejobs.model.codes import (
 from smilejobs.model.jobs import JobRef, JobResult, JobStatus, PartnerParams
 from smilejobs.model.links import ImageLink, ImageLinks
 from smilejobs.outcomes import JobRefLike, JobRefs, Outcome, Progress
+from smilejobs.polling.learned_pace import LearnedPace
 from smilejobs.polling.pace import Pace, PaceFunction
 from smilejobs.polling.rules import Until
 from smilejobs.settings import Credentials, Environment
@@ -95,6 +96,7 @@ __all__ = [
     "JobRefs",
     "JobResult",
     "JobStatus",
+    "LearnedPace",
     "NoZipError",
     "NotApprovedError",
     "Notified",
