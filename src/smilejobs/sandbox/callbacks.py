@@ -17,7 +17,6 @@ from types import MappingProxyType
 from urllib.parse import urlsplit
 
 import anyio
-import httpx
 from anyio.abc import TaskGroup
 from attrs import Attribute, field, frozen
 
@@ -287,7 +286,7 @@ class Callbacks:
         if scheme not in self._carriers:
             # Reading the certificates takes 30 ms, and plain http needs none.
             trust = load_trust() if scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            self._carriers[scheme] = over_httpcore(_MAX_CONNECTIONS, trust, None, httpx)
+            self._carriers[scheme] = over_httpcore(_MAX_CONNECTIONS, trust, None)
         return self._carriers[scheme]
 
     def _may_send(self, url: str) -> bool:

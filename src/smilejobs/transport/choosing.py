@@ -116,7 +116,7 @@ def open_own(
                 return OverAiohttp(open_session(max_connections, trust), proxy)
         elif transport == "aiohttp":
             raise RuntimeError("transport='aiohttp' needs asyncio; transport='httpx' works on trio as well")
-        return over_httpcore(max_connections, trust, proxy, httpx)
+        return over_httpcore(max_connections, trust, proxy)
 
     return open_carrier
 

@@ -20,7 +20,7 @@ MOST_BUFFERED_PIECES = 512
 
 
 def over_httpcore(
-    max_connections: int, trust: ssl.SSLContext, proxy: httpx.Proxy | None, library: ModuleType
+    max_connections: int, trust: ssl.SSLContext, proxy: httpx.Proxy | None, library: ModuleType = httpx
 ) -> "OverHttpx":
     """Return a carrier over connections of our own.
 
