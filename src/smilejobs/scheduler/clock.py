@@ -20,6 +20,11 @@ class Clock:
         self._stopped_at: float | None = None
         self._deadlines: dict[anyio.CancelScope, float] = {}
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it is not stopped for any reason."""
+        return self._stopped_at is None
+
     def is_stopped(self, reason: Reason) -> bool:
         """Return whether it is stopped for that reason."""
         return reason in self._reasons

@@ -40,18 +40,15 @@ class Polls:
         try:
             # A job that was added when its time was almost over gets one whole poll all the same.
             if left > self._exchange.longest_poll or (entry.polls == 1 and entry.started < now):
-                return await self._ask(entry, began, late)
+                return await self._exchange.poll_in_turn(entry.ref, self._include, wait=entry, began=began, late=late)
             with anyio.CancelScope() as scope, self._clock.limiting(scope, began + left):
-                return await self._ask(entry, began, late)
+                return await self._exchange.poll_in_turn(entry.ref, self._include, wait=entry, began=began, late=late)
         except SmileJobsError as error:
             # Its traceback would keep the frames of the poll, and with them the whole answer.
             return error.with_traceback(None)
         except Exception as error:  # noqa: BLE001  # an unexpected error of one job must not end the others
             return self._unexpected(entry, error, began, late)
         return None
-
-    async def _ask(self, entry: Entry, began: float, late: float) -> JobStatus:
-        return await self._exchange.poll_in_turn(entry.ref, self._include, wait=entry, began=began, late=late)
 
     def _unexpected(self, entry: Entry, error: Exception, began: float, late: float) -> RequestError:
         """Return an error of the library in place of one that nothing below has expected."""
@@ -65,27 +62,29 @@ class Polls:
 
 
 def decide(
-    entry: Entry, observation: JobStatus | SmileJobsError, now: float, *, stopped_for: float, api_has_answered: bool
+    entry: Entry, error: SmileJobsError | None, now: float, *, stopped_for: float, api_has_answered: bool
 ) -> Decision:
-    """Apply the rules to what a poll has brought.
+    """Apply the rules to the failure of a poll.
 
     Args:
         entry: The job.
-        observation: The answer, or the failure.
+        error: The failure; None if the job's time was over before there was an answer.
         now: An instant of the scheduler's clock.
-        stopped_for: The seconds for which the throttle stops everything. They count as part of the rest of a job whose
-            poll has failed: the scheduler's clock is stopped meanwhile, so the rest would come on top.
+        stopped_for: The seconds for which the throttle stops everything. They are a part of the delay before the next
+            poll of the job: the scheduler's clock is stopped meanwhile, so the whole delay would come after them.
         api_has_answered: Whether the API has ever answered this client.
     """
-    if isinstance(observation, JobStatus) or not is_outage(observation):
-        return step(entry, observation, now, api_has_answered=api_has_answered)
-    decision = step(entry, observation, now - stopped_for, api_has_answered=api_has_answered)
+    if error is None:
+        return GiveUp(make_timeout_error(entry, now))
+    if not is_outage(error):
+        return step(entry, error, now, api_has_answered=api_has_answered)
+    decision = step(entry, error, now - stopped_for, api_has_answered=api_has_answered)
     if isinstance(decision, Sleep):
         return Sleep(max(0.0, decision.delay - stopped_for))
     if isinstance(decision, GiveUp) and isinstance(decision.error, WaitTimeoutError):
         if not entry.is_owed_a_poll:
-            return GiveUp(make_timeout_error(entry, now, retry_after=observation.retry_after))
-        rest = min(observation.retry_after or 0.0, entry.terms.max_hint)
+            return GiveUp(make_timeout_error(entry, now, retry_after=error.retry_after))
+        rest = min(error.retry_after or 0.0, entry.terms.max_hint)
         entry.started += rest
         return Sleep(rest)
     return decision

@@ -9,7 +9,7 @@ import anyio
 from smilejobs.engine import Engine
 from smilejobs.errors import CredentialsError, SmileJobsError, TooManyFailuresError
 from smilejobs.events import PollScheduled, WaitEnded
-from smilejobs.model.jobs import Include, JobRef
+from smilejobs.model.jobs import Include, JobRef, JobStatus
 from smilejobs.notifications import Signal
 from smilejobs.outcomes import Outcome, Progress, time_left
 from smilejobs.polling.rules import (
@@ -21,8 +21,8 @@ from smilejobs.polling.rules import (
     begin,
     end,
     make_batch_timeout_error,
-    make_timeout_error,
     start,
+    step,
     wake,
 )
 from smilejobs.scheduler.api import ApiState
@@ -83,6 +83,7 @@ class Scheduler:
         self._done = 0
         self._failed = 0
         self._last_poll_at = -math.inf
+        self._read_at = -math.inf
         self._changed = Signal()
         self._consumed = Signal()
         self._room = Signal()
@@ -207,8 +208,6 @@ class Scheduler:
         if self._jobs.put(entry, due):
             self._changed.set()
 
-    # Throttle and health
-
     def throttle(self, error: SmileJobsError) -> None:
         """Throttle as if a poll of this scheduler had failed with *error* now: another scheduler's poll has."""
         now = anyio.current_time()
@@ -240,8 +239,6 @@ class Scheduler:
             eta=time_left(total, self._done + self._failed, now - self._started_at),
         )
 
-    # Pollers
-
     async def _poll_jobs(self) -> None:
         while True:
             async with self._turn:
@@ -254,9 +251,10 @@ class Scheduler:
     async def _next(self) -> tuple[Entry, float, float]:
         """Return the job that is due first as soon as it may be polled, that instant, and how late it is."""
         while True:
-            await self._until_due()
+            if not self._is_due():
+                await self._until_due()
             await self._exchange.take_turn()
-            began = anyio.current_time()
+            self._read_at = began = anyio.current_time()
             try:
                 taken = self._take(began)
             except BaseException:
@@ -266,6 +264,12 @@ class Scheduler:
                 entry, late = taken
                 return entry, began, late
             self._exchange.end_turn()
+
+    def _is_due(self) -> bool:
+        """Return whether a job was due already when the clock was read last, which saves reading it."""
+        if self._notified or not self._clock.is_running:
+            return False
+        return max(self._until_first(self._read_at), self._throttle.ready_at() - self._read_at) < 0
 
     async def _until_due(self) -> None:
         while True:
@@ -336,22 +340,18 @@ class Scheduler:
 
     async def _poll(self, entry: Entry, began: float, late: float) -> None:
         observation = await self._polls.poll(entry, began, late)
-        real_now = anyio.current_time()
+        self._read_at = real_now = anyio.current_time()
         now = self._clock.at(real_now)
         if observation is not None and self._api.observe(observation, began=began, now=real_now):
             self._changed.set()
         if self._jobs.get(entry.ref) is not entry:
             return
-        if observation is None:
-            self._finish(entry, GiveUp(make_timeout_error(entry, now)), now)
-            return
-        decision = decide(
-            entry,
-            observation,
-            now,
-            stopped_for=self._throttle.stopped_for(real_now),
-            api_has_answered=self._exchange.api_has_answered,
-        )
+        if isinstance(observation, JobStatus):
+            decision = step(entry, observation, now, api_has_answered=True)
+        else:
+            stopped_for = self._throttle.stopped_for(real_now)
+            has_answered = self._exchange.api_has_answered
+            decision = decide(entry, observation, now, stopped_for=stopped_for, api_has_answered=has_answered)
         if isinstance(decision, Sleep):
             entry.last = without_raw(entry.last)
             self._put(entry, now + decision.delay)
@@ -360,8 +360,6 @@ class Scheduler:
             self._finish(entry, decision, now)
         if self._on_failures is not None and isinstance(observation, SmileJobsError):
             self._on_failures(self._api.failures, observation)
-
-    # Outcomes
 
     def _finish(self, entry: Entry, decision: Done | GiveUp, now: float) -> None:
         """Put the outcomes of a job that has ended.
