@@ -140,13 +140,13 @@ class Stub:
     def check_usable(self) -> None:
         pass
 
-    async def take_turn(self) -> None:
+    async def acquire(self) -> None:
         pass
 
-    def end_turn(self) -> None:
+    def release(self) -> None:
         pass
 
-    async def poll_in_turn(
+    async def poll_acquired(
         self, ref: smilejobs.JobRef, include: Include, *, wait: object, began: float, late: float
     ) -> smilejobs.JobStatus:
         self.polls += 1
@@ -369,7 +369,7 @@ def weathered(
     async def run() -> None:
         refs = [smilejobs.JobRef("user-1", f"job-{index}") for index in range(jobs)]
         async with Script({}).client() as client:
-            client.engine.exchange.poll_in_turn = poll  # type: ignore[method-assign]  # see above
+            client.engine.exchange.poll_acquired = poll  # type: ignore[method-assign]  # see above
             with anyio.move_on_after(seconds):
                 async with client.wait_many(refs, timeout=None, pace=smilejobs.Pace(min=1, max=1)) as outcomes:
                     async for _ in outcomes:

@@ -29,6 +29,7 @@ from starlette.routing import Route, Router
 
 import smilejobs
 from smilejobs.clock import utcnow
+from smilejobs.model.jobs import Include
 from smilejobs.sandbox import FaultProfile, Sandbox
 from smilejobs.sandbox.server import serve as serve_app
 from smilejobs.wire.protocol import encode_request
@@ -83,7 +84,7 @@ def compare(ports: Sequence[int], rounds: int, polls: int, connections: int) -> 
 def poll(port: int, job_id: str) -> bytes:
     """A whole request, as the library sends it."""
     ref = smilejobs.JobRef("user-1", job_id)
-    body = encode_request(ref, CREDENTIALS, utcnow(), image_links=False, history=False)
+    body = encode_request(ref, CREDENTIALS, utcnow(), Include())
     head = (
         "POST /v1/job_status HTTP/1.1",
         f"Host: 127.0.0.1:{port}",

@@ -1,7 +1,7 @@
-"""One poll: limiter, rate, sign, send, read, verify. It never retries and never sleeps between polls.
+"""One poll: connection, permit, sign, send, read, verify. It never retries and never sleeps between polls.
 
-The limiter is held around the wait for a turn as well: turns that were given out before a connection is free would be
-used all at once when connections come free.
+A poll gets its connection before its permit of the rate: permits that are given out before a connection is free would
+be used all at once when connections become free.
 """
 
 from collections.abc import Callable
@@ -22,18 +22,18 @@ from smilejobs.transport import Answer, Transport
 from smilejobs.wire.protocol import comes_from_the_api, encode_request, read_answer
 
 
-class Turns(Protocol):
-    """Gives out turns: no poll begins without one."""
+class Permits(Protocol):
+    """Gives out permits: no poll begins without one."""
 
     async def take(self) -> None:
-        """Wait for a turn. It is taken when the wait is over, so a poll that is cancelled takes none."""
+        """Wait for a permit. It is taken when the wait is over: a poll that is cancelled before takes none."""
 
 
-class Rate:
-    """The turns of one client.
+class RateLimiter:
+    """The permits of one client.
 
     Args:
-        per_second: How many it gives out, evenly spread; None for no limit.
+        per_second: The number of permits per second, evenly spread; None for no limit.
     """
 
     def __init__(self, per_second: float | None) -> None:
@@ -42,7 +42,7 @@ class Rate:
         self._lock: anyio.Lock | None = None
 
     async def take(self) -> None:
-        """Wait for a turn."""
+        """Wait for a permit."""
         if not self._interval:
             return
         if self._lock is None:  # not made outside the event loop: anyio wraps such a lock
@@ -65,22 +65,22 @@ class _Requests:
 
 
 class Exchange:
-    """The one way to ask the API.
+    """Polls the API about one job at a time.
 
     Args:
         transport: Sends the bytes.
         credentials: Sign the request and verify the answer.
-        emit: Tells what happens.
-        now: The wall clock, aware.
-        max_connections: How many requests may be under way at once.
-        rate: How many may begin in one second, evenly spread; None for no limit.
+        emit: Called with events.
+        now: The wall clock; returns an aware datetime.
+        max_connections: The maximum number of requests under way at once.
+        rate: The maximum number of polls that begin in one second, evenly spread; None for no limit.
 
     Attributes:
-        api_has_answered: Whether a poll has ever been answered by the API: its URL and its certificate are right then.
-        emit: Tells what happens.
-        longest_poll: Seconds; no poll takes longer once it has its turn.
+        api_has_answered: Whether the API has ever answered a poll: its URL and its certificate are right then.
+        emit: As above.
+        longest_poll: The limit for a poll in seconds, from when it has a connection and a permit.
         rate: As above.
-        turns: Gives out the turns of that rate; whoever shares it with others puts theirs here.
+        permits: Gives out the permits of that rate. Workers that share a rate replace it.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Exchange:
         self._now = now
         self._max_connections = max_connections
         self.rate = rate
-        self.turns: Turns = Rate(rate)
+        self.permits: Permits = RateLimiter(rate)
         self._event_loop: object = None
         self._closed = False
 
@@ -111,22 +111,22 @@ class Exchange:
         Args:
             ref: The job.
             include: What to ask for besides its state.
-            wait: What the poll is part of, for its events.
+            wait: An object that identifies the wait in the events of the poll.
 
         Raises:
             SmileJobsError: One of its kinds, see `smilejobs.errors`.
             RuntimeError: The client is closed, or belongs to another event loop.
         """
         due = anyio.current_time()
-        await self.take_turn()
+        await self.acquire()
         try:
             began = anyio.current_time()
-            return await self.poll_in_turn(ref, include, wait=wait, began=began, late=began - due)
+            return await self.poll_acquired(ref, include, wait=wait, began=began, late=began - due)
         finally:
-            self.end_turn()
+            self.release()
 
-    async def take_turn(self) -> None:
-        """Wait for a free connection and a turn of the rate; whoever has them may choose only now what to poll.
+    async def acquire(self) -> None:
+        """Wait for a free connection and a permit; the caller can choose the job to poll after that.
 
         Raises:
             RuntimeError: The client is closed, or belongs to another event loop.
@@ -134,22 +134,29 @@ class Exchange:
         self.check_usable()
         await self._limiter.acquire()
         try:
-            await self.turns.take()
+            await self.permits.take()
             self._check_open()
         except BaseException:
             self._limiter.release()
             raise
 
-    def end_turn(self) -> None:
-        """Let go of the connection."""
+    def release(self) -> None:
+        """Release the connection."""
         self._limiter.release()
 
-    async def poll_in_turn(
+    async def poll_acquired(
         self, ref: JobRef, include: Include, *, wait: object | None, began: float, late: float
     ) -> JobStatus:
-        """Poll one job, between `take_turn` and `end_turn`, at the instant *began*, *late* seconds after due.
+        """Poll one job, between `acquire` and `release`.
 
-        An answer that must not be believed counts after a second try, at once and on a fresh connection.
+        After an answer that cannot be trusted, the poll is repeated once, on a fresh connection.
+
+        Args:
+            ref: The job.
+            include: What to ask for besides its state.
+            wait: An object that identifies the wait in the events of the poll.
+            began: The instant at which the poll begins, now.
+            late: The seconds since it was due.
 
         Raises:
             SmileJobsError: One of its kinds, see `smilejobs.errors`.
@@ -183,9 +190,7 @@ class Exchange:
         sent.add_one()
         # The body is no local variable: crash reporters copy those of each frame, and it is signed.
         return await self._transport.post(
-            encode_request(
-                ref, self._credentials, self._now(), image_links=include.image_links, history=include.history
-            ),
+            encode_request(ref, self._credentials, self._now(), include),
             partial(self._read, ref, include),
             deadline=deadline,
             fresh=fresh,
@@ -206,7 +211,7 @@ class Exchange:
         )
 
     def check_usable(self) -> None:
-        """Check that a poll may begin; the first one binds the client to its event loop.
+        """Raise RuntimeError unless a poll may begin; the first call binds the client to its event loop.
 
         Raises:
             RuntimeError: The client is closed, or belongs to another event loop.
@@ -219,10 +224,10 @@ class Exchange:
         self._check_event_loop()
 
     def check_thread(self) -> None:
-        """Check that this is the thread of the event loop, which anything but a task may run in as well.
+        """Raise RuntimeError unless the calling thread is that of the event loop.
 
         Raises:
-            RuntimeError: It is another one.
+            RuntimeError: It is another thread.
         """
         if self._event_loop is not None and self._thread != get_ident():
             raise RuntimeError(

@@ -16,6 +16,7 @@ from hypothesis import given
 
 from smilejobs import Callback, CallbackError, CallbackVerifier, Credentials, ImageLink, JobRef
 from smilejobs import callbacks as callbacks_module
+from smilejobs.model.jobs import Include
 from smilejobs.wire.protocol import encode_request
 from smilejobs.wire.signature import format_timestamp, sign
 from tests.helpers.bodies import (
@@ -315,7 +316,7 @@ def test_numbers_that_are_not_json_are_malformed() -> None:
 
 def test_what_verification_does_not_prove() -> None:
     """A sender that has seen a request or an answer can sign any body with its pair."""
-    request = json.loads(encode_request(REF, CREDENTIALS, NOW, image_links=False, history=False))
+    request = json.loads(encode_request(REF, CREDENTIALS, NOW, Include()))
     forged = flat(timestamp=request["timestamp"], signature=request["signature"], code="0810")
     assert verify(forged).result.result_code == "0810"
 

@@ -41,7 +41,7 @@ async def polls_per_second(
 
     refs = [JobRef("user-1", f"job-{index}") for index in range(200)]
     async with Script({}).client() as client:
-        monkeypatch.setattr(client.engine.exchange, "poll_in_turn", poll)
+        monkeypatch.setattr(client.engine.exchange, "poll_acquired", poll)
         with anyio.move_on_after(SECONDS):
             async with client.wait_many(refs, timeout=None, pace=Pace(min=1, max=1)) as outcomes:
                 async for _ in outcomes:

@@ -76,7 +76,7 @@ from tests.helpers.strategies import answers, json_values, retry_after_values, u
 @pytest.mark.parametrize("image_links", [True, False])
 def test_a_request_holds_this_and_nothing_else(image_links: bool, history: bool) -> None:
     """The documented keys, both flags as JSON booleans and always present, and the name of this library."""
-    body = json.loads(encode_request(REF, CREDENTIALS, NOW, image_links=image_links, history=history))
+    body = json.loads(encode_request(REF, CREDENTIALS, NOW, Include(image_links=image_links, history=history)))
     assert body == {
         "partner_id": "085",
         "timestamp": TIMESTAMP,
@@ -94,7 +94,7 @@ def test_a_request_holds_this_and_nothing_else(image_links: bool, history: bool)
 def test_a_request_is_signed_for_its_own_instant_in_utc() -> None:
     """Each instant has its own signature, made over exactly the timestamp that is sent."""
     at = datetime(2026, 3, 4, 8, 6, 7, 891_999, timezone(timedelta(hours=3)))
-    body = json.loads(encode_request(REF, CREDENTIALS, at, image_links=False, history=False))
+    body = json.loads(encode_request(REF, CREDENTIALS, at, Include()))
     assert body["timestamp"] == "2026-03-04T05:06:07.891Z"
     assert body["signature"] == sign(CREDENTIALS, body["timestamp"]) != sign(CREDENTIALS, TIMESTAMP)
 
@@ -103,14 +103,14 @@ def test_a_request_meets_the_vendors_vector() -> None:
     """The signature equals that of the vendor's client."""
     credentials = Credentials("085", "kB7-Öß/secret+key==")
     at = datetime.fromisoformat("2026-08-22T09:19:40.001Z")
-    body = json.loads(encode_request(REF, credentials, at, image_links=False, history=False))
+    body = json.loads(encode_request(REF, credentials, at, Include()))
     assert body["signature"] == "v2N+J3JTl1BwsVtnyCyEE683FyDbzVsN9HKW5CUwm3s="
 
 
 def test_any_id_can_be_sent() -> None:
     """Ids arrive unchanged, whatever characters they hold."""
     ref = JobRef('Zoë "\\\U0001f642', "ÿ\n\0")
-    body = json.loads(encode_request(ref, CREDENTIALS, NOW, image_links=False, history=False).decode("ascii"))
+    body = json.loads(encode_request(ref, CREDENTIALS, NOW, Include()).decode("ascii"))
     assert (body["user_id"], body["job_id"]) == (ref.user_id, ref.job_id)
 
 
@@ -328,7 +328,7 @@ def test_what_says_not_yet_need_not_verify(what: str, why: str) -> None:
 
 def test_a_reflected_request_is_not_an_answer() -> None:
     """Its pair of timestamp and signature verifies, but a request says nothing about a job."""
-    body = encode_request(REF, CREDENTIALS, NOW, image_links=False, history=False)
+    body = encode_request(REF, CREDENTIALS, NOW, Include())
     with pytest.raises(BadResponseError):
         read(body)
 

@@ -240,7 +240,7 @@ async def test_an_answer_about_a_job_that_is_gone_throttles_as_well() -> None:
     assert len(told) == 1
 
 
-class NoTurns:
+class NoPermits:
     """Permits that another role of the database keeps back."""
 
     async def take(self) -> None:
@@ -256,7 +256,7 @@ async def test_a_scheduler_is_stuck_that_begins_no_poll_of_due_jobs(rate: float 
         scheduler.add(ONE, FOREVER, first_after=0)
         await anyio.sleep(30.5)
         assert not scheduler.is_stuck(0)
-        client.engine.exchange.turns = NoTurns()  # as a worker does on PostgreSQL
+        client.engine.exchange.permits = NoPermits()  # as a worker does on PostgreSQL
         await anyio.sleep(allowed - 1)
         assert not scheduler.is_stuck(15)
         await anyio.sleep(15)

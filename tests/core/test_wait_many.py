@@ -72,14 +72,14 @@ async def test_an_unexpected_error_of_one_poll_fails_that_job_alone(monkeypatch:
     """Its class is told, and nothing of its text, which may hold anything."""
     script = Script({"job-0": [], "job-1": [complete()]})
     async with script.client() as client:
-        poll = client.engine.exchange.poll_in_turn  # what is below it raises errors of ours only
+        poll = client.engine.exchange.poll_acquired  # what is below it raises errors of ours only
 
         async def fail(ref: JobRef, *args: Any, **options: Any) -> smilejobs.JobStatus:
             if ref.job_id == "job-0":
                 raise ZeroDivisionError("secret")
             return await poll(ref, *args, **options)
 
-        monkeypatch.setattr(client.engine.exchange, "poll_in_turn", fail)
+        monkeypatch.setattr(client.engine.exchange, "poll_acquired", fail)
         async with client.wait_many(refs(2), timeout=10) as outcomes:
             found = {outcome.ref.job_id: outcome async for outcome in outcomes}
     assert found["job-1"].status is not None

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 import smilejobs
 from smilejobs import JobRef, Verdict
+from smilejobs.model.jobs import Include
 from smilejobs.sandbox import FAULT_PROFILES, FaultProfile, Lognormal, Mixture, Sandbox
 from smilejobs.sandbox.asgi import InProcess
 from smilejobs.sandbox.distributions import as_distribution, make_rng
@@ -33,7 +34,7 @@ SHARES = [field.name for field in fields(FaultProfile) if isinstance(field.defau
 async def ask(sandbox: Sandbox, job_id: str = "job-1", **changes: Any) -> tuple[int, dict[str, str], bytes]:
     """One poll, by hand."""
     ref = JobRef("user-1", job_id)
-    asked = encode_request(ref, CREDENTIALS, virtual_now(), image_links=True, history=False)
+    asked = encode_request(ref, CREDENTIALS, virtual_now(), Include(image_links=True, history=False))
     request: dict[str, Any] = {"headers": {"Accept-Encoding": "gzip"}, "content": asked, **changes}
     async with InProcess(sandbox.app).stream(
         "POST", "https://localhost/v1/job_status", auth=None, follow_redirects=False, timeout=None, **request
@@ -350,7 +351,7 @@ async def test_cut_connections_are_no_answers() -> None:
 async def test_httpx_sees_a_cut_connection_too() -> None:
     """In its own transport for applications: the error of the operating system, no 500."""
     sandbox = with_job(FaultProfile(cuts=1))
-    content = encode_request(JobRef("user-1", "job-1"), CREDENTIALS, virtual_now(), image_links=False, history=False)
+    content = encode_request(JobRef("user-1", "job-1"), CREDENTIALS, virtual_now(), Include())
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=sandbox.app)) as http_client:
         for _ in range(10):
             with pytest.raises(ConnectionResetError):

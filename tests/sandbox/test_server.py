@@ -17,6 +17,7 @@ import pytest
 
 from smilejobs import Client, Credentials, JobRef, SmileJobsError, Verdict
 from smilejobs.clock import utcnow
+from smilejobs.model.jobs import Include
 from smilejobs.sandbox import FaultProfile, Sandbox
 from smilejobs.sandbox.http.answers import ConnectionCutError
 from smilejobs.sandbox.server import make_url, serve
@@ -210,9 +211,7 @@ def test_on_trio_it_says_that_it_cannot() -> None:
 
 def raw_poll() -> bytes:
     """One poll, made by hand."""
-    body = encode_request(
-        JobRef("user-1", "job-1"), Credentials("085", "sandbox-key"), utcnow(), image_links=False, history=False
-    )
+    body = encode_request(JobRef("user-1", "job-1"), Credentials("085", "sandbox-key"), utcnow(), Include())
     return f"POST /v1/job_status HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
 
 

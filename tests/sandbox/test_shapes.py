@@ -137,7 +137,9 @@ def unpacked(body: bytes, headers: Mapping[str, str]) -> bytes:
 async def poll(sandbox: Sandbox, profile: FaultProfile, ref: JobRef, number: int) -> Seen:
     """Ask once, as the number-th poll of that job."""
     drawn = draw_faults(profile, make_rng(SEED, "poll", ref.user_id, ref.job_id, number))
-    request = encode_request(ref, CREDENTIALS, virtual_now(), image_links=number % 2 > 0, history=number % 3 > 0)
+    request = encode_request(
+        ref, CREDENTIALS, virtual_now(), Include(image_links=number % 2 > 0, history=number % 3 > 0)
+    )
     headers = {"Accept-Encoding": "gzip"}
     seen = Seen(ref=ref, at=virtual_now(), faults=drawn, request=json.loads(request))
     raw = b""

@@ -14,7 +14,7 @@ _LATE = 0.05
 
 
 class SharedTurns:
-    """The turns of one worker, see `smilejobs.exchange.Turns`. No two workers have the same.
+    """The turns of one worker, see `smilejobs.exchange.Permits`. No two workers have the same.
 
     A worker takes few at a time while it uses few, so that the others do not wait for turns that nobody uses.
 

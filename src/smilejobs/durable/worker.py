@@ -125,13 +125,13 @@ class Worker:
             )
 
         exchange = self._exchange
-        turns = exchange.turns
+        permits = exchange.permits
         if exchange.rate is not None:
-            exchange.turns = SharedTurns(self._watch.store, exchange.rate, self._patience)
+            exchange.permits = SharedTurns(self._watch.store, exchange.rate, self._patience)
         try:
             await self._run(leases)
         finally:
-            exchange.turns = turns
+            exchange.permits = permits
 
     async def _lead(self, duration: float) -> bool:
         return await self._watch.store.signs.hold(SWEEPER, self._name, duration)

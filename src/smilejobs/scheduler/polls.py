@@ -40,9 +40,9 @@ class Polls:
         try:
             # A job that was added when its time was almost over gets one whole poll all the same.
             if left > self._exchange.longest_poll or (entry.polls == 1 and entry.started < now):
-                return await self._exchange.poll_in_turn(entry.ref, self._include, wait=entry, began=began, late=late)
+                return await self._exchange.poll_acquired(entry.ref, self._include, wait=entry, began=began, late=late)
             with anyio.CancelScope() as scope, self._clock.limiting(scope, began + left):
-                return await self._exchange.poll_in_turn(entry.ref, self._include, wait=entry, began=began, late=late)
+                return await self._exchange.poll_acquired(entry.ref, self._include, wait=entry, began=began, late=late)
         except SmileJobsError as error:
             # Its traceback would keep the frames of the poll, and with them the whole answer.
             return error.with_traceback(None)

@@ -246,24 +246,24 @@ class Scheduler:
             try:
                 await self._poll(entry, began, late)
             finally:
-                self._exchange.end_turn()
+                self._exchange.release()
 
     async def _next(self) -> tuple[Entry, float, float]:
         """Return the job that is due first as soon as it may be polled, that instant, and how late it is."""
         while True:
             if not self._is_due():
                 await self._until_due()
-            await self._exchange.take_turn()
+            await self._exchange.acquire()
             self._read_at = began = anyio.current_time()
             try:
                 taken = self._take(began)
             except BaseException:
-                self._exchange.end_turn()
+                self._exchange.release()
                 raise
             if taken is not None:
                 entry, late = taken
                 return entry, began, late
-            self._exchange.end_turn()
+            self._exchange.release()
 
     def _is_due(self) -> bool:
         """Return whether a job was due already when the clock was read last, which saves reading it."""

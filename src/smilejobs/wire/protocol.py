@@ -104,7 +104,7 @@ _KNOWN_CONTENT_TYPES = frozenset(
 _SIGNATURE_HINT = "check the timestamp (this machine's clock) and the signature (API key, partner id)"
 
 
-def encode_request(ref: JobRef, credentials: Credentials, now: datetime, *, image_links: bool, history: bool) -> bytes:
+def encode_request(ref: JobRef, credentials: Credentials, now: datetime, include: Include) -> bytes:
     """Return the body of one poll, signed for the instant *now*.
 
     Source: the vendor's documentation of the request. Its two flags are JSON booleans and always present here.
@@ -117,8 +117,8 @@ def encode_request(ref: JobRef, credentials: Credentials, now: datetime, *, imag
             "signature": sign(credentials, timestamp),
             "user_id": ref.user_id,
             "job_id": ref.job_id,
-            "image_links": image_links,
-            "history": history,
+            "image_links": include.image_links,
+            "history": include.history,
             "source_sdk": "smilejobs",
             "source_sdk_version": __version__,
         }
