@@ -263,3 +263,29 @@ async def test_a_scheduler_is_stuck_that_begins_no_poll_of_due_jobs(rate: float 
         assert scheduler.is_stuck(15)
         scheduler.throttle(RateLimitedError("throttled", http_status=429, retry_after=100))
         assert not scheduler.is_stuck(15)
+
+
+async def test_a_job_that_was_reported_as_pending_has_no_other_outcome() -> None:
+    """Also if the answer to its poll comes after that, before the polling has ended."""
+    script = Script({"one": [complete(delay=5.5)], "other": [complete(delay=5.6)]})
+    async with script.client() as client:
+        scheduler = Scheduler(client.engine, concurrency=2)
+
+        async def work() -> None:
+            for ref in (ONE, OTHER):
+                scheduler.add(ref, FOREVER)
+            await anyio.sleep(5)
+            scheduler.cut_short("Enough")
+            await anyio.sleep(1)
+
+        outcomes: list[Outcome] = []
+        async with scheduler.running(work):
+            async for outcome in scheduler.outcomes:
+                outcomes.append(outcome)
+                await anyio.sleep(2)
+        progress = scheduler.progress(2)
+    assert [(outcome.ref, type(outcome.error)) for outcome in outcomes] == [
+        (ONE, WaitTimeoutError),
+        (OTHER, WaitTimeoutError),
+    ]
+    assert (progress.pending, progress.done, progress.failed) == (0, 0, 2)

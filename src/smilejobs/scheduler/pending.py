@@ -1,6 +1,6 @@
 """The pending jobs of a scheduler, and which of them is due first."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from heapq import heapify, heappop, heappush
 from sys import intern
 from types import MappingProxyType
@@ -62,9 +62,6 @@ class PendingJobs:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def __iter__(self) -> Iterator[Entry]:
-        return iter(tuple(self._entries.values()))
-
     def __contains__(self, ref: JobRef) -> bool:
         return ref in self._entries
 
@@ -82,6 +79,13 @@ class PendingJobs:
         if entry is not None:
             entry.due = entry.last = entry.last_error = None  # its place in the heap may outlive it
         return entry
+
+    def clear(self) -> list[Entry]:
+        """Remove all jobs; return their entries."""
+        entries = list(self._entries.values())
+        self._entries.clear()
+        self._heap.clear()
+        return entries
 
     def put(self, entry: Entry, due: float) -> bool:
         """Set when a job is due; return whether it is the first of all."""

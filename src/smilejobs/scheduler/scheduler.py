@@ -1,8 +1,9 @@
 """Polls pending jobs when they are due."""
 
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
+from itertools import chain
 
 import anyio
 
@@ -176,19 +177,19 @@ class Scheduler:
             why: Why the polling ends, as a sentence without its full stop.
             error: What the iteration over the outcomes raises at the end.
         """
-        last_error = None if error is None else error.last_error
-        self.outcomes.end(error, self._pending_outcomes(why, anyio.current_time(), last_error))
+        now, last_error = anyio.current_time(), None if error is None else error.last_error
+        reports = (self._report_pending(entry, why, now, last_error) for entry in self._jobs.clear())
+        self.outcomes.end(error, chain.from_iterable(reports))  # the results of polls under way are dropped
         self._failed += self.pending
         self.pending = 0
 
-    def _pending_outcomes(self, why: str, real_now: float, last_error: SmileJobsError | None) -> Iterator[Outcome]:
-        for entry in self._jobs:
-            now = max(self._clock.at(real_now), entry.started)  # not before it by a rounding error
-            if entry.begins_with_poll and not entry.polls:
-                entry.started = now
-            entry.last_error = entry.last_error or last_error
-            error = make_batch_timeout_error(entry, now, why, timeout=real_now - self._started_at)
-            yield from self._end_of(entry, GiveUp(error), now)
+    def _report_pending(self, entry: Entry, why: str, at: float, last_error: SmileJobsError | None) -> list[Outcome]:
+        now = max(self._clock.at(at), entry.started)  # not before it by a rounding error
+        if entry.begins_with_poll and not entry.polls:
+            entry.started = now
+        entry.last_error = entry.last_error or last_error
+        error = make_batch_timeout_error(entry, now, why, timeout=at - self._started_at)
+        return self._end_of(entry, GiveUp(error), now)
 
     def _notify(self, ref: JobRef) -> None:
         if ref in self._jobs:
