@@ -281,7 +281,7 @@ async def test_what_is_measured(telemetry: Telemetry) -> None:
         (wrong, 1, pytest.approx(elapsed["job-2"])),
         ({"smilejobs.verdict": "approved"}, 1, pytest.approx(elapsed["job-1"])),
     ]
-    assert telemetry.counts("smilejobs.fleet.throttles") == [({}, 1)]
+    assert telemetry.counts("smilejobs.scheduler.throttles") == [({}, 1)]
     assert telemetry.counts("smilejobs.notifications") == [({}, 2)]
 
 

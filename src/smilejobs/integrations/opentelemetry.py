@@ -18,7 +18,7 @@ metric                            kind       unit            attributes
 ``smilejobs.poll.duration``       histogram  s               ``error.type`` if it failed
 ``smilejobs.poll.lateness``       histogram  s
 ``smilejobs.wait.duration``       histogram  s               ``smilejobs.verdict``, or ``error.type``
-``smilejobs.fleet.throttles``     counter    {throttle}
+``smilejobs.scheduler.throttles`` counter    {throttle}
 ``smilejobs.notifications``       counter    {notification}
 ``smilejobs.watch_list.jobs``     gauge      {job}           ``smilejobs.state``
 ``smilejobs.watch_list.age``      gauge      s
@@ -119,7 +119,7 @@ class OpenTelemetryHook:
             explicit_bucket_boundaries_advisory=_WAIT_SECONDS,
         )
         self._throttles = meter.create_counter(
-            "smilejobs.fleet.throttles", "{throttle}", "Times that a batch was throttled."
+            "smilejobs.scheduler.throttles", "{throttle}", "Times that a batch was throttled."
         )
         self._notifications = meter.create_counter(
             "smilejobs.notifications", "{notification}", "Notifications that there may be news of a job."
