@@ -355,11 +355,11 @@ def test_signals_that_are_ignored_or_handled_stay_so(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(os, "_exit", codes.append)  # it would end the tests
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        for handler in (signal.SIG_IGN, print):
+        for theirs in (signal.SIG_IGN, print):
             for number in before:
-                signal.signal(number, handler)
+                signal.signal(number, theirs)
             exit_on_signals()
-            assert [signal.getsignal(number) for number in before] == [handler, handler]
+            assert [signal.getsignal(number) for number in before] == [theirs, theirs]
         signal.signal(signal.SIGINT, signal.default_int_handler)
         exit_on_signals()
         signal.raise_signal(signal.SIGINT)
