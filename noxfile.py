@@ -1,5 +1,8 @@
 """The checks of the project. ``nox`` without arguments runs what CI runs; the other sessions run by name."""
 
+import os
+import shutil
+import tarfile
 from pathlib import Path
 
 import nox
@@ -11,11 +14,25 @@ nox.options.sessions = ["lint", "typing", "tests", "coverage"]
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PYPROJECT)
 OLDEST = PYTHONS[0]
-PACKAGE = f".[{','.join(PYPROJECT['project']['optional-dependencies'])}]"
+EXTRAS = f"[{','.join(PYPROJECT['project']['optional-dependencies'])}]"
+PACKAGE = f".{EXTRAS}"
+DIST = Path("dist")
+MUTATED = {
+    "model": ["tests/core/test_model_*.py"],
+    "wire": [f"tests/core/test_{name}.py" for name in ("codec", "protocol", "retry_after", "signature")],
+    "polling": [f"tests/core/test_{name}.py" for name in ("pace", "rules", "throttle")],
+}
+"""The packages that ``nox -s mutants`` changes, and the tests that must notice."""
 
 
 def group(name: str) -> tuple[str, ...]:
     return nox.project.dependency_groups(PYPROJECT, name)
+
+
+def wheel(folder: Path) -> Path:
+    """Return the only wheel in a folder."""
+    (path,) = folder.glob("*.whl")
+    return path
 
 
 @nox.session
@@ -37,7 +54,9 @@ def typing(session: nox.Session) -> None:
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """The whole suite on the oldest Python, with branch coverage; on the others, the tests that are not marked slow."""
-    session.install(PACKAGE, *group("tests"))
+    # CI builds the wheel once, in another job.
+    built = os.environ.get("SMILEJOBS_WHEEL")
+    session.install(PACKAGE if built is None else f"{wheel(Path(built))}{EXTRAS}", *group("tests"))
     selected = ["--cov", "--cov-report=", "--cov-fail-under=0"] if session.python == OLDEST else ["-m", "not slow"]
     # Four processes on any number of cores: many tests wait for sockets and databases.
     session.run("pytest", "-n4", *selected, *session.posargs, env={"COVERAGE_FILE": f".coverage.{session.python}"})
@@ -59,6 +78,66 @@ def docs(session: nox.Session) -> None:
     session.install(PACKAGE, *group("docs"))
     session.run("sphinx-build", "-W", "--keep-going", "-E", "-b", "html", "docs", "docs/_build", *session.posargs)
     session.run("pytest", "-q", "tests/heavy/test_site.py")
+
+
+@nox.session(default=False)
+def build(session: nox.Session) -> None:
+    """Sdist and wheel, in dist/, checked; then the session `built` on each Python, but not with ``-- --no-tests``."""
+    session.install(*group("build"))
+    shutil.rmtree(DIST, ignore_errors=True)
+    session.run("python", "-m", "build")
+    session.run("twine", "check", "--strict", *sorted(map(str, DIST.iterdir())))
+    session.run("check-wheel-contents", str(wheel(DIST)))
+    if "--no-tests" not in session.posargs:
+        for python in PYTHONS:
+            session.notify(f"built-{python}")
+
+
+@nox.session(python=PYTHONS, default=False)
+def built(session: nox.Session) -> None:
+    """The tests in the sdist of dist/, against the wheel beside it."""
+    session.install(f"{wheel(DIST)}{EXTRAS}", *group("tests"))
+    folder = Path(session.create_tmp()) / "sdist"
+    shutil.rmtree(folder, ignore_errors=True)
+    (sdist,) = DIST.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder, filter="data")
+    (root,) = folder.iterdir()
+    with session.chdir(root):
+        session.run("pytest", "-n2", "tests/core", "tests/docs/test_pages.py", "tests/docs/test_public_api.py")
+
+
+@nox.session(default=False)
+def workflows(session: nox.Session) -> None:
+    """The workflows of CI: no action without a hash, no permission that a job does not need."""
+    session.install(*group("workflows"))
+    session.run("zizmor", "--offline", "--no-progress", ".github")
+
+
+@nox.session(default=False)
+def mutants(session: nox.Session) -> None:
+    """Changes to the pure modules that no test notices; ``-- polling/pace.py`` looks at one module alone."""
+    session.install(PACKAGE, *group("mutants"))
+    folder = (Path(session.create_tmp()) / "mutants").resolve()
+    shutil.rmtree(folder, ignore_errors=True)
+    for name in ("src", "tests"):
+        shutil.copytree(name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy("pyproject.toml", folder)
+    with session.chdir(folder):
+        for target in session.posargs or MUTATED:
+            files = " ".join(
+                str(path) for pattern in MUTATED[target.split("/")[0]] for path in sorted(Path().glob(pattern))
+            )
+            test = f"python -m pytest -x -q -p no:cacheprovider {files}"
+            Path("mutants.toml").write_text(
+                f'[cosmic-ray]\nmodule-path = "src/smilejobs/{target}"\ntimeout = 120.0\nexcluded-modules = []\n'
+                f'test-command = "{test}"\n[cosmic-ray.distributor]\nname = "local"\n'
+            )
+            environment = {"PYTHONPATH": str(folder / "src"), "CI": "true"}
+            session.run("cosmic-ray", "init", "--force", "mutants.toml", "mutants.sqlite")
+            session.run("cosmic-ray", "--verbosity=INFO", "baseline", "mutants.toml", env=environment)
+            session.run("cosmic-ray", "exec", "mutants.toml", "mutants.sqlite", env=environment)
+            session.run("cr-report", "--surviving-only", "--show-diff", "mutants.sqlite")
 
 
 @nox.session(default=False)
