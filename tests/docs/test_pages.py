@@ -1,7 +1,10 @@
 """The pages show code that runs, their links lead somewhere, and CI runs what the README says."""
 
+import ast
+import builtins
 import json
 import re
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -13,13 +16,59 @@ EXAMPLES = sorted((ROOT / "examples").rglob("*.py"))
 CELLS = json.loads((ROOT / "examples" / "notebook.ipynb").read_text("utf-8"))["cells"]
 
 
+def split(block: str) -> tuple[str, list[str], set[str]]:
+    """Return the code of a block, its opening imports, and the names that its first line says to look up."""
+    known, _, rest = block.partition("\n\n") if block.startswith("# ") else ("", "", block)
+    statements = ast.parse(rest).body
+    opening = list(takewhile(lambda each: isinstance(each, (ast.Import, ast.ImportFrom)), statements))
+    lines = rest.splitlines(keepends=True)
+    start = opening[-1].end_lineno if opening else 0
+    names = set(re.sub(r"^# |: see .*$", "", known).split(", ")) - {""}
+    return "".join(lines[start:]).lstrip("\n"), [name for each in opening for name in imported(each)], names
+
+
+def imported(statement: ast.AST) -> list[str]:
+    """Return what a statement imports, "module.name" or "module"."""
+    if isinstance(statement, ast.Import):
+        return [alias.name for alias in statement.names]
+    assert isinstance(statement, ast.ImportFrom)
+    return [f"{statement.module}.{alias.name}" for alias in statement.names]
+
+
+def unbound(code: str) -> set[str]:
+    """Return the names that a piece of code reads and neither binds nor imports."""
+    nodes = list(ast.walk(ast.parse(code)))
+    names = [node for node in nodes if isinstance(node, ast.Name)]
+    bound = {node.id for node in names if not isinstance(node.ctx, ast.Load)} | set(dir(builtins)) | {"__name__"}
+    bound |= {node.arg for node in nodes if isinstance(node, ast.arg)}
+    bound |= {str(node.name) for node in nodes if isinstance(node, (ast.ExceptHandler, ast.MatchAs))}
+    bound |= {node.name for node in nodes if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))}
+    for node in nodes:
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            bound |= {alias.name.partition(".")[0] for alias in node.names}
+    return {node.id for node in names} - bound
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_piece_of_python_in_a_page_is_part_of_an_example(page: Path) -> None:
-    """What a reader copies is what the tests run."""
+    """What a reader copies is what the tests run; the imports that it needs stand above it."""
     sources = [example.read_text() for example in EXAMPLES]
-    sources += ["".join(cell["source"]) + "\n" for cell in CELLS if cell["cell_type"] == "code"]
+    cells = ["".join(cell["source"]) + "\n" for cell in CELLS if cell["cell_type"] == "code"]
     for block in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE):
-        assert any(block in source for source in sources), f"in no example:\n{block}"
+        if any(block in cell for cell in cells):
+            continue  # a notebook imports in its first cell
+        if any(block in source for source in sources):
+            assert not unbound(block), f"undefined:\n{block}"
+            continue
+        code, opening, elsewhere = split(block)
+        source = next((source for source in sources if code in source), None)
+        assert source is not None, f"in no example:\n{block}"
+        assert set(opening) <= {name for each in ast.walk(ast.parse(source)) for name in imported_by(each)}, block
+        assert unbound(block) == elsewhere, f"undefined:\n{block}"
+
+
+def imported_by(node: ast.AST) -> list[str]:
+    return imported(node) if isinstance(node, (ast.Import, ast.ImportFrom)) else []
 
 
 def test_links_between_the_pages_lead_somewhere() -> None:
