@@ -296,6 +296,7 @@ def test_ctrl_c_before_the_first_poll(command: Command, monkeypatch: pytest.Monk
     assert command("batch", "-", "--out", "out.csv") == Answer(130, "", "")
 
 
+@pytest.mark.slow
 def test_as_a_process(base_url: str, tmp_path: Path) -> None:
     """It writes to a pipe as to a file, and ends with its exit code."""
     done = subprocess.run(
@@ -429,6 +430,7 @@ def test_a_folder_that_cannot_be_written_to(command: Command, pictures: Path, mo
     assert not Path("out.csv").exists()
 
 
+@pytest.mark.slow
 def test_a_second_run_is_refused_and_a_killed_one_is_gone_on_with(
     command: Command, base_url: str, pictures: Path, tmp_path: Path
 ) -> None:

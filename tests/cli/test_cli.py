@@ -317,6 +317,7 @@ def test_the_sandbox_command_passes_its_options_on(
     assert "wait" not in answer.out
 
 
+@pytest.mark.slow
 def test_a_newcomer_can_ask_the_sandbox_command() -> None:
     """In processes of their own, as in two terminals, with warnings as errors."""
     python = [sys.executable, "-W", "error", "-c", "from smilejobs.cli import main; main()"]

@@ -578,6 +578,7 @@ def process(*arguments: str, environment: dict[str, str], cwd: Path) -> Generato
             started.kill()  # nothing happens if it has ended
 
 
+@pytest.mark.slow
 def test_from_end_to_end(command: Command, environment: dict[str, str], tmp_path: Path) -> None:
     """Outcomes are followed while a worker makes them, a second worker is refused, and each stops when it is told."""
     Path("in.csv").write_text(JOBS)
