@@ -37,7 +37,8 @@ class ApiRefusedError(RefusedError):
     """
 
     def __init__(self, code: str, text: str | None = None, *, http_status: int = 400) -> None:
-        self.body = {"error": STATUS_CODES[code].meaning if text is None else text, "code": code}
+        text = STATUS_CODES[code].meaning if text is None else text
+        self.body: dict[str, object] = {"error": text, "code": code}
         super().__init__(with_api_headers(json_answer(self.body, http_status)), code)
 
 
