@@ -37,9 +37,11 @@ def http(body: bytes, status: str = "200 OK", *headers: str) -> bytes:
 
 
 @asynccontextmanager
-async def serve(handler: Handler, tls: ssl.SSLContext | None = None) -> AsyncGenerator[Server, None]:
+async def serve(
+    handler: Handler, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1"
+) -> AsyncGenerator[Server, None]:
     """Serve on a free port of loopback while the block runs."""
-    listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=0)
+    listener = await anyio.create_tcp_listener(local_host=host, local_port=0)
     server = Server(port=listener.extra(SocketAttribute.local_port))
 
     async def connection(stream: SocketStream) -> None:

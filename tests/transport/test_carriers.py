@@ -1,7 +1,9 @@
 """What HTTP can look like: one table, run over real sockets against every carrier, with one outcome for one cause."""
 
 import json
+import socket
 import struct
+from contextlib import suppress
 from datetime import UTC, datetime
 from socket import SO_LINGER, SOL_SOCKET
 
@@ -29,6 +31,14 @@ __all__ = ["anyio_backend", "open_client", "pytest_generate_tests"]
 
 pytestmark = pytest.mark.anyio
 
+
+def has_ipv6() -> bool:
+    with suppress(OSError), socket.create_server(("::1", 0), family=socket.AF_INET6):
+        return True
+    return False
+
+
+HAS_IPV6 = has_ipv6()
 BODY = answer()
 CUT = "the answer cannot be read: it broke off before its end"
 LARGE = "the answer cannot be read: it is larger than 100000 bytes"
@@ -229,6 +239,31 @@ async def test_a_deadline_cuts_what_never_pauses(open_client: OpenClient, sent: 
             with anyio.move_on_after(0.3) as scope:
                 await client.job_status("user-1", "job-1")
             assert scope.cancelled_caught
+
+
+@pytest.mark.skipif(not HAS_IPV6, reason="this machine has no IPv6")
+async def test_ipv6(open_client: OpenClient) -> None:
+    """An address of IPv6 is connected to, and named as the host."""
+    async with serve(well, host="::1") as server, open_client(f"http://[::1]:{server.port}/v1") as client:
+        assert not (await ask(client)).job_complete
+    assert f"host: [::1]:{server.port}\r\n".encode() in server.heads[0].lower()
+
+
+async def test_a_kept_connection_that_the_server_closes_costs_nothing(open_client: OpenClient) -> None:
+    """The request is sent once more at once, over a new connection, and the event of the poll counts it."""
+
+    async def handler(stream: Stream, body: bytes) -> None:
+        if server.requests == 2:
+            await stream.aclose()
+        else:
+            await stream.send(http(answer()))
+
+    events: list[smilejobs.Event] = []
+    async with serve(handler) as server, open_client(server.url(), hooks=[events.append]) as client:
+        await ask(client)
+        await ask(client)
+    assert (server.connections, server.requests) == (2, 3)
+    assert [event.requests for event in events if isinstance(event, smilejobs.PollFinished)] == [1, 2]
 
 
 # --- No answer meets another poll

@@ -7,7 +7,8 @@ import httpx
 import pytest
 
 from smilejobs.transport.carrier import Request
-from smilejobs.transport.over_httpx import OverHttpx
+from smilejobs.transport.over_client import OverClient
+from smilejobs.transport.over_httpx import OverHttpx, end_body
 
 pytestmark = pytest.mark.anyio
 
@@ -60,8 +61,8 @@ class Made(list[Pool]):
         return self[-1]
 
 
-async def ask(connections: OverHttpx, method: str = "POST") -> None:
-    response = await connections.send(Request(method, URL, {}, b"{}"))
+async def ask(connections: OverHttpx, method: str = "POST", *, fresh: bool = False) -> None:
+    response = await connections.send(Request(method, URL, {}, b"{}"), fresh=fresh)
     is_whole = False
     try:
         assert await response.read() == b"{}"
@@ -138,3 +139,45 @@ async def test_what_was_cut_short_is_not_used_again(breaks: str) -> None:
     made.breaks = False
     await ask(connections)
     assert [pool.requests for pool in made] == [0, 1, 1]
+
+
+async def test_a_fresh_connection_takes_the_place_of_an_idle_one() -> None:
+    """There are never more than were asked for."""
+    made = Made()
+    connections = OverHttpx(made, 1)
+    await ask(connections)
+    await ask(connections, fresh=True)
+    assert [pool.requests for pool in made] == [0, 1, 1]
+    assert [pool.closed_at is None for pool in made] == [True, False, True]
+
+
+class Endless:
+    """A body without an end that is no generator."""
+
+    def __aiter__(self) -> "Endless":
+        return self
+
+    async def __anext__(self) -> bytes:
+        return b"x"
+
+
+async def test_a_body_that_cannot_be_closed_is_left() -> None:
+    """It is read for a while, and no longer."""
+    with anyio.fail_after(1):
+        await end_body(Endless())
+
+
+async def test_a_connection_may_have_no_socket() -> None:
+    """A transport of the caller's client may name a connection that is none of the operating system."""
+
+    class Connection:
+        def get_extra_info(self, info: str) -> None:
+            return None
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        extensions = {"network_stream": Connection(), "http_version": b"HTTP/1.1"}
+        return httpx.Response(200, content=b"{}", extensions=extensions)
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(respond)) as http_client:
+        response = await OverClient(http_client).send(Request("POST", URL, {}, b"{}"))
+        await response.aclose(keep=False)

@@ -12,7 +12,6 @@ from weakref import WeakSet
 import aiohttp
 import aiohttp.abc
 import httpx
-from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 from attrs import define
 from yarl import URL
@@ -134,14 +133,14 @@ class _Sending:
         used: The connections over which requests have been sent.
         is_used: Whether it is one of those.
         transport: The connection, below aiohttp.
-        protocol: The same, as aiohttp sees it.
+        closed: Done when the connection is closed.
     """
 
     is_fresh: bool
     used: WeakSet[object]
     is_used: bool = False
     transport: asyncio.Transport | None = None
-    protocol: ResponseHandler | None = None
+    closed: "asyncio.Future[None] | None" = None
 
 
 _SENDING: ContextVar[_Sending] = ContextVar("_SENDING")
@@ -162,8 +161,11 @@ class _Request(aiohttp.ClientRequest):
             sending.is_used = True
             conn.close()
             raise aiohttp.ServerDisconnectedError
-        sending.used.add(protocol)
-        sending.protocol = protocol
+        sending.closed = protocol.closed
+        assert sending.closed is not None, "it is open"
+        if not sending.is_used:
+            sending.used.add(protocol)
+            sending.closed.add_done_callback(_look_at)
         return await super().send(conn)
 
 
@@ -172,31 +174,25 @@ class _Response:
 
     def __init__(self, response: aiohttp.ClientResponse, sending: _Sending) -> None:
         self._response = response
+        assert sending.transport is not None, "the request was sent"
+        assert sending.closed is not None, "the request was sent"
         self._transport = sending.transport
-        self._closed: asyncio.Future[None] | None = None
+        self._closed = sending.closed
         self.status = response.status
         self.headers: Mapping[str, str] = _joined(response)
-        if not response.content.is_eof() and sending.protocol is not None:
-            self._closed = sending.protocol.closed
-            if self._closed is None:
-                self._end()
-            else:
-                self._closed.remove_done_callback(_look_at)
-                self._closed.add_done_callback(_look_at)
-                self._closed.add_done_callback(self._end)
+        if not response.content.is_eof():
+            self._closed.add_done_callback(self._end)
 
     async def read(self) -> bytes:
         return await self._response.content.readany()
 
     async def aclose(self, *, keep: bool) -> None:
-        if self._closed is not None:
-            self._closed.remove_done_callback(self._end)
+        self._closed.remove_done_callback(self._end)
         if keep:
             self._response.release()
             return
         self._response.close()
-        if self._transport is not None:  # aiohttp may have it back already
-            self._transport.abort()
+        self._transport.abort()  # aiohttp may keep the connection for the next request
 
     def _end(self, _: object = None) -> None:
         """End a body whose connection is closed: aiohttp waits on after a chunk that it cannot read."""
