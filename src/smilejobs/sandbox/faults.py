@@ -1,6 +1,9 @@
 """Fault profiles: what goes wrong with polls and images on purpose, and how often.
 
 A `FaultProfile` holds the probability of each fault; `PollFaults` are the faults that were drawn for one poll.
+
+A fault of polls is an attribute of `FaultProfile` and a name in one of the groups below; `http/status.py` changes the
+answer if it was drawn. Faults of images are in `http/images.py`.
 """
 
 import random

@@ -1,4 +1,8 @@
-"""One job of the sandbox: its state is a pure function of the time at which it is looked at."""
+"""One job of the sandbox: its state is a pure function of the time at which it is looked at.
+
+It is complete when the machine is done with its images, and final when the human review after that, if there is one,
+has ended.
+"""
 
 import enum
 import json
