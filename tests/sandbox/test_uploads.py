@@ -208,6 +208,7 @@ async def test_the_same_requests_get_the_same_answers() -> None:
         (registration({"more": "\ud800"}), "2204"),
         (registration({"sandbox_result": "3"}), "2204"),
         (registration(callback_url=["https://127.0.0.1"]), "2204"),
+        (registration(callback_url="https://127.0.0.1/\ud800"), "2204"),
     ],
 )
 async def test_a_registration_that_is_wrong_is_refused(body: object, code: str) -> None:
@@ -217,6 +218,15 @@ async def test_a_registration_that_is_wrong_is_refused(body: object, code: str) 
     async with opened(sandbox) as http_client:
         answer = await http_client.post("/v1/upload", content=content)
     assert (answer.status_code, answer.json().keys(), answer.json()["code"]) == (400, {"error", "code"}, code)
+    assert not sandbox.jobs
+
+
+async def test_a_registration_for_a_host_that_is_none_is_refused() -> None:
+    """The links of its callbacks would name that host."""
+    sandbox = Sandbox(now=virtual_now)
+    async with opened(sandbox) as http_client:
+        answer = await http_client.post("/v1/upload", json=registration(), headers={"host": "local host"})
+    assert (answer.status_code, answer.json()["code"]) == (400, "2204")
     assert not sandbox.jobs
 
 

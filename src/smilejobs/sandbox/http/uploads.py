@@ -116,16 +116,19 @@ class Uploads:
         except UnreadableError:
             raise ApiRefusedError(_WRONG_TYPE) from None
         ids = ("user_id", "job_id", "job_type")
-        return Job(
-            ref=ref,
-            smile_job_id=self._registry.next_number(),
-            job_type=job_type,
-            result_code=result_code_for("approved", job_type),
-            machine=self._registry.draw_machine(ref),
-            partner_params={key: value for key, value in params.items() if key not in ids},
-            callback_url=callback_url or None,
-            root=root,
-        )
+        try:
+            return Job(
+                ref=ref,
+                smile_job_id=self._registry.next_number(),
+                job_type=job_type,
+                result_code=result_code_for("approved", job_type),
+                machine=self._registry.draw_machine(ref),
+                partner_params={key: value for key, value in params.items() if key not in ids},
+                callback_url=callback_url or None,
+                root=root,
+            )
+        except ValueError:  # the callback_url cannot be sent, or the Host header names no host
+            raise ApiRefusedError(_WRONG_TYPE) from None
 
     async def _receive(self, request: Request) -> Response:
         check_url(self._secret, request, self._registry.now())
