@@ -44,7 +44,7 @@ TOKENS = [
 ]  # fmt: skip
 
 
-def good(job_id: str, dice: random.Random) -> bytes:
+def good(job_id: str, rng: random.Random) -> bytes:
     """An answer about a job, in one of the ways in which it can be sent."""
     timestamp = format_timestamp(datetime.now(UTC))
     params = {"user_id": "user-1", "job_id": job_id, "job_type": 1}
@@ -52,46 +52,46 @@ def good(job_id: str, dice: random.Random) -> bytes:
     status = {"timestamp": timestamp, "signature": sign(CREDENTIALS, timestamp), "job_complete": True}
     body = json.dumps({**status, "code": "2302", "result": result}).encode()
     head = [b"HTTP/1.1 200 OK", b"Content-Type: application/json"]
-    if dice.random() < 0.3:
+    if rng.random() < 0.3:
         body = gzip.compress(body)
         head.append(b"Content-Encoding: gzip")
-    if dice.random() < 0.5:
+    if rng.random() < 0.5:
         head.append(b"Content-Length: %d" % len(body))
     else:
         head.append(b"Transfer-Encoding: chunked")
-        cut = dice.randrange(1, len(body))
+        cut = rng.randrange(1, len(body))
         body = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (body[:cut], body[cut:])) + b"0\r\n\r\n"
     return b"\r\n".join([*head, b"", b""]) + body
 
 
-def mutated(response: bytes, dice: random.Random) -> bytes:
+def mutated(response: bytes, rng: random.Random) -> bytes:
     """The same with some faults, most of them in its head."""
     data = bytearray(response)
-    for _ in range(dice.choice((1, 1, 1, 2, 3, 8))):
-        end = len(data) if dice.random() < 0.4 else max(1, data.find(b"\r\n\r\n") + 4)
-        at = dice.randrange(end) if data else 0
-        match dice.randrange(6):
+    for _ in range(rng.choice((1, 1, 1, 2, 3, 8))):
+        end = len(data) if rng.random() < 0.4 else max(1, data.find(b"\r\n\r\n") + 4)
+        at = rng.randrange(end) if data else 0
+        match rng.randrange(6):
             case 0:
-                data[at : at + 1] = bytes([dice.randrange(256)])
+                data[at : at + 1] = bytes([rng.randrange(256)])
             case 1:
-                data[at:at] = dice.choice(TOKENS)
+                data[at:at] = rng.choice(TOKENS)
             case 2:
-                del data[at : at + dice.choice((1, 1, 2, 20))]
+                del data[at : at + rng.choice((1, 1, 2, 20))]
             case 3:
                 lines = [match.end() for match in re.finditer(b"\r\n", bytes(data))] or [0]
-                place = dice.choice(lines)
-                data[place:place] = dice.choice(TOKENS)
+                place = rng.choice(lines)
+                data[place:place] = rng.choice(TOKENS)
             case 4:
                 del data[at:]
             case _:
-                data[at:at] = data[at : at + dice.choice((5, 50, 500))]
+                data[at:at] = data[at : at + rng.choice((5, 50, 500))]
     return bytes(data)
 
 
 class Hostile(asyncio.Protocol):
     """Answers every other request with faults; the seed says which."""
 
-    dice: random.Random
+    rng: random.Random
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -105,18 +105,18 @@ class Hostile(asyncio.Protocol):
             if len(self.buffer) < end + length:
                 return
             asked, self.buffer = json.loads(self.buffer[end : end + length]), self.buffer[end + length :]
-            response = good(asked["job_id"], self.dice)
+            response = good(asked["job_id"], self.rng)
             if asked["job_id"].startswith("good"):
                 self.transport.write(response)
                 continue
-            response = mutated(response, self.dice)
-            cut = self.dice.randrange(len(response) + 1)
+            response = mutated(response, self.rng)
+            cut = self.rng.randrange(len(response) + 1)
             self.transport.write(response[:cut])
-            if self.dice.random() < 0.3:
+            if self.rng.random() < 0.3:
                 asyncio.get_running_loop().call_soon(self.transport.write, response[cut:])
             else:
                 self.transport.write(response[cut:])
-            if self.dice.random() < 0.9:
+            if self.rng.random() < 0.9:
                 self.transport.close()
 
 
@@ -166,7 +166,7 @@ def test_whatever_comes_ends_one_poll_with_one_of_our_errors(way: str) -> None:
     """Nothing foreign comes out, no poll takes longer than its timeout, and no answer reaches another job's poll."""
 
     async def main() -> Counter[str]:
-        Hostile.dice = random.Random(f"{SEED} {way}")
+        Hostile.rng = random.Random(f"{SEED} {way}")
         seen: Counter[str] = Counter()
         numbers = iter(range(RESPONSES))
         foreign: list[object] = []

@@ -1,4 +1,4 @@
-"""Ten minutes of bad weather: 20,000 jobs through a server that drops, delays, refuses and limits at random.
+"""Ten minutes of faults: 20,000 jobs through a server that drops, delays, refuses and limits at random.
 
 ``nox -s soak``; SOAK_JOBS and SOAK_SECONDS make it shorter.
 """
@@ -31,8 +31,8 @@ SECONDS = float(os.environ.get("SOAK_SECONDS", "600"))
 CREDENTIALS = Credentials("085", "sandbox-key")
 
 
-class Weather:
-    """Answers like an API on a bad day; it allows 300 polls per second, and every job ends after a time of its own."""
+class Faulty:
+    """Answers with faults; it allows 300 polls per second, and every job ends after a time of its own."""
 
     def __init__(self) -> None:
         self.draw = random.Random(0)
@@ -87,14 +87,14 @@ class Weather:
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @pytest.mark.anyio
-async def test_a_batch_in_bad_weather(anyio_backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_batch_with_faults(anyio_backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every job is reported exactly once; memory stays flat; nothing warns, and no task is left."""
     authority = trustme.CA()
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost").configure_cert(tls)
     authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
-    weather, memory, snapshots = Weather(), [], []
+    faulty, memory, snapshots = Faulty(), [], []
     tasks_before = len(asyncio.all_tasks())
 
     async def jobs() -> AsyncIterator[JobRef]:
@@ -118,7 +118,7 @@ async def test_a_batch_in_bad_weather(anyio_backend: str, tmp_path: Path, monkey
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         async with (
-            serve(weather, tls) as server,
+            serve(faulty, tls) as server,
             Client(
                 partner_id="085",
                 api_key="sandbox-key",
@@ -139,11 +139,11 @@ async def test_a_batch_in_bad_weather(anyio_backend: str, tmp_path: Path, monkey
         gc.collect()
     await anyio.sleep(0.1)
     # The figures of the run, shown by pytest -s.
-    print(f"\n{dict(weather.seen)}; {dict(kinds)}; {[round(each / 2**20) for each in memory]} MiB")  # noqa: T201  # the figures are what it is run for
+    print(f"\n{dict(faulty.seen)}; {dict(kinds)}; {[round(each / 2**20) for each in memory]} MiB")  # noqa: T201  # the figures are what it is run for
     assert reported == Counter(dict.fromkeys(range(JOBS), 1))
     assert kinds == {"NoneType": JOBS}
     assert len(asyncio.all_tasks()) == tasks_before
-    assert all(weather.seen[kind] for kind in ("429", "dropped", "cut", "5xx", "silent"))
+    assert all(faulty.seen[kind] for kind in ("429", "dropped", "cut", "5xx", "silent"))
     settled = memory[len(memory) // 2 :]
     assert max(settled) < 1.15 * settled[0]
 
