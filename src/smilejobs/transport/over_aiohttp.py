@@ -126,7 +126,7 @@ def _session_over(connector: aiohttp.BaseConnector, *, is_owner: bool) -> aiohtt
 
 @define(eq=False)
 class _Sending:
-    """What is to be known of the connection that a request is sent over.
+    """State of one request and of the connection that it is sent over.
 
     Attributes:
         is_fresh: Whether it must be a new one.
@@ -149,14 +149,14 @@ _NOT_OURS = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 
 
 class _Request(aiohttp.ClientRequest):
-    """Looks at the connection before anything is sent over it."""
+    """Checks the connection before the request is sent over it."""
 
     async def send(self, conn: Connection) -> aiohttp.ClientResponse:
         sending = _SENDING.get()
         protocol = conn.protocol
         sending.transport = conn.transport
         sending.is_used = protocol in sending.used
-        # aiohttp gives out a kept connection over which an answer has come that was not asked for.
+        # aiohttp gives out a kept connection over which an unsolicited answer was received.
         if protocol is None or protocol.should_close or (sending.is_fresh and sending.is_used):
             sending.is_used = True
             conn.close()
@@ -216,9 +216,9 @@ def _joined(response: aiohttp.ClientResponse) -> dict[str, str]:
 
 
 class _Resolver(aiohttp.abc.AbstractResolver):
-    """Looks names up in threads that nothing waits for: one that hangs holds up neither a cancellation nor the exit.
+    """Resolves names in daemon threads: a lookup that hangs delays neither a cancellation nor the exit.
 
-    The resolver of aiohttp uses the executor of the event loop, which is joined at its end.
+    The resolver of aiohttp uses the executor of the event loop, which is joined when the loop ends.
     """
 
     async def resolve(

@@ -49,9 +49,9 @@ class HTTPClient(Protocol):
 class OverClient:
     """A client of the caller's.
 
-    Its connections are its own. After an answer that is not kept, the connection is closed below the client, and the
-    client is asked not to keep the next one. That is as much as can be had: which connection a client takes is not ours
-    to say.
+    The client manages its connections. After an answer that must not be believed, the socket is shut down below the
+    client, and the next request asks for a connection that is closed afterwards. A carrier cannot choose the connection
+    that a client uses.
 
     Args:
         client: The client; it is never closed.

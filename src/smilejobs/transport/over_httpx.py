@@ -16,7 +16,7 @@ from smilejobs.transport.carrier import KEEPALIVE_SECONDS, Request, Response, St
 from smilejobs.transport.failures import is_closed_without_answer
 
 MOST_BUFFERED_PIECES = 512
-"""So many pieces of a body that is not wanted are read to end it well: 50 ms of work at most."""
+"""The most pieces of an abandoned body that are read in order to close its generators: 50 ms of work."""
 
 
 def over_httpcore(
@@ -44,22 +44,22 @@ def over_httpcore(
 
 
 class OverHttpx:
-    """Connections of httpcore, each in a pool of its own, below the client of httpx, which would log each request.
+    """Connections of httpcore, each in a pool of its own.
 
-    For each request a pool of httpcore looks at all its connections, and at all of them again for each that is idle: a
-    hundred take it 20 ms. It also loses connections for good when a request is cancelled at an unlucky instant; here
-    such a connection is dropped with its pool.
+    For each request a pool of httpcore scans all its connections, and scans them again for each that is idle: with a
+    hundred connections this takes 20 ms. A pool also loses connections for good when a request is cancelled; here the
+    pool of such a connection is closed. The client of httpx is not used, because it logs each request.
 
     Args:
-        connect: Makes such a pool.
-        max_connections: How many there are at most; other requests wait.
+        connect: Makes a pool of one connection.
+        max_connections: The largest number of connections; further requests wait.
         library: httpx or httpx2, whichever *connect* uses.
     """
 
     def __init__(
         self, connect: Callable[[], httpx.AsyncBaseTransport], max_connections: int, library: ModuleType = httpx
     ) -> None:
-        connect()  # what is wrong with it is said now
+        connect()  # raises now, and not with the first request
         self.has_connections = True
         self._connect = connect
         self._max_connections = max_connections
@@ -94,15 +94,15 @@ class OverHttpx:
             await connection.aclose()
 
     async def give_back(self, connection: "_Connection", *, keep: bool) -> None:
-        """Keep a connection for the next request, or close it; close those that have been idle for long."""
-        assert self._free is not None, "it was acquired"
+        """Keep a connection for the next request, or close it; close connections that were idle for too long."""
+        assert self._free is not None, "acquired by send"
         self._free.release()
         if not keep:
             await self._close(connection)
             return
         now = anyio.current_time()
         self._idle.append((now, connection))
-        while self._idle and self._idle[0][0] < now - KEEPALIVE_SECONDS:  # others may take them meanwhile
+        while self._idle and self._idle[0][0] < now - KEEPALIVE_SECONDS:  # the deque may change while one is closed
             await self._close(self._idle.popleft()[1])
 
     async def _send_over(self, connection: "_Connection", request: Request) -> Response:
@@ -154,7 +154,7 @@ class _Connection:
         """Send a request.
 
         Raises:
-            StaleConnectionError: The answer was there before the request: it was sent after the end of another answer.
+            StaleConnectionError: The answer was received before the request was sent, behind another answer.
         """
         reads = self._reads
         if self._raw is None:
@@ -179,13 +179,13 @@ class _Connection:
                 await self._raw.aclose()
 
     async def _trace(self, event: str, info: Mapping[str, object]) -> None:
-        """Take note of the socket."""
+        """Store the stream of the socket."""
         stream = info.get("return_value")
         if event.endswith(".connect_tcp.complete") and isinstance(stream, _Closable):
             self._raw = stream
 
     def _watch(self, stream: object) -> None:
-        """Count the reads from a connection: httpcore does not say what it has left in its buffer."""
+        """Count the reads from a connection: httpcore does not tell what its buffer still holds."""
         if stream is self._stream or stream is None:
             return
         self._stream = stream
@@ -226,7 +226,7 @@ class _Response:
 
 
 class _RequestBody:
-    """The body of a request. That of httpx is a generator, which a cancelled request abandons half-way."""
+    """The body of a request, as an iterator: httpx has a generator, which a cancelled request does not close."""
 
     def __init__(self, body: bytes) -> None:
         self._pieces = iter((body,))
@@ -241,10 +241,11 @@ class _RequestBody:
 
 
 async def end_body(pieces: AsyncIterator[bytes]) -> None:
-    """Close the generators that libraries have stacked up over a body that is not wanted any more.
+    """Close the stacked generators of the libraries over a body that is abandoned.
 
-    Only an exception from below ends all of them: a cancellation, which is delivered once what is in buffers is read.
-    Where that is very much, as with chunks of one byte, they are left to the garbage collector.
+    Only an exception from the innermost one ends all of them: a cancellation, which is delivered when the buffers have
+    been read. Where the buffers hold very much, as with chunks of one byte, the generators are left to the garbage
+    collector.
     """
     with anyio.CancelScope(shield=True), suppress(Exception):
         for _ in range(MOST_BUFFERED_PIECES // STEPS_WITHOUT_A_CHECKPOINT):

@@ -1,4 +1,4 @@
-"""Bodies are posted, and answers read whole, over any carrier."""
+"""The POST of a signed body to the API, and the whole answer, over any carrier."""
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -25,14 +25,14 @@ _WITHOUT_BODY = (204, 304)
 
 @frozen
 class Answer:
-    """What came back; crash reporters see its status and its problem.
+    """An answer; its repr shows the status and the problem, because crash reporters copy reprs.
 
     Attributes:
         http_status: The HTTP status.
         headers: The HTTP headers, looked up in lower case.
         body: The body, inflated.
-        problem: Why there is no body, in words, where it broke off, is too large, or the like.
-        broke_off: Whether another answer may be whole.
+        problem: Why there is no body, for example because it broke off or is too large.
+        broke_off: Whether the body broke off, so that the next answer may be whole.
     """
 
     http_status: int
@@ -43,20 +43,20 @@ class Answer:
 
 
 class Transport:
-    """POSTs bodies to one URL, over a pool of its own or a client of the caller's.
+    """Sends POST requests to one URL, over a pool of its own or a client of the caller's.
 
-    The own pool opens with its first request, because only then the event loop is known. It trusts what httpx trusts by
-    default, and goes through the proxy that ``HTTPS_PROXY`` or ``ALL_PROXY`` names unless ``NO_PROXY`` says otherwise.
-    Plain http, which is allowed for loopback, never goes through a proxy: that would carry signatures off the machine.
+    The own pool opens with the first request, because only then the event loop is known. It trusts the certificates
+    that httpx trusts by default, and uses the proxy that ``HTTPS_PROXY`` or ``ALL_PROXY`` names, unless ``NO_PROXY``
+    excludes the host. Plain http, which is allowed for loopback, never uses a proxy, which would see the signatures.
 
     Args:
-        url: Where to.
+        url: The URL.
         headers: The headers of every request.
         http_client: The caller's client; it is never closed.
         max_connections: The size of the own pool; its connections are kept alive between polls.
         request_timeout: Seconds for one request, from connecting to the last byte.
-        max_response_bytes: The most bytes of a body, as they come and when they are inflated.
-        transport: What the own pool is made of; None for aiohttp where that is installed and asyncio is running.
+        max_response_bytes: The largest body, in bytes, as received and as inflated.
+        transport: The library of the own pool; None for aiohttp where that is installed and asyncio is running.
 
     Raises:
         ImportError: The extra that *transport* needs is missing.
@@ -88,7 +88,7 @@ class Transport:
         self._carrier: Carrier | None = None
         self._is_client = is_client(http_client)
         self._open = choose(parsed_url, http_client, max_connections, transport)
-        # A failed assertion of a stand-in for a client is a finding of the caller's test.
+        # An AssertionError of a stand-in for a client belongs to the caller's test.
         self._passes = () if http_client is None else (AssertionError,)
 
     async def post(
@@ -103,10 +103,10 @@ class Transport:
         """Send one request, and return what *read* makes of the answer.
 
         Args:
-            body: What to send.
+            body: The body of the request.
             read: Called while the connection is held; if it raises, the connection is closed.
-            deadline: When the answer must be there, by the clock of the event loop; `request_timeout` from now by
-                default.
+            deadline: The instant at which the request is cut, by the clock of the event loop; `request_timeout` from
+                now by default.
             fresh: Use a new connection.
             on_resend: Called when the request is sent once more, because a kept connection turned out to be closed.
 
@@ -144,7 +144,7 @@ class Transport:
 
     @property
     def has_connections(self) -> bool:
-        """Whether an answer may have met the wrong request, on a connection that several share."""
+        """Whether requests share connections, so that an answer may reach the wrong request."""
         return self._carrier is not None and self._carrier.has_connections
 
     async def aclose(self) -> None:
@@ -154,10 +154,9 @@ class Transport:
 
 
 class _Exchange:
-    """One request and its answer, as far as it came.
+    """One request, and its answer as far as it was received.
 
-    The one place where what a carrier raises becomes an error of ours, whatever it is: nothing foreign ends more than
-    one poll.
+    Every exception of a carrier becomes an error of smilejobs here, so that it ends one poll and no more.
     """
 
     def __init__(self, carrier: Carrier, max_bytes: int, passes: tuple[type[Exception], ...]) -> None:
@@ -194,10 +193,10 @@ class _Exchange:
             raise failure
 
     def answer(self, timeout: float) -> Answer:
-        """Return what came within the time.
+        """Return the answer, or what was received of it within the time.
 
         Raises:
-            RequestError: Nothing did.
+            RequestError: Nothing was received.
         """
         if self._response is None:
             raise RequestError(f"no answer within {timeout:.10g} s")
