@@ -16,6 +16,8 @@ PYTHONS = nox.project.python_versions(PYPROJECT)
 OLDEST = PYTHONS[0]
 EXTRAS = f"[{','.join(PYPROJECT['project']['optional-dependencies'])}]"
 PACKAGE = f".{EXTRAS}"
+PARALLEL = ("-n4", "--dist", "loadgroup")
+"""Four processes on any number of cores: many tests wait for sockets and databases."""
 DIST = Path("dist")
 MUTATED = {
     "model": ["tests/core/test_model_*.py"],
@@ -58,8 +60,7 @@ def tests(session: nox.Session) -> None:
     built = os.environ.get("SMILEJOBS_WHEEL")
     session.install(PACKAGE if built is None else f"{wheel(Path(built))}{EXTRAS}", *group("tests"))
     selected = ["--cov", "--cov-report=", "--cov-fail-under=0"] if session.python == OLDEST else ["-m", "not slow"]
-    # Four processes on any number of cores: many tests wait for sockets and databases.
-    session.run("pytest", "-n4", *selected, *session.posargs, env={"COVERAGE_FILE": f".coverage.{session.python}"})
+    session.run("pytest", *PARALLEL, *selected, *session.posargs, env={"COVERAGE_FILE": f".coverage.{session.python}"})
 
 
 @nox.session
@@ -158,7 +159,7 @@ def quick(session: nox.Session) -> None:
 def full(session: nox.Session) -> None:
     """The whole suite, the slow tests included, on every Python."""
     session.install(PACKAGE, *group("tests"))
-    session.run("pytest", "-n4", *session.posargs)
+    session.run("pytest", *PARALLEL, *session.posargs)
 
 
 @nox.session(python=OLDEST, default=False)
@@ -171,14 +172,14 @@ def lowest(session: nox.Session) -> None:
         *("--python-version", OLDEST, "--no-annotate", "--output-file", constraints, "pyproject.toml"),
     )
     session.run("uv", "pip", "install", "--quiet", "--constraint", constraints, PACKAGE, *group("tests"))
-    session.run("pytest", "-n4", *session.posargs)
+    session.run("pytest", *PARALLEL, *session.posargs)
 
 
 @nox.session(python=PYTHONS[-1], default=False)
 def newest(session: nox.Session) -> None:
     """The tests with the newest versions of the dependencies, pre-releases included."""
     session.install("--pre", "--upgrade", PACKAGE, *group("tests"))
-    session.run("pytest", "-n4", *session.posargs)
+    session.run("pytest", *PARALLEL, *session.posargs)
 
 
 @nox.session(default=False)

@@ -8,7 +8,8 @@ import pytest
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
-pytestmark = pytest.mark.slow
+# The fixture of the module is expensive: one process runs all of these tests.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("notebook")]
 
 PLACE = Path(__file__).parent.parent.parent / "examples" / "notebook.ipynb"
 
