@@ -1,8 +1,8 @@
-"""What a fleet costs: memory and CPU time of many pending jobs, and how it behaves when the API limits the rate.
+"""What many pending jobs cost in memory and CPU time, and how a batch behaves when the API limits the rate.
 
 ::
 
-    python benchmarks/fleet.py [memory|million|scheduler|growth|limit|weather ...]
+    python benchmarks/fleet.py [memory|million|scheduler|growth|limit|loss ...]
 
 Every measurement runs in a process of its own.
 
@@ -14,7 +14,7 @@ Every measurement runs in a process of its own.
 - **growth**: CPU time per poll with 1,000 and with 100,000 jobs pending, in alternating rounds; whole polls, signed and
   verified, with an httpx transport that answers from memory, and in a second line the scheduling alone.
 - **limit**: 3,000 jobs of two polls each, at ``rate=None``, from a server that refuses with 429 all above 200 polls/s.
-- **weather**: 2,000 jobs, 100 polls/s wanted, answers after 20 ms, 8 minutes of virtual time, three seeds: polls
+- **loss**: 2,000 jobs, 100 polls/s wanted, answers after 20 ms, 8 minutes of virtual time, three seeds: polls
   that are lost at random, an API that allows 40 polls/s, a server that collapses above 60 polls/s, an outage. And the
   time of 200 and 2,000 jobs where one poll in ten is refused with ``Retry-After: 2``.
 
@@ -156,8 +156,8 @@ class Stub:
 
 
 @asynccontextmanager
-async def fleet(refs: Iterator[smilejobs.JobRef], count: int, pace: smilejobs.PaceFunction) -> AsyncIterator[Stub]:
-    """Run a fleet over the stub; it is entered when every job has been polled once."""
+async def polling(refs: Iterator[smilejobs.JobRef], count: int, pace: smilejobs.PaceFunction) -> AsyncIterator[Stub]:
+    """Poll jobs over the stub; the block begins when every job has been polled once."""
     stub = Stub()
     engine = Engine(
         exchange=stub,  # type: ignore[arg-type]  # it stands in the place of an Exchange
@@ -194,7 +194,7 @@ def million(jobs: int = 1_000_000, duration: float = 60.0) -> bool:
     pin(0)
 
     async def measure() -> tuple[float, float, float]:
-        async with fleet(refs(jobs, timedelta(days=1)), jobs, smilejobs.Pace(max=3600)) as stub:
+        async with polling(refs(jobs, timedelta(days=1)), jobs, smilejobs.Pace(max=3600)) as stub:
             await asyncio.sleep(5)
             polls, cpu, start = stub.polls, time.process_time(), time.perf_counter()
             await asyncio.sleep(duration)
@@ -212,7 +212,7 @@ def scheduler(jobs: int = 100_000) -> bool:
     pin(0)
 
     async def measure() -> float:
-        async with fleet(refs(jobs), jobs, lambda age, polls: 1.0) as stub:
+        async with polling(refs(jobs), jobs, lambda age, polls: 1.0) as stub:
             speeds = []
             for _ in range(9):
                 polls, cpu = stub.polls, time.process_time()
@@ -234,7 +234,7 @@ def growth() -> bool:
         def pace(age: float, polls: int) -> float:
             return spread * (random.random() if polls == 1 else 1.0)
 
-        async with httpx.AsyncClient(transport=FromMemory()) as http_client, fleet(refs(count), count, pace) as stub:
+        async with httpx.AsyncClient(transport=FromMemory()) as http_client, polling(refs(count), count, pace) as stub:
             if whole:
                 stub.real = exchange(http_client)
             await asyncio.sleep(1)
@@ -345,7 +345,7 @@ def collapses(above: float, below: float) -> Callable[[float], bool]:
     return is_good
 
 
-def weathered(
+def polls_per_second(
     is_good: Callable[[float], bool], bad: smilejobs.SmileJobsError, seconds: float = 480.0, jobs: int = 2000
 ) -> Counter[bool]:
     """Return the good and the other polls per second of a batch that is left after so many seconds.
@@ -407,21 +407,21 @@ def refused(jobs: int, share: float) -> tuple[float, int]:
     return anyio.run(run, backend=backend, backend_options=options)
 
 
-def weather() -> bool:
-    """How a batch fares where polls are lost or refused."""
+def loss() -> bool:
+    """The speed of a batch where polls are lost or refused."""
     logging.getLogger("smilejobs").setLevel(logging.CRITICAL)
     met = True
     for share, least in ((0.05, 90), (0.1, 80), (0.2, 50), (0.4, 15)):
-        speed = min(weathered(loses(share, seed), LOST).total() for seed in range(3))
+        speed = min(polls_per_second(loses(share, seed), LOST).total() for seed in range(3))
         met = line(f"{share:.0%} lost at random", f"{speed:.1f} polls/s", f">= {least}", met=speed >= least) and met
     for hint in (None, 1):
-        counts = weathered(allows(40), smilejobs.RateLimitedError("429", http_status=429, retry_after=hint))
+        counts = polls_per_second(allows(40), smilejobs.RateLimitedError("429", http_status=429, retry_after=hint))
         name = f"an API of 40 polls/s, {'no ' if hint is None else ''}Retry-After"
         share = counts[False] / counts.total()
         met = line(f"{name}: refused", f"{share:.1%}", "<= 10 %", met=share <= 0.1) and met
         met = line(f"{name}: good", f"{counts[True]:.1f} polls/s", ">= 28", met=counts[True] >= 28) and met
     for below in (60.0, 20.0):
-        counts = weathered(collapses(60, below), LOST)
+        counts = polls_per_second(collapses(60, below), LOST)
         name = f"a server that collapses above 60/s, until below {below:.0f}/s"
         good, lost = f"{counts[True]:.1f} good/s", f"{counts[False]:.1f} lost/s"
         met = line(f"{name}", good, ">= 20", met=counts[True] >= 20) and met
@@ -437,7 +437,7 @@ def weather() -> bool:
         return is_good
 
     during = Counter[bool]()
-    counts = weathered(is_over, LOST)
+    counts = polls_per_second(is_over, LOST)
     met = line("an outage of 2 minutes: polls in it", f"{during[False]}", "<= 200", met=during[False] <= 200) and met
     met = line("the same: good polls in 8 minutes", f"{counts[True]:.1f}/s", ">= 60", met=counts[True] >= 60) and met
     for jobs, longest in ((200, 60.0), (2000, 100.0)):
@@ -453,7 +453,7 @@ MEASURES: dict[str, Callable[[], bool]] = {
     "scheduler": scheduler,
     "growth": growth,
     "limit": limit,
-    "weather": weather,
+    "loss": loss,
     "million": million,
 }
 

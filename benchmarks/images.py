@@ -11,7 +11,7 @@ serves those. On the other core, in alternating rounds, 50 jobs at a time:
   what they lead to. Nothing is verified or checked.
 - **bare, to files**: the same, and a thread writes each picture: `Path.write_bytes`, no fsync, under its last name.
 - **images**: `Client.images`. The answer is verified; links, type, first bytes and size of a picture are checked.
-- **save_images_many**: polled by the fleet and checked as above; a picture is written under another name, fsynced, and
+- **save_images_many**: polled by the scheduler, checked as above; a picture is written under another name, fsynced, and
   given its name, and the folder is fsynced.
 
 Each round gives one ratio of pictures per second, and the median counts. With ``--cheap`` the pictures come from a

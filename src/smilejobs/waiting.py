@@ -1,4 +1,4 @@
-"""Waiting for one job: tenacity drives the rules around the exchange, inside one deadline."""
+"""Wait for one job: tenacity applies the rules to the polls, within one deadline."""
 
 import math
 from collections.abc import Callable
@@ -29,13 +29,13 @@ from smilejobs.polling.rules import (
 _BACKOFF = Backoff()
 
 
-async def ask(engine: Engine, ref: JobRef, include: Include) -> JobStatus:
-    """Poll once; again, up to ``engine.attempts`` times in all, where the failure is transient.
+async def poll_with_retries(engine: Engine, ref: JobRef, include: Include) -> JobStatus:
+    """Poll once, and retry transient failures, up to ``engine.attempts`` polls in all.
 
-    An answer that asks for a longer rest than any backoff would take is not waited for: its error says how long.
+    An error is raised at once if the API asks for a longer pause than any backoff.
     """
     poll = partial(engine.exchange.poll, ref, include)
-    # A plain loop: setting up tenacity would cost a call that succeeds at once, as nearly all do, a tenth of its time.
+    # A plain loop: setting up tenacity would take a tenth of the time of a call that succeeds at once.
     for attempt in range(1, engine.attempts):
         try:
             return await poll()
@@ -65,13 +65,13 @@ class Wait:
         self._include = include
         self._state = PollState(ref=ref, terms=terms)
         self._due = 0.0
-        self._shown: tuple[object, ...] | None = None
+        self._last_content: tuple[object, ...] | None = None
         self._started = False
         self._stepping = False
         self._ended = False
 
     async def result(self) -> JobStatus:
-        """Poll until the rules say that it is done.
+        """Poll until the rules end the wait.
 
         Raises:
             SmileJobsError: The rules gave up.
@@ -80,32 +80,32 @@ class Wait:
         return self._end(await self._poll_while(lambda decision: isinstance(decision, Sleep)))
 
     def __aiter__(self) -> Self:
-        """Watch: iterate over the first answer, and every one that says something else than the one before."""
+        """Iterate over the first answer and every answer that differs from the one before."""
         return self
 
     async def __anext__(self) -> JobStatus:
-        """Return the next change, the end of the wait among them.
+        """Return the next change; the last one is the answer that ends the wait.
 
-        No generator: between two answers nothing is held, and there is nothing to abandon.
+        This is not a generator: between two answers nothing is held that an abandoned iteration would keep.
 
         Raises:
             SmileJobsError: The rules gave up.
-            StopAsyncIteration: There has been an end.
+            StopAsyncIteration: The wait has ended.
         """
         if self._ended:
             raise StopAsyncIteration
         if not self._started:
             self._start()
-        shown = self._shown
+        last_content = self._last_content
 
-        def is_no_news(decision: Decision) -> bool:
-            return isinstance(decision, Sleep) and _content(self._state.last) == shown
+        def is_unchanged(decision: Decision) -> bool:
+            return isinstance(decision, Sleep) and _content(self._state.last) == last_content
 
         if self._stepping:
             raise RuntimeError("this watch is being iterated by another task")
         self._stepping = True
         try:
-            decision = await self._poll_while(is_no_news)
+            decision = await self._poll_while(is_unchanged)
         except Exception:
             self._ended = True
             raise
@@ -113,8 +113,8 @@ class Wait:
             self._stepping = False
         if not isinstance(decision, Sleep):
             return self._end(decision)
-        assert self._state.last is not None, "without an answer there is no news"
-        self._shown = _content(self._state.last)
+        assert self._state.last is not None, "a change is an answer"
+        self._last_content = _content(self._state.last)
         return self._state.last
 
     def _start(self) -> None:
@@ -125,7 +125,7 @@ class Wait:
         self._due = state.started + state.terms.first_after
 
     async def _poll_while(self, goes_on: Callable[[Decision], bool]) -> Decision:
-        """Poll when it is due, and again while the decision is to go on, up to the deadline."""
+        """Poll when it is due, and again while *goes_on* is true of the decision, up to the deadline."""
         deadline = self._state.deadline
         with anyio.CancelScope(deadline=math.inf if deadline is None else deadline):
             await self._until_due()
@@ -166,7 +166,7 @@ class Wait:
         return decision
 
     def _end(self, decision: Decision) -> JobStatus:
-        """Hand out the end of the wait, a value or an error."""
+        """Return the status that ends the wait, or raise the error."""
         assert not isinstance(decision, Sleep), "a wait does not end with a sleep"
         self._ended = True
         self._exchange.emit(WaitEnded.of(self._state, decision, anyio.current_time()))
@@ -176,7 +176,7 @@ class Wait:
 
 
 def _content(status: JobStatus | None) -> tuple[object, ...] | None:
-    """What makes an answer news; timestamps, signatures and links that were signed again do not."""
+    """Return the parts of an answer that make a change; timestamps, signatures and links do not."""
     if status is None:
         return None
     return (status.code, status.message, status.job_complete, status.job_success, status.result, status.history)

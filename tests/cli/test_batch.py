@@ -381,7 +381,9 @@ def test_a_disk_without_room_for_pictures(command: Command, pictures: Path, monk
     assert outcomes("out.jsonl") == {"a": "approved", "b": "rejected"}
     for row in rows("out.jsonl"):
         assert (row["outcome"], row["error"], row["images"], row["images_error"]) == ("complete", None, 0, "disk")
-        assert row["images_error_text"].startswith("selfie_image: it could not be written: No space left on device")
+        assert row["images_error_text"].startswith(
+            "selfie_image: the file could not be written: No space left on device"
+        )
     again = command("batch", "in.csv", "--out", "out.jsonl", "--save-images", "pictures", "--resume")
     assert again.code == 0
     assert "to go on" not in again.err

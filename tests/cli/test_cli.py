@@ -117,7 +117,7 @@ def test_the_pictures_of_a_job(command: Command, tmp_path: Path) -> None:
     assert all(Path(path).read_bytes().startswith(b"\x89PNG") for path in paths)
     answer = command("images", "user-1", "approved", "--out", str(tmp_path))
     assert (answer.code, answer.out, len(answer.err.splitlines())) == (4, "", len(paths))
-    assert "there is a file of that name already" in answer.err
+    assert "the file exists already" in answer.err
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,17 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 
-from smilejobs import Client, JobRef, Outcome, Pace, RateLimitedError, SmileJobsError, WaitTimeoutError
+from smilejobs import (
+    Client,
+    Event,
+    JobRef,
+    Outcome,
+    Pace,
+    RateLimitedError,
+    SmileJobsError,
+    Throttled,
+    WaitTimeoutError,
+)
 from smilejobs.polling.rules import Terms
 from smilejobs.scheduler import Scheduler
 from smilejobs.testing import Script, complete, cut, pending, provisional, rate_limited, refused
@@ -211,6 +221,17 @@ async def test_a_throttle_without_a_hint_is_short() -> None:
         scheduler.throttle(RateLimitedError("another worker throttled", http_status=429, retry_after=0.0))
         await anyio.sleep(2)
     assert 0.1 < instants(script, ONE, began)[0] <= 0.5
+
+
+async def test_a_throttle_of_another_scheduler_counts_once() -> None:
+    """Throttles within a second have met the same trouble."""
+    seen: list[Event] = []
+    script = Script({})
+    async with script.client(hooks=[seen.append]) as client, running(client) as scheduler:
+        await anyio.sleep(10)
+        for _ in range(2):
+            scheduler.throttle(RateLimitedError("another worker throttled", http_status=429))
+    assert [type(event) for event in seen] == [Throttled]
 
 
 async def test_others_are_told_of_a_throttle_of_ones_own() -> None:

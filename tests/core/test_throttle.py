@@ -1,4 +1,4 @@
-"""The throttle of a fleet: pure, with instants of its own."""
+"""The throttle of a scheduler: pure, with instants of its own."""
 
 import math
 import random

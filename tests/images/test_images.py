@@ -378,7 +378,7 @@ async def test_a_slow_drip_ends(way: str, open_world: Open, tmp_path: Path) -> N
     """The whole picture has the time of one request, which does not begin anew with each byte."""
     async with open_world(request_timeout=60) as world:
         world.drip = 25.0
-        with pytest.raises(ImageError, match="it did not come within 60 s") as caught:
+        with pytest.raises(ImageError, match="it was not received within 60 s") as caught:
             await world.client.save_images(*ids(), tmp_path)
         assert len(caught.value.others) == 1
         assert caught.value.transient
@@ -498,7 +498,7 @@ async def test_a_file_that_exists_is_left_as_it_is(way: str, open_world: Open, t
         first, second = await world.client.save_images(*ids(), tmp_path)
         first.write_bytes(b"mine")
         second.unlink()
-        with pytest.raises(ImageError, match="there is a file of that name already") as caught:
+        with pytest.raises(ImageError, match="the file exists already") as caught:
             await world.client.save_images(*ids(), tmp_path)
         assert (caught.value.reason, caught.value.saved) == ("exists", (second,))
         assert first.read_bytes() == b"mine"
@@ -543,10 +543,10 @@ async def test_a_folder_that_is_none(way: str, open_world: Open, tmp_path: Path,
     """That is said before anything is asked for."""
     (tmp_path / "file").touch()
     async with open_world() as world:
-        with pytest.raises(ImageError, match="make it first") as caught:
+        with pytest.raises(ImageError, match="create it first") as caught:
             await world.client.save_images(*ids(), tmp_path / folder)
         assert (caught.value.reason, world.polls) == ("disk", 0)
-        with pytest.raises(ImageError, match="make it first"):
+        with pytest.raises(ImageError, match="create it first"):
             async with world.client.save_images_many([REF], tmp_path / folder):
                 pytest.fail("it was entered")
 
@@ -554,7 +554,7 @@ async def test_a_folder_that_is_none(way: str, open_world: Open, tmp_path: Path,
 async def test_a_folder_that_is_not_writable(way: str, open_world: Open) -> None:
     """One error for each picture; /proc is writable for nobody."""
     async with open_world() as world:
-        with pytest.raises(ImageError, match="selfie_image: it could not be written: ") as caught:
+        with pytest.raises(ImageError, match="selfie_image: the file could not be written: ") as caught:
             await world.client.save_images(*ids(), "/proc")
         assert [caught.value.reason, *(other.reason for other in caught.value.others)] == ["disk"] * 2
         assert_secret(caught.value)
@@ -576,7 +576,10 @@ async def test_a_full_disk(way: str, open_world: Open, tmp_path: Path, size: int
     """Nothing half-written, whether it fills up at once or later; what fits is saved."""
     async with open_world(max_response_bytes=2_000_000) as world:
         world.put("selfie_image", http(PNG + b"x" * size))
-        with full_disk(size // 2), pytest.raises(ImageError, match="it could not be written: File too large") as caught:
+        with (
+            full_disk(size // 2),
+            pytest.raises(ImageError, match="the file could not be written: File too large") as caught,
+        ):
             await world.client.save_images(*ids(), tmp_path)
         assert caught.value.reason == "disk"
         assert names(tmp_path) == [caught.value.saved[0].name]
@@ -954,7 +957,7 @@ HOSTILE = {
     "https://smile-a.s3.us-west-2.amazonaws.com./": "not among",
     "https://smile-a.s3.us-west-2.amazonaws.com.evil.example/": "not among",
     "https://smile-a.s3.us-west-2.amazonaws.comevil/": "not among",
-    "https://smile-a.s3.us-west-2.amazonaws.com:80/": "odd port",
+    "https://smile-a.s3.us-west-2.amazonaws.com:80/": "port other than 443",
     "https://smile-a.s3.us-west-2.amazonaws.com:99999/": "not a URL",
     "https://u@smile-a.s3.us-west-2.amazonaws.com/": "user name",
     "https://evil.example\\@smile-a.s3.us-west-2.amazonaws.com/": "user name",

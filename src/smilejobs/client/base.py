@@ -22,7 +22,7 @@ from smilejobs.polling.rules import Terms
 from smilejobs.scheduler import ManyJobs
 from smilejobs.settings import Environment, arguments_from, is_loopback, settings
 from smilejobs.transport import Fetcher, HTTPClient, HTTPSession, Transport, TransportName
-from smilejobs.waiting import Wait, ask
+from smilejobs.waiting import Wait, poll_with_retries
 from smilejobs.wire.protocol import HEADERS, PATH
 
 
@@ -173,6 +173,6 @@ class BaseClient:
 async def _ask_for_links(engine: Engine, job: JobRef | JobStatus) -> JobStatus:
     """Return *job* if it is an answer; else poll the job."""
     if isinstance(job, JobRef):
-        return await ask(engine, job, Include(image_links=True))
+        return await poll_with_retries(engine, job, Include(image_links=True))
     engine.exchange.check_usable()
     return job

@@ -17,7 +17,7 @@ from smilejobs.model.jobs import JobRef, JobStatus
 from smilejobs.outcomes import JobRefs, Outcome, Progress
 from smilejobs.polling.pace import PaceFunction
 from smilejobs.polling.rules import Until
-from smilejobs.waiting import ask
+from smilejobs.waiting import poll_with_retries
 
 
 class Client(BaseClient):
@@ -89,7 +89,7 @@ class Client(BaseClient):
             RuntimeError: The client is closed, or belongs to another event loop.
         """
         ref = JobRef(user_id, job_id)
-        return await ask(self.engine, ref, include(image_links=image_links, history=history))
+        return await poll_with_retries(self.engine, ref, include(image_links=image_links, history=history))
 
     async def wait(
         self,

@@ -1,9 +1,10 @@
 """The pictures of jobs, fetched before their links expire.
 
-A link is a bearer secret to a face: it is followed only to where the vendor keeps pictures, with nothing of ours in the
-request, and is in no log, repr or error text. What it brings is believed to be a picture only if it looks like one.
+A link is a secret: anyone who has it can see a face. It is followed only to the vendor's stores, with nothing of
+the caller's in the request, and no log, repr or error text contains it. A response is a picture only if it begins like
+one.
 
-A client imports the rest of these rooms when it is asked for pictures: few are, and all are imported.
+A client imports the other modules of this package when it is used for pictures, because most clients are not.
 """
 
 from smilejobs.images.gallery import Gallery

@@ -1,4 +1,4 @@
-"""Follows the links to the pictures of a job, asks for others when they expire, and looks at what comes."""
+"""Follows the links to the pictures of a job, polls for new links when they expire, and checks the responses."""
 
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
@@ -17,14 +17,15 @@ from smilejobs.model.links import ImageLinks
 from smilejobs.polling.pace import Backoff
 from smilejobs.transport import UnreadableBodyError
 
-EXISTS = "there is a file of that name already; it was left as it is"
+EXISTS = "the file exists already and was not changed"
 
 MAX_PICTURES = 64
 """The most pictures of one answer that are fetched; real ones have at most a dozen."""
 
+_EXPECTED = "expected a JPEG, PNG, WebP or HEIC image"
 _BACKOFF = Backoff()
-_SKEW = 10.0
-"""Seconds before its end at which a link is not used any more, if it lives long; for clocks differ."""
+_CLOCK_SKEW_SECONDS = 10.0
+"""A link is not used in the last so many seconds before it expires, because clocks differ."""
 _T = TypeVar("_T")
 
 
@@ -34,17 +35,17 @@ class _More(TypedDict, total=False):
 
 
 class Pictures:
-    """Those of one job: the links to them, and what has become of them.
+    """The pictures of one job: the links to them, and the failures.
 
     Args:
-        gallery: Fetches.
+        gallery: What is needed to fetch pictures.
         ref: The job.
-        names: Which ones; None for all.
+        names: The names of the pictures to fetch; None for all.
         status: The answer with the links.
 
     Attributes:
-        left: The names of those that have a link.
-        failures: Why others are missing.
+        left: The names of the pictures that have a link and were not fetched yet.
+        failures: The errors of pictures that are missing.
 
     Raises:
         ImageError: There are no links.
@@ -86,10 +87,10 @@ class Pictures:
             raise first
 
     async def fetch(self, name: str, sink: Callable[[], Sink[_T]]) -> _T:
-        """Fetch one picture; again where the failure may pass. The links are asked for again once, if at all.
+        """Fetch one picture; retry after transient failures, and poll for new links at most once.
 
         Raises:
-            ImageError: It could not be fetched.
+            ImageError: The picture could not be fetched.
         """
         attempt = 1
         while True:
@@ -120,12 +121,15 @@ class Pictures:
         self._taken_on = self._gallery.now()
 
     def _is_about_to_expire(self, name: str) -> bool:
-        """Whether a link should not be used any more. One that came dead tells of a wrong clock, and may be alive."""
+        """Return whether a link should not be used any more.
+
+        A link that had expired when it was received may be valid: the clock of this machine may be wrong.
+        """
         expires_at = self._links[name].expires_at
         if expires_at is None:
             return False
         lifetime = (expires_at - self._taken_on).total_seconds()
-        return 0 < lifetime <= anyio.current_time() - self._taken_at + min(_SKEW, lifetime / 10)
+        return 0 < lifetime <= anyio.current_time() - self._taken_at + min(_CLOCK_SKEW_SECONDS, lifetime / 10)
 
     async def _renew(self, name: str) -> None:
         self._renewed.add(name)
@@ -147,7 +151,7 @@ class Pictures:
         try:
             with anyio.move_on_after(timeout):
                 return await self._stream(name, url, sink)
-            failure = self.error(name, "store", f"it did not come within {timeout:.10g} s", transient=True)
+            failure = self.error(name, "store", f"it was not received within {timeout:.10g} s", transient=True)
         except RequestError as error:
             failure = self.error(name, "store", str(error), transient=error.transient)
         except UnreadableBodyError as error:
@@ -156,7 +160,7 @@ class Pictures:
         except FileExistsError:
             failure = self.error(name, "exists", EXISTS)
         except OSError as error:
-            failure = self.error(name, "disk", f"it could not be written: {error.strerror}")
+            failure = self.error(name, "disk", f"the file could not be written: {error.strerror}")
         finally:
             sink.discard()
         raise failure
@@ -167,9 +171,9 @@ class Pictures:
                 raise self._refused(name, answer.status)
             content_type = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
             if content_type not in CONTENT_TYPES:
-                raise self.error(name, "malformed", "what came is not called a picture")
+                raise self.error(name, "malformed", f"unexpected Content-Type {content_type[:60]!r}; {_EXPECTED}")
             if "content-length" not in answer.headers and "transfer-encoding" not in answer.headers:
-                raise self.error(name, "store", "the store does not say where it ends")
+                raise self.error(name, "store", "the response has no Content-Length")
             found: Format | None = None
             head = b""
             while piece := await answer.read():
@@ -183,7 +187,7 @@ class Pictures:
                 elif len(head) >= MAGIC_BYTES:
                     break
             if found is None:
-                raise self.error(name, "malformed", "what came does not begin as a picture does")
+                raise self.error(name, "malformed", f"unknown image format; {_EXPECTED}")
             return await sink.finish(found)
 
     def _refused(self, name: str, status: int) -> ImageError:

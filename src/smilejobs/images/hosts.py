@@ -1,4 +1,4 @@
-"""Where links may lead."""
+"""The hosts to which links may lead."""
 
 import re
 from collections.abc import Iterable
@@ -12,21 +12,21 @@ IMAGE_HOSTS: tuple[str, ...] = (
     "smile-*.s3-*.amazonaws.com",
     "smile-*.s3.dualstack.*.amazonaws.com",
 )
-"""Where pictures may come from: the vendor's buckets at Amazon S3, in its spellings. A ``*`` is any part of a label.
+"""The default hosts of pictures: the vendor's buckets at Amazon S3, by all its names. A ``*`` is any part of a label.
 
 Source: ``smile-results-prod.s3.us-west-2.amazonaws.com``, the one host that was seen in real links.
 """
 
 
 class Hosts:
-    """Where links may lead.
+    """The hosts to which links may lead.
 
     Args:
         patterns: Names of hosts; a ``*`` is any part of a label.
         loopback: Whether this machine is allowed too, over plain http and on any port: for tests.
 
     Raises:
-        TypeError: A pattern is no string.
+        TypeError: A pattern is not a string.
         ValueError: A pattern is not the name of a host, with two labels at least.
     """
 
@@ -47,7 +47,7 @@ class Hosts:
             self._patterns.append(re.compile(re.escape(name).replace(r"\*", "[a-z0-9_-]*")))
 
     def problem(self, url: str) -> str | None:
-        """Say what is wrong with a link, without quoting it; None if it may be followed."""
+        """Return why a link must not be followed, without quoting it; None if it may be followed."""
         if len(url) > MAX_LINK_CHARACTERS:
             return f"the link has more than {MAX_LINK_CHARACTERS} characters"
         try:
@@ -60,7 +60,7 @@ class Hosts:
         wrong = {
             "the link is not https": parts.scheme != "https",
             "the link leads to an IP address": parts.netloc.startswith("[") or self._is_number(host),
-            "the link leads to an odd port": parts.port not in (None, 443),
+            "the link leads to a port other than 443": parts.port not in (None, 443),
             "the link leads to a host that is not among image_hosts": not any(
                 pattern.fullmatch(host) for pattern in self._patterns
             ),
@@ -68,5 +68,5 @@ class Hosts:
         return next((words for words, is_so in wrong.items() if is_so), None)
 
     def _is_number(self, host: str) -> bool:
-        """Whether it is an IPv4 address, in any spelling: "127.1", "0x7f000001". Source: the URL standard."""
+        """Return whether *host* is an IPv4 address in any form: "127.1", "0x7f000001". Source: the URL standard."""
         return self._NUMBER.fullmatch(host.rstrip(".").rpartition(".")[2]) is not None

@@ -1,4 +1,4 @@
-"""Where a picture goes: into memory, or into a file that is there when it is whole, and not before."""
+"""The targets of pictures: memory, or a file that gets its name when it is complete."""
 
 import os
 from contextlib import suppress
@@ -15,7 +15,7 @@ from smilejobs.images.values import Format, Image, shown
 from smilejobs.model.jobs import JobRef
 
 _BUFFER = 256 * 1024
-"""Bytes that are gathered before a thread writes them. Most pictures are smaller: one thread does all for them."""
+"""Bytes that are collected before a thread writes them. Most pictures are smaller and need one call of a thread."""
 _T_co = TypeVar("_T_co", covariant=True)
 
 
@@ -27,16 +27,16 @@ class Sink(Protocol[_T_co]):
         ...
 
     async def finish(self, found: Format) -> _T_co:
-        """Return what has become of the pieces."""
+        """Return the complete picture."""
         ...
 
     def discard(self) -> None:
-        """Forget them, unless they have become something."""
+        """Drop the pieces, unless the picture is complete."""
         ...
 
 
 class InMemory:
-    """A picture that is becoming an `Image`."""
+    """Collects a picture for an `Image`."""
 
     def __init__(self, name: str, ref: JobRef) -> None:
         self._name = name
@@ -53,18 +53,18 @@ class InMemory:
         return Image(name=self._name, content_type=found.content_type, data=data, ref=self._ref)
 
     def discard(self) -> None:
-        """Do nothing: nobody else has the pieces."""
+        """Do nothing: the pieces are freed with this object."""
 
 
 class InFile:
-    """A picture that is becoming a file.
+    """Writes a picture to a file.
 
-    It gets its name when it is whole and on the disk. What threads do here can go on while the task that waited for
-    them has been cancelled, by asyncio itself: hence the lock.
+    The file gets its name when it is complete and on the disk. A thread can still write after asyncio has cancelled the
+    task that waited for it: hence the lock.
 
     Args:
-        folder: Where.
-        stem: The name that it is to have, without what tells the format.
+        folder: The folder.
+        stem: The name of the file without its suffix, which follows from the format.
     """
 
     def __init__(self, folder: Path, stem: str) -> None:

@@ -1,4 +1,4 @@
-"""What a picture is: its names, its formats, and what callers get."""
+"""Pictures as values: their names and formats, and the results for callers."""
 
 import re
 from hashlib import sha256
@@ -14,7 +14,7 @@ _PLAIN = re.compile(r"[a-z0-9_]{1,40}")
 
 
 def shown(name: str) -> str:
-    """Return a name of the vendor's for texts and file names: a hash, where it is not a short word of small letters."""
+    """Return the vendor's name of a picture for texts and file names; a hash, if it is not a short lower-case word."""
     if _PLAIN.fullmatch(name):
         return name
     return f"image-{sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
@@ -26,7 +26,7 @@ class Image:
 
     Attributes:
         name: The vendor's name for it, such as "selfie_image".
-        content_type: What it is, by its first bytes: "image/jpeg", "image/png", "image/webp" or "image/heic".
+        content_type: The format, by the first bytes: "image/jpeg", "image/png", "image/webp" or "image/heic".
         data: The picture.
         ref: The job that it belongs to.
     """
@@ -39,12 +39,12 @@ class Image:
 
 @frozen(kw_only=True)
 class SavedImages:
-    """How the saving of the pictures of one job of many has ended.
+    """The result of saving the pictures of one job of many.
 
     Attributes:
-        outcome: How the waiting for it has ended, as `Client.wait_many` tells it.
+        outcome: The outcome of the wait, as `Client.wait_many` yields it.
         paths: The files that were written.
-        error: Why there are not more; what `Client.wait` or `Client.save_images` would have raised.
+        error: The error of the wait, or of pictures that are missing; None if all are saved.
     """
 
     outcome: Outcome
@@ -64,7 +64,7 @@ class SavedImages:
 
 @frozen(kw_only=True)
 class Format:
-    """How pictures of a kind are called, and how they begin."""
+    """An image format: its Content-Type, its file suffix and its first bytes."""
 
     content_type: str
     suffix: str
@@ -82,13 +82,13 @@ FORMATS = (
     ),
 )
 MAGIC_BYTES = 12
-"""How many bytes tell the format."""
+"""The number of bytes from which a format can be detected."""
 
 CONTENT_TYPES = {
     *(each.content_type for each in FORMATS),
     "image/jpg",
     "image/heif",
-    # What S3 says of an object that was stored without a type: nothing. Then the first bytes decide alone.
+    # S3 sends these for an object that was stored without a type. Then the first bytes alone decide.
     "application/octet-stream",
     "binary/octet-stream",
 }

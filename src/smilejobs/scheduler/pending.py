@@ -59,9 +59,6 @@ class PendingJobs:
         self._entries: dict[JobRef, Entry] = {}
         self._heap: list[tuple[float, int, Entry]] = []
 
-    def __len__(self) -> int:
-        return len(self._entries)
-
     def __contains__(self, ref: JobRef) -> bool:
         return ref in self._entries
 

@@ -20,7 +20,6 @@ from smilejobs.polling.rules import (
     Sleep,
     Terms,
     begin,
-    end,
     make_batch_timeout_error,
     start,
     step,
@@ -290,7 +289,6 @@ class Scheduler:
                 self._clock.resume("throttle")
                 if is_due:
                     return
-                delay = min(delay, self._until_timeout(real_now))
             with anyio.move_on_after(delay):
                 await self._changed.wait()
 
@@ -298,20 +296,6 @@ class Scheduler:
         """Return the seconds until a job is due."""
         first = self._jobs.first()
         return math.inf if first is None or first.due is None else first.due - self._clock.at(real_now)
-
-    def _until_timeout(self, real_now: float) -> float:
-        """End the first jobs whose time is over although they are not due; return the seconds until the next one's is.
-
-        Their next poll was put off beyond their timeout by a `Retry-After`.
-        """
-        now = self._clock.at(real_now)
-        while (entry := self._jobs.first()) is not None:
-            over = end(entry, now)
-            if over is None:
-                return math.inf if entry.deadline is None or not entry.polls else entry.deadline - now
-            self._jobs.pop_first()
-            self._finish(entry, over, now)
-        return math.inf
 
     def _take(self, real_now: float) -> tuple[Entry, float] | None:
         """Take the job that is due first, if there still is one, and return it with its lateness.
