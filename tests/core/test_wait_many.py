@@ -709,6 +709,24 @@ async def test_a_deadline_ends_the_batch() -> None:
         assert outcome.error.timeout == pytest.approx(60)
 
 
+@pytest.mark.parametrize("deadline", [30, None])
+async def test_an_error_of_the_last_report_is_raised(deadline: float | None) -> None:
+    """After all outcomes, also after those of the jobs that were pending at the deadline."""
+    broken = LookupError("the file is gone")
+
+    def report(progress: Progress) -> None:
+        if not progress.pending:
+            raise broken
+
+    script = Script({f"job-{index}": itertools.repeat(pending()) if deadline else [complete()] for index in range(2)})
+    ended: list[Outcome] = []
+    async with script.client() as client:
+        with pytest.raises(LookupError) as raised:
+            await collect(ended, client, refs(2), timeout=None, deadline=deadline, on_progress=report)
+    assert raised.value is broken
+    assert {outcome.index for outcome in ended} == {0, 1}
+
+
 async def test_a_deadline_that_does_not_come() -> None:
     """A batch that is done earlier ends then."""
     async with scripts(3, [complete()]).client() as client, client.wait_many(refs(3), deadline=600) as outcomes:

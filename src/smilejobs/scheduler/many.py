@@ -72,7 +72,8 @@ class ManyJobs:
             await self._scheduler.wait_until_idle()
         if scope.cancelled_caught:
             self._scheduler.cut_short(f"The deadline of the batch, {self._deadline:.10g} s, has come")
-        self._reporter.report()
+        with self._scheduler.outcomes.ending():
+            self._reporter.report()
 
     def _check_failures(self, count: int, last_error: SmileJobsError) -> None:
         """End the batch if the API cannot be reached, or does not speak of any job.

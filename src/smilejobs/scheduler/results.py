@@ -25,6 +25,7 @@ class Results(Generic[_T]):
         self._rest: Iterator[_T] = iter(())
         self._error: Exception | None = None
         self._has_ended = False
+        self._has_failed = False
         self._changed = Signal()
 
     @property
@@ -38,7 +39,7 @@ class Results(Generic[_T]):
         self._changed.set()
 
     def end(self, error: Exception | None = None, rest: Iterable[_T] = ()) -> None:
-        """End the iteration after the results that are there, unless it was ended before.
+        """End the iteration after the results that are there, unless it was ended before; its first error counts.
 
         Args:
             error: What the iteration raises then.
@@ -46,9 +47,11 @@ class Results(Generic[_T]):
         """
         if not self._has_ended:
             self._has_ended = True
-            self._error = error
             self._rest = iter(rest)
             self._changed.set()
+        if error is not None and not self._has_failed:
+            self._has_failed = True
+            self._error = error
 
     @contextmanager
     def ending(self) -> Iterator[None]:
