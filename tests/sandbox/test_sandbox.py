@@ -12,8 +12,9 @@ import httpx
 import pytest
 
 import smilejobs
-from smilejobs import Client, JobRef, Verdict
+from smilejobs import Client, Credentials, JobRef, Verdict
 from smilejobs.sandbox import Lognormal, Sandbox, Stage
+from smilejobs.sandbox.registry import Registry
 from smilejobs.testing import EPOCH, virtual_now
 from smilejobs.wire.signature import format_timestamp, sign, verify
 
@@ -349,6 +350,13 @@ async def test_the_repr_of_a_job_shows_no_ids(sandbox: Sandbox) -> None:
     """One line, with the tag in the ids' place."""
     ref = sandbox.submit("user-amber", "job-basalt")
     assert repr(sandbox.jobs[ref]) == f"<Job {ref.tag}: smile_job_id='0000000001', result_code='1210'>"
+
+
+def test_the_repr_of_the_registry_shows_no_ids() -> None:
+    """Crash reporters copy it with the locals of each frame."""
+    registry = Registry(credentials=Credentials("085", "a-key"), now=virtual_now)
+    registry.count("poll", "user-1", "job-1")
+    assert "user-1" not in repr(registry)
 
 
 @pytest.mark.parametrize("missing", ["starlette", "uvicorn"])

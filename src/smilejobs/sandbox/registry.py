@@ -24,7 +24,7 @@ MACHINE = Lognormal(2.0, 0.6)
 REVIEW = Lognormal(600.0, 1.0)
 
 
-@define(kw_only=True)
+@define(kw_only=True, repr=False)  # its counts hold ids
 class Registry:
     """The jobs, the counts of requests, and the settings that all routes share.
 

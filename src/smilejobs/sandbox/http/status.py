@@ -67,7 +67,7 @@ class _TokenBucket:
         return True
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)  # the body is signed
 class _Poll:
     """One poll: the job, the body of the request, and the URL at which the client reached the sandbox."""
 
