@@ -12,6 +12,7 @@ from smilejobs.engine import Engine
 from smilejobs.errors import SmileJobsError
 from smilejobs.events import PollScheduled, WaitEnded
 from smilejobs.model.jobs import Include, JobRef, JobStatus
+from smilejobs.polling.lessons import record_end
 from smilejobs.polling.pace import Backoff
 from smilejobs.polling.rules import (
     Decision,
@@ -169,6 +170,7 @@ class Wait:
         """Return the status that ends the wait, or raise the error."""
         assert not isinstance(decision, Sleep), "a wait does not end with a sleep"
         self._ended = True
+        record_end(self._state, decision)
         self._exchange.emit(WaitEnded.of(self._state, decision, anyio.current_time()))
         if isinstance(decision, GiveUp):
             raise decision.error

@@ -12,6 +12,7 @@ import pytest
 from anyio.abc import Process
 from anyio.streams.buffered import BufferedByteReceiveStream
 
+import smilejobs
 from smilejobs.sandbox import Sandbox
 from tests.helpers.patience import until
 
@@ -88,6 +89,21 @@ async def test_progress_shows_the_review() -> None:
         "2302 provisional to be continued",
         "2302 approved final",
     ]
+
+
+@pytest.mark.anyio
+async def test_a_pace_learns_from_one_run_to_the_next(tmp_path: Path) -> None:
+    """The second run goes on from what the first one has saved."""
+    sandbox = Sandbox()
+    for job in range(4):
+        sandbox.submit("user-1", f"job-{job}", machine=0.5)
+    source, learned = tmp_path / "jobs.txt", tmp_path / "pace.json"
+    async with sandbox.serve() as base_url:
+        for jobs in ((0, 1), (2, 3)):
+            source.write_text("".join(f"user-1 job-{job}\n" for job in jobs))
+            printed = await run("learned_pace.py", base_url, str(source), str(learned))
+            assert "job-" + str(jobs[0]) + " complete" in printed
+    assert smilejobs.LearnedPace.load(learned).base == smilejobs.Pace()
 
 
 @pytest.mark.anyio

@@ -336,6 +336,18 @@ def paces(until: smilejobs.Until, environment: smilejobs.Environment) -> None:
     assert_type(pace(5.0, 1), float)
     function: smilejobs.PaceFunction = pace
     assert_type(function(1.0, 2), float)
+    learned = smilejobs.LearnedPace(base=pace, lateness=timedelta(seconds=2))
+    function = learned
+    assert_type(learned(5.0, 1), float)
+    assert_type(learned.after_provisional(5.0, 1), float)
+    assert_type(learned.base, Pace)
+    assert_type(learned.lateness, float | None)
+    assert_type(learned.limit, float)
+    assert_type(learned.jobs, float)
+    assert_type(learned.merge(smilejobs.LearnedPace()), smilejobs.LearnedPace)
+    assert_type(smilejobs.LearnedPace.from_json(learned.to_json()), smilejobs.LearnedPace)
+    learned.observe(pending_at=1, complete_at=None, provisional=True)
+    Client.from_env(pace=learned)
     durations: list[smilejobs.Duration] = [1, 2.5, timedelta(seconds=3)]
     assert_type(durations[0], float | timedelta)
 

@@ -24,6 +24,7 @@ class ClientOptions(TypedDict, total=False):
     attempts: int
     max_response_bytes: int
     insecure_http: bool
+    pace: PaceFunction | None
     now: Callable[[], datetime]
     hooks: Iterable[Hook]
     image_hosts: Iterable[str]

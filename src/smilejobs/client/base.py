@@ -18,6 +18,7 @@ from smilejobs.images import IMAGE_HOSTS, Gallery, Hosts
 from smilejobs.model.jobs import Include, JobRef, JobStatus
 from smilejobs.notifications import Notifications
 from smilejobs.outcomes import JobRefs, Progress
+from smilejobs.polling.pace import PaceFunction
 from smilejobs.polling.rules import Terms
 from smilejobs.scheduler import ManyJobs
 from smilejobs.settings import Environment, arguments_from, is_loopback, settings
@@ -44,6 +45,7 @@ class BaseClient:
         attempts: int = 3,
         max_response_bytes: int = 8 * 1024 * 1024,
         insecure_http: bool = False,
+        pace: PaceFunction | None = None,
         now: Callable[[], datetime] = utcnow,
         hooks: Iterable[Hook] = (log_event,),
         image_hosts: Iterable[str] = IMAGE_HOSTS,
@@ -59,6 +61,7 @@ class BaseClient:
         finally:
             del partner_id, api_key, base_url  # crash reporters copy the variables of every frame of a traceback
         self._base_url = checked.base_url
+        self._pace = Terms(pace=pace).pace
         attempts = count(attempts, "attempts")
         clock = require_aware(now)
         max_connections = count(max_connections, "max_connections")
@@ -142,7 +145,7 @@ class BaseClient:
         **terms: Unpack[TermsOptions],
     ) -> Wait:
         asked = include(image_links=image_links, history=history)
-        return Wait(self.engine, JobRef(user_id, job_id, submitted_at), Terms(**terms), asked)
+        return Wait(self.engine, JobRef(user_id, job_id, submitted_at), self._terms(terms), asked)
 
     def _wait_many(
         self,
@@ -161,13 +164,18 @@ class BaseClient:
         return ManyJobs(
             self.engine,
             refs,
-            Terms(**terms),
+            self._terms(terms),
             include=include(image_links=image_links, history=history),
             concurrency=self.engine.concurrency(concurrency),
             max_pending=count(max_pending, "max_pending"),
             on_progress=on_progress,
             deadline=None if deadline is None else seconds(deadline, "deadline", zero=False),
         )
+
+    def _terms(self, options: TermsOptions) -> Terms:
+        if options.get("pace") is None:
+            options["pace"] = self._pace
+        return Terms(**options)
 
 
 async def _ask_for_links(engine: Engine, job: JobRef | JobStatus) -> JobStatus:

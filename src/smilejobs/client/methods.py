@@ -46,11 +46,11 @@ class Client(BaseClient):
             The default, 8 MiB, has room for a history of results of up to 1.5 MB each. See docs/answers.md.
         insecure_http: Allow plain ``http://`` beyond loopback, for example between containers. Dangerous: a signature
             covers neither body nor job: one request that is seen can sign all others until the key changes.
+        pace: The pace of waits; None for ``Pace()``. A `LearnedPace` learns from every wait that uses it.
         now: The wall clock, as a function that returns an aware datetime. It dates signatures and ages.
         image_hosts: The hosts from which pictures may come; a ``*`` in a name is any part of a label. By default the
             vendor's buckets at Amazon S3, `IMAGE_HOSTS`. Loopback is allowed if *base_url* is on loopback.
-        hooks: Functions that are told what happens, see `smilejobs.events`; in the place of the default one, which
-            writes it to the log.
+        hooks: Functions that are called with each event, see `smilejobs.events`; by default one that writes to the log.
 
     Raises:
         ImportError: The transport needs an extra that is not installed.
@@ -118,7 +118,7 @@ class Client(BaseClient):
             until: "complete" (``job_complete`` is true), or "final", which continues while the outcome is provisional.
                 Human review takes minutes to hours. A complete answer with an unknown result code is final, and its
                 verdict is `Verdict.UNKNOWN`.
-            pace: A `Pace`, or any function ``(age, polls) -> seconds``; ``Pace()`` by default.
+            pace: A `Pace`, or any function ``(age, polls) -> seconds``; that of the client by default.
             first_after: The delay before the first poll, in seconds or as a timedelta.
             submitted_at: The instant of the submission (aware), if that was not just now. The pace follows from it.
             image_links: Ask for links to the pictures. Links expire.

@@ -150,6 +150,7 @@ class Counts:
         for edge, weight in self.censored.items():
             censored[min(edge, length)] += weight / self.weight
         unknown = _SHARE_UNKNOWN * LOG_RATIO
+        events, at_risk = list[float](), list[float]()
         for left in reversed(range(rounds)):
             events = _spread(masses, intervals)
             if left == 0:

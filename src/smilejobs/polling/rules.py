@@ -24,6 +24,7 @@ from smilejobs.errors import (
 )
 from smilejobs.model.codes import NO_ZIP
 from smilejobs.model.jobs import JobRef, JobStatus
+from smilejobs.polling.lessons import delay_of_pace, pace_after_news, record_answer, record_notification
 from smilejobs.polling.pace import Backoff, Pace, PaceFunction
 
 Until = Literal["complete", "final"]
@@ -106,6 +107,10 @@ class PollState:
         woken_at: The instant at which the last notification wants a poll; None without a notification. The pace counts
             from it.
         woken: Whether no poll has begun since that notification.
+        pending_at: The age at the last answer that did not end the phase of the job, for a pace that learns; the phases
+            are those before and after a provisional answer. None without one.
+        complete_at: The age at which the job was seen complete, likewise.
+        notified_at: The age at the first notification since the last answer, likewise.
     """
 
     ref: JobRef
@@ -119,6 +124,9 @@ class PollState:
     not_before: float = 0.0
     woken_at: float | None = None
     woken: bool = False
+    pending_at: float | None = None
+    complete_at: float | None = None
+    notified_at: float | None = None
 
     @property
     def deadline(self) -> float | None:
@@ -183,10 +191,11 @@ def wake(state: PollState, now: float) -> float:
     Notifications cause at most one poll per shortest delay of the pace, and no poll during a ``Retry-After``.
     """
     state.woken = True
+    record_notification(state, now)
     if state.woken_at is None:
         state.woken_at = now
     elif state.woken_at <= now:
-        state.woken_at = max(now, state.woken_at + _call_pace(state, 0.0))
+        state.woken_at = max(now, state.woken_at + _checked_delay(pace_after_news(state.terms.pace)(0.0, state.polls)))
     return max(state.woken_at, state.not_before)
 
 
@@ -266,6 +275,7 @@ def make_batch_timeout_error(state: PollState, now: float, why: str, *, timeout:
 def _after_answer(state: PollState, status: JobStatus, now: float) -> Decision:
     state.failures = 0
     state.last_error = None
+    record_answer(state, status, now)
     if status.job_complete or state.last is None or not state.last.job_complete:
         state.last = status
     if status.job_complete and (state.terms.until == "complete" or status.is_final):
@@ -324,11 +334,11 @@ def _is_recoverable(error: SmileJobsError, terms: Terms, *, api_has_answered: bo
 
 
 def _pace_delay(state: PollState, now: float) -> float:
-    return _call_pace(state, state.age(now) if state.woken_at is None else max(0.0, now - state.woken_at))
+    return _checked_delay(delay_of_pace(state, now))
 
 
-def _call_pace(state: PollState, age: float) -> float:
-    return seconds(state.terms.pace(age, state.polls), "the delay that pace returned")
+def _checked_delay(delay: float) -> float:
+    return seconds(delay, "the delay that pace returned")
 
 
 def _sleep(state: PollState, delay: float, retry_after: float | None, now: float) -> Decision:

@@ -13,6 +13,7 @@ from smilejobs.events import PollScheduled, WaitEnded
 from smilejobs.model.jobs import Include, JobRef, JobStatus
 from smilejobs.notifications import Signal
 from smilejobs.outcomes import Outcome, Progress, time_left
+from smilejobs.polling.lessons import record_end
 from smilejobs.polling.rules import (
     CLOCK_TOLERANCE_SECONDS,
     Done,
@@ -364,8 +365,7 @@ class Scheduler:
             self._failed += outcome.error is not None
         self._jobs.remove(entry.ref)
         if self.outcomes.is_full:
-            # The polls under way may take as long as they need.
-            self._clock.stop("consumer")
+            self._clock.stop("consumer")  # the polls under way may take as long as they need
             self._changed.set()
         self._room.set()
         if not self.pending:
@@ -373,8 +373,8 @@ class Scheduler:
 
     def _end_of(self, entry: Entry, decision: Done | GiveUp, now: float) -> list[Outcome]:
         """Emit the end of a wait, and return its outcomes."""
-        ended = WaitEnded.of(entry, decision, now)
-        self._exchange.emit(ended)
+        record_end(entry, decision)
+        self._exchange.emit(ended := WaitEnded.of(entry, decision, now))
         return entry.outcomes(ended)
 
     def _on_room(self) -> None:
