@@ -188,6 +188,7 @@ def bench(session: nox.Session) -> None:
     session.install(PACKAGE, *group("peers"))
     session.run("python", "benchmarks/overhead.py")
     session.run("python", "benchmarks/pace.py")
+    session.run("python", "benchmarks/pace.py", "--learn")
     session.run("python", "benchmarks/fleet.py")
     session.run("python", "benchmarks/notify.py")
     session.run("python", "benchmarks/batch.py")

@@ -20,6 +20,7 @@ from smilejobs.cli.options import (
     make_client_and_ref,
     parse_duration,
 )
+from smilejobs.cli.paces import PaceFile, read_pace
 from smilejobs.cli.stopping import run_until_stopped
 from smilejobs.cli.waiting import WaitView
 from smilejobs.client import Client
@@ -96,11 +97,13 @@ def wait(
             help="When the job was submitted, for example 2026-03-02T10:20:30Z; old jobs are polled less often.",
         ),
     ] = None,
+    pace: PaceFile = None,
     as_json: _JSON = False,
 ) -> None:
     """Wait until a job is complete, or final."""
-    with exit_on(CLIENT_ERRORS, ExitCode.USAGE):
+    with exit_on((*CLIENT_ERRORS, OSError), ExitCode.USAGE):
         timeout_seconds = parse_duration(timeout, "--timeout")
+        learned = read_pace(pace)
         view = WaitView(timeout_seconds)
         client, ref = make_client_and_ref(user_id, job_id, submitted_at=submitted_at, hooks=[view])
 
@@ -108,7 +111,12 @@ def wait(
         err = console(stderr=True)
         with err.status(view) if err.is_terminal else nullcontext():
             return await client.wait(
-                ref.user_id, ref.job_id, submitted_at=ref.submitted_at, timeout=timeout_seconds, until=until.value
+                ref.user_id,
+                ref.job_id,
+                submitted_at=ref.submitted_at,
+                timeout=timeout_seconds,
+                until=until.value,
+                pace=learned,
             )
 
     _run(client, wait_for_job, as_json=as_json, links=False)

@@ -34,11 +34,13 @@ from smilejobs.cli.options import (
     parse_duration,
     read_base_url,
 )
+from smilejobs.cli.paces import LearnFile, PaceFile, read_pace
 from smilejobs.cli.progress import Tally, View, make_view
 from smilejobs.cli.stopping import run_until_stopped
 from smilejobs.client import Client
 from smilejobs.clock import utcnow
 from smilejobs.errors import SmileJobsError
+from smilejobs.polling.learned_pace import LearnedPace
 from smilejobs.version import __version__
 
 EPILOG = (
@@ -88,6 +90,8 @@ def batch(
         Path | None,
         typer.Option(metavar="FILE", dir_okay=False, writable=True, help="Write a page of HTML about the batch."),
     ] = None,
+    pace: PaceFile = None,
+    learn: LearnFile = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
@@ -98,15 +102,18 @@ def batch(
     """
     with exit_on(KeyboardInterrupt, ExitCode.INTERRUPTED), exit_on(_USAGE_ERRORS, ExitCode.USAGE):
         validate_suffix(out)
-        _require_different_files(source, out, report)
+        _require_different_files(source, out, report, learn)
+        learned = read_pace(pace, learn)
         timeout_seconds = parse_duration(timeout, "--timeout")
         deadline_seconds = None if deadline is None else parse_duration(deadline, "--deadline")
-        client = Client.from_env(max_connections=concurrency, rate=rate)
+        client = Client.from_env(max_connections=concurrency, rate=rate, pace=learned)
         output = _Output(
             path=out,
             images_folder=save_images,
             report_path=report,
             report=Report(_describe_settings(context.params)),
+            learn_path=learn,
+            pace=learned,
             tally=Tally(name=source, total=_count_rows(source)),
             is_settled=partial(is_settled, until=until.value, images=save_images is not None),
             quiet=quiet,
@@ -188,6 +195,8 @@ class _Output:
         images_folder: The folder for pictures, if they are to be saved.
         report_path: The file for the report, if one is to be written.
         report: The report.
+        learn_path: The file for what was learned, if it is to be saved.
+        pace: What was learned.
         tally: The number of rows by outcome.
         is_settled: Returns whether a row will not be polled again.
         quiet: Print no summary.
@@ -201,6 +210,8 @@ class _Output:
     images_folder: Path | None
     report_path: Path | None
     report: Report
+    learn_path: Path | None
+    pace: LearnedPace | None
     tally: Tally
     is_settled: Callable[[Record], bool]
     quiet: bool
@@ -228,15 +239,25 @@ class _Output:
                 return None
         return self.report_path
 
+    def save_pace(self) -> bool:
+        """Save what was learned, if that is wanted; return False if it cannot be saved."""
+        if self.learn_path is not None and self.pace is not None:
+            try:
+                self.pace.save(self.learn_path)
+            except OSError as error:
+                complain(error)
+                return False
+        return True
+
     def finish(self, code: ExitCode | None, *, is_read: bool) -> ExitCode:
-        """Write the report, print the summary and the command that resumes the batch, and return the exit code.
+        """Write the report, save the pace, print the summary and how to resume the batch, and return the exit code.
 
         Args:
             code: The exit code of a batch that was stopped; None if all rows ended, or the deadline came.
             is_read: Whether all rows of the input were read.
         """
         report = self.write_report()
-        is_missing = report is not self.report_path
+        is_missing = not self.save_pace() or report is not self.report_path
         is_unfinished = self.unsettled or is_missing or code is not None or not is_read
         resume = _format_resume_command() if is_unfinished else None
         if self.as_json:
@@ -287,11 +308,11 @@ def _describe_settings(options: Mapping[str, object]) -> Mapping[str, object]:
     return {**settings, "API": read_base_url(), "started": started, "version": __version__}
 
 
-def _require_different_files(source: str, out: Path, report: Path | None) -> None:
+def _require_different_files(source: str, out: Path, report: Path | None, learn: Path | None) -> None:
     """Raise ValueError if two of the files are the same one, or the report cannot be written to its folder."""
-    paths = [path.resolve() for path in (Path(source), out, report) if path is not None]
+    paths = [path.resolve() for path in (Path(source), out, report, learn) if path is not None]
     if len(set(paths)) < len(paths):
-        raise ValueError("the input, --out and --report must be different files: one would replace another")
+        raise ValueError("the input, --out, --report and --learn must be different files: one would replace another")
     if report is None or report.exists():
         return
     if not (report.parent.is_dir() and os.access(report.parent, os.W_OK)):
