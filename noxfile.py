@@ -22,7 +22,7 @@ DIST = Path("dist")
 MUTATED = {
     "model": ["tests/core/test_model_*.py"],
     "wire": [f"tests/core/test_{name}.py" for name in ("codec", "protocol", "retry_after", "signature")],
-    "polling": [f"tests/core/test_{name}.py" for name in ("learned_pace", "pace", "rules", "throttle")],
+    "polling": [f"tests/core/test_{name}.py" for name in ("learned_pace", "lessons", "pace", "rules", "throttle")],
 }
 """The packages that ``nox -s mutants`` changes, and the tests that must notice."""
 

@@ -200,7 +200,10 @@ JOBS = "user_id,job_id\nuser-1,approved\n"
     ("arguments", "words"),
     [
         (("--out", "out.csv", "--report", "out.csv"), "the input, --out, --report and --learn must be different files"),
-        (("--out", "out.csv", "--report", "./in.csv"), "the input, --out, --report and --learn must be different files"),
+        (
+            ("--out", "out.csv", "--report", "./in.csv"),
+            "the input, --out, --report and --learn must be different files",
+        ),
         (("--out", "in.csv", "--resume"), "the input, --out, --report and --learn must be different files"),
         (("--out", "out.csv", "--report", "nowhere/out.html"), "there is no folder nowhere"),
         (("--out", "out.csv", "--report", "in.csv/out.html"), "there is no folder in.csv"),
