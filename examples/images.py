@@ -13,6 +13,12 @@ async def show(user_id: str, job_id: str) -> None:
             print(image.name, image.content_type, len(image.data) > 0)
 
 
+async def save_when_complete(user_id: str, job_id: str, folder: Path) -> None:
+    async with smilejobs.Client.from_env() as client:
+        status = await client.wait(user_id, job_id, image_links=True)
+        print(status.verdict, len(await client.save_images(status, folder)))
+
+
 async def save(pairs: list[tuple[str, str]], folder: Path) -> None:
     async with (
         smilejobs.Client.from_env() as client,
@@ -29,4 +35,5 @@ if __name__ == "__main__":
     target.mkdir(exist_ok=True)
     ids = [(sys.argv[2], job_id) for job_id in sys.argv[3:]]
     asyncio.run(show(*ids[0]))
-    asyncio.run(save(ids, target))
+    asyncio.run(save_when_complete(*ids[0], target))
+    asyncio.run(save(ids[1:], target))
