@@ -15,6 +15,9 @@ The bar holds for one request in flight, where every cost of our own shows. With
 assigns some requests to a connection that is taken a moment later and starts over with them: more CPU time on both
 sides, by luck rather than by anything that the library does. That line is shown, without a bar.
 
+The same is measured with an `httpx.AsyncClient` of the caller's, and over aiohttp: ``client.job_status()`` with
+``transport="aiohttp"`` against a bare ``aiohttp.ClientSession.post`` and ``.json()``.
+
 **The import.** A fresh interpreter imports the library, another one only what the library is built on, and a third
 one nothing; in turns, with their bytecode cached. The fastest of all runs counts. The bar holds for the CPU time
 without that of the bare interpreter.
@@ -39,12 +42,15 @@ from math import inf
 from statistics import median, quantiles
 from tempfile import TemporaryDirectory
 
+import aiohttp
 import httpx
 
 import smilejobs
 from server import API_KEY, PARTNER_ID, request_body, server, server_limit
 
 POLL_BAR = 1.10
+INJECTED_BAR = 1.25
+AIOHTTP_BAR = 1.60
 IMPORT_BAR = 1.25
 HOOKS_BAR = 1.02
 
@@ -68,6 +74,8 @@ def main() -> int:
         rounds = max(options.rounds, 7)
         met = [
             asyncio.run(compare_polls(base_url, rounds, options.requests, options.in_flight)),
+            asyncio.run(compare_injected(base_url, rounds, options.requests)),
+            asyncio.run(compare_aiohttp(base_url, rounds, options.requests)),
             asyncio.run(compare_hooks(base_url, rounds, options.requests)),
         ]
     met.append(compare_imports(max(options.imports, 7)))
@@ -107,6 +115,49 @@ async def compare_polls(base_url: str, rounds: int, requests: int, in_flight: in
             )
             headline = ratio if width == 1 else headline
     return headline <= POLL_BAR
+
+
+async def compare_injected(base_url: str, rounds: int, requests: int) -> bool:
+    """Print one line for a client of the caller's over the same client alone; return whether the bar holds."""
+    question = json.loads(request_body(USER_ID, JOB_ID))
+    async with (
+        httpx.AsyncClient() as bare,
+        smilejobs.Client(
+            partner_id=PARTNER_ID, api_key=API_KEY, base_url=base_url, rate=None, http_client=bare
+        ) as client,
+    ):
+
+        async def ours() -> None:
+            await client.job_status(USER_ID, JOB_ID)
+
+        async def theirs() -> None:
+            (await bare.post(f"{base_url}/job_status", json=question)).json()
+
+        name = "http_client=httpx, 1 in flight"
+        ratio = await compare(name, ours, theirs, rounds=rounds, requests=requests, bar=INJECTED_BAR)
+    return ratio <= INJECTED_BAR
+
+
+async def compare_aiohttp(base_url: str, rounds: int, requests: int) -> bool:
+    """Print one line for aiohttp over a bare session; return whether the bar holds."""
+    question = json.loads(request_body(USER_ID, JOB_ID))
+    async with (
+        aiohttp.ClientSession() as bare,
+        smilejobs.Client(
+            partner_id=PARTNER_ID, api_key=API_KEY, base_url=base_url, rate=None, transport="aiohttp"
+        ) as client,
+    ):
+
+        async def ours() -> None:
+            await client.job_status(USER_ID, JOB_ID)
+
+        async def theirs() -> None:
+            async with bare.post(f"{base_url}/job_status", json=question) as answer:
+                await answer.json()
+
+        name = "aiohttp, 1 in flight"
+        ratio = await compare(name, ours, theirs, rounds=rounds, requests=requests, bar=AIOHTTP_BAR)
+    return ratio <= AIOHTTP_BAR
 
 
 async def compare_hooks(base_url: str, rounds: int, requests: int) -> bool:
