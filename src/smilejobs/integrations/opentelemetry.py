@@ -11,21 +11,21 @@ example the span of a request. Each poll is a child span ``smilejobs.poll``. A w
 ends its span, without a verdict and without an error. The span of a poll is created when the poll is over, so the spans
 of an instrumented HTTP client are not its children, but siblings of the span of the wait.
 
-================================  =========  ==============  ========================================
-metric                            kind       unit            attributes
-================================  =========  ==============  ========================================
-``smilejobs.polls``               counter    {poll}          ``error.type`` if it failed
-``smilejobs.poll.duration``       histogram  s               ``error.type`` if it failed
-``smilejobs.poll.lateness``       histogram  s
-``smilejobs.wait.duration``       histogram  s               ``smilejobs.verdict``, or ``error.type``
-``smilejobs.scheduler.throttles`` counter    {throttle}
-``smilejobs.notifications``       counter    {notification}
-``smilejobs.watch_list.jobs``     gauge      {job}           ``smilejobs.state``
-``smilejobs.watch_list.age``      gauge      s
-``smilejobs.watch_list.paused``   gauge
-``smilejobs.watch_list.outage``   gauge
-``smilejobs.watch_list.stalled``  gauge
-================================  =========  ==============  ========================================
+=================================  =========  ==============  ========================================
+metric                             kind       unit            attributes
+=================================  =========  ==============  ========================================
+``smilejobs.polls``                counter    {poll}          ``error.type`` if it failed
+``smilejobs.poll.duration``        histogram  s               ``error.type`` if it failed
+``smilejobs.poll.lateness``        histogram  s
+``smilejobs.wait.duration``        histogram  s               ``smilejobs.verdict``, or ``error.type``
+``smilejobs.scheduler.throttles``  counter    {throttle}
+``smilejobs.notifications``        counter    {notification}
+``smilejobs.watch_list.jobs``      gauge      {job}           ``smilejobs.state``
+``smilejobs.watch_list.age``       gauge      s
+``smilejobs.watch_list.paused``    gauge
+``smilejobs.watch_list.outage``    gauge
+``smilejobs.watch_list.stalled``   gauge
+=================================  =========  ==============  ========================================
 
 `WatchListGauges` records the gauges.
 
