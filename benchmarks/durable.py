@@ -147,10 +147,12 @@ def workers(
     *,
     rate: float | None = None,
     pace: float | None = None,
-    slice: float = 60.0,  # noqa: A002  # the worker's own name
+    lease_duration: float = 60.0,
 ) -> Workers:
     """Workers with the credentials of the server."""
-    return Workers(url, base_url, partner_id=PARTNER_ID, api_key=API_KEY, rate=rate, pace=pace, slice=slice)
+    return Workers(
+        url, base_url, partner_id=PARTNER_ID, api_key=API_KEY, rate=rate, pace=pace, lease_duration=lease_duration
+    )
 
 
 def jobs(name: str, count: int) -> list[Job]:
@@ -287,7 +289,7 @@ async def rows(options: argparse.Namespace) -> bool:
             note("until one worker holds them all", f"{time.perf_counter() - start - 10:.0f} s")
             polls, database, own = len(served.polls()), postgres.cpu_seconds(), cpu(worker)
             start = time.perf_counter()
-            await asyncio.sleep(150)  # two slices
+            await asyncio.sleep(150)  # two leases, and some time
             taken = time.perf_counter() - start
             share = (postgres.cpu_seconds() - database) / taken
             busy = (cpu(worker) - own) / taken

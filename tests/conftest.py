@@ -45,16 +45,10 @@ def postgres_server() -> Generator[str, None, None]:
 
 
 @pytest.fixture
-def postgres_url(postgres_server: str, monkeypatch: pytest.MonkeyPatch) -> Generator[str, None, None]:
-    """URL of an empty database on a real Postgres, for one test.
-
-    What has little time at the end, in case that the database hangs, has more here: only the machine is slow, and what
-    is given up is found open by the tests that follow.
-    """
+def postgres_url(postgres_server: str) -> Generator[str, None, None]:
+    """URL of an empty database on a real Postgres, for one test."""
     from tests.helpers.postgres import empty_database
 
-    for limit in ("database._FAREWELL", "leases._LEAVING", "leases._CLOSING"):
-        monkeypatch.setattr(f"smilejobs.durable.{limit}", 60.0)
     with empty_database(postgres_server) as url:
         yield url
 

@@ -461,7 +461,7 @@ def test_warnings_are_lines(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("add", "mysql://host/jobs", "in.csv"), "a watch list lives in SQLite or PostgreSQL, not in 'mysql'"),
+        (("add", "mysql://host/jobs", "in.csv"), "a watch list is stored in SQLite or PostgreSQL, not in 'mysql'"),
         (("add", "jobs.db", "in.csv"), "this is not the URL of a database: write sqlite:///jobs.db"),
         (("add", URL, "missing.csv"), "No such file or directory: 'missing.csv'"),
         (("add", URL, "bad.csv"), "bad.csv: no column is named user_id or job_id in its first line"),

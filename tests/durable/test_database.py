@@ -20,9 +20,9 @@ from psycopg.sql import SQL, Identifier
 from sqlalchemy import exc
 
 from smilejobs.durable import WatchList
-from smilejobs.durable.database import without_secrets
 from smilejobs.durable.failures import translated
 from smilejobs.durable.schema import STEPS
+from smilejobs.durable.urls import without_secrets
 from smilejobs.errors import WatchListError
 from tests.helpers.leaks import assert_keeps_secrets
 from tests.helpers.watching import jobs
@@ -164,7 +164,7 @@ async def test_a_file_of_another_program(tmp_path: Path, table: str) -> None:
     assert content(url) == before
 
 
-@pytest.mark.parametrize("table", ["watch", "turns", "about"])
+@pytest.mark.parametrize("table", ["watch", "shared_rate", "about"])
 async def test_a_schema_of_another_program(postgres_url: str, table: str) -> None:
     """It is left as it is."""
     execute(postgres_url, "CREATE SCHEMA smilejobs", f"CREATE TABLE smilejobs.{table} (id int)")

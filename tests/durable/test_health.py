@@ -13,7 +13,7 @@ import pytest
 import smilejobs.cli
 from smilejobs.clock import utcnow
 from smilejobs.durable import WatchList
-from smilejobs.durable.signs import OUTAGE, SWEEPER, WORKER
+from smilejobs.durable.named_leases import OUTAGE, SWEEPER, WORKER
 from tests.helpers.watching import jobs
 
 Ask = Callable[..., tuple[object, str, str]]
@@ -43,16 +43,16 @@ async def at_work(url: str) -> None:
     """Leave the signs of a worker."""
     async with WatchList.open(url) as watch:
         for name in (f"{WORKER}a", SWEEPER):
-            await watch.store.signs.hold(name, "a", 600.0)
+            await watch.store.leases.acquire(name, "a", 600.0)
 
 
 async def out(url: str, text: str | None) -> None:
     """Leave the note of an outage, or take it away."""
     async with WatchList.open(url) as watch:
         if text is None:
-            await watch.store.signs.let_go("a", OUTAGE)
+            await watch.store.leases.release("a", OUTAGE)
         else:
-            await watch.store.signs.hold(OUTAGE, "a", 600.0, text)
+            await watch.store.leases.acquire(OUTAGE, "a", 600.0, text)
 
 
 def test_an_outage_is_an_error(database_url: str, ask: Ask) -> None:
@@ -62,7 +62,7 @@ def test_an_outage_is_an_error(database_url: str, ask: Ask) -> None:
     code, printed, error = ask(database_url)
     assert (code, error) == (4, "")
     assert re.fullmatch(
-        r"polling is not paused\nno good answer of the API since 20\S+\+00:00: RequestError: TLS\?\[2J\n", printed
+        r"polling is not paused\nno good answer from the API since 20\S+\+00:00: RequestError: TLS\?\[2J\n", printed
     )
     code, printed, _ = ask(database_url, "--json")
     assert code == 4

@@ -14,17 +14,17 @@ import anyio
 import psycopg
 import pytest
 
-import smilejobs.durable.signs
 from smilejobs import JobRef, Pace
 from smilejobs.clock import utcnow
 from smilejobs.durable import WatchList, Worker
-from smilejobs.durable.calls import ADDED, LOOK, Brake, News, parse_call
+from smilejobs.durable.notifications import ADDED, LOOK, JobNews, ThrottleRequest, parse_notification
 from smilejobs.durable.reading import UNREADABLE_ID
 from smilejobs.durable.rows import key_of
+from smilejobs.durable.tuning import DEFAULTS, Tuning
 from smilejobs.errors import WatchListError
 from smilejobs.testing import Reply, Script, complete, cut, pending, refused
 from tests.helpers.patience import until
-from tests.helpers.watching import Gate, ending, execute, jobs, listed, polled, scripted, until_ended, working
+from tests.helpers.watching import PATIENT, Gate, ending, execute, jobs, listed, polled, scripted, until_ended, working
 
 pytestmark = pytest.mark.anyio
 
@@ -70,7 +70,7 @@ async def test_an_outage_is_told_once(database_url: str, trouble: Any, caplog: p
     refs = jobs(5)
     script = Script({ref.job_id: steps() for ref in refs}, now=utcnow)
     began = utcnow()
-    async with WatchList.open(database_url) as watch:
+    async with WatchList.open(database_url, tuning=PATIENT) as watch:
         await watch.add(refs)
 
         async def out() -> bool:
@@ -107,11 +107,14 @@ async def test_single_losses_are_no_outage(sqlite_url: str, caplog: pytest.LogCa
     assert "no good answer" not in caplog.text
 
 
-async def test_a_worker_that_lives_is_seen(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+AT_ONCE = Tuning(stalled_seconds=0.0)
+"""A list is stalled as soon as it has no worker."""
+
+
+async def test_a_worker_that_lives_is_seen(database_url: str) -> None:
     """As long as it works; when it has stopped, jobs that are pending are seen to be waited for by no worker."""
-    monkeypatch.setattr(smilejobs.durable.signs, "_STALLED_AFTER_SECONDS", 0.0)
     script = scripted(jobs(1), Gate(open=False))
-    async with WatchList.open(database_url) as watch:
+    async with WatchList.open(database_url, tuning=AT_ONCE) as watch:
         await watch.add(jobs(1))
         assert (await watch.counts()).stalled is not None
 
@@ -124,28 +127,21 @@ async def test_a_worker_that_lives_is_seen(database_url: str, monkeypatch: pytes
         assert "no worker is at work" in str((await watch.counts()).stalled)
 
 
-async def test_a_worker_that_begins_no_poll_is_not_at_work(
-    database_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_worker_that_begins_no_poll_is_not_at_work(database_url: str, caplog: pytest.LogCaptureFixture) -> None:
     """Jobs are due, the worker runs and hears nothing bad, and yet the list is stalled."""
-    monkeypatch.setattr(smilejobs.durable.signs, "_STALLED_AFTER_SECONDS", 0.0)
-
-    async with working(scripted(jobs(1)), database_url, heartbeat=0.2) as work:
+    async with working(scripted(jobs(1)), database_url, tuning=AT_ONCE, heartbeat=0.2) as work:
         exchange = work.client.engine.exchange  # permits may be kept back by another role of the database
         exchange.acquire, exchange.longest_poll = anyio.sleep_forever, 0.1  # type: ignore[method-assign]
         await work.watch.add(jobs(1))
         await until(lambda: "is stalled: jobs are pending, but no worker is at work" in caplog.text)
 
 
-async def test_a_stalled_list_is_warned_of_once(
-    postgres_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_stalled_list_is_warned_of_once(postgres_url: str, caplog: pytest.LogCaptureFixture) -> None:
     """By the workers that live, and once more when it is over."""
-    monkeypatch.setattr(smilejobs.durable.signs, "_STALLED_AFTER_SECONDS", 0.0)
     script = scripted(jobs(1), Gate(open=False))
     async with WatchList.open(postgres_url) as watch:
         await watch.add(jobs(1))
-        async with working(script, postgres_url, heartbeat=2.0):
+        async with working(script, postgres_url, tuning=AT_ONCE, heartbeat=2.0):
             await polled(script, jobs(1)[0])
             await until(lambda: "no longer stalled" in caplog.text or "is stalled" not in caplog.text)
             caplog.clear()
@@ -171,28 +167,29 @@ async def test_locks_of_another_role_stop_no_worker(postgres_url: str) -> None:
 
 
 MALFORMED = [
-    *("news zz", "news", "news 00", "news 0 0", "brake x y", "brake x nan", "brake", "brake x"),
+    *("news zz", "news", "news 00", "news 0 0", "throttle x y", "throttle x nan", "throttle", "throttle x"),
     *("", " ", "\0", "zz"),
 ]
 
 
 @pytest.mark.parametrize("text", [*MALFORMED, None, b"news", 5, 2.5])
-def test_a_call_that_cannot_be_understood_means_look(text: object) -> None:
+def test_a_malformed_notification_means_look(text: object) -> None:
     """Any role of the database can send one."""
-    assert parse_call(text) == LOOK
+    assert parse_notification(text, DEFAULTS) == LOOK
 
 
-def test_calls_are_understood() -> None:
+def test_notifications_are_parsed() -> None:
     """Their numbers are kept within bounds."""
     key = key_of(jobs(1)[0])
-    assert parse_call("added") == ADDED
-    assert parse_call(f"news {key.hex()}") == News(key)
-    assert parse_call(str(Brake("a", 2.5))) == Brake("a", 2.5)
-    assert parse_call("brake a inf") == parse_call("brake a 1e300") == Brake("a", 300.0)
-    assert parse_call("brake a -1") == parse_call("brake a -inf") == Brake("a", 0.0)
+    parse = partial(parse_notification, tuning=DEFAULTS)
+    assert parse("added") == ADDED
+    assert parse(f"news {key.hex()}") == JobNews(key)
+    assert parse(str(ThrottleRequest("a", 2.5))) == ThrottleRequest("a", 2.5)
+    assert parse("throttle a inf") == parse("throttle a 1e300") == ThrottleRequest("a", 300.0)
+    assert parse("throttle a -1") == parse("throttle a -inf") == ThrottleRequest("a", 0.0)
 
 
-async def test_malformed_calls_end_no_worker(database_url: str) -> None:
+async def test_malformed_notifications_end_no_worker(database_url: str) -> None:
     """It goes on, and hears what comes after."""
     script = scripted([*jobs(1), *jobs(1, "later")])
     async with WatchList.open(database_url) as watch:
@@ -201,10 +198,10 @@ async def test_malformed_calls_end_no_worker(database_url: str) -> None:
             await until_ended(watch)
             for text in MALFORMED:
                 if "\0" not in text:
-                    await watch.store.ring(text)
+                    await watch.store.notify(text)
             if not watch.store.is_shared:
-                await change(database_url, "INSERT INTO bells (text) VALUES (?)", b"\xff")
-                await change(database_url, "INSERT INTO bells (text) VALUES (CAST(x'ff' AS TEXT))")
+                await change(database_url, "INSERT INTO notifications (text) VALUES (?)", b"\xff")
+                await change(database_url, "INSERT INTO notifications (text) VALUES (CAST(x'ff' AS TEXT))")
             await watch.add(jobs(1, "later"))
             await until_ended(watch)
 
@@ -466,7 +463,7 @@ async def test_every_loss_of_the_listening_connection_is_told_once(
             " AND (query LIKE 'LISTEN \"smilejobs%%' OR query = 'SELECT 1') AND application_name = 'smilejobs'",
         )
 
-    async with WatchList.open(postgres_url) as watch, working(script, postgres_url, slice=3600.0):
+    async with WatchList.open(postgres_url) as watch, working(script, postgres_url, lease_duration=3600.0):
         for count in (1, 2):
             await until(listening)
             for (pid,) in await listening():

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from smilejobs import JobRef
 from smilejobs.durable import Added, WatchList
 from smilejobs.durable.schema import COMPLETE, EXPIRED, FAILED
+from smilejobs.durable.tuning import DEFAULTS, Tuning
 from tests.helpers.patience import until
 from tests.helpers.watching import START, Clock, ending, execute, jobs, listed, readable
 
@@ -32,8 +33,14 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-async def watch(database_url: str, clock: Clock) -> AsyncIterator[WatchList]:
-    async with WatchList.open(database_url, now=clock) as opened:
+def tuning() -> Tuning:
+    """Replaced by the parameters of tests."""
+    return DEFAULTS
+
+
+@pytest.fixture
+async def watch(database_url: str, clock: Clock, tuning: Tuning) -> AsyncIterator[WatchList]:
+    async with WatchList.open(database_url, now=clock, tuning=tuning) as opened:
         yield opened
 
 
@@ -64,12 +71,9 @@ async def test_retry_opens_what_failed(watch: WatchList, clock: Clock) -> None:
     assert [outcome.ref for outcome in await listed(watch, after=last.cursor)] == [refs[0]]
 
 
-@pytest.mark.parametrize("at_once", [1, 100])
-async def test_prune_deletes_what_ended_long_ago(
-    watch: WatchList, clock: Clock, at_once: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("tuning", [Tuning(change_rows=1), Tuning(change_rows=100)])
+async def test_prune_deletes_what_ended_long_ago(watch: WatchList, clock: Clock) -> None:
     """Never what is pending; cursors of what was deleted are still good, and its places are not given out again."""
-    monkeypatch.setattr("smilejobs.durable.store._WINDOW", at_once)
     refs = jobs(4)
     await watch.add(refs)
     await end(watch, refs[0])
@@ -101,18 +105,18 @@ async def test_prune_takes_a_duration(watch: WatchList, age: Any, kind: type[Exc
     assert (await watch.counts()).complete == 1
 
 
+@pytest.mark.parametrize("tuning", [Tuning(change_rows=3)])
 async def test_retry_goes_on_where_it_was_killed(watch: WatchList, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is done in windows: each is whole or not there, and the next call does the rest."""
-    monkeypatch.setattr("smilejobs.durable.store._WINDOW", 3)
+    """It is done in groups: each is whole or not there, and the next call does the rest."""
     refs = jobs(14)
     await watch.add(refs)
     for ref in refs:
         await end(watch, ref, state=COMPLETE if ref in refs[4:6] else FAILED)
-    lock, windows = watch.store._lock, []  # noqa: SLF001  # what every window begins with
+    lock, groups = watch.store._lock, []  # noqa: SLF001  # what every window begins with
 
     async def killed(connection: AsyncConnection) -> int:
-        windows.append(connection)
-        if len(windows) == 3:
+        groups.append(connection)
+        if len(groups) == 3:
             raise KeyboardInterrupt
         return await lock(connection)
 
@@ -127,14 +131,14 @@ async def test_retry_goes_on_where_it_was_killed(watch: WatchList, monkeypatch: 
     assert await watch.retry() == 0
 
 
+@pytest.mark.parametrize("tuning", [Tuning(change_rows=2)])
 async def test_retry_ends_although_jobs_fail_again_at_once(watch: WatchList, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker may be quicker than it: what fails meanwhile has had its turn."""
-    monkeypatch.setattr("smilejobs.durable.store._WINDOW", 2)
     refs = jobs(6)
     await watch.add(refs)
     await end(watch, *refs, state=FAILED)
     times = itertools.count()
-    database = watch.store._database  # noqa: SLF001  # between two windows, anything may happen
+    database = watch.store._database  # noqa: SLF001  # between two groups, anything may happen
     read = database.read
 
     async def fail_again(statement: Any, *within: float) -> Any:
@@ -146,9 +150,9 @@ async def test_retry_ends_although_jobs_fail_again_at_once(watch: WatchList, mon
     assert await watch.retry() == 6
 
 
-async def test_retry_and_prune_at_once(watch: WatchList, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("tuning", [Tuning(change_rows=5)])
+async def test_retry_and_prune_at_once(watch: WatchList, clock: Clock) -> None:
     """Beside one that stores outcomes, on connections of their own: all end, and every job is somewhere once."""
-    monkeypatch.setattr("smilejobs.durable.store._WINDOW", 5)
     old, new = jobs(60, "old"), jobs(60, "new")
     await watch.add([*old, *new])
     for ref in old:

@@ -6,17 +6,13 @@ import anyio
 import pytest
 
 from smilejobs.durable import WatchList
-from smilejobs.durable.database import QUICK_SECONDS
+from smilejobs.durable.tuning import DEFAULTS
 from smilejobs.errors import WatchListError
 from tests.helpers.patience import until
 from tests.helpers.watching import jobs
 from tests.helpers.wire import wire
 
-pytestmark = [
-    pytest.mark.anyio,
-    # By design: a connection that says nothing is not waited for.
-    pytest.mark.filterwarnings("ignore:.* was deleted while still open:ResourceWarning"),
-]
+pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
@@ -49,8 +45,8 @@ async def test_all_pooled_connections_are_replaced_after_one_time_limit(postgres
                     return False
                 return True
 
-            with anyio.fail_after(4 * QUICK_SECONDS):
+            with anyio.fail_after(4 * DEFAULTS.quick_transaction_seconds):
                 await until(works)
             assert failures <= 1
-            with anyio.fail_after(4 * QUICK_SECONDS):
+            with anyio.fail_after(4 * DEFAULTS.quick_transaction_seconds):
                 await all_at_once()

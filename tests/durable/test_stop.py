@@ -11,20 +11,14 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
-import smilejobs.durable.database
-import smilejobs.durable.leases
-import smilejobs.durable.shift
 from smilejobs.durable import WatchList
+from smilejobs.durable.tuning import Tuning
 from smilejobs.errors import WatchListError
 from tests.helpers.patience import until
 from tests.helpers.postgres import Postgres, empty_database
 from tests.helpers.watching import Gate, ending, execute, jobs, listed, polled, scripted, until_ended, worker, working
 
-pytestmark = [
-    pytest.mark.anyio,
-    # By design: connections to a database that hangs are left to the end of the process.
-    pytest.mark.filterwarnings("ignore:.* was deleted while still open:ResourceWarning"),
-]
+pytestmark = pytest.mark.anyio
 
 SOON = 30.0
 """Seconds, on a machine that is slow; a transaction may last 60 if nobody hurries it."""
@@ -46,25 +40,20 @@ def own_server() -> Generator[Postgres, None, None]:
 def own_url(own_server: Postgres) -> Generator[str, None, None]:
     with empty_database(own_server.url("postgres")) as url:
         yield url
-    gc.collect()  # what was left open is found here, where that is no complaint
+    gc.collect()  # a connection that was left open is reported here
 
 
-@pytest.fixture
-def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody gets as much time as in production."""
-    monkeypatch.setattr(smilejobs.durable.database, "_GRACE", 0.2)
-    monkeypatch.setattr(smilejobs.durable.shift, "_FAREWELL", 1.0)
-    monkeypatch.setattr(smilejobs.durable.leases, "_LEAVING", 0.5)
+SHORT = Tuning(cancelled_transaction_seconds=0.2, stop_seconds=1.0, leave_seconds=0.5, close_seconds=0.2)
+"""Less time for a database that hangs than in production."""
 
 
-@pytest.mark.usefixtures("short")
 @pytest.mark.parametrize("by", ["its task", "a scope"])
 async def test_a_worker_ends_although_its_database_hangs(own_server: Postgres, own_url: str, by: str) -> None:
     """Whoever stops it; what it could not store is polled again by the next."""
     refs, gate = jobs(20), Gate(open=False)
     script = scripted(refs, gate)
     scope = anyio.CancelScope()
-    async with script.client(rate=None) as client, WatchList.open(own_url) as watch:
+    async with script.client(rate=None) as client, WatchList.open(own_url, tuning=SHORT) as watch:
 
         async def run() -> None:
             with scope:
@@ -95,10 +84,9 @@ async def test_a_worker_ends_although_its_database_hangs(own_server: Postgres, o
         assert {outcome.ref for outcome in await listed(work.watch)} == set(refs)
 
 
-@pytest.mark.usefixtures("short")
 async def test_who_is_cancelled_does_not_wait_for_a_database_that_hangs(own_server: Postgres, own_url: str) -> None:
     """Not for long, whatever he asks for; when it goes on, so does he."""
-    async with WatchList.open(own_url) as watch:
+    async with WatchList.open(own_url, tuning=SHORT) as watch:
         await watch.add(jobs(1))
         with own_server.asleep():
             began = time.monotonic()
@@ -118,15 +106,14 @@ async def test_a_database_that_hangs_is_given_up(own_server: Postgres, own_url: 
         assert (await watch.counts()).pending == 0
 
 
-async def test_what_has_begun_is_done(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_has_begun_is_done(postgres_url: str) -> None:
     """If the database answers in time: a cancellation does not cut it off."""
-    monkeypatch.setattr(smilejobs.durable.database, "_GRACE", SOON)
 
     async def waits() -> bool:
         return bool(await execute(postgres_url, "SELECT 1 FROM pg_locks WHERE NOT granted"))
 
     async with (
-        WatchList.open(postgres_url) as watch,
+        WatchList.open(postgres_url, tuning=Tuning(cancelled_transaction_seconds=SOON)) as watch,
         await psycopg.AsyncConnection.connect(postgres_url) as storing,
         anyio.create_task_group() as tasks,
     ):

@@ -16,13 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-import smilejobs.durable.store
 from smilejobs import JobRef
 from smilejobs.clock import utcnow
+from smilejobs.durable.named_leases import OUTAGE, SWEEPER, WORKER
 from smilejobs.durable.rows import Counts, instant, key_of
 from smilejobs.durable.schema import BUCKETS, COMPLETE, EXPIRED, FAILED, PENDING, STATES
-from smilejobs.durable.signs import OUTAGE, SWEEPER, WORKER
 from smilejobs.durable.store import Store
+from smilejobs.durable.tuning import Tuning
+from smilejobs.errors import WatchListError
 from tests.helpers.patience import until
 from tests.helpers.watching import ending, execute, jobs, readable
 
@@ -193,28 +194,28 @@ async def test_who_adds_the_same_locks_nobody_out(postgres_url: str) -> None:
         assert (await one.counts()).pending == 3000
 
 
-async def test_turns_are_given_out_once(postgres_url: str) -> None:
-    """Chunks follow each other, whoever takes them; turns that nobody took do not add up."""
+async def test_permits_are_given_out_once(postgres_url: str) -> None:
+    """Chunks follow each other, for all workers; unused permits do not add up."""
     async with Store.open(postgres_url) as store, Store.open(postgres_url) as other:
 
         async def taken(taker: Store, count: int) -> tuple[float, float]:
-            """Take turns of an hour; return the earliest and the latest instant that the first of them may be at.
+            """Take permits of an hour; return the earliest and the latest instant that the first of them may be at.
 
             The instant is told by the clock of the database, which was read somewhere between the two.
             """
             began = anyio.current_time()
-            first, ahead = await taker.turns(count, 3600.0, 0.1)
+            first, ahead = await taker.reserve_permits(count, 3600.0)
             assert ahead is None
             return first - (anyio.current_time() - began), first
 
-        for number in range(10):  # so many may have taken a turn of an hour each
-            await store.signs.hold(f"{WORKER}{number}", f"{number}", 600.0)
+        for number in range(10):  # so many may have taken a permit of an hour each
+            await store.leases.acquire(f"{WORKER}{number}", f"{number}", 600.0)
         earliest, latest = await taken(store, 1)
         for taker, count, hours in ((store, 2, 1), (other, 1, 3)):
             least, most = await taken(taker, count)
             assert least <= latest + hours * 3600.0
             assert earliest + hours * 3600.0 <= most
-        await execute(postgres_url, "UPDATE turns SET next = next - 36000")
+        await execute(postgres_url, "UPDATE shared_rate SET next_permit = next_permit - 36000")
         now = anyio.current_time()
         least, most = await taken(store, 1)
         assert least <= now
@@ -222,43 +223,45 @@ async def test_turns_are_given_out_once(postgres_url: str) -> None:
 
 
 @pytest.mark.parametrize("ahead", ["20", "3600", "'Infinity'", "'NaN'"])
-async def test_turns_of_a_clock_that_was_set_back_count_for_nothing(postgres_url: str, ahead: str) -> None:
+async def test_permits_of_a_clock_that_was_set_back_do_not_count(postgres_url: str, ahead: str) -> None:
     """No worker waits for them: they are further ahead than all workers could have taken."""
     async with Store.open(postgres_url) as store:
-        await execute(postgres_url, f"UPDATE turns SET next = extract(epoch FROM clock_timestamp()) + {ahead}")
-        first, told = await store.turns(1, 0.01, 0.1)
+        await execute(
+            postgres_url, f"UPDATE shared_rate SET next_permit = extract(epoch FROM clock_timestamp()) + {ahead}"
+        )
+        first, told = await store.reserve_permits(1, 0.01)
         assert told is not None
         assert not told <= 10
         assert first <= anyio.current_time()
-        _, told = await store.turns(1, 0.01, 0.1)
+        _, told = await store.reserve_permits(1, 0.01)
         assert told is None
 
 
-async def test_the_more_workers_the_further_ahead_turns_may_be(postgres_url: str) -> None:
+async def test_the_more_workers_the_further_ahead_permits_may_be(postgres_url: str) -> None:
     """Each may have taken a chunk of them, or a single one where they are rare."""
     async with Store.open(postgres_url) as store:
-        await execute(postgres_url, "UPDATE turns SET next = extract(epoch FROM clock_timestamp()) + 30")
+        await execute(postgres_url, "UPDATE shared_rate SET next_permit = extract(epoch FROM clock_timestamp()) + 30")
         for number in range(20):
-            await store.signs.hold(f"{WORKER}{number}", f"{number}", 600.0)
-        assert (await store.turns(1, 1.0, 0.1))[1] is None
-        assert (await store.turns(1, 0.1, 0.1))[1] is not None
+            await store.leases.acquire(f"{WORKER}{number}", f"{number}", 600.0)
+        assert (await store.reserve_permits(1, 1.0))[1] is None
+        assert (await store.reserve_permits(1, 0.1))[1] is not None
 
 
 async def test_a_lease_is_held_by_one(database_url: str) -> None:
     """Until it expires or is given back; its holder can renew it, and say something else."""
     async with Store.open(database_url) as one, Store.open(database_url) as other:
-        assert await one.signs.hold(OUTAGE, "one", 600.0, "TLS")
-        assert not await other.signs.hold(OUTAGE, "other", 600.0, "DNS")
+        assert await one.leases.acquire(OUTAGE, "one", 600.0, "TLS")
+        assert not await other.leases.acquire(OUTAGE, "other", 600.0, "DNS")
         before = await other.health()
         assert (before.outage, before.paused, before.stalled) == ("TLS", None, None)
-        assert await one.signs.hold(OUTAGE, "one", 600.0, "a proxy")
+        assert await one.leases.acquire(OUTAGE, "one", 600.0, "a proxy")
         assert await other.health() == evolve(before, outage="a proxy")
-        await other.signs.let_go("other", OUTAGE)
+        await other.leases.release("other", OUTAGE)
         assert (await one.health()).outage == "a proxy"
-        await one.signs.let_go("one", OUTAGE)
+        await one.leases.release("one", OUTAGE)
         assert (await one.health()).outage is None
-        assert await other.signs.hold(OUTAGE, "other", 0.0, "DNS")
-        await until(lambda: one.signs.hold(OUTAGE, "one", 600.0, "TLS"))
+        assert await other.leases.acquire(OUTAGE, "other", 0.0, "DNS")
+        await until(lambda: one.leases.acquire(OUTAGE, "one", 600.0, "TLS"))
 
 
 @pytest.mark.parametrize(
@@ -268,10 +271,10 @@ async def test_a_lease_is_held_by_one(database_url: str) -> None:
 async def test_a_lease_of_another_clock_has_expired(database_url: str, change: str) -> None:
     """It was renewed in the future, or ends after all time: the clock of the database has been set back since."""
     async with Store.open(database_url) as store:
-        assert await store.signs.hold(SWEEPER, "one", 600.0)
+        assert await store.leases.acquire(SWEEPER, "one", 600.0)
         await rows_of(database_url, f"UPDATE leases SET {change}")
-        assert await store.signs.hold(SWEEPER, "other", 600.0)
-        assert not await store.signs.hold(SWEEPER, "one", 600.0)
+        assert await store.leases.acquire(SWEEPER, "other", 600.0)
+        assert not await store.leases.acquire(SWEEPER, "one", 600.0)
 
 
 async def test_a_list_that_nobody_works_on_says_so(database_url: str) -> None:
@@ -282,33 +285,39 @@ async def test_a_list_that_nobody_works_on_says_so(database_url: str) -> None:
         assert (await store.health()).stalled is None
         await add(store, jobs(40), now=now - 600.0)
         assert "no worker is at work, and none has been yet" in str((await store.health()).stalled)
-        await store.signs.hold(f"{WORKER}a", "a", 600.0)
+        await store.leases.acquire(f"{WORKER}a", "a", 600.0)
         if store.is_shared:
             assert "no worker hands out the buckets" in str((await store.health()).stalled)
-            await store.signs.hold(SWEEPER, "a", 600.0)
+            await store.leases.acquire(SWEEPER, "a", 600.0)
         assert (await store.health()).stalled is None
         await rows_of(database_url, "UPDATE leases SET expires_at = 1.8e9 - 1e8")
         assert "no worker is at work, since 2023-11-14" in str((await store.health()).stalled)
         assert (await store.counts()).stalled == (await store.health()).stalled
         await store.pause("no key")
         assert (await store.health()).stalled is None
-        await store.signs.let_go("b")
+        await store.leases.release("b")
         assert await rows_of(database_url, "SELECT 1 FROM leases") == []
 
 
-async def test_who_calls_into_sqlite_is_heard_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And when nobody listens, the file does not fill with calls."""
-    async with Store.open(f"sqlite:///{tmp_path / 'jobs.db'}") as store:
-        assert await store.rung() == []
-        await store.ring("one")
-        await store.ring("two")
-        assert await store.rung() == ["one", "two"]
-        assert await store.rung() == []
-        with monkeypatch.context() as patched:
-            patched.setattr(smilejobs.durable.store, "_BELLS", 10)
-            for number in range(30):
-                await store.ring(str(number))
-        assert await store.rung() == [str(number) for number in range(20, 30)]
+async def test_notifications_in_sqlite_are_taken_once(tmp_path: Path) -> None:
+    """Where no worker takes them, the file does not fill with them."""
+    async with Store.open(f"sqlite:///{tmp_path / 'jobs.db'}", Tuning(kept_notifications=10)) as store:
+        assert await store.take_notifications() == []
+        await store.notify("one")
+        await store.notify("two")
+        assert await store.take_notifications() == ["one", "two"]
+        assert await store.take_notifications() == []
+        for number in range(30):
+            await store.notify(str(number))
+        assert await store.take_notifications() == [str(number) for number in range(20, 30)]
+
+
+async def test_a_damaged_table_of_the_shared_rate(postgres_url: str) -> None:
+    """Is an error of the watch list, which another program has changed."""
+    async with Store.open(postgres_url) as store:
+        await execute(postgres_url, "DELETE FROM shared_rate")
+        with pytest.raises(WatchListError, match="a table of this watch list has 0 rows in place of one"):
+            await store.reserve_permits(1, 1.0)
 
 
 async def test_a_pause_is_for_all(database_url: str) -> None:

@@ -14,12 +14,12 @@ from attrs import evolve
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import smilejobs.durable.watchlist
 from smilejobs import JobRef
 from smilejobs.clock import utcnow
 from smilejobs.durable import Added, Counts, WatchList, WatchOutcome
 from smilejobs.durable.rows import key_of
 from smilejobs.durable.schema import COMPLETE, EXPIRED, FAILED
+from smilejobs.durable.tuning import DEFAULTS, Tuning
 from smilejobs.errors import WatchListError
 from smilejobs.model.callback import Callback
 from smilejobs.model.jobs import JobResult
@@ -42,8 +42,14 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-async def watch(database_url: str, clock: Clock) -> AsyncIterator[WatchList]:
-    async with WatchList.open(database_url, now=clock) as opened:
+def tuning() -> Tuning:
+    """Replaced by the parameters of tests."""
+    return DEFAULTS
+
+
+@pytest.fixture
+async def watch(database_url: str, clock: Clock, tuning: Tuning) -> AsyncIterator[WatchList]:
+    async with WatchList.open(database_url, now=clock, tuning=tuning) as opened:
         yield opened
 
 
@@ -93,9 +99,9 @@ async def test_a_job_that_has_ended_is_not_opened_by_adding_it(watch: WatchList)
     assert (await watch.counts()).pending == 0
 
 
-async def test_refs_may_come_from_anywhere(watch: WatchList, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("tuning", [Tuning(add_rows=10)])
+async def test_refs_may_come_from_anywhere(watch: WatchList) -> None:
     """In groups, from iterables of either kind; a generator is closed when something is wrong with what it yields."""
-    monkeypatch.setattr(smilejobs.durable.watchlist, "_CHUNK", 10)
     closed = []
 
     def plain() -> Iterator[tuple[str, str]]:
@@ -183,9 +189,9 @@ async def test_outcomes_come_in_the_order_of_completion(watch: WatchList, clock:
     assert [outcome.ref for outcome in await listed(watch, after=outcomes[-1].cursor)] == [refs[2]]
 
 
-async def test_outcomes_are_read_in_pages(watch: WatchList, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("tuning", [Tuning(page_rows=4)])
+async def test_outcomes_are_read_in_pages(watch: WatchList) -> None:
     """Which nobody notices, whatever their size; and the reader may stop anywhere."""
-    monkeypatch.setattr(smilejobs.durable.watchlist, "_PAGE", 4)
     refs = jobs(12)
     await watch.add(refs)
     await end(watch, *refs)
@@ -196,9 +202,9 @@ async def test_outcomes_are_read_in_pages(watch: WatchList, monkeypatch: pytest.
     assert [each.ref for each in await listed(watch, after=outcome.cursor)] == refs[6:]
 
 
-async def test_following_waits_for_more(watch: WatchList, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("tuning", [Tuning(follow_seconds=0.01)])
+async def test_following_waits_for_more(watch: WatchList) -> None:
     """And for ever; what comes later comes, in order."""
-    monkeypatch.setattr(smilejobs.durable.watchlist, "_FOLLOW", 0.01)
     refs = jobs(3)
     await watch.add(refs)
     seen: list[WatchOutcome] = []
@@ -312,9 +318,9 @@ async def test_counts(watch: WatchList, clock: Clock) -> None:
     )
 
 
-async def test_what_is_pending_can_be_listed(watch: WatchList, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("tuning", [Tuning(page_rows=4)])
+async def test_what_is_pending_can_be_listed(watch: WatchList) -> None:
     """In pages that nobody notices, those that were added first before the others, with their terms."""
-    monkeypatch.setattr(smilejobs.durable.watchlist, "_PAGE", 4)
     assert [job async for job in watch.pending()] == []
     early, late = jobs(9, "early"), jobs(2, "late")
     await watch.add(early, deadline=None)
@@ -343,7 +349,7 @@ async def test_notify_tells_no_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ref = JobRef(ID, f"{ID}-job")
         await watch.notify(ref)
         await watch.notify(Callback(ref=ref, result=JobResult()))
-        assert await watch.store.rung() == [f"news {key_of(ref).hex()}"] * 2
+        assert await watch.store.take_notifications() == [f"news {key_of(ref).hex()}"] * 2
 
 
 async def test_an_outcome_tells_what_is_known(watch: WatchList, clock: Clock) -> None:
@@ -395,7 +401,7 @@ async def test_a_list_that_was_closed_behind_our_back(postgres_url: str) -> None
             watch.retry(),
             watch.prune(older_than=1),
             watch.store.buckets(),
-            watch.store.turns(1, 1.0, 0.1),
+            watch.store.reserve_permits(1, 1.0),
             watch.store.pause("why"),
         ):
             with pytest.raises(WatchListError, match="SQLSTATE 42P01"):

@@ -2,7 +2,9 @@
 
 import asyncio
 import itertools
+import sqlite3
 from collections import Counter
+from contextlib import ExitStack, closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,16 +13,12 @@ import anyio
 import psycopg
 import pytest
 
-import smilejobs.durable.calls
-import smilejobs.durable.shift
-import smilejobs.durable.storing
 from smilejobs import JobRef, Pace
 from smilejobs.clock import utcnow
 from smilejobs.durable import WatchList, Worker
-from smilejobs.durable.health import ApiHealth
-from smilejobs.durable.patience import Patience
-from smilejobs.durable.rows import key_of
-from smilejobs.durable.shift import Shift
+from smilejobs.durable.buckets import Buckets
+from smilejobs.durable.rows import Pending, key_of
+from smilejobs.durable.tuning import Tuning
 from smilejobs.errors import WatchListError
 from smilejobs.testing import (
     Script,
@@ -35,12 +33,12 @@ from smilejobs.testing import (
 )
 from smilejobs.testing.script import Step
 from tests.helpers.patience import until
-from tests.helpers.watching import HEARTBEAT, Gate, execute, jobs, listed, polled, polls, scripted, until_ended, working
+from tests.helpers.watching import Gate, execute, jobs, listed, polled, polls, scripted, until_ended, working
 
 pytestmark = pytest.mark.anyio
 
 FOR_EVER = 3600.0
-"""A slice that no test sees the end of: what a worker notices, it was told."""
+"""A lease that outlives every test: what a worker notices, it was notified of."""
 
 
 @pytest.fixture
@@ -63,14 +61,13 @@ def same_bucket(count: int, ref: JobRef | None = None) -> list[JobRef]:
 # One job, from its addition to its outcome
 
 
-async def test_every_job_gets_its_outcome(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_every_job_gets_its_outcome(database_url: str) -> None:
     """Those that were there before the worker, and those that come while it runs; one each, in the order of ending."""
-    monkeypatch.setattr(smilejobs.durable.storing, "_GROUP", 7)
     before, later = jobs(20, "before"), jobs(20, "later")
     script = scripted([*before, *later])
     async with WatchList.open(database_url) as watch:
         await watch.add(before)
-        async with working(script, database_url):
+        async with working(script, database_url, tuning=Tuning(store_rows=7, load_rows=7)):
             await until_ended(watch)
             await watch.add(later)
             await until_ended(watch)
@@ -116,12 +113,12 @@ async def test_an_outcome_says_what_the_result_was(sqlite_url: str) -> None:
 
 
 async def test_a_ref_that_is_added_later_is_polled_at_once(database_url: str) -> None:
-    """In the middle of a slice, not at the next."""
+    """During a lease, not at the next."""
     first, *later = same_bucket(4)
     script = scripted([first, *later])
     async with WatchList.open(database_url) as watch:
         await watch.add([first])
-        async with working(script, database_url, slice=FOR_EVER):
+        async with working(script, database_url, lease_duration=FOR_EVER):
             await until_ended(watch)
             for ref in later:
                 await watch.add([ref])
@@ -231,7 +228,7 @@ async def test_retry_is_noticed(database_url: str) -> None:
     script = Script({"job-0": [refused("2307"), complete()]}, now=utcnow)
     async with WatchList.open(database_url) as watch:
         await watch.add(jobs(1))
-        async with working(script, database_url, slice=FOR_EVER):
+        async with working(script, database_url, lease_duration=FOR_EVER):
             await until_ended(watch)
             assert await watch.retry() == 1
             await until_ended(watch)
@@ -248,7 +245,7 @@ async def test_retry_is_noticed(database_url: str) -> None:
         ({"concurrency": 0}, ValueError, "concurrency must"),
         ({"concurrency": 101}, ValueError, "concurrency must not be more than the client's max_connections"),
         ({"concurrency": "many"}, TypeError, "concurrency must"),
-        ({"slice": 0}, ValueError, "slice must be more than 0"),
+        ({"lease_duration": 0}, ValueError, "lease_duration must be more than 0"),
         ({"heartbeat": -1}, ValueError, "heartbeat must be more than 0"),
         ({"heartbeat": "5s"}, TypeError, "heartbeat must be seconds"),
     ],
@@ -283,16 +280,17 @@ async def test_a_lock_that_cannot_be_had(sqlite_url: str, tmp_path: Path) -> Non
 # Inside
 
 
-async def test_a_connection_that_says_nothing_is_asked(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether it is still there; it goes on listening."""
-    monkeypatch.setattr(smilejobs.durable.calls, "_ALIVE", 0.1)
+async def test_a_silent_connection_is_checked(postgres_url: str) -> None:
+    """It goes on listening."""
+    tuning = Tuning(silent_connection_seconds=0.1)
     first, later = same_bucket(2)
     script = scripted([first, later])
 
     async def asked() -> bool:
         return bool(await execute(postgres_url, "SELECT 1 FROM pg_stat_activity WHERE query = 'SELECT 1'"))
 
-    async with WatchList.open(postgres_url) as watch, working(script, postgres_url, slice=FOR_EVER):
+    options: dict[str, Any] = {"tuning": tuning, "lease_duration": FOR_EVER}
+    async with WatchList.open(postgres_url) as watch, working(script, postgres_url, **options):
         await watch.add([first])
         await until_ended(watch)
         await until(asked)
@@ -300,59 +298,33 @@ async def test_a_connection_that_says_nothing_is_asked(postgres_url: str, monkey
         await until_ended(watch)
 
 
-async def test_a_bucket_may_come_back_before_it_was_left(sqlite_url: str) -> None:
-    """Whoever holds it last decides."""
-    script = scripted([])
-    options: dict[str, Any] = {
-        "concurrency": 1,
-        "rate": None,
-        "keep_raw": False,
-        "leases": None,
-        "name": "a",
-        "heartbeat": HEARTBEAT,
-        "api": ApiHealth(HEARTBEAT),
-        "patience": Patience(),
-    }
-    async with script.client() as client, WatchList.open(sqlite_url) as watch:
-        await watch.add(jobs(200))
-        shift = Shift(client, watch, pace=Pace(), **options)
-        bucket = key_of(jobs(1)[0])[0]
-        one, again = shift.hold(bucket), shift.hold(bucket)
-        await one.__aenter__()
-        await again.__aenter__()
-        held = set(shift._refs[bucket])  # noqa: SLF001  # what the scheduler has been given
-        assert held == {ref for ref in jobs(200) if key_of(ref)[0] == bucket}
-        await one.__aexit__(None, None, None)
-        assert shift._held == {bucket}  # noqa: SLF001  # whose rows are taken in
-        await again.__aexit__(None, None, None)
-        assert shift._held == set()  # noqa: SLF001  # nobody's any more
-        assert set(shift._refs[bucket]) == held  # noqa: SLF001  # it lingers
+async def test_a_bucket_may_be_leased_again_before_it_was_released() -> None:
+    """It is held until the last lease has ended, and polled for some time after that."""
+    buckets = Buckets()
+    with ExitStack() as stack:
+        stack.enter_context(buckets.holding(7))
+        again = stack.enter_context(ExitStack())
+        again.enter_context(buckets.holding(7))
+        again.close()
+        assert set(buckets.held) == {7}
+    assert set(buckets.held) == set()
 
 
-async def test_a_bucket_that_does_not_come_back_is_forgotten(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another worker has it: its jobs are no longer polled here."""
-    monkeypatch.setattr(smilejobs.durable.shift, "_LINGER", 0.05)
-    monkeypatch.setattr(smilejobs.durable.shift, "_TICK", 0.01)
-    options: dict[str, Any] = {
-        "concurrency": 1,
-        "rate": None,
-        "keep_raw": False,
-        "leases": None,
-        "name": "a",
-        "heartbeat": HEARTBEAT,
-        "api": ApiHealth(HEARTBEAT),
-        "patience": Patience(),
-    }
-    async with scripted([]).client() as client, WatchList.open(sqlite_url) as watch:
-        await watch.add(jobs(1))
-        shift = Shift(client, watch, pace=Pace(), **options)
-        bucket = key_of(jobs(1)[0])[0]
-        async with shift.hold(bucket):
-            assert set(shift._refs[bucket]) == {*jobs(1)}  # noqa: SLF001  # what the scheduler has been given
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(shift._tick)  # noqa: SLF001  # what its work() would start
-            await until(lambda: not shift._refs[bucket])  # noqa: SLF001  # what the scheduler still has
-            tasks.cancel_scope.cancel()
+async def test_a_bucket_whose_lease_does_not_come_back_is_forgotten() -> None:
+    """Its jobs are polled for some time, and then by its new holder alone."""
+    [ref] = jobs(1)
+    row = Pending(5, key_of(ref)[0], ref.user_id, ref.job_id, None, 0.0, None, False)  # a row
+    buckets = Buckets()
+    with buckets.holding(row.bucket):
+        buckets.add(row)
+        assert buckets.sums(row.bucket) == (1, 5)
+        assert buckets.forget(0.0) == []
+    assert buckets.is_polled(row.bucket)
+    assert buckets.forget(600.0) == []
+    assert buckets.jobs(row.bucket) == {row.ref}
+    await until(lambda: buckets.forget(0.0) == [row.ref])
+    assert not buckets.is_polled(row.bucket)
+    assert buckets.sums(row.bucket) == (0, 0)
 
 
 async def test_a_row_that_is_committed_late(postgres_url: str) -> None:
@@ -360,7 +332,7 @@ async def test_a_row_that_is_committed_late(postgres_url: str) -> None:
     late, early = jobs(2)
     (same,) = same_bucket(1, late)
     script = scripted([late, early, same])
-    async with WatchList.open(postgres_url) as watch, working(script, postgres_url, slice=FOR_EVER):
+    async with WatchList.open(postgres_url) as watch, working(script, postgres_url, lease_duration=FOR_EVER):
         await watch.add([same])  # so that the worker has the bucket
         await until_ended(watch)
         async with await psycopg.AsyncConnection.connect(postgres_url) as slow:
@@ -371,19 +343,49 @@ async def test_a_row_that_is_committed_late(postgres_url: str) -> None:
             )
             await watch.add([early])
             await until_ended(watch)
-        await watch.store.ring("nothing that anybody understands")
+        await watch.store.notify("nothing that anybody understands")
         await until_ended(watch)
     assert [len(each) for each in script.polls.values()] == [0, 1, 1, 1]
 
 
+async def test_more_rows_than_are_added_at_once(sqlite_url: str) -> None:
+    """Other tasks run in between; every job is polled."""
+    refs = jobs(501)
+    async with WatchList.open(sqlite_url) as watch:
+        await watch.add(refs)
+        async with working(scripted(refs), sqlite_url):
+            await until_ended(watch)
+        assert (await watch.counts()).complete == 501
+
+
+async def test_a_worker_without_notifications_ends(sqlite_url: str) -> None:
+    """Another program has dropped their table: waiting does not help."""
+    script = scripted(jobs(1), Gate(open=False))
+    async with script.client() as client, WatchList.open(sqlite_url) as watch:
+        await watch.add(jobs(1))
+        task = asyncio.create_task(Worker(client, watch).run())
+        await polled(script, jobs(1)[0])
+
+        async def drop() -> bool:
+            try:
+                with closing(sqlite3.connect(watch.path, timeout=0.1)) as connection, connection:
+                    connection.execute("DROP TABLE notifications")
+            except sqlite3.OperationalError:  # the worker is writing
+                return False
+            return True
+
+        await until(drop)
+        with pytest.raises(WatchListError, match="no such table: notifications"):
+            await asyncio.wait_for(task, 60)
+
+
 async def test_polling_waits_for_a_database_that_is_slow(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Outcomes do not pile up in memory."""
-    monkeypatch.setattr(smilejobs.durable.storing, "_MOST", 5)
     refs = jobs(100)
     script = scripted(refs)
     async with WatchList.open(sqlite_url) as watch:
         await watch.add(refs)
-        async with working(script, sqlite_url, concurrency=2) as work:
+        async with working(script, sqlite_url, concurrency=2, tuning=Tuning(unstored_outcomes=5)) as work:
             store, end = asyncio.Event(), work.watch.store.end
 
             async def slow(*arguments: Any) -> None:

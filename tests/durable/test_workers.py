@@ -15,12 +15,12 @@ from urllib.parse import urlsplit
 import anyio
 import pytest
 
-import smilejobs.durable.shift
 from smilejobs import Event, JobRef, Pace, Throttled
 from smilejobs.clock import utcnow
 from smilejobs.durable import WatchList, Worker
-from smilejobs.durable.calls import ADDED, Brake, Call, calls
+from smilejobs.durable.notifications import ADDED, Notification, ThrottleRequest, listen
 from smilejobs.durable.rows import key_of
+from smilejobs.durable.tuning import Tuning
 from smilejobs.errors import WatchListError
 from smilejobs.testing import Script, cut, html, rate_limited
 from smilejobs.testing.script import Step
@@ -92,7 +92,7 @@ async def test_two_workers_share_the_jobs(postgres_url: str) -> None:
     gate = Gate(open=False)
     known = jobs(300)
     scripts = [scripted(known, gate) for _ in range(2)]
-    options: dict[str, Any] = {"slice": 60.0, "pace": CALM}
+    options: dict[str, Any] = {"lease_duration": 60.0, "pace": CALM}
     async with WatchList.open(postgres_url) as watch:
         async with working(scripts[0], postgres_url, **options), working(scripts[1], postgres_url, **options):
             refs = await shared_out(watch, known, scripts)
@@ -105,7 +105,7 @@ async def test_two_workers_share_the_jobs(postgres_url: str) -> None:
 
 
 async def test_a_new_worker_gets_its_share(postgres_url: str) -> None:
-    """Within two slices, of which each hands out every bucket once."""
+    """Within two leases, of which each hands out every bucket once."""
     refs = jobs(60)
     buckets = {key_of(ref)[0] for ref in refs}
     gate = Gate(open=False)
@@ -201,7 +201,7 @@ async def test_a_worker_that_is_stopped_stores_what_it_knows(
     script = scripted(refs)
     async with WatchList.open(database_url) as watch:
         await watch.add(refs)
-        async with working(script, database_url, slice=600.0, heartbeat=100.0) as work:
+        async with working(script, database_url, lease_duration=600.0, heartbeat=100.0) as work:
 
             async def keeps_nothing(*_: object) -> None:
                 await anyio.sleep_forever()
@@ -236,7 +236,7 @@ async def test_one_429_throttles_all_workers(postgres_url: str) -> None:
         Script({ref.job_id: gate.steps(rate_limited(200)) for ref in known}, now=utcnow) for gate in gates
     ]
     told: list[Event] = []
-    options: dict[str, Any] = {"slice": 60.0, "pace": CALM}
+    options: dict[str, Any] = {"lease_duration": 60.0, "pace": CALM}
     async with (
         WatchList.open(postgres_url) as watch,
         working(fine, postgres_url, hooks=[told.append], **options),
@@ -262,25 +262,25 @@ async def test_trouble_of_ones_own_throttles_no_other_worker(
     """It may be this worker's network, or its way there: it slows down, and does not call out to the others."""
     refs = jobs(60)
     troubled = Script({ref.job_id: itertools.repeat(trouble) for ref in refs}, now=utcnow)
-    heard: list[Call] = []
+    heard: list[Notification] = []
 
-    async def listen() -> None:
-        async with aclosing(calls(watch.store, postgres_url)) as texts:
-            async for text in texts:
-                heard.append(text)  # noqa: PERF401  # it never ends
+    async def hear() -> None:
+        async with aclosing(listen(watch.store)) as notifications:
+            async for notification in notifications:
+                heard.append(notification)  # noqa: PERF401  # it never ends
 
     async with (
         WatchList.open(postgres_url) as watch,
         working(troubled, postgres_url),
         anyio.create_task_group() as tasks,
     ):
-        tasks.start_soon(listen)
+        tasks.start_soon(hear)
         await until(lambda: heard)
         await watch.add(refs)
         await until(lambda: "added" in heard and "the API cannot keep up" in caplog.text)
         await anyio.sleep(0.3)
         tasks.cancel_scope.cancel()
-    assert not [call for call in heard if isinstance(call, Brake)]
+    assert not [each for each in heard if isinstance(each, ThrottleRequest)]
 
 
 async def test_one_rate_for_all_workers(postgres_url: str) -> None:
@@ -292,7 +292,7 @@ async def test_one_rate_for_all_workers(postgres_url: str) -> None:
     refs = jobs(200)
     gate = Gate(open=False)
     scripts = [scripted(refs, gate) for _ in range(2)]
-    options: dict[str, Any] = {"rate": 50.0, "slice": 1.0}
+    options: dict[str, Any] = {"rate": 50.0, "lease_duration": 1.0}
 
     def instants() -> list[float]:
         return sorted(poll.at for script in scripts for poll in polls(script))
@@ -330,15 +330,13 @@ async def test_the_database_is_restarted(own_server: Postgres, own_url: str, cap
         assert secret not in caplog.text
 
 
-async def test_outcomes_wait_for_the_database(
-    own_server: Postgres, own_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_outcomes_wait_for_the_database(own_server: Postgres, own_url: str) -> None:
     """What was answered while it was away is stored when it is back, and not asked for again."""
-    monkeypatch.setattr(smilejobs.durable.shift, "_LINGER", 600.0)  # its buckets are let go of when it goes away
     refs = jobs(20)
     gate = Gate(open=False)
     script = scripted(refs, gate)
-    async with working(script, own_url) as work:
+    tuning = Tuning(released_bucket_seconds=600.0)  # its leases end when the database goes away
+    async with working(script, own_url, tuning=tuning) as work:
         await work.watch.add(refs)
         await polled(script, *refs)
         await anyio.to_thread.run_sync(own_server.stop)
@@ -398,6 +396,6 @@ async def test_a_database_that_can_no_longer_be_used(postgres_url: str) -> None:
         task = asyncio.create_task(Worker(client, watch, heartbeat=HEARTBEAT).run())
         await until_ended(watch)
         await execute(postgres_url, "DROP TABLE watch")
-        await watch.store.ring(ADDED)
+        await watch.store.notify(ADDED)
         with pytest.raises(WatchListError, match="SQLSTATE 42P01"):
             await asyncio.wait_for(task, 60)

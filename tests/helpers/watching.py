@@ -13,10 +13,11 @@ from attrs import define
 from smilejobs import Client, Hook, JobRef, Pace, log_event
 from smilejobs.clock import utcnow
 from smilejobs.durable import WatchList, WatchOutcome, Worker
-from smilejobs.durable.database import connection_options
+from smilejobs.durable.postgres import connection_options
 from smilejobs.durable.reading import Unreadable
 from smilejobs.durable.rows import Ending, Pending
 from smilejobs.durable.schema import COMPLETE
+from smilejobs.durable.tuning import DEFAULTS, Tuning
 from smilejobs.testing import Poll, Script, complete, not_found, pending, refused
 from smilejobs.testing.script import Step
 from tests.helpers.patience import until
@@ -25,7 +26,10 @@ QUICK = Pace(min=0.05, max=0.05, jitter=0)
 HEARTBEAT = 10.0
 """Seconds without a sign of life: a busy machine may let nobody do anything for a few of them."""
 
-SLICE = 2.0
+LEASE_DURATION = 2.0
+
+PATIENT = Tuning(quick_transaction_seconds=60.0, ping_seconds=30.0, liveness_timeouts=100)
+"""For a machine that is slow: no statement is given up, and a sign of life lasts."""
 
 START = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
@@ -58,7 +62,7 @@ def ending(ref: JobRef, state: int = COMPLETE, raw: dict[str, object] | None = N
 
 async def execute(url: str, query: str, **arguments: object) -> list[tuple[Any, ...]]:
     """Do something in a database on PostgreSQL behind everybody's back; return the rows."""
-    async with await psycopg.AsyncConnection.connect(url, **connection_options()) as connection:
+    async with await psycopg.AsyncConnection.connect(url, **connection_options(DEFAULTS)) as connection:
         cursor = await connection.execute(query.encode(), arguments)
         return await cursor.fetchall() if cursor.description else []
 
@@ -108,10 +112,15 @@ class Work:
 
 @asynccontextmanager
 async def working(
-    script: Script, url: str, rate: float | None = None, hooks: Iterable[Hook] = (log_event,), **options: Any
+    script: Script,
+    url: str,
+    rate: float | None = None,
+    hooks: Iterable[Hook] = (log_event,),
+    tuning: Tuning = PATIENT,
+    **options: Any,
 ) -> AsyncGenerator[Work, None]:
     """A worker of its own, with a connection to the watch list of its own, while the block runs."""
-    async with script.client(rate=rate, hooks=hooks) as client, WatchList.open(url) as watch:
+    async with script.client(rate=rate, hooks=hooks) as client, WatchList.open(url, tuning=tuning) as watch:
         task = asyncio.create_task(worker(client, watch, **options).run())
         try:
             yield Work(watch, client, task)
@@ -122,7 +131,7 @@ async def working(
 
 
 def worker(client: Client, watch: WatchList, **options: Any) -> Worker:
-    return Worker(client, watch, **{"pace": QUICK, "slice": SLICE, "heartbeat": HEARTBEAT, **options})
+    return Worker(client, watch, **{"pace": QUICK, "lease_duration": LEASE_DURATION, "heartbeat": HEARTBEAT, **options})
 
 
 async def polled(script: Script, ref: JobRef, times: int = 1) -> None:

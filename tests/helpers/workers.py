@@ -32,7 +32,7 @@ class Workers:
         api_key: The credentials.
         rate: Of all workers together; None for no limit.
         pace: Seconds between the polls of a job; None for the worker's own pace.
-        slice: In seconds.
+        lease_duration: In seconds.
         heartbeat: In seconds.
     """
 
@@ -42,7 +42,7 @@ class Workers:
     api_key: str = field(kw_only=True)
     rate: float | None = field(default=None, kw_only=True)
     pace: float | None = field(default=None, kw_only=True)
-    slice: float = field(default=60.0, kw_only=True)
+    lease_duration: float = field(default=60.0, kw_only=True)
     heartbeat: float = field(default=5.0, kw_only=True)
     processes: list["subprocess.Popen[bytes]"] = field(init=False, factory=list)
 
@@ -82,7 +82,7 @@ async def work(
     api_key: str,
     rate: float | None,
     pace: float | None,
-    slice: float,  # noqa: A002  # the name of the worker's own option
+    lease_duration: float,
     heartbeat: float,
 ) -> None:
     """Be a worker until a SIGTERM comes."""
@@ -97,7 +97,7 @@ async def work(
             client,
             watch,
             pace=None if pace is None else lambda age, polls: pace,
-            slice=slice,
+            lease_duration=lease_duration,
             heartbeat=heartbeat,
         ).run()
 

@@ -23,7 +23,7 @@ from smilejobs.model.jobs import JobRef
 
 if TYPE_CHECKING:
     from smilejobs.durable import Counts, WatchList
-    from smilejobs.durable.signs import Health
+    from smilejobs.durable.named_leases import Health
 
 app = typer.Typer(no_args_is_help=True, help="Add jobs to a watch list, and print their outcomes.")
 
@@ -312,7 +312,7 @@ def _run(url: str, work: Callable[["WatchList"], Awaitable[ExitCode]], *, new: b
     """
     with exit_on((ImportError, ValueError), ExitCode.USAGE):
         from smilejobs.durable import WatchList
-        from smilejobs.durable.database import parse
+        from smilejobs.durable.urls import parse
 
         opening = WatchList.open(url)
         parsed = parse(url)

@@ -66,7 +66,7 @@ def worker(
     polls = _Polls()
     with exit_on((ImportError, ValueError), ExitCode.USAGE):
         from smilejobs.durable import WatchList, Worker
-        from smilejobs.durable.database import without_secrets
+        from smilejobs.durable.urls import without_secrets
 
         WatchList.open(url)  # raises for a wrong URL
         patience = _patience(wait)
@@ -114,7 +114,7 @@ async def _open(
     Raises:
         WatchListError: The database cannot be used, or was unavailable for too long.
     """
-    from smilejobs.durable.patience import Patience
+    from smilejobs.durable.retrying import Retries
 
     last: WatchListError | None = None
 
@@ -127,7 +127,7 @@ async def _open(
             raise
 
     with anyio.move_on_after(patience) if patience else nullcontext():
-        return await (Patience().until_it_works(attempt) if patience != 0 else attempt())
+        return await (Retries().while_unavailable(attempt) if patience != 0 else attempt())
     raise last or WatchListError("the database of the watch list did not answer in time", transient=True)
 
 

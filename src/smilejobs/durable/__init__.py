@@ -1,7 +1,14 @@
-"""Waiting that survives: a watch list in a database, and workers that poll what is in it. Extra ``durable``.
+"""A watch list keeps waits in a database, and workers poll its jobs. Extra ``durable``.
 
 On asyncio only. See `WatchList` and `Worker`.
 """
+
+try:
+    import aiosqlite  # noqa: F401  # SQLAlchemy imports it by name
+    import psycopg  # noqa: F401
+    import sqlalchemy  # noqa: F401
+except ImportError as error:
+    raise ImportError("smilejobs.durable needs a few packages more: pip install 'smilejobs[durable]'") from error
 
 from smilejobs.durable.rows import Counts
 from smilejobs.durable.watchlist import Added, WatchedJob, WatchList, WatchOutcome

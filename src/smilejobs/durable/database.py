@@ -10,138 +10,61 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.lowlevel
-
-from smilejobs.errors import WatchListError
-
-try:
-    import aiosqlite  # noqa: F401  # SQLAlchemy imports it by name; without it, say so here
-    import psycopg
-    from psycopg.conninfo import conninfo_to_dict
-    from sqlalchemy import URL, event, exc, inspect, make_url, select, text
-    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-except ImportError as error:
-    raise ImportError("smilejobs.durable needs a few packages more: pip install 'smilejobs[durable]'") from error
+from sqlalchemy import URL, event, exc, inspect, select, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from smilejobs.durable.failures import CREATED_BY_OTHERS, sqlstate, translated
+from smilejobs.durable.postgres import SCHEMA, Connections, answers
 from smilejobs.durable.schema import ABOUT, STEPS, TABLES, migrate
+from smilejobs.durable.tuning import Tuning
+from smilejobs.errors import WatchListError
 from smilejobs.tasks import beside
 
 if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
-SCHEMA = "smilejobs"
-"""On PostgreSQL, the schema that holds all tables of a watch list."""
-
 _APPLICATION_ID = 0x534D4A42
-"""Marks a SQLite file as one of ours: the letters SMJB."""
+"""Marks a SQLite file as a watch list: the letters SMJB."""
 
 _IS_OURS_OR_NEW = "SELECT application_id = ? OR NOT EXISTS (SELECT 1 FROM sqlite_master) FROM pragma_application_id"
 
-TRANSACTION_SECONDS = 60.0
-"""Time limit of a transaction on PostgreSQL that reads or writes many rows."""
-
-QUICK_SECONDS = 5.0
-"""Time limit of a transaction on PostgreSQL that touches a few rows, the check of the connection included."""
-
-_PING_SECONDS = 2.0
-"""Time limit for the answer to the check of a pooled connection."""
-
-_CONNECT_SECONDS = 5
-"""Time limit for a new connection to PostgreSQL."""
-
-_LOCK_SECONDS = 10
-"""Time limit for a lock on PostgreSQL that another session holds."""
-
-_GRACE = 2.0
-"""Seconds that a transaction of PostgreSQL still has when the task that waits for it is cancelled."""
-
-_FAREWELL = 2.0
-"""Seconds for closing connections."""
-
 _ATTEMPTS = 5
-"""How often the tables are looked at anew, when another session creates them at the same time."""
-
-_DRIVERS = {
-    "sqlite": "sqlite+aiosqlite",
-    "postgresql": "postgresql+psycopg",
-    "postgres": "postgresql+psycopg",
-}
-
-
-def parse(url: str) -> URL:
-    """Return the URL of a database, with its driver.
-
-    Raises:
-        TypeError: It is not a string.
-        ValueError: No watch list can live there.
-    """
-    if not isinstance(url, str):
-        raise TypeError(f"the URL of a watch list must be a string, not {type(url).__name__}")
-    hint = "write sqlite:///jobs.db or postgresql://user@host/database"
-    parsed = _made(url)
-    is_read_by_psycopg = parsed is not None and _is_read_by_psycopg(url)
-    del url  # it holds a password: crash reporters copy the locals of each frame of a traceback
-    if parsed is None:
-        raise ValueError(f"this is not the URL of a database: {hint}")
-    driver = _DRIVERS.get(parsed.drivername)
-    if driver is None:
-        raise ValueError(f"a watch list lives in SQLite or PostgreSQL, not in {parsed.drivername!r}: {hint}")
-    if driver == _DRIVERS["sqlite"] and parsed.database in (None, "", ":memory:"):
-        raise ValueError(f"a watch list in memory survives nothing: {hint}")
-    if driver == _DRIVERS["sqlite"] and parsed.query:
-        del parsed
-        raise ValueError(f"a watch list in SQLite takes no options: {hint}")
-    if driver == _DRIVERS["postgresql"] and not is_read_by_psycopg:
-        raise ValueError(f"this is not the URL of a PostgreSQL database: {hint}")
-    return parsed.set(drivername=driver)
-
-
-def _made(url: str) -> URL | None:
-    """Return the parts of a URL; None if it is none."""
-    with suppress(exc.ArgumentError, ValueError):  # the second for a port that is none, and may be part of a password
-        return make_url(url)
-    return None
-
-
-def _is_read_by_psycopg(url: str) -> bool:
-    """Whether psycopg can read a URL, as what listens and what leases buckets does."""
-    with suppress(psycopg.ProgrammingError, UnicodeError):
-        return bool(conninfo_to_dict(url))
-    return False
-
-
-def without_secrets(url: str) -> str:
-    """Return the URL of a database as people may see it: without password and options.
-
-    Raises:
-        ValueError: As for `parse`.
-    """
-    parsed = parse(url)
-    return parsed.set(drivername=parsed.get_backend_name(), query={}).render_as_string(hide_password=True)
+"""Tries to create the tables, where another session creates them at the same time."""
 
 
 class Database:
-    """A database that is open. Its errors are ours, and each transaction has a time limit.
+    """An open database. Its errors are `WatchListError`s, and each transaction on PostgreSQL has a time limit.
 
-    A transaction is not cancelled half-way: cut off twice, as a cancel scope does, the driver of SQLite never ends, and
-    that of PostgreSQL leaves its connection behind. So a server that hangs is given up after the time limit, and soon
-    after the waiting task is cancelled. After a time limit, all pooled connections are replaced: a firewall that has
-    forgotten one of them has forgotten the others.
+    A cancellation does not end a transaction half-way: cancelled twice, as a cancel scope does, the driver of SQLite
+    never ends. So a server that hangs is given up after the time limit, and soon after the waiting task is cancelled.
+    After a time limit, all pooled connections are replaced: a firewall that has forgotten one of them has forgotten the
+    others.
+
+    Args:
+        url: The database, as `parse` returns it.
+        tuning: Time limits.
 
     Attributes:
         is_shared: Whether many workers may use it: PostgreSQL.
+        tuning: Time limits, for the modules that use the database.
+        connections: On PostgreSQL, opens connections outside the pool.
     """
 
-    def __init__(self, url: URL) -> None:
+    def __init__(self, url: URL, tuning: Tuning) -> None:
         self.is_shared = url.get_backend_name() != "sqlite"
+        self.tuning = tuning
+        self.connections = Connections(url.set(drivername="postgresql").render_as_string(hide_password=False), tuning)
         self._is_suspect = False
-        self._engine = self._postgres(url) if self.is_shared else _sqlite(url)
+        self._engine = self._open_postgres(url) if self.is_shared else _open_sqlite(url)
         self._reading = self._engine.execution_options(reads=True)
 
     @asynccontextmanager
-    async def writing(self, within: float = TRANSACTION_SECONDS) -> AsyncGenerator[AsyncConnection, None]:
+    async def writing(self, within: float | None = None) -> AsyncGenerator[AsyncConnection, None]:
         """Open a transaction, committed at the end of the block.
+
+        Args:
+            within: Time limit, in seconds; None for ``tuning.transaction_seconds``.
 
         Raises:
             WatchListError: The database cannot be used.
@@ -150,27 +73,23 @@ class Database:
             yield connection
 
     @asynccontextmanager
-    async def reading(self, within: float = TRANSACTION_SECONDS) -> AsyncGenerator[AsyncConnection, None]:
-        """Open a transaction that only reads.
-
-        Raises:
-            WatchListError: The database cannot be used.
-        """
+    async def reading(self, within: float | None = None) -> AsyncGenerator[AsyncConnection, None]:
+        """Open a transaction that only reads. See `writing`."""
         async with self._limited(within), self._reading.connect() as connection:
             yield connection
 
-    async def read(self, statement: Any, within: float = TRANSACTION_SECONDS) -> Sequence[Sequence[Any]]:
+    async def read(self, statement: Any, within: float | None = None) -> Sequence[Sequence[Any]]:
         """Return the rows that a statement finds."""
         async with self.reading(within) as connection:
             return (await connection.execute(statement)).all()
 
-    async def only(self, statement: Any, kind: type, *, optional: bool = False) -> Any:
+    async def read_one(self, statement: Any, kind: type, *, optional: bool = False) -> Any:
         """Return the one value of the one row that a statement finds.
 
         Raises:
             WatchListError: There is not one row, or its value is not of this *kind*.
         """
-        rows = await self.read(statement, QUICK_SECONDS)
+        rows = await self.read(statement, self.tuning.quick_transaction_seconds)
         if len(rows) == 1 and (isinstance(rows[0][0], kind) or (optional and rows[0][0] is None)):
             return rows[0][0]
         raise damaged(len(rows))
@@ -184,14 +103,14 @@ class Database:
         Raises:
             WatchListError: The database cannot be used.
         """
-        async with self._limited(TRANSACTION_SECONDS):
+        async with self._limited(None):
             left = _ATTEMPTS
             while True:
                 left -= 1
                 try:
                     async with self._engine.begin() as connection:
-                        await (_own_schema if self.is_shared else _own_file)(connection)
-                        await migrate(connection, await _version(connection), secrets.token_hex(4))
+                        await (_prepare_schema if self.is_shared else _prepare_file)(connection)
+                        await migrate(connection, await _read_version(connection), secrets.token_hex(4))
                 except exc.DBAPIError as error:
                     if not left or sqlstate(error) not in CREATED_BY_OTHERS:
                         raise
@@ -200,77 +119,73 @@ class Database:
 
     async def close(self) -> None:
         """Close all connections."""
-        with anyio.move_on_after(_FAREWELL, shield=True):  # what is cancelled while it closes complains
-            await self._engine.dispose()
+        with anyio.CancelScope(shield=True):
+            with anyio.move_on_after(self.tuning.close_seconds):
+                await self._engine.dispose()
+            await self.connections.close()
 
     @asynccontextmanager
-    async def _limited(self, within: float) -> AsyncGenerator[None, None]:
+    async def _limited(self, within: float | None) -> AsyncGenerator[None, None]:
         await anyio.lowlevel.checkpoint_if_cancelled()  # between two transactions, there may be no other place for it
         if not self.is_shared:
             with translated(), anyio.CancelScope(shield=True):
                 yield
             return
+        within = within or self.tuning.transaction_seconds
         working = anyio.CancelScope(shield=True, deadline=anyio.current_time() + within)
         watching = anyio.CancelScope()
+        hasten = partial(_hasten, working, watching, self.tuning.cancelled_transaction_seconds)
         with translated():
-            async with beside(partial(_hasten, working, watching), watching.cancel):
+            async with beside(hasten, watching.cancel):
                 with working:
                     yield
             if working.cancelled_caught:
                 self._is_suspect = True
                 raise TimeoutError(f"no answer within {within:g} s")
 
-    def _postgres(self, url: URL) -> AsyncEngine:
+    def _open_postgres(self, url: URL) -> AsyncEngine:
         engine = create_async_engine(
             url,
+            async_creator=self.connections.open,
             hide_parameters=True,
             pool_size=3,
             max_overflow=7,  # as many as the tasks of a worker: none has to wait for another at the end
             pool_timeout=10,
             enable_from_linting=False,  # tables of one row are joined without a condition
-            connect_args=connection_options(),
         )
 
         @event.listens_for(engine.sync_engine, "connect")
-        def connected(_connection: "DBAPIConnection", record: "ConnectionPoolEntry") -> None:
+        def on_connect(_connection: "DBAPIConnection", record: "ConnectionPoolEntry") -> None:
             record.info["is_fresh"] = True
 
         @event.listens_for(engine.sync_engine, "checkout")
-        def checked_out(connection: Any, record: "ConnectionPoolEntry", _proxy: "PoolProxiedConnection") -> None:
-            if not record.info.pop("is_fresh", False) and (self._is_suspect or not connection.run_async(_answers)):
+        def on_checkout(connection: Any, record: "ConnectionPoolEntry", _proxy: "PoolProxiedConnection") -> None:
+            if record.info.pop("is_fresh", False):
+                return
+            if self._is_suspect or not connection.run_async(partial(answers, within=self.tuning.ping_seconds)):
                 self._is_suspect = False
                 raise exc.InvalidatePoolError
 
         return engine
 
 
-async def _answers(connection: "psycopg.AsyncConnection[Any]") -> bool:
-    """Whether a pooled connection still works; as SQLAlchemy's own check, with a time limit."""
-    with suppress(psycopg.Error), anyio.move_on_after(_PING_SECONDS):
-        await connection.set_autocommit(True)  # psycopg's signature
-        await connection.execute("SELECT 1")
-        await connection.set_autocommit(False)
-        return True
-    return False
-
-
-async def _hasten(working: anyio.CancelScope, watching: anyio.CancelScope) -> None:
-    """Leave little time for *working* once this is cancelled."""
+async def _hasten(working: anyio.CancelScope, watching: anyio.CancelScope, seconds: float) -> None:
+    """Leave so many seconds for *working* once this is cancelled."""
     with watching:
         try:
             await anyio.sleep_forever()
         finally:
-            working.deadline = min(working.deadline, anyio.current_time() + _GRACE)
+            working.deadline = min(working.deadline, anyio.current_time() + seconds)
 
 
 @asynccontextmanager
-async def open_database(url: URL) -> AsyncGenerator[Database, None]:
+async def open_database(url: URL, tuning: Tuning) -> AsyncGenerator[Database, None]:
     """Open the database, with the tables of today in it.
 
     Raises:
         WatchListError: It cannot be used.
     """
-    database = Database(url)
+    database = Database(url, tuning)
     try:
         await database.prepare()
         yield database
@@ -278,13 +193,13 @@ async def open_database(url: URL) -> AsyncGenerator[Database, None]:
         await database.close()
 
 
-def _sqlite(url: URL) -> AsyncEngine:
+def _open_sqlite(url: URL) -> AsyncEngine:
     path = Path(url.database or "").absolute()
     if not path.parent.is_dir():
         raise WatchListError(f"there is no folder {str(path.parent)!r} for the watch list: make it first")
     if path.is_dir():  # the driver would leave a thread behind that complains
         raise WatchListError(f"{str(path)!r} is a folder: name a file in it")
-    with suppress(OSError):  # it is there, or SQLite says what is wrong
+    with suppress(OSError):  # it exists already, or SQLite reports what is wrong
         # SQLite gives the files beside it the same mode. An existing file is not opened: to close it would release the
         # locks that this process has on it.
         os.close(os.open(path.resolve(), os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
@@ -292,8 +207,8 @@ def _sqlite(url: URL) -> AsyncEngine:
     engine = create_async_engine(url.set(database=str(path)), hide_parameters=True, connect_args={"timeout": 30})
 
     @event.listens_for(engine.sync_engine, "connect")
-    def connected(connection: "DBAPIConnection", _record: "ConnectionPoolEntry") -> None:
-        connection.isolation_level = None  # the driver begins no transactions: we do, below
+    def on_connect(connection: "DBAPIConnection", _record: "ConnectionPoolEntry") -> None:
+        connection.isolation_level = None  # the driver begins no transactions; on_begin does
         # Text that is no UTF-8 is an id that cannot be sent, not the end of the page that it is on.
         connection.driver_connection.text_factory = partial(str, encoding="utf-8", errors="surrogateescape")
         cursor = connection.cursor()
@@ -303,7 +218,7 @@ def _sqlite(url: URL) -> AsyncEngine:
         cursor.close()
 
     @event.listens_for(engine.sync_engine, "begin")
-    def begun(connection: Any) -> None:
+    def on_begin(connection: Any) -> None:
         if _identity(path) != identity:
             raise WatchListError(
                 f"the SQLite file {str(path)!r} was deleted, moved or replaced while it was open: what is stored now "
@@ -317,7 +232,7 @@ def _sqlite(url: URL) -> AsyncEngine:
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Return what tells a file from all others that are there, None if there is none."""
+    """Return what identifies a file; None if it does not exist."""
     try:
         status = path.stat()
     except OSError:
@@ -325,32 +240,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def connection_options() -> dict[str, Any]:
-    """Return the options of a connection to PostgreSQL.
-
-    They come before the defaults of the database and of the role: the isolation level that the statements rely on, and
-    a time limit for whatever may wait.
-    """
-    settings = {
-        "search_path": SCHEMA,
-        "default_transaction_isolation": r"read\ committed",
-        "lock_timeout": f"{_LOCK_SECONDS}s",
-        "statement_timeout": f"{TRANSACTION_SECONDS:.0f}s",
-        "idle_in_transaction_session_timeout": f"{TRANSACTION_SECONDS:.0f}s",
-    }
-    return {
-        "options": " ".join(f"-c {name}={value}" for name, value in settings.items()),
-        "connect_timeout": _CONNECT_SECONDS,
-        "keepalives": 1,
-        "keepalives_idle": 10,
-        "keepalives_interval": 3,
-        "keepalives_count": 3,
-        "tcp_user_timeout": 10_000,
-        "application_name": "smilejobs",
-    }
-
-
-async def _own_file(connection: AsyncConnection) -> None:
+async def _prepare_file(connection: AsyncConnection) -> None:
     if (await connection.exec_driver_sql("PRAGMA application_id")).scalar_one() == _APPLICATION_ID:
         return
     if await connection.run_sync(lambda sync: inspect(sync).get_table_names()):
@@ -358,7 +248,7 @@ async def _own_file(connection: AsyncConnection) -> None:
     await connection.exec_driver_sql(f"PRAGMA application_id = {_APPLICATION_ID}")
 
 
-async def _own_schema(connection: AsyncConnection) -> None:
+async def _prepare_schema(connection: AsyncConnection) -> None:
     names = await connection.run_sync(lambda sync: inspect(sync).get_schema_names())
     if SCHEMA not in names:
         await connection.execute(text(f"CREATE SCHEMA {SCHEMA}"))
@@ -368,28 +258,21 @@ async def _own_schema(connection: AsyncConnection) -> None:
         raise WatchListError(f"the schema {SCHEMA!r} of this database belongs to another program: use another database")
 
 
-async def _version(connection: AsyncConnection) -> int:
-    """Return the version of the tables; 0 if there are none. Where they are to be changed, their one row is locked."""
+async def _read_version(connection: AsyncConnection) -> int:
+    """Return the version of the tables; 0 if there are none."""
     if not await connection.run_sync(lambda sync: inspect(sync).has_table(ABOUT.name)):
         return 0
     columns = {column["name"] for column in await connection.run_sync(lambda sync: inspect(sync).get_columns("about"))}
     if not {"version", "list"} <= columns:
         raise WatchListError("the table 'about' of this database belongs to another program: use another database")
-    version = await _one_version(connection, select(ABOUT.c.version))
-    if version < len(STEPS):
-        version = await _one_version(connection, select(ABOUT.c.version).with_for_update())
-    if version > len(STEPS):
-        raise WatchListError(
-            f"this watch list is of version {version}, and this smilejobs knows no later one than {len(STEPS)}: "
-            "upgrade smilejobs here too"
-        )
-    return version
-
-
-async def _one_version(connection: AsyncConnection, statement: Any) -> int:
-    found = (await connection.execute(statement)).scalars().all()
+    found = (await connection.execute(select(ABOUT.c.version))).scalars().all()
     if len(found) != 1 or not isinstance(found[0], int) or found[0] < 1:
         raise damaged(len(found))
+    if found[0] > len(STEPS):
+        raise WatchListError(
+            f"this watch list is of version {found[0]}, and this smilejobs knows no later one than {len(STEPS)}: "
+            "upgrade smilejobs here too"
+        )
     return found[0]
 
 

@@ -1,4 +1,4 @@
-"""Errors of the database of a watch list: which of them pass by themselves, and what is said of each."""
+"""Errors of the database of a watch list: which of them pass by themselves, and the text of each."""
 
 import sqlite3
 from collections.abc import Generator
@@ -21,7 +21,10 @@ failure, no resources, an operator's intervention, a system error, a transaction
 that another session holds. https://www.postgresql.org/docs/current/errcodes-appendix.html"""
 
 CREATED_BY_OTHERS = frozenset({"23505", "42P06", "42P07", "42710"})
-"""SQLSTATEs of CREATE for what another session has created a moment ago."""
+"""SQLSTATEs of CREATE for an object that another session has created a moment ago."""
+
+UNDEFINED = frozenset({"42P01", "42703", "42704", "42883"})
+"""SQLSTATEs of statements with a table, column, type or function that does not exist."""
 
 
 def sqlstate(error: BaseException) -> str | None:
@@ -31,7 +34,7 @@ def sqlstate(error: BaseException) -> str | None:
 
 @contextmanager
 def translated() -> Generator[None, None, None]:
-    """Turn errors of the database into ours. They quote no row and no password.
+    """Turn errors of the database into `WatchListError`s, which quote no row and no password.
 
     Raises:
         WatchListError: The database cannot be used; transient where waiting may help.
@@ -39,7 +42,7 @@ def translated() -> Generator[None, None, None]:
     try:
         yield
     except (exc.SQLAlchemyError, psycopg.Error, sqlite3.Error, OSError, UnicodeError, OverflowError) as error:
-        failure = _ours(error)
+        failure = _translate(error)
     else:
         return
     try:
@@ -54,7 +57,7 @@ def _cause(error: BaseException) -> BaseException:
     return error.orig if isinstance(error, exc.DBAPIError) and error.orig is not None else error
 
 
-def _ours(error: Exception) -> WatchListError:
+def _translate(error: Exception) -> WatchListError:
     cause = _cause(error)
     state = sqlstate(error)
     words = " ".join(str(cause).split())
@@ -85,6 +88,6 @@ def _ours(error: Exception) -> WatchListError:
 
 
 def _is_connection_failure(cause: BaseException) -> bool:
-    """Whether an error without a SQLSTATE is about the connection, not about what was asked or answered."""
+    """Whether an error without a SQLSTATE is about the connection, not about a statement or its result."""
     kinds = (psycopg.OperationalError, psycopg.InterfaceError, sqlite3.OperationalError, exc.TimeoutError, OSError)
     return isinstance(cause, kinds) or (isinstance(cause, exc.DBAPIError) and cause.connection_invalidated)

@@ -1,55 +1,53 @@
-"""What a worker notes in the database about itself: that it is at work, and an outage of the API."""
+"""What a worker reports about itself in the database: that it is at work, and an outage of the API."""
 
 from collections.abc import Callable
 
 import anyio
 
-from smilejobs.durable.patience import Patience
-from smilejobs.durable.signs import OUTAGE, WORKER
+from smilejobs.durable.named_leases import OUTAGE, WORKER
+from smilejobs.durable.retrying import Retries
 from smilejobs.durable.store import Store
+from smilejobs.durable.tuning import Tuning
 from smilejobs.errors import ApiError, BadRequestError, SmileJobsError
 from smilejobs.events import Event, PollFailed, PollFinished, logger
 from smilejobs.notifications import Signal
 from smilejobs.polling.rules import is_outage
 
-_FAILURES = 3
-"""So many polls in a row must fail, and for a heartbeat, before that is an outage: single polls are lost every day."""
-
-_HEARTBEATS = 3
-"""For how many heartbeats a sign of life is good."""
-
 _MAX_TEXT = 300
+"""Characters of an error that are stored."""
 
 
 class ApiHealth:
-    """A hook that notices when no good answer of the API comes any more, and when one comes again.
+    """A hook that detects the beginning and the end of an outage of the API.
 
-    A good answer is one of the API itself, whatever it says about the job. A connection that fails, TLS that fails, a
-    proxy that refuses, a gateway that answers in place of the API, trouble that the API reports of itself and a request
-    that it refuses as such (this worker's clock may be wrong) are none.
+    An outage is a time without good answers. A good answer is one of the API itself, also one that refuses the job. A
+    connection that fails, TLS that fails, a proxy that refuses, a gateway that answers in place of the API, trouble
+    that the API reports of itself and a request that it refuses as such (this worker's clock may be wrong) are none.
 
     Args:
         after: Seconds without a good answer that make an outage.
+        tuning: How many polls must fail.
 
     Attributes:
         outage: What polls fail with, during an outage.
         changed: Set when an outage begins or ends.
     """
 
-    def __init__(self, after: float) -> None:
+    def __init__(self, after: float, tuning: Tuning) -> None:
         self._after = after
+        self._min_failures = tuning.outage_failures
         self._failures = 0
         self._since = 0.0
         self.outage: str | None = None
         self.changed = Signal()
 
     def __call__(self, event: Event) -> None:
-        """Take in what a poll brought."""
+        """Count the result of a poll."""
         if isinstance(event, PollFinished):
             self._take_good()
         elif isinstance(event, PollFailed):
             if is_outage(event.error) or isinstance(event.error, BadRequestError):
-                self._take_trouble(event.error)
+                self._take_failure(event.error)
             elif isinstance(event.error, ApiError):
                 self._take_good()
 
@@ -64,12 +62,12 @@ class ApiHealth:
             self.changed.set()
         self._failures = 0
 
-    def _take_trouble(self, error: SmileJobsError) -> None:
+    def _take_failure(self, error: SmileJobsError) -> None:
         now = anyio.current_time()
         if not self._failures:
             self._since = now
         self._failures += 1
-        if self.outage is None and self._failures >= _FAILURES and now - self._since >= self._after:
+        if self.outage is None and self._failures >= self._min_failures and now - self._since >= self._after:
             text = Exception.__str__(error)[:_MAX_TEXT]  # without the job
             self.outage = "".join(
                 letter if letter.isprintable() else "?" for letter in f"{type(error).__name__}: {text}"
@@ -84,15 +82,15 @@ class ApiHealth:
 
 
 class Reporter:
-    """Keeps the signs of one worker in the database, and warns where the list is stalled.
+    """Renews the named leases of one worker, and logs a warning when the list is stalled.
 
     Args:
         store: The watch list.
         name: Of the worker.
-        heartbeat: Seconds between two signs.
-        api: Notices outages.
+        heartbeat: Seconds between two renewals.
+        api: Detects outages.
         is_at_work: Whether the worker does its work: outcomes are stored, and jobs are polled when they are due.
-        patience: Waits for the database.
+        retries: Waits for the database.
     """
 
     def __init__(
@@ -103,36 +101,36 @@ class Reporter:
         heartbeat: float,
         api: ApiHealth,
         is_at_work: Callable[[], bool],
-        patience: Patience,
+        retries: Retries,
     ) -> None:
         self._store = store
         self._name = name
         self._heartbeat = heartbeat
         self._api = api
         self._is_at_work = is_at_work
-        self._patience = patience
-        self._is_stalled = self._has_noted = False
+        self._retries = retries
+        self._is_stalled = self._has_reported = False
 
     async def run(self) -> None:
         """Report every heartbeat, and at once when an outage begins or ends."""
         while True:
-            await self._patience.until_it_works(self._report)
+            await self._retries.while_unavailable(self._report)
             with anyio.move_on_after(self._heartbeat):
                 await self._api.changed.wait()
 
     async def leave(self) -> None:
-        """Take the signs back."""
-        await self._store.signs.let_go(self._name, WORKER + self._name, OUTAGE)
+        """Release the leases."""
+        await self._store.leases.release(self._name, WORKER + self._name, OUTAGE)
 
     async def _report(self) -> None:
-        signs, seconds = self._store.signs, _HEARTBEATS * self._heartbeat
+        leases, seconds = self._store.leases, self._store.tuning.liveness_timeouts * self._heartbeat
         if self._is_at_work():
-            await signs.hold(WORKER + self._name, self._name, seconds)
+            await leases.acquire(WORKER + self._name, self._name, seconds)
         if self._api.outage is not None:
-            self._has_noted = await signs.hold(OUTAGE, self._name, seconds, self._api.outage)
-        elif self._has_noted:
-            await signs.let_go(self._name, OUTAGE)
-            self._has_noted = False
+            self._has_reported = await leases.acquire(OUTAGE, self._name, seconds, self._api.outage)
+        elif self._has_reported:
+            await leases.release(self._name, OUTAGE)
+            self._has_reported = False
         stalled = (await self._store.health()).stalled
         if (stalled is not None) != self._is_stalled:
             self._is_stalled = stalled is not None

@@ -1,11 +1,12 @@
-"""Rows that are read, and rows that cannot be: other programs can write the tables, and backups can be damaged.
+"""Reads rows, also unreadable ones: other programs can write the tables, and backups can be damaged.
 
-A row that cannot be read is one failed job, named by its number; it ends neither a worker nor a reader.
+An unreadable row is one failed job, named by its number; it ends neither a worker nor a reader.
 """
 
 import json
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, Literal
 
@@ -16,16 +17,18 @@ from smilejobs.durable.schema import COMPLETE, EXPIRED, FAILED
 from smilejobs.model.jobs import JobRef
 
 YEARS = (2, 9998)
-"""A day from the ends of the calendar, an instant is still one in UTC."""
+"""First and last: a day before the ends of the calendar, an instant can still be converted to UTC."""
 
 UNREADABLE_ID = "(unreadable)"
-"""Stands for an id that cannot be one."""
+"""In place of an id that is not valid."""
 
 State = Literal["complete", "failed", "expired"]
 
 _STATES: dict[object, State] = {COMPLETE: "complete", FAILED: "failed", EXPIRED: "expired"}
 
 _TEXTS = ("code", "verdict", "result_code", "result_text", "smile_job_id", "error", "error_text")
+
+_NO_JSON = object()
 
 PENDING_COLUMNS = (*(column.name for column in fields(Pending)), "key")
 ENDED_COLUMNS = tuple(column.name for column in fields(Ended))
@@ -45,12 +48,12 @@ class Unreadable:
 
     @property
     def text(self) -> str:
-        """What is said about it."""
+        """The problem, with the number of the row."""
         return unreadable(self.seq, self.problem)
 
 
 def unreadable(seq: object, problem: str) -> str:
-    """Return what is said about a row."""
+    """Return the text about an unreadable row."""
     return f"row {seq} of the watch list cannot be read: {problem}"
 
 
@@ -62,7 +65,7 @@ def read_pending(values: Sequence[Any]) -> Pending | Unreadable:
         _instant(row.added_at, "added_at")
         _check_number(row.deadline, "deadline", optional=True)
         if row.final not in (0, 1):
-            raise ValueError("final must be true or false")  # all that is wrong is told in one place
+            raise ValueError("final must be true or false")  # caught below
         ref = read_ref(row)
         if key != key_of(ref) or row.bucket != key[0]:
             raise ValueError("its key is not the one of its ids")
@@ -76,7 +79,7 @@ def read_ref(row: Pending | Ended) -> JobRef:
 
     Raises:
         TypeError: An id is no text.
-        ValueError: An id or the instant of its submission is none.
+        ValueError: An id is not valid, or the instant of the submission.
     """
     _check_number(row.submitted_at, "submitted_at", optional=True)
     at = None if row.submitted_at is None else _instant(row.submitted_at, "submitted_at")
@@ -84,9 +87,9 @@ def read_ref(row: Pending | Ended) -> JobRef:
 
 
 def read_outcome(row: Ended) -> tuple[JobRef, State, dict[str, Any], dict[str, object] | None]:
-    """Return the job of a row that has ended, its state, what is known, and the raw answer.
+    """Return the job of a row that has ended, its state, the fields of its outcome, and the raw answer.
 
-    What cannot be read has failed: an id is replaced by `UNREADABLE_ID`, the outcome by one that says what is wrong.
+    The outcome of an unreadable row is "failed", with an error; an id that is not valid becomes `UNREADABLE_ID`.
     """
     try:
         ref = read_ref(row)
@@ -107,14 +110,14 @@ def _state(value: object) -> State:
 
 
 def _known(text: object) -> dict[str, Any]:
-    """Return what an outcome says, without what this version does not know."""
+    """Return the fields of an outcome, without those that this version does not know."""
     found = _json(text, "outcome")
     known = {name: found[name] for name in (*_TEXTS, "confidence", "is_final") if found.get(name) is not None}
     if not all(isinstance(known.get(name, ""), str) for name in _TEXTS):
         raise ValueError("its outcome holds no text where there must be one")
     _check_number(known.get("confidence"), "confidence", optional=True)
     if not isinstance(known.get("is_final", False), bool):
-        raise ValueError("is_final must be true or false")  # noqa: TRY004  # of a stored row, no type is a caller's
+        raise ValueError("is_final must be true or false")  # noqa: TRY004  # the type of a stored value is no caller's mistake
     return known
 
 
@@ -125,10 +128,11 @@ def _raw(text: object) -> dict[str, object] | None:
 def _json(text: object, name: str) -> dict[str, Any]:
     if not isinstance(text, str):
         raise ValueError(f"its {name} is no text")  # noqa: TRY004
-    try:
+    found: object = _NO_JSON
+    with suppress(ValueError):
         found = json.loads(text)
-    except ValueError:
-        raise ValueError(f"its {name} is no JSON") from None
+    if found is _NO_JSON:  # raised outside the handler: the error of json has the whole text
+        raise ValueError(f"its {name} is no JSON")
     if not isinstance(found, dict):
         raise ValueError(f"its {name} is no JSON object")  # noqa: TRY004
     return found
@@ -143,17 +147,16 @@ def _check_number(value: object, name: str, *, optional: bool = False) -> None:
 
 def _instant(value: Any, name: str) -> datetime:
     _check_number(value, name)
-    try:
+    at = None
+    with suppress(ValueError, OverflowError, OSError):
         at = instant(value)
-    except (ValueError, OverflowError, OSError):
-        raise ValueError(f"{name} is not within the calendar") from None
-    if not YEARS[0] <= at.year <= YEARS[1]:
+    if at is None or not YEARS[0] <= at.year <= YEARS[1]:
         raise ValueError(f"{name} is not within the calendar")
     return at
 
 
 def instant_of(at: object) -> datetime | None:
-    """Return an instant that is only shown; None if it is none."""
+    """Return an instant that is only shown; None if it is not valid."""
     try:
         return _instant(at, "")
     except ValueError:
@@ -161,7 +164,7 @@ def instant_of(at: object) -> datetime | None:
 
 
 def _any_ref(row: Ended) -> JobRef:
-    """Return a ref with the ids of a row, as far as they can be ids."""
+    """Return a ref with the ids of a row, as far as they are valid."""
 
     def readable(value: Any) -> str:
         try:

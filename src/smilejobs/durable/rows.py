@@ -1,4 +1,4 @@
-"""What a watch list knows of its jobs, as values: rows as they are stored, and what they add up to."""
+"""The rows of a watch list as values, and their counts."""
 
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -10,12 +10,12 @@ from smilejobs.model.jobs import JobRef
 
 @frozen(kw_only=True)
 class Counts:
-    """How a watch list stands.
+    """The state of a watch list.
 
     Attributes:
         pending: Jobs that are waited for.
         complete: Jobs that have a result.
-        failed: Jobs that the API refused, or whose answers must not be believed.
+        failed: Jobs that the API refused, or whose answers could not be trusted.
         expired: Jobs whose deadline came first.
         oldest: When the oldest of the pending jobs was added (aware); None if there is none.
         paused: Why nothing is polled; None while polling goes on.
@@ -56,7 +56,7 @@ class Pending:
 
     @property
     def born_at(self) -> float:
-        """From when its age counts."""
+        """When its age begins, in seconds since 1970."""
         return self.added_at if self.submitted_at is None else self.submitted_at
 
 
@@ -78,7 +78,7 @@ class Ended:
 
 @frozen
 class Ending:
-    """How a job has ended, to be stored."""
+    """The end of a job, to be stored."""
 
     ref: JobRef
     state: int
@@ -87,7 +87,7 @@ class Ending:
 
 
 def key_of(ref: JobRef) -> bytes:
-    """Return what stands for the ids of a job; its first byte is the bucket."""
+    """Return a hash of the ids of a job; its first byte is the bucket."""
     return sha256(f"{len(ref.user_id)} {ref.user_id}{ref.job_id}".encode()).digest()[:16]
 
 

@@ -53,7 +53,7 @@ WATCH = Table(
 """The jobs. A row that has ended has its outcome with it: one row per job, and so one outcome."""
 
 IS_PENDING = WATCH.c.state == literal_column(str(PENDING))
-"""Spelled out: a statement with a parameter in its place cannot use the index below."""
+"""A literal: a statement with a parameter in its place cannot use the index below."""
 
 Index("watch_pending", WATCH.c.bucket, WATCH.c.seq, postgresql_where=IS_PENDING, sqlite_where=IS_PENDING)
 
@@ -69,54 +69,53 @@ ABOUT = Table(
     Column("places", BigInteger, nullable=False, comment="the last place that was given out"),
     Column("paused", Text, comment="why nothing is polled"),
 )
-"""One row. Whoever stores outcomes locks it: so places appear in their order, and a cursor misses nothing."""
+"""One row. Transactions that store outcomes lock it: so places appear in order, and a cursor misses nothing."""
 
 LEASES = Table(
     "leases",
     TABLES,
-    Column("name", String(40), primary_key=True, comment="what only one may have: see durable/signs.py"),
-    Column("holder", String(40), nullable=False, comment="the worker that has it"),
+    Column("name", String(40), primary_key=True, comment="what one worker at a time may hold: see named_leases.py"),
+    Column("holder", String(40), nullable=False, comment="the worker that holds it"),
     Column("since", Double, nullable=False, comment="since when, without a break; by the clock of the database"),
     Column("renewed_at", Double, nullable=False),
-    Column("expires_at", Double, nullable=False, comment="from then on, any worker may have it"),
-    Column("text", Text, comment="what the holder has to say"),
+    Column("expires_at", Double, nullable=False, comment="from then on, any worker may take it"),
+    Column("text", Text, comment="what the holder reports"),
 )
-"""What workers hold for a while, or say for a while. An expired row means as much as none."""
+"""What workers hold, or report, for a limited time. An expired row means as much as none."""
 
-TURNS = Table("turns", TABLES, Column("next", Double, nullable=False, comment="the next turn of the rate"))
-"""One row: up to when the turns of all workers have been given out."""
+SHARED_RATE = Table(
+    "shared_rate", TABLES, Column("next_permit", Double, nullable=False, comment="when the next poll may begin")
+)
+"""One row: up to when the permits of the rate of all workers have been given out."""
 
-BELLS = Table(
-    "bells",
+NOTIFICATIONS = Table(
+    "notifications",
     TABLES,
     Column("seq", _SEQUENCE, primary_key=True, autoincrement=True),
     Column("text", Text, nullable=False),
     sqlite_autoincrement=True,
 )
-"""What is called out to the workers, where the database has no NOTIFY."""
+"""Notifications of the workers, where the database has no NOTIFY."""
 
 
 async def _version_1(connection: AsyncConnection, name: str) -> None:
     await connection.run_sync(TABLES.create_all)
     await connection.execute(insert(ABOUT).values(version=1, list=name, places=0))
-    await connection.execute(insert(TURNS).values(next=0.0))
+    await connection.execute(insert(SHARED_RATE).values(next_permit=0.0))
 
 
-async def _version_2(connection: AsyncConnection, _name: str) -> None:
-    await connection.run_sync(LEASES.create, checkfirst=True)
-
-
-STEPS: tuple[Callable[[AsyncConnection, str], Awaitable[None]], ...] = (_version_1, _version_2)
-"""Forward, from each version to the next; none of them drops anything."""
+STEPS: tuple[Callable[[AsyncConnection, str], Awaitable[None]], ...] = (_version_1,)
+"""Migrations, from each version to the next; none of them drops anything. One from a version that exists must lock the
+row of `ABOUT` first."""
 
 
 async def migrate(connection: AsyncConnection, version: int, name: str) -> None:
     """Bring the tables from *version* (0: there are none) to today's, within the transaction of *connection*.
 
-    Where they are today's, nothing is written: who only looks waits for nobody who stores outcomes.
+    Nothing is written where they are today's: a reader does not wait for a transaction that stores outcomes.
 
     Args:
-        connection: Nobody else may be doing the same.
+        connection: No other connection may be migrating the tables.
         version: That of the tables now.
         name: For a new list.
     """

@@ -1,4 +1,4 @@
-"""All that is asked of the database of a watch list, in SQLAlchemy's language, for SQLite and PostgreSQL alike."""
+"""The statements of a watch list, in SQLAlchemy's language, for SQLite and PostgreSQL alike."""
 
 import json
 from collections.abc import AsyncGenerator, Collection, Sequence
@@ -11,26 +11,28 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import NullType
 
-from smilejobs.durable.database import QUICK_SECONDS, Database, damaged, open_database, parse
+from smilejobs.durable.database import Database, damaged, open_database
+from smilejobs.durable.named_leases import Health, NamedLeases, clock
 from smilejobs.durable.reading import ENDED_COLUMNS, PENDING_COLUMNS, Unreadable, instant_of, read_pending
 from smilejobs.durable.rows import Counts, Ended, Ending, Pending, epoch, key_of
 from smilejobs.durable.schema import (
     ABOUT,
-    BELLS,
     BUCKETS,
     FAILED,
     IS_PENDING,
+    NOTIFICATIONS,
     PENDING,
+    SHARED_RATE,
     STATES,
-    TURNS,
     WATCH,
 )
-from smilejobs.durable.signs import Health, Signs, clock, working
+from smilejobs.durable.tuning import DEFAULTS, Tuning
+from smilejobs.durable.urls import parse
 from smilejobs.errors import WatchListError
 from smilejobs.events import logger
 from smilejobs.model.jobs import JobRef
 
-_ADDED: tuple[str, ...] = (
+_NEW_COLUMNS: tuple[str, ...] = (
     "key",
     "bucket",
     "state",
@@ -41,18 +43,6 @@ _ADDED: tuple[str, ...] = (
     "added_at",
     "deadline",
 )
-_BELLS = 1000
-"""So many calls are kept for a worker, if there is none that hears them."""
-
-_WINDOW = 10_000
-"""Rows that are deleted, or opened again, in one transaction: who stores outcomes waits meanwhile."""
-
-_SLACK = 0.02
-"""Seconds by which a worker may come late for more turns without losing any."""
-
-_JUMP_SECONDS = 1.0
-"""By so much the clock of the database may be set back unnoticed."""
-
 _ENCODING_ERRORS = (TypeError, ValueError, RecursionError)
 """What JSON raises for a value that cannot be written."""
 
@@ -61,22 +51,31 @@ class Store:
     """The rows of one watch list.
 
     All methods raise `WatchListError` where the database cannot be used.
+
+    Attributes:
+        name: Of the list, in its cursors.
+        is_shared: Whether many workers may use it: PostgreSQL.
+        tuning: Intervals and limits, for the modules that use the store.
+        connections: On PostgreSQL, opens connections outside the pool.
+        leases: The named leases of the workers.
     """
 
     def __init__(self, database: Database, name: str) -> None:
         self._database = database
         self.name = name
         self.is_shared = database.is_shared
-        self.signs = Signs(database)
+        self.tuning = database.tuning
+        self.connections = database.connections
+        self.leases = NamedLeases(database)
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, url: str) -> AsyncGenerator[Self, None]:
+    async def open(cls, url: str, tuning: Tuning = DEFAULTS) -> AsyncGenerator[Self, None]:
         """Open the database that *url* names; see `parse` and `open_database` for what is raised."""
         parsed = parse(url)
         del url  # it holds a password: crash reporters copy the locals of each frame of a traceback
-        async with open_database(parsed) as database:
-            yield cls(database, await database.only(select(ABOUT.c.list), str))
+        async with open_database(parsed, tuning) as database:
+            yield cls(database, await database.read_one(select(ABOUT.c.list), str))
 
     # Adding
 
@@ -97,7 +96,7 @@ class Store:
         keys = {key_of(ref): ref for ref in refs}
         values = [
             (key, key[0], PENDING, final, ref.user_id, ref.job_id, epoch(ref.submitted_at), now, deadline)
-            for key, ref in sorted(keys.items())  # in one order, or those who add the same would lock each other out
+            for key, ref in sorted(keys.items())  # in one order: else two transactions could deadlock
         ]
         other = select(WATCH.c.key).where(
             WATCH.c.key.in_(list(keys)),
@@ -107,27 +106,28 @@ class Store:
             added = await (self._add_arrays if self.is_shared else self._add_rows)(connection, values)
             differ = () if added == len(values) else (await connection.execute(other)).scalars().all()
             if self.is_shared:
-                await self._ring(connection, "added")
+                await self._notify(connection, "added")
         return added, [keys[key] for key in differ]
 
     async def _add_arrays(self, connection: AsyncConnection, values: Sequence[tuple[object, ...]]) -> int:
         """Add rows as a few arrays, which PostgreSQL takes in many times faster than rows."""
-        columns = [WATCH.c[name] for name in _ADDED]
+        columns = [WATCH.c[name] for name in _NEW_COLUMNS]
         arrays = select(*(func.unnest(bindparam(column.name, type_=ARRAY(column.type))) for column in columns))
         statement = postgresql.insert(WATCH).from_select(columns, arrays, include_defaults=False)
-        parameters = {name: list(column) for name, column in zip(_ADDED, zip(*values, strict=True), strict=True)}
+        parameters = {name: list(column) for name, column in zip(_NEW_COLUMNS, zip(*values, strict=True), strict=True)}
         statement = statement.on_conflict_do_nothing().execution_options(preserve_rowcount=True)
         return (await connection.execute(statement, parameters)).rowcount
 
     async def _add_rows(self, connection: AsyncConnection, values: Sequence[tuple[object, ...]]) -> int:
         statement = sqlite.insert(WATCH).on_conflict_do_nothing()
-        rows = [dict(zip(_ADDED, row, strict=True)) for row in values]
+        rows = [dict(zip(_NEW_COLUMNS, row, strict=True)) for row in values]
         return (await connection.execute(statement, rows)).rowcount
 
     async def reopen(self, now: float) -> int:
-        """Make those that have failed by now pending again, with their whole deadline; return how many.
+        """Make the jobs that have failed by now pending again, with their whole deadline; return how many.
 
-        Windows that are done stay done. The workers are told at the end: each looks through all its jobs then.
+        After an error, the groups before it are done. The workers are notified at the end: each reads all its jobs
+        then.
         """
         last = await self.places()  # what is opened may have failed again before all is
         again = update(WATCH).values(
@@ -139,21 +139,21 @@ class Store:
             outcome=None,
             raw=None,
         )
-        total = await self._in_windows(again, WATCH.c.state == FAILED, WATCH.c.place <= last)
-        await self.ring("look")
+        total = await self._in_groups(again, WATCH.c.state == FAILED, WATCH.c.place <= last)
+        await self.notify("look")
         return total
 
     async def prune(self, before: float) -> int:
         """Delete what ended before the instant *before* (seconds since 1970); return how many."""
-        return await self._in_windows(delete(WATCH), WATCH.c.ended_at < before)
+        return await self._in_groups(delete(WATCH), WATCH.c.ended_at < before)
 
-    async def _in_windows(self, change: Any, *conditions: Any) -> int:
-        """Change those of the rows that have ended, in the order of their places, which meet some conditions."""
+    async def _in_groups(self, change: Any, *conditions: Any) -> int:
+        """Change the rows that have ended and meet some conditions, in the order of their places; return how many."""
         place = total = 0
         while True:
             left = select(WATCH.c.place).where(WATCH.c.place > place, *conditions).order_by(WATCH.c.place)
-            window = left.limit(_WINDOW).subquery()
-            ((last,),) = await self._database.read(select(func.max(window.c.place)))
+            group = left.limit(self.tuning.change_rows).subquery()
+            ((last,),) = await self._database.read(select(func.max(group.c.place)))
             if last is None:
                 return total
             some = change.where(WATCH.c.place > place, WATCH.c.place <= last, *conditions)
@@ -175,7 +175,9 @@ class Store:
         return await self._pending(WATCH.c.key == key)
 
     async def _pending(self, *conditions: Any, limit: int | None = None) -> list[Pending | Unreadable]:
-        statement = select(*_bare(PENDING_COLUMNS)).where(IS_PENDING, *conditions).order_by(WATCH.c.seq).limit(limit)
+        statement = (
+            select(*_unconverted(PENDING_COLUMNS)).where(IS_PENDING, *conditions).order_by(WATCH.c.seq).limit(limit)
+        )
         return [read_pending(row) for row in await self._database.read(statement)]
 
     async def sums(self, buckets: Collection[int]) -> tuple[int, int]:
@@ -186,7 +188,7 @@ class Store:
 
     async def last(self) -> int:
         """Return the number of the row that was added last."""
-        number: int = await self._database.only(select(func.coalesce(func.max(WATCH.c.seq), 0)), int)
+        number: int = await self._database.read_one(select(func.coalesce(func.max(WATCH.c.seq), 0)), int)
         return number
 
     async def buckets(self) -> set[int]:
@@ -262,47 +264,50 @@ class Store:
             await connection.execute(statement, [{**row, "at": place} for place, row in enumerate(rows, first)])
 
     async def _lock(self, connection: AsyncConnection, *, places: int = 0) -> int:
-        """Let nobody else change what has ended until the transaction is over; return the last place given out."""
+        """Keep other transactions from changing rows that have ended; return the last place that was given out."""
         statement = update(ABOUT).values(places=ABOUT.c.places + places).returning(ABOUT.c.places)
         return int((await connection.execute(statement)).scalar_one())
 
     async def pause(self, why: str | None) -> None:
-        """Stop all polling, and say *why*; None for going on."""
-        async with self._database.writing(QUICK_SECONDS) as connection:
+        """Pause the list, and store *why*; None ends the pause."""
+        async with self._database.writing(self.tuning.quick_transaction_seconds) as connection:
             await connection.execute(update(ABOUT).values(paused=why))
-            await self._ring(connection, "look")
+            await self._notify(connection, "look")
 
     async def paused(self) -> str | None:
         """Return why nothing is polled; None if that is not so."""
-        why: str | None = await self._database.only(select(ABOUT.c.paused), str, optional=True)
+        why: str | None = await self._database.read_one(select(ABOUT.c.paused), str, optional=True)
         return why
 
     async def health(self) -> Health:
         """Return whether the list is worked on. It reads a few rows, however long the list is."""
-        return await self.signs.health(await self.paused())
+        return await self.leases.health(await self.paused())
 
-    async def turns(self, count: int, interval: float, chunk: float) -> tuple[float, float | None]:
-        """Take the next *count* turns of the rate, *interval* seconds apart.
+    async def reserve_permits(self, count: int, interval: float) -> tuple[float, float | None]:
+        """Reserve the next *count* permits of the shared rate, *interval* seconds apart.
 
-        PostgreSQL only: on SQLite there is one worker, which needs to ask nobody. A worker takes turns for *chunk*
-        seconds at most, or a single one. So turns that were given out further ahead than all workers could have taken
+        PostgreSQL only: on SQLite there is one worker, which has the rate to itself. A worker reserves permits for
+        ``permit_chunk_seconds`` at most, or a single one. So permits further ahead than all workers could have reserved
         are of a clock that has been set back since, or was ahead for a moment: they count as not given out.
 
         Returns:
-            The instant of the first turn, and by how many seconds the turns were too far ahead; None if they were not.
+            The instant of the first permit, and by how many seconds the permits were too far ahead; None if they were
+            not.
         """
-        at = clock(is_shared=True)
-        most = (2 + 2 * working(at)) * max(chunk, interval) + _JUMP_SECONDS
-        before = select(TURNS.c.next, at.label("now"), most.label("most"))
-        old = before.with_for_update().cte("before")
-        next_turn, now, most = old.c
-        is_ahead = next_turn > now + most
-        begin = case((is_ahead, now), else_=func.greatest(next_turn, now - _SLACK))
+        at, tuning = clock(is_shared=True), self.tuning
+        share = max(tuning.permit_chunk_seconds, interval)
+        most = (2 + 2 * self.leases.count_workers(at)) * share + tuning.clock_slack_seconds
+        before = select(SHARED_RATE.c.next_permit, at.label("now"), most.label("most"))
+        next_permit, now, most = before.with_for_update().cte("before").c
+        is_ahead = next_permit > now + most
+        begin = case((is_ahead, now), else_=func.greatest(next_permit, now - tuning.permit_slack_seconds))
         statement = (
-            update(TURNS).values(next=begin + count * interval).returning(begin - at, case((is_ahead, next_turn - now)))
+            update(SHARED_RATE)
+            .values(next_permit=begin + count * interval)
+            .returning(begin - at, case((is_ahead, next_permit - now)))
         )
-        async with self._database.writing(QUICK_SECONDS) as connection:
-            # Turns that are lost with the database are no loss: the disk need not be waited for.
+        async with self._database.writing(tuning.quick_transaction_seconds) as connection:
+            # Permits that are lost with the database do no harm: the disk need not be waited for.
             await connection.execute(select(func.set_config("synchronous_commit", "off", True)))  # noqa: FBT003  # PostgreSQL's signature
             found = (await connection.execute(statement)).all()
             if len(found) != 1:
@@ -310,31 +315,33 @@ class Store:
             delay, ahead = tuple(found[0])
             return anyio.current_time() + delay, ahead
 
-    # Bells
+    # Notifications
 
-    async def ring(self, text: str) -> None:
-        """Call something out to all workers."""
+    async def notify(self, text: str) -> None:
+        """Send a notification to all workers."""
         async with self._database.writing() as connection:
-            await self._ring(connection, text)
+            await self._notify(connection, text)
 
-    async def _ring(self, connection: AsyncConnection, text: str) -> None:
+    async def _notify(self, connection: AsyncConnection, text: str) -> None:
         if self.is_shared:
             await connection.execute(select(func.pg_notify(self.channel, text)))
         else:
-            await connection.execute(insert(BELLS).values(text=text))
-            await connection.execute(delete(BELLS).where(BELLS.c.seq <= _latest_bell() - _BELLS))
+            await connection.execute(insert(NOTIFICATIONS).values(text=text))
+            latest = select(func.max(NOTIFICATIONS.c.seq)).scalar_subquery()
+            is_old = NOTIFICATIONS.c.seq <= latest - self.tuning.kept_notifications
+            await connection.execute(delete(NOTIFICATIONS).where(is_old))
 
     @property
     def channel(self) -> str:
-        """Where PostgreSQL calls things out."""
+        """The channel of the notifications in PostgreSQL."""
         return f"smilejobs_{self.name}"
 
-    async def rung(self) -> list[object]:
-        """Return what has been called out, and forget it. SQLite only: PostgreSQL has LISTEN."""
-        if not await self._database.read(select(BELLS.c.seq).limit(1)):
+    async def take_notifications(self) -> list[object]:
+        """Return and delete the notifications that have been sent. SQLite only: PostgreSQL has LISTEN."""
+        if not await self._database.read(select(NOTIFICATIONS.c.seq).limit(1)):
             return []
         async with self._database.writing() as connection:
-            return list((await connection.execute(delete(BELLS).returning(BELLS.c.text))).scalars())
+            return list((await connection.execute(delete(NOTIFICATIONS).returning(NOTIFICATIONS.c.text))).scalars())
 
     # The view from outside
 
@@ -359,22 +366,18 @@ class Store:
 
     async def ended(self, *, after: int, limit: int) -> list[Ended]:
         """Return the jobs that ended after the place *after*, in order."""
-        is_next = select(*_bare(ENDED_COLUMNS)).where(WATCH.c.place > after)
+        is_next = select(*_unconverted(ENDED_COLUMNS)).where(WATCH.c.place > after)
         return [Ended(*row) for row in await self._database.read(is_next.order_by(WATCH.c.place).limit(limit))]
 
     async def places(self) -> int:
         """Return the last place that was given out."""
-        place: int = await self._database.only(select(ABOUT.c.places), int)
+        place: int = await self._database.read_one(select(ABOUT.c.places), int)
         return place
 
 
-def _bare(names: Sequence[str]) -> list[Any]:
-    """Return columns as the driver reads them: what cannot be converted is dealt with row by row."""
+def _unconverted(names: Sequence[str]) -> list[Any]:
+    """Return columns as the driver reads them: values that cannot be converted are handled row by row."""
     return [type_coerce(WATCH.c[name], NullType()).label(name) for name in names]
-
-
-def _latest_bell() -> Any:
-    return select(func.max(BELLS.c.seq)).scalar_subquery()
 
 
 def _of(buckets: Collection[int]) -> Any:

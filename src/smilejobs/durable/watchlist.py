@@ -9,11 +9,12 @@ import anyio
 from attrs import field, frozen
 
 from smilejobs.clock import require_aware, utcnow
-from smilejobs.durable.database import parse
 from smilejobs.durable.reading import YEARS, State, Unreadable, instant_of, read_outcome, read_ref
 from smilejobs.durable.rows import Counts, Ended, Pending, instant, key_of
 from smilejobs.durable.schema import BUCKETS
 from smilejobs.durable.store import Store
+from smilejobs.durable.tuning import DEFAULTS, Tuning
+from smilejobs.durable.urls import parse
 from smilejobs.durations import Duration, seconds
 from smilejobs.events import logger
 from smilejobs.model.callback import Callback
@@ -22,27 +23,22 @@ from smilejobs.outcomes import JobRefs, Record, each, job_ref
 from smilejobs.polling.rules import Until
 
 _EPOCH = instant(0.0)
-"""Stands for an instant that cannot be read."""
+"""In place of an instant that cannot be read."""
 
-_CHUNK = 5000
-_PAGE = 500
 _LAST = datetime(YEARS[1], 12, 31, tzinfo=UTC).timestamp()
 
-_DIGITS = 18
-"""So many every database can hold."""
-
-_FOLLOW = 0.5
-"""Seconds between two looks for new outcomes."""
+_MAX_DIGITS = 18
+"""Digits of a place, which every database can hold as a number."""
 
 
 @frozen(kw_only=True)
 class Added:
-    """What `WatchList.add` has done.
+    """The result of `WatchList.add`.
 
     Attributes:
         new: How many jobs it added.
         known: How many were in the list before, or came twice.
-        different: Those of them that are in the list on other terms; these stand.
+        different: Those of the known that are in the list on other terms, which stay as they are.
     """
 
     new: int
@@ -69,14 +65,14 @@ class WatchedJob:
 
 @frozen(kw_only=True)
 class WatchOutcome(Record):
-    """How the wait for a job of a watch list has ended: a `Record` with its place in the list.
+    """The outcome of a job of a watch list: a `Record` with its place in the list.
 
     The values of an expired job are those of the last answer; its *error* is None.
 
     Attributes:
         cursor: Its place in the list, for `WatchList.outcomes`.
         ref: The job.
-        state: "complete", "failed" (the API refused the job for good, or its answer cannot be believed), or "expired"
+        state: "complete", "failed" (the API refused the job for good, or its answer could not be trusted), or "expired"
             (its deadline came first).
         added_at: When the job was added (aware).
         ended_at: When its outcome was stored (aware).
@@ -92,13 +88,13 @@ class WatchOutcome(Record):
 
 
 class WatchList:
-    """Jobs that are waited for in a database, by workers that may come and go; open one by `WatchList.open`.
+    """Jobs that are waited for in a database, by workers that may start and stop at any time; see `WatchList.open`.
 
     Every method raises `WatchListError` if the database cannot be used; transient where it may be later.
 
     Attributes:
         store: The rows, for the workers.
-        url: Where they are.
+        url: The URL of the database.
         now: The wall clock.
     """
 
@@ -108,7 +104,9 @@ class WatchList:
         self.now = now
 
     @classmethod
-    def open(cls, url: str, *, now: Callable[[], datetime] = utcnow) -> AbstractAsyncContextManager[Self]:
+    def open(
+        cls, url: str, *, now: Callable[[], datetime] = utcnow, tuning: Tuning = DEFAULTS
+    ) -> AbstractAsyncContextManager[Self]:
         """Open the watch list in a database, and make its tables if they are not there.
 
         ::
@@ -120,19 +118,20 @@ class WatchList:
             url: ``sqlite:///`` and a path, or ``postgresql://`` and so on. On PostgreSQL, all tables are in the schema
                 ``smilejobs``.
             now: The wall clock, aware.
+            tuning: Intervals and limits of this watch list and of its workers; the defaults are for production.
 
         Raises:
             TypeError: An argument of the wrong type.
-            ValueError: No watch list can live there.
-            WatchListError: On entering: the database cannot be reached or written, its tables are of a newer version
-                of smilejobs, or somebody else's.
+            ValueError: No watch list can be stored there.
+            WatchListError: On entering: the database cannot be reached or written, or its tables are of a newer version
+                of smilejobs or of another program.
         """
         address = _Address(url)
         del url
 
         @asynccontextmanager
         async def opening() -> AsyncGenerator[Self, None]:
-            async with Store.open(address.url) as store:
+            async with Store.open(address.url, tuning) as store:
                 yield cls(store, address.url, clock)
 
         parse(address.url)
@@ -147,7 +146,7 @@ class WatchList:
     async def add(
         self, refs: JobRefs, *, until: Until = "complete", deadline: Duration | None = timedelta(days=7)
     ) -> Added:
-        """Add jobs. What is in the list already, pending or not, stays as it is.
+        """Add jobs. Those that are in the list already, pending or not, stay as they are.
 
         The jobs are stored in groups of some thousands; after an error, add all of them again.
 
@@ -168,7 +167,7 @@ class WatchList:
         within = None if deadline is None else seconds(deadline, "deadline", zero=False)
         count = new = 0
         different: list[JobRef] = []
-        async with aclosing(_grouped(refs)) as groups:
+        async with aclosing(_grouped(refs, self.store.tuning.add_rows)) as groups:
             async for group in groups:
                 now = self.now().timestamp()
                 added, differ = await self.store.add(group, final=until == "final", deadline=within, now=now)
@@ -178,13 +177,13 @@ class WatchList:
         return Added(new=new, known=count - new, different=tuple(different))
 
     async def pending(self) -> AsyncIterator[WatchedJob]:
-        """Yield the jobs that are waited for, those that were added first before the others."""
+        """Yield the jobs that are waited for, in the order in which they were added."""
         seq = 0
-        while rows := await self.store.pending(range(BUCKETS), after=seq, limit=_PAGE):
+        while rows := await self.store.pending(range(BUCKETS), after=seq, limit=self.store.tuning.page_rows):
             for row in rows:
                 seq = row.seq
                 if isinstance(row, Unreadable):
-                    logger.warning("%s; a worker will let the job fail", row.text)
+                    logger.warning("%s; a worker will store that the job has failed", row.text)
                 else:
                     yield _watched(row)
 
@@ -192,13 +191,12 @@ class WatchList:
         """Yield outcomes in the order of their completion.
 
         Args:
-            after: The cursor of the last outcome that you have dealt with; None for all from the beginning. Every
-                outcome after it comes, and comes once.
-            follow: Wait for more when all have come. Otherwise the iteration ends there.
+            after: The cursor of the last outcome that you have processed; None for all from the beginning. Every
+                outcome after it is yielded, once.
+            follow: Wait for more after the last one. Otherwise the iteration ends there.
 
         Raises:
-            ValueError: *after* is no cursor of this watch list, or of an outcome that it has not had yet, which happens
-                where a backup of its database was restored.
+            ValueError: *after* is no cursor of this watch list, or is ahead of it, as after a restore of a backup.
             WatchListError: The database cannot be used.
         """
         place = self._place(after)
@@ -208,29 +206,29 @@ class WatchList:
                 "an older cursor, or without one"
             )
         while True:
-            rows = await self.store.ended(after=place, limit=_PAGE)
+            rows = await self.store.ended(after=place, limit=self.store.tuning.page_rows)
             for row in rows:
                 place = row.place
                 yield self._outcome(row)
             if not rows:
                 if not follow:
                     return
-                await anyio.sleep(_FOLLOW)
+                await anyio.sleep(self.store.tuning.follow_seconds)
 
     async def counts(self) -> Counts:
         """Return how many jobs are pending, complete, failed and expired, since when, and whether polling is paused."""
         return await self.store.counts()
 
     async def retry(self) -> int:
-        """Open the jobs that have failed again, with their whole deadline; return how many these are.
+        """Make the jobs that have failed pending again, with their whole deadline; return how many.
 
-        Their outcomes are withdrawn; each gets a new one, after all that there are now. That is done in groups of some
-        thousands; after an error, or a kill, call it again.
+        Their outcomes are deleted; each job gets a new one, after all that there are now. Jobs are changed in groups of
+        some thousands; after an error, or a kill, call it again.
         """
         return await self.store.reopen(self.now().timestamp())
 
     async def prune(self, *, older_than: Duration) -> int:
-        """Delete the jobs that ended more than *older_than* seconds (or a timedelta) ago; return how many these were.
+        """Delete the jobs that ended more than *older_than* seconds (or a timedelta) ago; return how many.
 
         A job that was deleted is a new one if it is added again. Jobs are deleted in groups of some thousands.
 
@@ -241,7 +239,7 @@ class WatchList:
         return await self.store.prune(self.now().timestamp() - seconds(older_than, "older_than"))
 
     async def notify(self, news: Callback | JobRef) -> None:
-        """Have a job polled at once, by whichever worker has it: there may be news of it. See `Client.notify`.
+        """Notify the worker that has a job, so that it polls it at once: there may be news of it. See `Client.notify`.
 
         Args:
             news: What `CallbackVerifier.verify` returned, or just the job.
@@ -252,13 +250,13 @@ class WatchList:
         ref = news.ref if isinstance(news, Callback) else news
         if not isinstance(ref, JobRef):
             raise TypeError(f"news must be a Callback or a JobRef, not {type(news).__name__}")
-        await self.store.ring(f"news {key_of(ref).hex()}")
+        await self.store.notify(f"news {key_of(ref).hex()}")
 
     def _place(self, cursor: str | None) -> int:
         if cursor is None:
             return 0
         name, _, place = cursor.partition("-") if isinstance(cursor, str) else ("", "", "")
-        if not (place.isascii() and place.isdecimal() and len(place) <= _DIGITS):
+        if not (place.isascii() and place.isdecimal() and len(place) <= _MAX_DIGITS):
             raise ValueError("after must be the cursor of an outcome of this watch list")
         if name != self.store.name:
             raise ValueError("this cursor is of another watch list: begin without one, or open the other list")
@@ -287,15 +285,19 @@ def _watched(row: Pending) -> WatchedJob:
 
 
 def check(ref: JobRef) -> None:
-    """Check that a job can be stored.
+    """Raise ValueError for a job that cannot be stored."""
+    problem = _problem_of(ref)
+    if problem is not None:
+        raise ValueError(problem)
 
-    Raises:
-        ValueError: It cannot.
-    """
+
+def _problem_of(ref: JobRef) -> str | None:
+    """Return why a job cannot be stored; None if it can."""
     if "\0" in ref.user_id or "\0" in ref.job_id:
-        raise ValueError("an id with a NUL character cannot be stored")
+        return "an id with a NUL character cannot be stored"
     if ref.submitted_at is not None and not YEARS[0] <= ref.submitted_at.year <= YEARS[1]:
-        raise ValueError(f"submitted_at must be in the years {YEARS[0]} to {YEARS[1]}")
+        return f"submitted_at must be in the years {YEARS[0]} to {YEARS[1]}"
+    return None
 
 
 @frozen
@@ -305,20 +307,24 @@ class _Address:
     url: str = field(repr=False)
 
 
-async def _grouped(refs: JobRefs) -> AsyncGenerator[list[JobRef], None]:
-    """Yield refs in groups."""
+async def _grouped(refs: JobRefs, size: int) -> AsyncGenerator[list[JobRef], None]:
+    """Yield refs in groups of *size*.
+
+    Raises:
+        ValueError: A ref cannot be stored.
+    """
     group: list[JobRef] = []
     index = 0
     async with aclosing(each(refs)) as items:
         async for item in items:
             ref = job_ref(item, index)
-            try:
-                check(ref)
-            except ValueError as error:
-                raise ValueError(f"refs[{index}]: {error}") from None
+            problem = _problem_of(ref)
+            if problem is not None:
+                del item, ref, group  # crash reporters copy the locals of each frame of a traceback
+                raise ValueError(f"refs[{index}]: {problem}")
             group.append(ref)
             index += 1
-            if len(group) == _CHUNK:
+            if len(group) == size:
                 yield group
                 group = []
     if group:

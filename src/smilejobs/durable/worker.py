@@ -1,7 +1,7 @@
-"""A worker polls what a watch list holds: one scheduler, fed by the buckets that it has.
+"""A worker polls the jobs of a watch list, in sessions that end when the list is paused.
 
-The table is the truth, and the pace of a job depends on its age alone: a worker that dies loses the polls in flight,
-and whoever goes on computes from the row when the next one is due.
+The database holds the truth, and the pace of a job depends on its age alone: a worker that is killed loses the polls in
+flight, and the next one computes from the row when a job is due.
 """
 
 import secrets
@@ -15,11 +15,11 @@ from filelock import FileLock, Timeout
 
 from smilejobs.client import Client
 from smilejobs.durable.health import ApiHealth
-from smilejobs.durable.leases import Hold, Leases
-from smilejobs.durable.patience import Patience
-from smilejobs.durable.shift import Shift
-from smilejobs.durable.signs import SWEEPER
-from smilejobs.durable.turns import SharedTurns
+from smilejobs.durable.leases import Leases, WorkOn
+from smilejobs.durable.named_leases import SWEEPER
+from smilejobs.durable.retrying import Retries
+from smilejobs.durable.session import Session, SessionOptions
+from smilejobs.durable.shared_rate import SharedRate
 from smilejobs.durable.watchlist import WatchList
 from smilejobs.durations import Duration, seconds
 from smilejobs.errors import CredentialsError, SmileJobsError, WatchListError
@@ -29,11 +29,8 @@ from smilejobs.polling.pace import Pace, PaceFunction
 from smilejobs.polling.rules import Terms
 from smilejobs.wire.protocol import accepts_credentials
 
-_NOBODY = JobRef("smilejobs", "credentials")
-"""A job that does not exist: the API says so to those whom it knows."""
-
-_ASKED = 3
-"""So often, within a heartbeat, are credentials tried before they count as refused: one server of many may be wrong."""
+_NO_JOB = JobRef("smilejobs", "credentials")
+"""A job that does not exist: the API says so if it accepts the credentials."""
 
 
 class Worker:
@@ -47,18 +44,18 @@ class Worker:
     On PostgreSQL, the client's ``rate`` is that of all workers together: give each the same.
 
     Args:
-        client: Asks the API; it should have nothing else to do.
+        client: Polls the API; it should have nothing else to do.
         watch: The watch list.
-        pace: Between polls of a pending job, by its age; None for ``Pace(max=3600)``, by which a job is asked about
+        pace: Between polls of a pending job, by its age; None for ``Pace(max=3600)``, by which a job is polled
             every second at first and every hour when it is seven hours old.
         concurrency: How many polls may be under way at once, at most the client's ``max_connections``, which None
             stands for.
         keep_raw: Store the last answer of each job as it came, with personal data and links that expire.
-        slice: On PostgreSQL, for how many seconds (or a timedelta) a worker keeps a share of the jobs before others may
-            have it: after two of these, a new worker has its part.
+        lease_duration: On PostgreSQL, for how many seconds (or a timedelta) a worker holds the lease on a share of the
+            jobs: a new worker has its part after two of these.
         heartbeat: On PostgreSQL, after how many seconds (or a timedelta) without a sign of life a worker counts as
-            dead. On both, how often it says that it is at work, and for how long polls must fail before that counts as
-            an outage of the API.
+            dead. On both, how often it reports that it is at work, and for how long polls must fail before that counts
+            as an outage of the API.
 
     Raises:
         TypeError: An argument of the wrong type.
@@ -73,32 +70,36 @@ class Worker:
         pace: PaceFunction | None = None,
         concurrency: int | None = None,
         keep_raw: bool = False,
-        slice: Duration = 60.0,  # noqa: A002  # the field's word
+        lease_duration: Duration = 60.0,
         heartbeat: Duration = 5.0,
     ) -> None:
         self._client = client
         self._exchange = client.engine.exchange
         self._watch = watch
-        self._pace = Terms(pace=Pace(max=3600.0) if pace is None else pace).pace
-        self._concurrency = client.engine.concurrency(concurrency)
-        self._keep_raw = keep_raw
-        self._slice = seconds(slice, "slice", zero=False)
-        self._heartbeat = seconds(heartbeat, "heartbeat", zero=False)
-        self._name = secrets.token_hex(4)
-        self._api = ApiHealth(self._heartbeat)
-        self._patience = Patience()
+        self._tuning = watch.store.tuning
+        self._lease_duration = seconds(lease_duration, "lease_duration", zero=False)
+        self._options = SessionOptions(
+            name=secrets.token_hex(4),
+            pace=Terms(pace=Pace(max=3600.0) if pace is None else pace).pace,
+            concurrency=client.engine.concurrency(concurrency),
+            rate=self._exchange.rate,
+            keep_raw=keep_raw,
+            heartbeat=seconds(heartbeat, "heartbeat", zero=False),
+        )
+        self._api = ApiHealth(self._options.heartbeat, self._tuning)
+        self._retries = Retries()
 
     async def run(self) -> None:
-        """Poll until cancelled; then store what is known, and hand everything back, within 10 s if PostgreSQL hangs.
+        """Poll until cancelled; then store what is known and give all leases back, within 10 s if PostgreSQL hangs.
 
-        An outage of the API, of whatever length and kind, ends nothing: see `WatchList.counts`.
+        An outage of the API, of any length and kind, ends nothing: see `WatchList.counts`.
 
         While the database cannot be reached, nothing is polled. When the API refuses the credentials, the whole list is
-        paused: `WatchList.counts` says why, and any worker whose credentials are accepted ends that. If it refuses them
-        only now and then, this worker rests for a part of a heartbeat each time.
+        paused: `WatchList.counts` says why, and any worker whose credentials are accepted ends the pause. If it refuses
+        them only now and then, this worker rests for a part of a heartbeat each time.
 
         Raises:
-            WatchListError: The database cannot be used, or another worker has this SQLite file.
+            WatchListError: The database cannot be used, or another worker uses this SQLite file.
             RuntimeError: The client is closed, or belongs to another event loop.
         """
         exchange = self._exchange
@@ -108,52 +109,40 @@ class Worker:
             if self._watch.store.is_shared:
                 await self._run_beside_others()
             else:
-                with _alone(self._watch.path):
+                with _locked(self._watch.path):
                     await self._run(None)
         finally:
             exchange.emit = emit
 
     async def _run_beside_others(self) -> None:
-        def leases(hold: Hold) -> Leases:
-            return Leases(
-                self._watch.url,
-                hold=hold,
-                pending=self._watch.store.buckets,
-                lead=self._lead,
-                slice=self._slice,
-                heartbeat=self._heartbeat,
-            )
-
         exchange = self._exchange
         permits = exchange.permits
         if exchange.rate is not None:
-            exchange.permits = SharedTurns(self._watch.store, exchange.rate, self._patience)
+            exchange.permits = SharedRate(self._watch.store, exchange.rate, self._retries)
         try:
-            await self._run(leases)
+            await self._run(self._share_buckets)
         finally:
             exchange.permits = permits
 
-    async def _lead(self, duration: float) -> bool:
-        return await self._watch.store.signs.hold(SWEEPER, self._name, duration)
+    def _share_buckets(self, work_on: WorkOn) -> Leases:
+        return Leases(
+            self._watch.url,
+            work_on=work_on,
+            pending=self._watch.store.buckets,
+            lead=partial(self._watch.store.leases.acquire, SWEEPER, self._options.name),
+            lease_duration=self._lease_duration,
+            heartbeat=self._options.heartbeat,
+            tuning=self._tuning,
+        )
 
-    async def _run(self, leases: Callable[[Hold], Leases] | None) -> None:
+    async def _run(self, leases: Callable[[WorkOn], Leases] | None) -> None:
         refused = False
         while True:
             await self._until_accepted(refused=refused)
             try:
-                await Shift(
-                    self._client,
-                    self._watch,
-                    pace=self._pace,
-                    concurrency=self._concurrency,
-                    rate=self._exchange.rate,
-                    keep_raw=self._keep_raw,
-                    leases=leases,
-                    name=self._name,
-                    heartbeat=self._heartbeat,
-                    api=self._api,
-                    patience=self._patience,
-                ).work()
+                await Session(
+                    self._client, self._watch, self._options, leases=leases, api=self._api, retries=self._retries
+                ).run()
             except CredentialsError as error:
                 why = str(error)
                 refused = await self._is_refused()
@@ -163,41 +152,42 @@ class Worker:
                 logger.error(
                     "the API refuses the credentials, so the whole watch list is paused: %s", why
                 )  # the traceback says nothing more
-                await self._patience.until_it_works(partial(self._watch.store.pause, why))
+                await self._retries.while_unavailable(partial(self._watch.store.pause, why))
 
     async def _is_refused(self) -> bool:
         """Whether credentials that were refused are not accepted either when they are tried again."""
-        for _ in range(_ASKED):
-            await anyio.sleep(self._heartbeat / _ASKED)
+        attempts = self._tuning.credentials_attempts  # one server of many may be wrong
+        for _ in range(attempts):
+            await anyio.sleep(self._options.heartbeat / attempts)
             if await self._is_accepted():
                 return False
         return True
 
     async def _until_accepted(self, *, refused: bool) -> None:
-        """Return as soon as nothing is paused, and the API accepts the credentials if it has *refused* them before."""
+        """Return when the list is not paused, and the API accepts the credentials if it has *refused* them before."""
         store = self._watch.store
-        while (paused := await self._patience.until_it_works(store.paused) is not None) or refused:
+        while (paused := await self._retries.while_unavailable(store.paused) is not None) or refused:
             if await self._is_accepted():
                 logger.info("the API accepts the credentials: the watch list goes on")
                 if paused:
-                    await self._patience.until_it_works(partial(store.pause, None))
+                    await self._retries.while_unavailable(partial(store.pause, None))
                 return
-            await anyio.sleep(self._heartbeat)
+            await anyio.sleep(self._options.heartbeat)
 
     async def _is_accepted(self) -> bool:
         try:
-            await self._exchange.poll(_NOBODY, Include())
+            await self._exchange.poll(_NO_JOB, Include())
         except SmileJobsError as error:
             return accepts_credentials(error)
         return True
 
 
 @contextmanager
-def _alone(path: str) -> Generator[None, None, None]:
-    """Be the only worker on a SQLite file; the operating system lets go of the lock however the process ends.
+def _locked(path: str) -> Generator[None, None, None]:
+    """Lock a SQLite file for one worker; the operating system releases the lock however the process ends.
 
     Raises:
-        WatchListError: Another worker is.
+        WatchListError: Another worker has locked it.
     """
     lock = FileLock(f"{Path(path).resolve()}-worker")  # the same by all its names
     try:

@@ -1,4 +1,4 @@
-"""Waiting for a database that is away, with one line in the log per outage."""
+"""Retries while the database is unavailable, with one line in the log per outage."""
 
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -13,20 +13,20 @@ from smilejobs.events import logger
 Result = TypeVar("Result")
 
 
-class Patience:
-    """Retries of one worker, or of one command. All of its retries share one outage, which is told once."""
+class Retries:
+    """The retries of one worker, or of one command. All of them share one outage, which is logged once."""
 
     def __init__(self) -> None:
         self._failing: set[object] = set()
 
-    async def until_it_works(
+    async def while_unavailable(
         self, work: Callable[[], Awaitable[Result]], *, lost: WatchListError | None = None
     ) -> Result:
-        """Call *work* until it succeeds, while the database is away.
+        """Call *work*, again and again while the database is unavailable; return its result.
 
         Args:
             work: Uses the database.
-            lost: Why *work* must be done again, if that is so.
+            lost: The error for which *work* must be done again, if that is so.
 
         Raises:
             WatchListError: Waiting does not help.
@@ -42,13 +42,13 @@ class Patience:
             reraise=True,
         )
 
-        async def once() -> Result:  # tenacity awaits what it knows for a coroutine function, which a lambda is not
+        async def once() -> Result:  # tenacity awaits the result of coroutine functions, which a lambda is not
             return await work()
 
         try:
             result: Result = await retrying(once)
         except BaseException:
-            self._failing.discard(call)  # it is over, but nothing works again
+            self._failing.discard(call)  # it has ended, but the database does not work again
             raise
         if call in self._failing:
             self._failing.remove(call)

@@ -1,4 +1,4 @@
-"""One rate for all workers: chunks of turns, from a store by script, under the virtual clock."""
+"""One rate for all workers: chunks of permits, from a store by script, under the virtual clock."""
 
 from itertools import pairwise
 
@@ -6,8 +6,9 @@ import anyio
 import pytest
 from attrs import define, field
 
-from smilejobs.durable.patience import Patience
-from smilejobs.durable.turns import SharedTurns
+from smilejobs.durable.retrying import Retries
+from smilejobs.durable.shared_rate import SharedRate
+from smilejobs.durable.tuning import DEFAULTS
 from smilejobs.errors import WatchListError
 from smilejobs.testing import virtual_clock
 
@@ -22,16 +23,18 @@ def anyio_backend() -> tuple[str, dict[str, object]]:
 
 @define
 class Clerk:
-    """Gives out turns as the database does, and notes what was asked for."""
+    """Gives out permits as the database does, and notes the requests."""
+
+    tuning = DEFAULTS
 
     next: float = 0.0
     chunks: list[int] = field(factory=list)
     delay: float = 0.0
     failures: int = 0
     lasting: bool = False
+    ahead: float | None = None
 
-    async def turns(self, count: int, interval: float, chunk: float) -> tuple[float, float | None]:
-        assert chunk == 0.1
+    async def reserve_permits(self, count: int, interval: float) -> tuple[float, float | None]:
         await anyio.sleep(self.delay)
         if self.failures:
             self.failures -= 1
@@ -40,21 +43,21 @@ class Clerk:
         first = max(self.next, now - 0.02)
         self.next = first + count * interval
         self.chunks.append(count)
-        return first, None
+        return first, self.ahead
 
-    def shared(self, rate: float) -> SharedTurns:
-        return SharedTurns(self, rate, Patience())  # type: ignore[arg-type]  # all that it asks of a store is turns
+    def shared(self, rate: float) -> SharedRate:
+        return SharedRate(self, rate, Retries())  # type: ignore[arg-type]  # it uses nothing else of a store
 
 
-async def use(turns: SharedTurns, at: list[float], until: float, pause: float = 0.0) -> None:
+async def use(permits: SharedRate, at: list[float], until: float, pause: float = 0.0) -> None:
     while anyio.current_time() < until:
-        await turns.take()
+        await permits.take()
         at.append(anyio.current_time())
         await anyio.sleep(pause)
 
 
 def most(at: list[float], within: float = 1.0) -> int:
-    """The most turns within any so many seconds."""
+    """The most permits within any so many seconds."""
     return max(sum(first <= each < first + within for each in at) for first in at)
 
 
@@ -66,9 +69,9 @@ async def test_workers_together_keep_the_rate(workers: int, rate: float) -> None
     at: list[float] = []
     async with anyio.create_task_group() as tasks:
         for _ in range(workers):
-            turns = clerk.shared(rate)
+            permits = clerk.shared(rate)
             for _ in range(20):
-                tasks.start_soon(use, turns, at, 10.0)
+                tasks.start_soon(use, permits, at, 10.0)
         await anyio.sleep(10)
         tasks.cancel_scope.cancel()
     at.sort()
@@ -77,14 +80,14 @@ async def test_workers_together_keep_the_rate(workers: int, rate: float) -> None
 
 
 async def test_one_that_is_slow_does_not_hold_up_the_others() -> None:
-    """It takes few turns at a time, so what it leaves is little."""
+    """It takes few permits at a time, so what it leaves is little."""
     clerk = Clerk()
     busy: list[float] = []
     slow: list[float] = []
     async with anyio.create_task_group() as tasks:
-        turns = clerk.shared(100)
+        permits = clerk.shared(100)
         for _ in range(20):
-            tasks.start_soon(use, turns, busy, 10.0)
+            tasks.start_soon(use, permits, busy, 10.0)
         tasks.start_soon(use, clerk.shared(100), slow, 10.0, 0.5)
         await anyio.sleep(10)
         tasks.cancel_scope.cancel()
@@ -97,9 +100,9 @@ async def test_a_busy_worker_asks_the_database_rarely() -> None:
     clerk = Clerk()
     at: list[float] = []
     async with anyio.create_task_group() as tasks:
-        turns = clerk.shared(1000)
+        permits = clerk.shared(1000)
         for _ in range(20):
-            tasks.start_soon(use, turns, at, 5.0)
+            tasks.start_soon(use, permits, at, 5.0)
         await anyio.sleep(5)
         tasks.cancel_scope.cancel()
     assert len(clerk.chunks) <= 5 * 10 + 10
@@ -107,62 +110,69 @@ async def test_a_busy_worker_asks_the_database_rarely() -> None:
     assert clerk.chunks[0] <= 2
 
 
-async def test_turns_that_were_not_used_are_lost() -> None:
+async def test_unused_permits_expire() -> None:
     """A worker that has slept does not catch up by a burst."""
     clerk = Clerk()
-    turns = clerk.shared(100)
+    permits = clerk.shared(100)
     at: list[float] = []
-    await use(turns, at, 1.0)
+    await use(permits, at, 1.0)
     await anyio.sleep(0.06)
     late = anyio.current_time()
     after: list[float] = []
-    await use(turns, after, late + 1)
+    await use(permits, after, late + 1)
     assert sum(each < late + 0.005 for each in after) <= 8
     assert most(at + after) <= 110
     await anyio.sleep(3600)
     again = anyio.current_time()
     rested: list[float] = []
-    await use(turns, rested, again + 1)
+    await use(permits, rested, again + 1)
     assert most(rested, 0.1) <= 13
     assert most(rested) <= 110
 
 
-async def test_turns_are_evenly_spread() -> None:
+async def test_permits_are_evenly_spread() -> None:
     """One after the other, an interval apart."""
-    turns = Clerk().shared(20)
+    permits = Clerk().shared(20)
     at: list[float] = []
-    await use(turns, at, 3.0)
+    await use(permits, at, 3.0)
     gaps = [later - earlier for earlier, later in pairwise(at)]
     assert gaps[2:] == pytest.approx([0.05] * (len(gaps) - 2))
 
 
 async def test_the_database_is_waited_for() -> None:
-    """There are no turns while it is away, and no burst when it is back."""
+    """There are no permits while it is away, and no burst when it is back."""
     clerk = Clerk(failures=4)
-    turns = clerk.shared(50)
+    permits = clerk.shared(50)
     at: list[float] = []
-    await use(turns, at, 3.0)
+    await use(permits, at, 3.0)
     assert clerk.failures == 0
     assert most(at) <= 55
 
 
 async def test_a_database_that_refuses_ends_it() -> None:
     """Waiting would not help."""
-    turns = Clerk(failures=1, lasting=True).shared(50)
+    permits = Clerk(failures=1, lasting=True).shared(50)
     with pytest.raises(WatchListError, match="away"):
-        await turns.take()
-    await turns.take()
+        await permits.take()
+    await permits.take()
 
 
-async def test_who_is_cancelled_takes_no_turn() -> None:
+async def test_a_cancelled_task_takes_no_permit() -> None:
     """The next one has it."""
     clerk = Clerk()
-    turns = clerk.shared(1)
-    await turns.take()
+    permits = clerk.shared(1)
+    await permits.take()
     with anyio.move_on_after(0.5) as scope:
-        await turns.take()
+        await permits.take()
     assert scope.cancelled_caught
     began = anyio.current_time()
-    await turns.take()
+    await permits.take()
     assert anyio.current_time() - began <= 0.52
     assert sum(clerk.chunks) <= 3
+
+
+async def test_a_clock_that_was_set_back_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """With the time for which all polling would have stopped."""
+    await Clerk(ahead=3600.0).shared(1).take()
+    assert "the clock of the database was set back" in caplog.text
+    assert "would have begun in 3600 s" in caplog.text

@@ -1,8 +1,8 @@
-"""Signs of life in the database: leases, which a worker holds or says something with for a while.
+"""Named leases in the database, which a worker holds, or reports something with, for a limited time.
 
 A lease is a row that expires. Only roles that may write the tables can touch it; an advisory lock is open to every
-role of the database. Its instants are of the database's clock alone, and one that was renewed in the future was renewed
-by a clock that has been set back since: it counts as expired.
+role of the database. Its instants are of the database's clock alone. A lease that was renewed in the future was renewed
+before that clock was set back: it counts as expired.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from attrs import frozen
 from sqlalchemy import Double, case, cast, delete, func, literal_column, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from smilejobs.durable.database import QUICK_SECONDS, Database
+from smilejobs.durable.database import Database
 from smilejobs.durable.reading import instant_of
 from smilejobs.durable.schema import IS_PENDING, LEASES, WATCH
 
@@ -26,17 +26,11 @@ OUTAGE = "outage"
 WORKER = "worker "
 """With the name of a worker: held by that worker while it works."""
 
-_SLACK_SECONDS = 1.0
-"""By so much the clock of the database may be set back unnoticed."""
-
 _MAX_SECONDS = 7 * 86_400.0
 """No lease is longer: one that seems to be was not written by a worker."""
 
 _PRUNED_AFTER_SECONDS = 3600.0
 """Leases that expired so long ago are deleted."""
-
-_STALLED_AFTER_SECONDS = 15.0
-"""So long a job may be pending before a worker is missed."""
 
 
 @frozen(kw_only=True)
@@ -56,26 +50,27 @@ class Health:
     stalled: str | None
 
 
-class Signs:
-    """The leases of one watch list.
+class NamedLeases:
+    """The named leases of one watch list.
 
     All methods raise `WatchListError` where the database cannot be used.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._tuning = database.tuning
         self._is_shared = database.is_shared
         self._clock = clock(is_shared=database.is_shared)
 
-    async def hold(self, name: str, holder: str, seconds: float, text: str | None = None) -> bool:
-        """Take or renew a lease for so many seconds; return whether *holder* has it then."""
+    async def acquire(self, name: str, holder: str, seconds: float, text: str | None = None) -> bool:
+        """Acquire or renew a lease for so many seconds; return whether *holder* holds it then."""
         now = self._clock
         dialect = postgresql if self._is_shared else sqlite
         statement = dialect.insert(LEASES).values(
             name=name, holder=holder, since=now, renewed_at=now, expires_at=now + seconds, text=text
         )
         new = statement.excluded
-        is_mine, is_free = LEASES.c.holder == holder, _is_free(new.renewed_at)
+        is_mine, is_free = LEASES.c.holder == holder, self._is_free(new.renewed_at)
         statement = statement.on_conflict_do_update(
             index_elements=[LEASES.c.name],
             set_={
@@ -87,15 +82,20 @@ class Signs:
             },
             where=or_(is_mine, is_free),
         ).returning(LEASES.c.name)
-        async with self._database.writing(QUICK_SECONDS) as connection:
+        async with self._database.writing(self._tuning.quick_transaction_seconds) as connection:
             return bool((await connection.execute(statement)).all())
 
-    async def let_go(self, holder: str, *names: str) -> None:
+    async def release(self, holder: str, *names: str) -> None:
         """Give leases back, and delete those that expired long ago."""
         is_old = LEASES.c.expires_at < self._clock - _PRUNED_AFTER_SECONDS
-        async with self._database.writing(QUICK_SECONDS) as connection:
+        async with self._database.writing(self._tuning.quick_transaction_seconds) as connection:
             await connection.execute(delete(LEASES).where(LEASES.c.name.in_(names), LEASES.c.holder == holder))
             await connection.execute(delete(LEASES).where(is_old))
+
+    def count_workers(self, now: Any) -> Any:
+        """Return the number of workers that are at work at the instant *now*, as a part of a statement."""
+        is_held = ~self._is_free(now)
+        return select(func.count()).where(LEASES.c.name.startswith(WORKER), is_held).scalar_subquery()
 
     async def health(self, paused: str | None) -> Health:
         """Return whether the list is worked on.
@@ -104,7 +104,8 @@ class Signs:
             paused: Why nothing is polled, if that is so.
         """
         columns = (LEASES.c.name, LEASES.c.since, LEASES.c.text, LEASES.c.expires_at)
-        found = await self._database.read(select(*columns, _is_free(self._clock)), QUICK_SECONDS)
+        statement = select(*columns, self._is_free(self._clock))
+        found = await self._database.read(statement, self._tuning.quick_transaction_seconds)
         rows = [(str(name), *rest) for name, *rest in found]  # SQLite takes values of any type
         texts = {name: (text, since) for name, since, text, _, is_free in rows if not is_free}
         outage, since = texts.get(OUTAGE, (None, None))
@@ -121,12 +122,21 @@ class Signs:
             return None
         age = self._clock - WATCH.c.added_at
         first = select(age).where(IS_PENDING).order_by(WATCH.c.bucket, WATCH.c.seq).limit(1)
-        if not any(row[0] is None or row[0] > _STALLED_AFTER_SECONDS for row in await self._database.read(first)):
+        ages = [row[0] for row in await self._database.read(first)]
+        if not any(age is None or age > self._tuning.stalled_seconds for age in ages):
             return None
         what = "no worker hands out the buckets" if has_worker else "no worker is at work"
         ends = [at for name, _, _, end, _ in rows if name.startswith((WORKER, SWEEPER)) and (at := instant_of(end))]
         since = f"since {max(ends).isoformat(timespec='seconds')}" if ends else "and none has been yet"
         return f"jobs are pending, but {what}, {since}: start a worker, or see the log of those that run"
+
+    def _is_free(self, now: Any) -> Any:
+        """Return the condition under which a lease has expired at the instant *now*."""
+        return or_(
+            LEASES.c.expires_at < now,
+            LEASES.c.renewed_at > now + self._tuning.clock_slack_seconds,
+            LEASES.c.expires_at > now + _MAX_SECONDS,  # for PostgreSQL, NaN is the greatest number
+        )
 
 
 def clock(*, is_shared: bool) -> Any:
@@ -134,17 +144,3 @@ def clock(*, is_shared: bool) -> Any:
     if is_shared:
         return cast(func.extract("epoch", func.clock_timestamp()), Double)
     return literal_column("((julianday('now') - 2440587.5) * 86400.0)", Double)
-
-
-def working(now: Any) -> Any:
-    """Return how many workers are at work at the instant *now*, as a part of a statement."""
-    return select(func.count()).where(LEASES.c.name.startswith(WORKER), ~_is_free(now)).scalar_subquery()
-
-
-def _is_free(now: Any) -> Any:
-    """Return the condition under which a lease has expired at the instant *now*."""
-    return or_(
-        LEASES.c.expires_at < now,
-        LEASES.c.renewed_at > now + _SLACK_SECONDS,
-        LEASES.c.expires_at > now + _MAX_SECONDS,  # for PostgreSQL, NaN is the greatest number
-    )

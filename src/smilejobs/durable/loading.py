@@ -1,0 +1,166 @@
+"""Reads the rows of pending jobs, and passes the jobs to a scheduler."""
+
+import random
+from collections import deque
+from collections.abc import Iterable
+from functools import partial
+
+import anyio
+import anyio.lowlevel
+
+from smilejobs.durable.buckets import Buckets
+from smilejobs.durable.outbox import Outbox
+from smilejobs.durable.reading import Unreadable
+from smilejobs.durable.retrying import Retries
+from smilejobs.durable.rows import Pending
+from smilejobs.durable.schema import BUCKETS
+from smilejobs.durable.watchlist import WatchList
+from smilejobs.events import logger
+from smilejobs.model.jobs import JobRef
+from smilejobs.polling.pace import Backoff, PaceFunction
+from smilejobs.polling.rules import Terms
+from smilejobs.scheduler import Scheduler
+
+_CHECKPOINT_ROWS = 500
+"""Rows that are added before other tasks run."""
+
+_PARALLEL_LOADS = 2
+"""Buckets whose rows are read at once."""
+
+_FAST = 1000.0
+"""Polls per second at which the first polls of loaded jobs are spread, where there is no rate."""
+
+_BACKOFF = Backoff(max=300.0)
+_NEVER = 10**9
+"""Failures after which a wait ends: a watch list sits out any outage."""
+
+
+class Loader:
+    """Reads the rows of a worker's buckets, and adds their jobs to its scheduler.
+
+    All methods raise `WatchListError` where the database cannot be used.
+
+    Args:
+        watch: The watch list.
+        buckets: The buckets of the worker.
+        outbox: Outcomes that are not stored yet; their rows are still pending.
+        scheduler: Polls the jobs.
+        pace: Between polls of a pending job.
+        rate: Polls per second of all workers together; None for no limit.
+        retries: Waits for the database.
+    """
+
+    def __init__(
+        self,
+        watch: WatchList,
+        buckets: Buckets,
+        outbox: Outbox,
+        scheduler: Scheduler,
+        *,
+        pace: PaceFunction,
+        rate: float | None,
+        retries: Retries,
+    ) -> None:
+        self._store = watch.store
+        self._now = watch.now
+        self._buckets = buckets
+        self._outbox = outbox
+        self._scheduler = scheduler
+        self._pace = pace
+        self._rate = rate or _FAST
+        self._retries = retries
+        self._rows_at_once = watch.store.tuning.load_rows
+        self._parallel = anyio.Semaphore(_PARALLEL_LOADS)
+        self._newest = self._settled = self._settling = 0
+        self._marks: deque[int] = deque()
+
+    async def start(self) -> None:
+        """Note which row is the newest: earlier ones are loaded with their buckets."""
+        self._newest = self._settled = self._settling = await self._store.last()
+        self._marks.extend([self._newest] * self._store.tuning.settled_ticks)
+
+    async def load_all(self) -> None:
+        """Load all rows: there is no other worker."""
+        total, _ = await self._store.sums(self._buckets.held)
+        after = 0
+        while rows := await self._store.pending(self._buckets.held, after=after, limit=self._rows_at_once):
+            await self._add_rows(rows, spread=total / self._rate)
+            after = rows[-1].seq
+
+    async def load(self, bucket: int) -> None:
+        """Load a bucket, unless its rows are just those that are known."""
+        async with self._parallel:
+            known = self._buckets.sums(bucket)
+            if known[0] and known == await self._store.sums({bucket}):
+                return
+            rows = await self._store.pending({bucket})
+        # When these were polled last is not known: they are spread as if they were all of the list's.
+        await self._add_rows(rows, spread=len(rows) * BUCKETS / self._rate)
+
+    async def load_new(self) -> None:
+        """Load the rows that were added since the last time."""
+        is_full = True
+        while is_full:
+            newest = await self._store.last()
+            rows = await self._store.pending(self._buckets.held, after=self._newest, limit=self._rows_at_once)
+            is_full = len(rows) == self._rows_at_once
+            await self._add_rows(rows)
+            self._newest = rows[-1].seq if is_full else newest
+
+    async def load_named(self, key: bytes) -> list[JobRef]:
+        """Load the job with this *key*, if its bucket is polled here; return it in a list if it is pending."""
+        if not self._buckets.is_polled(key[0]):
+            return []
+        rows = await self._store.named(key)
+        await self._add_rows(rows)
+        return [row.ref for row in rows if isinstance(row, Pending)]
+
+    def mark(self) -> None:
+        """Note the passing of a tick: transactions older than ``settled_ticks`` of them commit no more rows."""
+        self._marks.append(self._newest)
+        self._settling = self._marks.popleft()
+
+    async def load_late(self) -> None:
+        """Load rows that were numbered before others and committed after them."""
+        while self._settled < self._settling:
+            rows = await self._store.pending(self._buckets.held, after=self._settled, limit=self._rows_at_once)
+            await self._add_rows(rows)
+            self._settled = rows[-1].seq if len(rows) == self._rows_at_once else self._settling
+
+    async def _add_rows(self, rows: Iterable[Pending | Unreadable], *, spread: float = 0.0) -> None:
+        now = self._now().timestamp()
+        terms: dict[tuple[bool, float | None], Terms] = {}
+        unreadable: list[Unreadable] = []
+        for place, row in enumerate(rows, 1):
+            if place % _CHECKPOINT_ROWS == 0:
+                await anyio.lowlevel.checkpoint()
+            if isinstance(row, Unreadable):
+                unreadable.append(row)
+                continue
+            ref = row.ref
+            if ref in self._outbox or row.bucket not in self._buckets.held:
+                continue
+            end = None if row.deadline is None else row.added_at + row.deadline
+            if (row.final, end) not in terms:
+                terms[row.final, end] = self._terms(final=row.final, timeout=None if end is None else end - now)
+            self._buckets.add(row)
+            # The clock of the process that added the job may be ahead of this one.
+            delay = min(spread, self._pace(max(0.0, now - row.born_at), 0)) if spread else 0.0
+            if end is not None:
+                delay = max(0.0, min(delay, end - now))
+            if ref not in self._scheduler:
+                self._scheduler.add(ref, terms[row.final, end], first_after=random.uniform(0.0, delay))
+        if unreadable:
+            await self._retries.while_unavailable(partial(self._store.fail, unreadable, now))
+            for row in unreadable:
+                logger.error("%s; the job has failed", row.text)
+
+    def _terms(self, *, final: bool, timeout: float | None) -> Terms:
+        return Terms(
+            until="final" if final else "complete",
+            timeout=None if timeout is None else max(timeout, 0.001),
+            pace=self._pace,
+            backoff=_BACKOFF,
+            max_failures=_NEVER,
+            sits_out_outages=True,
+        )

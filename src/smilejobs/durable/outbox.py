@@ -1,0 +1,85 @@
+"""The outcomes that a worker knows and that are not stored yet."""
+
+from collections.abc import Callable
+from datetime import datetime
+from functools import partial
+from itertools import islice
+
+import anyio
+
+from smilejobs.durable.retrying import Retries
+from smilejobs.durable.rows import Ending
+from smilejobs.durable.schema import COMPLETE, EXPIRED, FAILED
+from smilejobs.durable.store import Store
+from smilejobs.errors import WaitTimeoutError
+from smilejobs.model.jobs import JobRef
+from smilejobs.notifications import Signal
+from smilejobs.outcomes import Outcome, record_values
+
+
+class Outbox:
+    """Stores outcomes in groups, in the order in which they came.
+
+    Args:
+        store: The watch list.
+        now: The wall clock, aware.
+        retries: Waits for the database.
+        keep_raw: Store answers as they came.
+    """
+
+    def __init__(self, store: Store, now: Callable[[], datetime], retries: Retries, *, keep_raw: bool) -> None:
+        self._store = store
+        self._now = now
+        self._retries = retries
+        self._keep_raw = keep_raw
+        self._endings: dict[JobRef, Ending] = {}
+        self._filled = Signal()
+        self._emptied = Signal()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether outcomes pile up, because the database does not take them."""
+        return len(self._endings) >= self._store.tuning.unstored_outcomes
+
+    def __contains__(self, ref: JobRef) -> bool:
+        return ref in self._endings
+
+    async def put(self, outcome: Outcome) -> None:
+        """Take an outcome, and wait until there is room for another."""
+        self._endings[outcome.ref] = ending_of(outcome, keep_raw=self._keep_raw)
+        self._filled.set()
+        while self.is_full:
+            await self._emptied.wait()
+
+    async def run(self) -> None:
+        """Store what comes, until cancelled."""
+        while True:
+            while not self._endings:
+                await self._filled.wait()
+            await anyio.sleep(self._store.tuning.store_delay_seconds)
+            await self._store_group()
+
+    async def store_all(self) -> None:
+        """Store all that is there."""
+        while self._endings:
+            await self._store_group()
+
+    async def _store_group(self) -> None:
+        group = list(islice(self._endings.values(), self._store.tuning.store_rows))
+        now = self._now().timestamp()
+        await self._retries.while_unavailable(partial(self._store.end, group, now))
+        for ending in group:
+            del self._endings[ending.ref]
+        self._emptied.set()
+
+
+def ending_of(outcome: Outcome, *, keep_raw: bool) -> Ending:
+    """Return what is stored of an outcome; with the answer as it came only if *keep_raw* is true."""
+    known = {name: value for name, value in record_values(outcome).items() if value is not None}
+    if outcome.status is not None:
+        raw = dict(outcome.status.raw) if keep_raw else None
+        return Ending(outcome.ref, COMPLETE, known, raw)
+    if isinstance(outcome.error, WaitTimeoutError):
+        del known["error"], known["error_text"]
+        return Ending(outcome.ref, EXPIRED, known, None)
+    return Ending(outcome.ref, FAILED, known, None)

@@ -1,0 +1,92 @@
+"""The intervals and limits of a watch list and its workers. The defaults are for production; tests inject others."""
+
+from attrs import frozen
+
+
+@frozen(kw_only=True)
+class Tuning:
+    """Intervals and limits, each in the unit that its name ends with.
+
+    Attributes:
+        transaction_seconds: Time limit of a transaction on PostgreSQL that reads or writes many rows.
+        quick_transaction_seconds: Time limit of one that touches a few rows, the check of the connection included.
+        cancelled_transaction_seconds: Time left to a transaction on PostgreSQL whose task is cancelled.
+        connect_seconds: Time limit for a new connection to PostgreSQL.
+        lock_seconds: Time limit for a lock on PostgreSQL that another session holds.
+        ping_seconds: Time limit for the answer to the check of a pooled connection.
+        close_seconds: Time limit for closing connections in order; those that are still open then are cut.
+        add_rows: Jobs that are added in one transaction.
+        page_rows: Rows that a reader of the list reads at once.
+        load_rows: Rows that a worker reads at once.
+        change_rows: Rows that are deleted, or opened again, in one transaction; outcomes are stored between two.
+        follow_seconds: Time between two reads for new outcomes.
+        kept_notifications: Notifications that a SQLite file keeps while no worker reads them.
+        read_notifications_seconds: Time between two reads of the notifications in a SQLite file.
+        silent_connection_seconds: Time after which a listening connection without notifications is checked.
+        answer_seconds: Time limit for the answer to that check.
+        max_throttle_seconds: Longest pause that another worker can ask for.
+        clock_slack_seconds: Step back of the database's clock that is not taken for another clock.
+        permit_chunk_seconds: Longest time for which a worker reserves permits of the shared rate; another worker's
+            throttle takes effect within it.
+        permit_slack_seconds: Delay of a request for more permits that costs none.
+        late_permit_seconds: Age at which an unused permit expires; permits must not add up to a burst.
+        store_delay_seconds: Time for which outcomes are gathered before they are stored: a transaction costs more than
+            a poll.
+        store_rows: Outcomes that are stored in one transaction.
+        unstored_outcomes: Outcomes that may wait to be stored; polling waits beyond that.
+        released_bucket_seconds: Time for which a worker still polls a bucket whose lease has ended: mostly the lease
+            comes back, and no row has to be read again.
+        new_jobs_seconds: Shortest time between two reads for new jobs.
+        full_look_seconds: Shortest time between two reads of all buckets: any role of the database can ask for one.
+        tick_seconds: Time between two clean-ups of released buckets.
+        settled_ticks: Ticks after which no transaction that is older commits any more.
+        stop_seconds: Time limit for storing outcomes and giving leases back when a worker stops.
+        leave_seconds: Time limit for giving leases back when a round of leases ends.
+        heartbeats_per_timeout: Signs of life within the heartbeat timeout, so that a late one costs no lease.
+        sweeper_beats: Signs of life for which a sweeper stays the sweeper without renewing it.
+        liveness_timeouts: Heartbeat timeouts for which a worker counts as alive in the health of the list.
+        outage_failures: Polls in a row that must fail, for a heartbeat timeout, before that is an outage.
+        credentials_attempts: Tries of refused credentials, within a heartbeat timeout, before the list is paused.
+        stalled_seconds: Time for which a job may be pending before a missing worker is reported.
+    """
+
+    transaction_seconds: float = 60.0
+    quick_transaction_seconds: float = 5.0
+    cancelled_transaction_seconds: float = 2.0
+    connect_seconds: int = 5
+    lock_seconds: int = 10
+    ping_seconds: float = 2.0
+    close_seconds: float = 2.0
+    add_rows: int = 5000
+    page_rows: int = 500
+    load_rows: int = 5000
+    change_rows: int = 10_000
+    follow_seconds: float = 0.5
+    kept_notifications: int = 1000
+    read_notifications_seconds: float = 0.2
+    silent_connection_seconds: float = 5.0
+    answer_seconds: float = 3.0
+    max_throttle_seconds: float = 300.0
+    clock_slack_seconds: float = 1.0
+    permit_chunk_seconds: float = 0.1
+    permit_slack_seconds: float = 0.02
+    late_permit_seconds: float = 0.05
+    store_delay_seconds: float = 0.05
+    store_rows: int = 500
+    unstored_outcomes: int = 2000
+    released_bucket_seconds: float = 3.0
+    new_jobs_seconds: float = 0.1
+    full_look_seconds: float = 0.5
+    tick_seconds: float = 0.5
+    settled_ticks: int = 4
+    stop_seconds: float = 8.0
+    leave_seconds: float = 4.0
+    heartbeats_per_timeout: int = 5
+    sweeper_beats: int = 3
+    liveness_timeouts: int = 3
+    outage_failures: int = 3
+    credentials_attempts: int = 3
+    stalled_seconds: float = 15.0
+
+
+DEFAULTS = Tuning()
