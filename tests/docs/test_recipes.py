@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 
+import anyio
 import anyio.from_thread
 import pytest
 
@@ -65,6 +66,20 @@ async def test_a_task_group_waits_for_all(recipe: Callable[[str], ModuleType]) -
         script = Script({"job-1": [pending(), complete("0810")], "job-2": [complete(code)]})
         async with script.client() as client:
             assert await verify_all(client, "user-1", ["job-1", "job-2"]) is approved
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_the_pictures_of_an_answer_are_saved(
+    served: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The links of the answer that ended the wait are used."""
+    monkeypatch.syspath_prepend(FOLDER.parent)
+    served.submit("user-1", "job-1", machine=0.0)
+    await importlib.import_module("images").save_when_complete("user-1", "job-1", tmp_path)
+    files = [path async for path in anyio.Path(tmp_path).iterdir()]
+    assert capsys.readouterr().out == f"approved {len(files)}\n"
+    assert files
 
 
 @pytest.mark.anyio
