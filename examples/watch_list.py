@@ -31,10 +31,10 @@ async def follow(url: str, notes: anyio.Path) -> None:
     async with WatchList.open(url) as watch:
         async for outcome in watch.outcomes(after=cursor, follow=True):
             print(outcome.ref.job_id, outcome.state, outcome.verdict, flush=True)
-            await notes.write_text(outcome.cursor)  # only now: what was not dealt with comes again
+            await notes.write_text(outcome.cursor)  # only now: an outcome that was not processed is yielded again
 
 
-async def ring(watch: WatchList, callback: smilejobs.Callback) -> None:
+async def pass_on(watch: WatchList, callback: smilejobs.Callback) -> None:
     await watch.notify(callback)
 
 
