@@ -600,6 +600,34 @@ async def test_every_job_gets_more_than_one_poll() -> None:
     assert {outcome.error for outcome in ended} == {None}
 
 
+@pytest.mark.parametrize("step", [cut(), pending()])
+async def test_a_job_whose_time_is_over_gets_its_second_poll_and_no_third(step: Reply | Exception) -> None:
+    """The poll may take as long as any; unless the job is complete then, its wait ends."""
+    script = Script({"job-0": itertools.repeat(step)})
+    async with script.client(rate=1) as client, client.wait_many(refs(1), timeout=0.5) as outcomes:
+        (outcome,) = await everything(outcomes)
+    assert isinstance(outcome.error, smilejobs.WaitTimeoutError)
+    assert outcome.polls == len(script.polls["job-0"]) == 2
+    assert outcome.elapsed == pytest.approx(1.0, abs=0.3)
+    assert anyio.current_time() == pytest.approx(1.0, abs=0.3)
+
+
+async def test_a_refused_poll_is_not_the_second_one() -> None:
+    """The API has not looked at the job, so it is polled again although its time is over."""
+    script = Script({"job-0": [pending(), rate_limited(2), rate_limited(2), complete()]})
+    async with script.client(rate=1) as client, client.wait_many(refs(1), timeout=0.5) as outcomes:
+        (outcome,) = await everything(outcomes)
+    assert (outcome.error, outcome.polls) == (None, 4)
+
+
+async def test_a_second_poll_after_its_time_may_take_long() -> None:
+    """No deadline of the job cuts it."""
+    script = Script({"job-0": [pending(), complete(delay=5)]})
+    async with script.client(rate=1) as client, client.wait_many(refs(1), timeout=0.5) as outcomes:
+        (outcome,) = await everything(outcomes)
+    assert (outcome.error, outcome.polls) == (None, 2)
+
+
 async def test_a_job_that_is_refused_for_longer_than_its_time() -> None:
     """While the others are not stopped any more, it is polled once more after that rest; from then on its time runs."""
     draw = random.Random(1)

@@ -169,9 +169,12 @@ def start(state: PollState, now: float, wall_clock: datetime) -> None:
         state.age_at_start = max(0.0, (wall_clock - state.ref.submitted_at).total_seconds())
 
 
-def begin(state: PollState, now: float) -> GiveUp | None:
-    """Record that a poll begins at the instant *now*; if the wait is over, return its end instead."""
-    over = end(state, now)
+def begin(state: PollState, now: float, *, is_owed: bool = False) -> GiveUp | None:
+    """Record that a poll begins at the instant *now*; if the wait is over, return its end instead.
+
+    A poll that is owed begins in any case; if the job is not complete then, the wait ends with it.
+    """
+    over = None if is_owed else end(state, now)
     if over is None:
         state.polls += 1
         state.woken = False

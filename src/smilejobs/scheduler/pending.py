@@ -12,6 +12,9 @@ from smilejobs.model.jobs import JobRef, JobStatus
 from smilejobs.outcomes import Outcome
 from smilejobs.polling.rules import PollState
 
+POLLS_OWED = 2
+"""How many polls a job gets however late they are, if its time runs from its first poll."""
+
 _NOTHING: Mapping[str, object] = MappingProxyType({})
 
 
@@ -21,20 +24,21 @@ class Entry(PollState):
 
     Attributes:
         index: How many jobs were added before it.
-        begins_with_poll: Whether its time runs from its first poll; such a job is polled at least twice.
+        polls_owed: How many polls are left of `POLLS_OWED`; those that the API refuses do not count. 0 for a job whose
+            time runs from its addition.
         others: The index and the ref of each later addition of the same job.
         due: When it is due; None while it is being polled and after it has ended.
     """
 
     index: int
-    begins_with_poll: bool
+    polls_owed: int
     others: list[tuple[int, JobRef]] | None = None
     due: float | None = None
 
     @property
     def is_owed_a_poll(self) -> bool:
-        """Whether the job is polled at least twice and has been polled once: its time cannot be over."""
-        return self.begins_with_poll and self.polls == 1
+        """Whether the job has been polled and must be polled once more: its time cannot be over."""
+        return self.polls_owed > 0 and self.polls > 0
 
     def outcomes(self, end: WaitEnded) -> list[Outcome]:
         """Return an outcome for each time that the job was added."""

@@ -8,9 +8,18 @@ from smilejobs.errors import RequestError, SmileJobsError, WaitTimeoutError
 from smilejobs.events import PollFailed
 from smilejobs.exchange import Exchange
 from smilejobs.model.jobs import Include, JobStatus
-from smilejobs.polling.rules import Decision, GiveUp, Sleep, is_outage, make_timeout_error, step
+from smilejobs.polling.rules import (
+    CLOCK_TOLERANCE_SECONDS,
+    Decision,
+    GiveUp,
+    Sleep,
+    end,
+    is_outage,
+    make_timeout_error,
+    step,
+)
 from smilejobs.scheduler.clock import Clock
-from smilejobs.scheduler.pending import Entry
+from smilejobs.scheduler.pending import POLLS_OWED, Entry
 
 
 class Polls:
@@ -38,8 +47,10 @@ class Polls:
         now = self._clock.at(began)
         left = math.inf if entry.deadline is None else entry.deadline - now
         try:
-            # A job that was added when its time was almost over gets one whole poll all the same.
-            if left > self._exchange.longest_poll or (entry.polls == 1 and entry.started < now):
+            # A job that was added when its time was almost over gets one whole poll all the same, and a job that is
+            # owed a second poll gets a whole one after its time is over.
+            added_late = entry.polls == 1 and entry.started < now
+            if left > self._exchange.longest_poll or left < CLOCK_TOLERANCE_SECONDS or added_late:
                 return await self._exchange.poll_acquired(entry.ref, self._include, wait=entry, began=began, late=late)
             with anyio.CancelScope() as scope, self._clock.limiting(scope, began + left):
                 return await self._exchange.poll_acquired(entry.ref, self._include, wait=entry, began=began, late=late)
@@ -82,7 +93,8 @@ def decide(
     if isinstance(decision, Sleep):
         return Sleep(max(0.0, decision.delay - stopped_for))
     if isinstance(decision, GiveUp) and isinstance(decision.error, WaitTimeoutError):
-        if not entry.is_owed_a_poll:
+        is_granted = entry.polls_owed == POLLS_OWED or end(entry, now) is not None
+        if not (entry.is_owed_a_poll and is_granted):
             return GiveUp(make_timeout_error(entry, now, retry_after=error.retry_after))
         rest = min(error.retry_after or 0.0, entry.terms.max_hint)
         entry.started += rest

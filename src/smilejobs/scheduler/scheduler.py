@@ -8,7 +8,7 @@ from itertools import chain
 import anyio
 
 from smilejobs.engine import Engine
-from smilejobs.errors import CredentialsError, SmileJobsError, TooManyFailuresError
+from smilejobs.errors import CredentialsError, RateLimitedError, SmileJobsError, TooManyFailuresError
 from smilejobs.events import PollScheduled, WaitEnded
 from smilejobs.model.jobs import Include, JobRef, JobStatus
 from smilejobs.notifications import Signal
@@ -28,7 +28,7 @@ from smilejobs.polling.rules import (
 )
 from smilejobs.scheduler.api import ApiState
 from smilejobs.scheduler.clock import Clock
-from smilejobs.scheduler.pending import Entry, PendingJobs, without_raw
+from smilejobs.scheduler.pending import POLLS_OWED, Entry, PendingJobs, without_raw
 from smilejobs.scheduler.polls import Polls, decide
 from smilejobs.scheduler.results import Results
 from smilejobs.tasks import beside, run_bare
@@ -141,7 +141,7 @@ class Scheduler:
             entry.others.append((index, ref))
             return
         now = self._clock.at(anyio.current_time())
-        entry = Entry(index=index, ref=ref, terms=terms, begins_with_poll=first_after is None)
+        entry = Entry(index=index, ref=ref, terms=terms, polls_owed=POLLS_OWED if first_after is None else 0)
         self._jobs.add(entry)
         self._unpolled += 1
         if first_after is not None:
@@ -185,7 +185,7 @@ class Scheduler:
 
     def _report_pending(self, entry: Entry, why: str, at: float, last_error: SmileJobsError | None) -> list[Outcome]:
         now = max(self._clock.at(at), entry.started)  # not before it by a rounding error
-        if entry.begins_with_poll and not entry.polls:
+        if entry.polls_owed and not entry.polls:
             entry.started = now
         entry.last_error = entry.last_error or last_error
         error = make_batch_timeout_error(entry, now, why, timeout=at - self._started_at)
@@ -307,15 +307,12 @@ class Scheduler:
         while max(self._until_first(real_now), self._throttle.ready_at() - real_now) < CLOCK_TOLERANCE_SECONDS:
             entry, due = self._jobs.pop_first()
             if not entry.polls:
-                if entry.begins_with_poll:
+                if entry.polls_owed:
                     start(entry, now, self._wall_clock())
                 self._unpolled -= 1
                 if self._unpolled <= self._concurrency // 2:
                     self._room.set()
-            over = begin(entry, now)
-            if over is not None and entry.is_owed_a_poll:
-                entry.started = now + self._exchange.longest_poll - (entry.terms.timeout or 0.0)
-                over = begin(entry, now)
+            over = begin(entry, now, is_owed=entry.is_owed_a_poll)
             if over is None:
                 self.polls += 1
                 self._last_poll_at = real_now
@@ -332,6 +329,8 @@ class Scheduler:
             self._changed.set()
         if self._jobs.get(entry.ref) is not entry:
             return
+        if entry.polls_owed and not isinstance(observation, RateLimitedError):
+            entry.polls_owed -= 1
         if isinstance(observation, JobStatus):
             decision = step(entry, observation, now, api_has_answered=True)
         else:
