@@ -17,12 +17,14 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 from psycopg.sql import SQL, Identifier
-from sqlalchemy import exc
+from sqlalchemy import exc, select
 
 from smilejobs.durable import WatchList
+from smilejobs.durable.database import open_database
 from smilejobs.durable.failures import translated
-from smilejobs.durable.schema import STEPS
-from smilejobs.durable.urls import without_secrets
+from smilejobs.durable.schema import ABOUT, STEPS, migrate
+from smilejobs.durable.tuning import DEFAULTS
+from smilejobs.durable.urls import parse, without_secrets
 from smilejobs.errors import WatchListError
 from tests.helpers.leaks import assert_keeps_secrets
 from tests.helpers.watching import jobs
@@ -121,6 +123,15 @@ async def test_a_list_is_made_once_and_found_again(database_url: str) -> None:
     await open_and_add(database_url)
     async with WatchList.open(database_url) as watch:
         assert (await watch.counts()).pending == 1
+
+
+async def test_tables_that_another_session_creates_meanwhile_are_not_filled_twice(database_url: str) -> None:
+    """A worker that saw no tables a moment ago fails, and looks again; else each table of one row would have two."""
+    async with open_database(parse(database_url), DEFAULTS) as database:
+        with pytest.raises(WatchListError):
+            async with database.writing() as connection:
+                await migrate(connection, 0, "another")
+        assert len(await database.read(select(ABOUT))) == 1
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql"])

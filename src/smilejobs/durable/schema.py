@@ -99,7 +99,8 @@ NOTIFICATIONS = Table(
 
 
 async def _version_1(connection: AsyncConnection, name: str) -> None:
-    await connection.run_sync(TABLES.create_all)
+    # Where another session has created the tables meanwhile, this must fail: the rows below would be second ones.
+    await connection.run_sync(TABLES.create_all, checkfirst=False)
     await connection.execute(insert(ABOUT).values(version=1, list=name, places=0))
     await connection.execute(insert(SHARED_RATE).values(next_permit=0.0))
 
