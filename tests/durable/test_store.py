@@ -124,6 +124,15 @@ async def test_the_first_outcome_stands(database_url: str) -> None:
         assert rows[0].place < rows[1].place <= await store.places()
 
 
+@pytest.mark.parametrize("bucket", [-1, BUCKETS])
+async def test_a_bucket_that_no_worker_would_poll_is_refused(database_url: str, bucket: int) -> None:
+    """Another program cannot move a job where no worker looks, to be pending for ever."""
+    async with Store.open(database_url) as store:
+        await add(store, jobs(1))
+        with pytest.raises((sqlite3.IntegrityError, psycopg.errors.CheckViolation)):
+            await rows_of(database_url, f"UPDATE watch SET bucket = {bucket}")
+
+
 async def test_an_outcome_of_no_job_is_dropped(database_url: str) -> None:
     """Of one that was pruned, say."""
     async with Store.open(database_url) as store:

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from sqlalchemy import (
     BigInteger,
     Boolean,
+    CheckConstraint,
     Column,
     Double,
     Index,
@@ -48,6 +49,7 @@ WATCH = Table(
     Column("place", BigInteger, comment="in the order of completion"),
     Column("outcome", Text, comment="JSON"),
     Column("raw", Text, comment="JSON, as it came"),
+    CheckConstraint(f"bucket BETWEEN 0 AND {BUCKETS - 1}", name="watch_bucket"),  # no worker would poll another one
     sqlite_autoincrement=True,
 )
 """The jobs. A row that has ended has its outcome with it: one row per job, and so one outcome."""
