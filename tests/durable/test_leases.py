@@ -221,6 +221,21 @@ async def test_a_pending_bucket_is_leased_again_and_again(buckets: List) -> None
         assert len(buckets.begun) == begun
 
 
+async def test_a_job_of_another_program_in_the_queue_stops_no_sweep(buckets: List) -> None:
+    """Whatever its lock is; no bucket is taken for one that has a holder."""
+    buckets.pending = {0, 3}
+    leases = buckets.leases()
+    await leases.prepare()
+    for lock in (None, "mine"):
+        await buckets.execute(
+            "INSERT INTO procrastinate_jobs (queue_name, task_name, lock, scheduled_at)"
+            " VALUES ('smilejobs', 'another', %(lock)s, now() + interval '1 day')",
+            lock=lock,
+        )
+    async with running(leases):
+        await until(lambda: buckets.held() == {0, 3})
+
+
 async def nothing_left(buckets: List) -> bool:
     """Procrastinate keeps no row of what is over."""
     return await buckets.execute("SELECT id FROM procrastinate_jobs") == []

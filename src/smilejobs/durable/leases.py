@@ -357,10 +357,11 @@ class _Round:
         await run_bare(*(partial(finish, job) for job in stalled))
         pending = await self.pending()
         jobs = await self.app.job_manager.list_jobs_async(queue=_QUEUE)
-        with_holder = {int(job.lock or 0) for job in jobs if job.status in {Status.TODO.value, Status.DOING.value}}
+        with_holder = {job.lock for job in jobs if job.status in {Status.TODO.value, Status.DOING.value}}
         new = [
             Job(queue=_QUEUE, task_name=_TASK, lock=lock, queueing_lock=lock, task_kwargs={"bucket": int(lock)})
-            for lock in map(str, pending - with_holder)
+            for lock in map(str, pending)
+            if lock not in with_holder
         ]
         with suppress(AlreadyEnqueued):  # by a former sweeper, a moment ago; the next sweep sees it
             if new:
