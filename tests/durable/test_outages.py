@@ -213,6 +213,7 @@ POISON: list[tuple[str, tuple[object, ...], str]] = [
     ("added_at = ?", (1e300,), "added_at is not within the calendar"),
     ("added_at = ?", (-62_135_500_000.0,), "added_at is not within the calendar"),
     ("added_at = ?", (-1e12,), "added_at is not within the calendar"),
+    ("deadline = ?", (-1e15,), "deadline must be greater than 0"),
     ("bucket = 255 - bucket", (), "its key is not the one of its ids"),
     ("user_id = 'another'", (), "its key is not the one of its ids"),
 ]

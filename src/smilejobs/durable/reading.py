@@ -64,8 +64,10 @@ def read_pending(values: Sequence[Any]) -> Pending | Unreadable:
     try:
         _instant(row.added_at, "added_at")
         _check_number(row.deadline, "deadline", optional=True)
+        if row.deadline is not None and row.deadline <= 0:
+            raise ValueError("deadline must be greater than 0")  # caught below, as the others
         if row.final not in (0, 1):
-            raise ValueError("final must be true or false")  # caught below
+            raise ValueError("final must be true or false")
         ref = read_ref(row)
         if key != key_of(ref) or row.bucket != key[0]:
             raise ValueError("its key is not the one of its ids")
