@@ -124,7 +124,7 @@ async def test_a_worker_that_lives_is_seen(database_url: str) -> None:
         async with working(script, database_url):
             await until(well)
             await polled(script, jobs(1)[0])
-        assert "no worker is at work" in str((await watch.counts()).stalled)
+        assert "no worker is at work, since 20" in str((await watch.counts()).stalled)
 
 
 async def test_a_worker_that_begins_no_poll_is_not_at_work(database_url: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from attrs import frozen
-from sqlalchemy import Double, case, cast, delete, func, literal_column, or_, select
+from sqlalchemy import Double, case, cast, delete, func, literal_column, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from smilejobs.durable.database import Database
@@ -86,10 +86,11 @@ class NamedLeases:
             return bool((await connection.execute(statement)).all())
 
     async def release(self, holder: str, *names: str) -> None:
-        """Give leases back, and delete those that expired long ago."""
+        """Give leases back: they expire now. Delete those that expired long ago."""
+        mine = update(LEASES).where(LEASES.c.name.in_(names), LEASES.c.holder == holder, ~self._is_free(self._clock))
         is_old = LEASES.c.expires_at < self._clock - _PRUNED_AFTER_SECONDS
         async with self._database.writing(self._tuning.quick_transaction_seconds) as connection:
-            await connection.execute(delete(LEASES).where(LEASES.c.name.in_(names), LEASES.c.holder == holder))
+            await connection.execute(mine.values(expires_at=self._clock))
             await connection.execute(delete(LEASES).where(is_old))
 
     def count_workers(self, now: Any) -> Any:
@@ -133,7 +134,7 @@ class NamedLeases:
     def _is_free(self, now: Any) -> Any:
         """Return the condition under which a lease has expired at the instant *now*."""
         return or_(
-            LEASES.c.expires_at < now,
+            LEASES.c.expires_at <= now,
             LEASES.c.renewed_at > now + self._tuning.clock_slack_seconds,
             LEASES.c.expires_at > now + _MAX_SECONDS,  # for PostgreSQL, NaN is the greatest number
         )
