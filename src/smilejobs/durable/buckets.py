@@ -50,10 +50,6 @@ class Buckets:
         numbers = self._jobs[bucket].values()
         return len(numbers), sum(numbers)
 
-    def jobs(self, bucket: int) -> AbstractSet[JobRef]:
-        """Return the known jobs of a bucket."""
-        return self._jobs[bucket].keys()
-
     def add(self, row: Pending) -> None:
         """Note that a job is polled."""
         self._jobs[row.bucket][row.ref] = row.seq
