@@ -18,6 +18,7 @@ from smilejobs import JobRef, Pace
 from smilejobs.clock import utcnow
 from smilejobs.durable import WatchList, Worker
 from smilejobs.durable.notifications import ADDED, LOOK, JobNews, ThrottleRequest, parse_notification
+from smilejobs.durable.postgres import connection_options
 from smilejobs.durable.reading import UNREADABLE_ID
 from smilejobs.durable.rows import key_of
 from smilejobs.durable.tuning import DEFAULTS, Tuning
@@ -444,6 +445,22 @@ async def test_a_session_sets_the_isolation_that_it_relies_on(postgres_url: str)
     assert await execute(postgres_url, "SHOW transaction_isolation") == [("read committed",)]
     assert await execute(postgres_url, "SHOW lock_timeout") == [("10s",)]
     assert await execute(postgres_url, "SHOW statement_timeout") == [("1min",)]
+    assert "statement_timeout=500ms" in connection_options(Tuning(transaction_seconds=0.5))["options"]  # 0 is no limit
+
+
+async def test_what_touches_a_few_rows_is_given_up_soon(postgres_url: str) -> None:
+    """Before the time limit of a lock, and long before that of a transaction that reads or writes many rows."""
+    tuning = Tuning(quick_transaction_seconds=3.0, stalled_seconds=0.0)
+    async with (
+        WatchList.open(postgres_url, tuning=tuning) as watch,
+        await psycopg.AsyncConnection.connect(postgres_url) as other,
+    ):
+        await watch.add(jobs(1))
+        await other.execute("LOCK TABLE smilejobs.watch IN ACCESS EXCLUSIVE MODE")
+        errors = await asyncio.gather(
+            watch.store.named(key_of(jobs(1)[0])), watch.store.health(), return_exceptions=True
+        )
+        assert [isinstance(error, WatchListError) and "(TimeoutError)" in str(error) for error in errors] == [True] * 2
 
 
 async def test_every_loss_of_the_listening_connection_is_told_once(

@@ -123,7 +123,7 @@ class NamedLeases:
             return None
         age = self._clock - WATCH.c.added_at
         first = select(age).where(IS_PENDING).order_by(WATCH.c.bucket, WATCH.c.seq).limit(1)
-        ages = [row[0] for row in await self._database.read(first)]
+        ages = [row[0] for row in await self._database.read(first, self._tuning.quick_transaction_seconds)]
         if not any(age is None or age > self._tuning.stalled_seconds for age in ages):
             return None
         what = "no worker hands out the buckets" if has_worker else "no worker is at work"

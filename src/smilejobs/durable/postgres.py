@@ -61,8 +61,8 @@ def connection_options(tuning: Tuning) -> dict[str, Any]:
         "search_path": SCHEMA,
         "default_transaction_isolation": r"read\ committed",
         "lock_timeout": f"{tuning.lock_seconds}s",
-        "statement_timeout": f"{tuning.transaction_seconds:.0f}s",
-        "idle_in_transaction_session_timeout": f"{tuning.transaction_seconds:.0f}s",
+        "statement_timeout": f"{tuning.transaction_seconds * 1000:.0f}ms",
+        "idle_in_transaction_session_timeout": f"{tuning.transaction_seconds * 1000:.0f}ms",
     }
     return {
         "options": " ".join(f"-c {name}={value}" for name, value in settings.items()),

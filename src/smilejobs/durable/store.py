@@ -198,7 +198,12 @@ class Store:
         return {row[0] for row in await self._database.read(select(every.c.bucket).where(some))}
 
     async def end(self, endings: Sequence[Ending], now: float) -> None:
-        """Store how jobs have ended, at the instant *now* (seconds since 1970), unless they had ended before.
+        """Store how jobs have ended, at the instant *now* (seconds since 1970).
+
+        The outcome of a job is stored exactly once. It is in the row of the job, and the same statement makes the row
+        no longer pending, and changes only rows that are. So a call whose commit was not confirmed can be repeated, and
+        of two workers that have polled the same job, the first to store its outcome does, and the other changes
+        nothing.
 
         An outcome that cannot be stored does not keep the others from being: its job has failed.
         """
@@ -319,7 +324,7 @@ class Store:
 
     async def notify(self, text: str) -> None:
         """Send a notification to all workers."""
-        async with self._database.writing() as connection:
+        async with self._database.writing(self.tuning.quick_transaction_seconds) as connection:
             await self._notify(connection, text)
 
     async def _notify(self, connection: AsyncConnection, text: str) -> None:
