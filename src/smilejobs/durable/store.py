@@ -172,13 +172,15 @@ class Store:
 
     async def named(self, key: bytes) -> list[Pending | Unreadable]:
         """Return the pending job that *key* stands for, in a list; an empty one if there is none."""
-        return await self._pending(WATCH.c.key == key)
+        return await self._pending(WATCH.c.key == key, within=self.tuning.quick_transaction_seconds)
 
-    async def _pending(self, *conditions: Any, limit: int | None = None) -> list[Pending | Unreadable]:
+    async def _pending(
+        self, *conditions: Any, limit: int | None = None, within: float | None = None
+    ) -> list[Pending | Unreadable]:
         statement = (
             select(*_unconverted(PENDING_COLUMNS)).where(IS_PENDING, *conditions).order_by(WATCH.c.seq).limit(limit)
         )
-        return [read_pending(row) for row in await self._database.read(statement)]
+        return [read_pending(row) for row in await self._database.read(statement, within)]
 
     async def sums(self, buckets: Collection[int]) -> tuple[int, int]:
         """Return how many jobs of some buckets are pending, and the sum of the numbers of their rows."""
