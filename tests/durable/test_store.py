@@ -24,6 +24,7 @@ from smilejobs.durable.schema import BUCKETS, COMPLETE, EXPIRED, FAILED, PENDING
 from smilejobs.durable.store import Store
 from smilejobs.durable.tuning import Tuning
 from smilejobs.errors import WatchListError
+from tests.helpers.leaks import assert_keeps_secrets
 from tests.helpers.patience import until
 from tests.helpers.watching import ending, execute, jobs, readable
 
@@ -131,6 +132,25 @@ async def test_a_bucket_that_no_worker_would_poll_is_refused(database_url: str, 
         await add(store, jobs(1))
         with pytest.raises((sqlite3.IntegrityError, psycopg.errors.CheckViolation)):
             await rows_of(database_url, f"UPDATE watch SET bucket = {bucket}")
+
+
+async def test_neither_ids_nor_answers_are_reachable_from_an_error(database_url: str) -> None:
+    """Crash reporters copy the locals of each frame of a traceback."""
+    ref = JobRef("user-secret", "job-secret")
+    answer: dict[str, object] = {"FullName": "Jane Secret"}
+    async with Store.open(database_url) as store:
+        await add(store, [ref])
+        (row,) = await store.pending(range(BUCKETS))
+        await store.end([ending(ref, raw=answer, result_text="Secret")], 1.0)
+        (ended,) = await store.ended(after=0, limit=1)
+        assert "ecret" not in f"{row} {ended} {ending(ref, raw=answer, result_text='Secret')}"
+        await rows_of(database_url, "DROP TABLE watch")
+        with pytest.raises(WatchListError) as caught:
+            await add(store, [ref])
+        assert_keeps_secrets(caught.value, "user-secret", "job-secret")
+        with pytest.raises(WatchListError) as caught:
+            await store.end([ending(ref, raw=answer)], 1.0)
+        assert_keeps_secrets(caught.value, "user-secret", "job-secret", "Jane Secret")
 
 
 async def test_an_outcome_of_no_job_is_dropped(database_url: str) -> None:

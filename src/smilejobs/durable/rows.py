@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from hashlib import sha256
 
-from attrs import frozen
+from attrs import field, frozen
 
 from smilejobs.model.jobs import JobRef
 
@@ -42,8 +42,8 @@ class Pending:
 
     seq: int
     bucket: int
-    user_id: str
-    job_id: str
+    user_id: str = field(repr=False)
+    job_id: str = field(repr=False)
     submitted_at: float | None
     added_at: float
     deadline: float | None
@@ -67,13 +67,13 @@ class Ended:
     seq: int
     place: int
     state: int
-    user_id: str
-    job_id: str
+    user_id: str = field(repr=False)
+    job_id: str = field(repr=False)
     submitted_at: float | None
     added_at: float
     ended_at: float
-    outcome: str
-    raw: str | None
+    outcome: str = field(repr=False)
+    raw: str | None = field(repr=False)
 
 
 @frozen
@@ -82,8 +82,8 @@ class Ending:
 
     ref: JobRef
     state: int
-    outcome: dict[str, object]
-    raw: dict[str, object] | None
+    outcome: dict[str, object] = field(repr=False)
+    raw: dict[str, object] | None = field(repr=False)
 
 
 def key_of(ref: JobRef) -> bytes:

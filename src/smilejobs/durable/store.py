@@ -1,11 +1,12 @@
 """The statements of a watch list, in SQLAlchemy's language, for SQLite and PostgreSQL alike."""
 
 import json
-from collections.abc import AsyncGenerator, Collection, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
 import anyio
+from attrs import asdict, field, frozen
 from sqlalchemy import ARRAY, bindparam, case, delete, func, insert, or_, select, type_coerce, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -45,6 +46,16 @@ _NEW_COLUMNS: tuple[str, ...] = (
 )
 _ENCODING_ERRORS = (TypeError, ValueError, RecursionError)
 """What JSON raises for a value that cannot be written."""
+
+
+@frozen
+class _End:
+    """The end of the job in a row, as stored; crash reporters copy the repr, which leaves out the answer."""
+
+    of: object
+    ended: int
+    how: str = field(repr=False)
+    answer: str | None = field(repr=False)
 
 
 class Store:
@@ -94,34 +105,35 @@ class Store:
             How many were added, and those that were there on other terms.
         """
         keys = {key_of(ref): ref for ref in refs}
-        values = [
+        rows = (  # crash reporters copy the ids in a list
             (key, key[0], PENDING, final, ref.user_id, ref.job_id, epoch(ref.submitted_at), now, deadline)
             for key, ref in sorted(keys.items())  # in one order: else two transactions could deadlock
-        ]
+        )
         other = select(WATCH.c.key).where(
             WATCH.c.key.in_(list(keys)),
             or_(WATCH.c.final != final, WATCH.c.deadline.is_distinct_from(deadline)),
         )
         async with self._database.writing() as connection:
-            added = await (self._add_arrays if self.is_shared else self._add_rows)(connection, values)
-            differ = () if added == len(values) else (await connection.execute(other)).scalars().all()
+            added = await (self._add_arrays if self.is_shared else self._add_rows)(connection, rows)
+            differ = () if added == len(keys) else (await connection.execute(other)).scalars().all()
             if self.is_shared:
                 await self._notify(connection, "added")
         return added, [keys[key] for key in differ]
 
-    async def _add_arrays(self, connection: AsyncConnection, values: Sequence[tuple[object, ...]]) -> int:
+    async def _add_arrays(self, connection: AsyncConnection, rows: Iterable[tuple[object, ...]]) -> int:
         """Add rows as a few arrays, which PostgreSQL takes in many times faster than rows."""
         columns = [WATCH.c[name] for name in _NEW_COLUMNS]
         arrays = select(*(func.unnest(bindparam(column.name, type_=ARRAY(column.type))) for column in columns))
         statement = postgresql.insert(WATCH).from_select(columns, arrays, include_defaults=False)
-        parameters = {name: list(column) for name, column in zip(_NEW_COLUMNS, zip(*values, strict=True), strict=True)}
         statement = statement.on_conflict_do_nothing().execution_options(preserve_rowcount=True)
-        return (await connection.execute(statement, parameters)).rowcount
+        columns_of_rows = zip(_NEW_COLUMNS, zip(*rows, strict=True), strict=True)
+        result = await connection.execute(statement, {name: list(column) for name, column in columns_of_rows})
+        return result.rowcount
 
-    async def _add_rows(self, connection: AsyncConnection, values: Sequence[tuple[object, ...]]) -> int:
+    async def _add_rows(self, connection: AsyncConnection, rows: Iterable[tuple[object, ...]]) -> int:
         statement = sqlite.insert(WATCH).on_conflict_do_nothing()
-        rows = [dict(zip(_NEW_COLUMNS, row, strict=True)) for row in values]
-        return (await connection.execute(statement, rows)).rowcount
+        result = await connection.execute(statement, [dict(zip(_NEW_COLUMNS, row, strict=True)) for row in rows])
+        return result.rowcount
 
     async def reopen(self, now: float) -> int:
         """Make the jobs that have failed by now pending again, with their whole deadline; return how many.
@@ -230,31 +242,25 @@ class Store:
             logger.error("job %s: %s", ending.ref.tag, text)  # the traceback may quote the answer
 
     async def _end(self, endings: Sequence[Ending], now: float) -> None:
-        rows: list[dict[str, object]] = [
-            {
-                "of": key_of(ending.ref),
-                "ended": ending.state,
-                "how": json.dumps(ending.outcome),
-                "answer": None if ending.raw is None else json.dumps(ending.raw),
-            }
+        rows = [
+            _End(
+                key_of(ending.ref),
+                ending.state,
+                json.dumps(ending.outcome),
+                None if ending.raw is None else json.dumps(ending.raw),
+            )
             for ending in endings
         ]
         await self._end_rows(WATCH.c.key == bindparam("of"), rows, now)
 
     async def fail(self, rows: Sequence[Unreadable], now: float) -> None:
         """Store, at the instant *now*, that jobs have failed whose rows cannot be read."""
-        values: list[dict[str, object]] = [
-            {
-                "of": row.seq,
-                "ended": FAILED,
-                "how": json.dumps({"error": "WatchListError", "error_text": row.text}),
-                "answer": None,
-            }
-            for row in rows
+        ends = [
+            _End(row.seq, FAILED, json.dumps({"error": "WatchListError", "error_text": row.text}), None) for row in rows
         ]
-        await self._end_rows(WATCH.c.seq == bindparam("of"), values, now)
+        await self._end_rows(WATCH.c.seq == bindparam("of"), ends, now)
 
-    async def _end_rows(self, condition: Any, rows: Sequence[dict[str, object]], now: float) -> None:
+    async def _end_rows(self, condition: Any, rows: Sequence[_End], now: float) -> None:
         statement = (
             update(WATCH)
             .where(condition, IS_PENDING)
@@ -268,7 +274,9 @@ class Store:
         )
         async with self._database.writing() as connection:
             first = await self._lock(connection, places=len(rows)) - len(rows) + 1
-            await connection.execute(statement, [{**row, "at": place} for place, row in enumerate(rows, first)])
+            await connection.execute(
+                statement, [{**asdict(row, recurse=False), "at": place} for place, row in enumerate(rows, first)]
+            )
 
     async def _lock(self, connection: AsyncConnection, *, places: int = 0) -> int:
         """Keep other transactions from changing rows that have ended; return the last place that was given out."""
