@@ -4,9 +4,12 @@ from urllib.parse import urlsplit
 
 import anyio
 import pytest
+from sqlalchemy import text
 
 from smilejobs.durable import WatchList
+from smilejobs.durable.database import open_database
 from smilejobs.durable.tuning import DEFAULTS
+from smilejobs.durable.urls import parse
 from smilejobs.errors import WatchListError
 from tests.helpers.patience import until
 from tests.helpers.watching import jobs
@@ -50,3 +53,15 @@ async def test_all_pooled_connections_are_replaced_after_one_time_limit(postgres
             assert failures <= 1
             with anyio.fail_after(4 * DEFAULTS.quick_transaction_seconds):
                 await all_at_once()
+
+
+async def test_one_time_limit_replaces_the_pooled_connections_unchecked(postgres_url: str) -> None:
+    """They may be as silent as the one that has not answered in time."""
+    backend = text("SELECT pg_backend_pid()")
+    async with open_database(parse(postgres_url), DEFAULTS) as database:
+        async with database.reading() as one, database.reading() as other:
+            before = {(await each.execute(backend)).scalar_one() for each in (one, other)}
+        assert (await database.read(backend))[0][0] in before
+        with pytest.raises(WatchListError, match="cannot be reached"):
+            await database.read(text("SELECT pg_sleep(600)"), 0.5)
+        assert (await database.read(backend))[0][0] not in before
