@@ -234,6 +234,8 @@ class _Round:
     worker_id: int | None = field(init=False, default=None)
     _held: dict[int, asyncio.Event] = field(init=False, factory=dict)
     """By the ids of Procrastinate's jobs: what ends a lease at once."""
+    _unreleased: set[int | None] = field(init=False, factory=set)
+    """Procrastinate's jobs whose leases had ended here, and not in the database, at the last check."""
     _is_leaving: bool = field(init=False, default=False)
     _is_sweeper: bool = field(init=False, default=False)
     _is_alive: bool = field(init=False, default=False)
@@ -334,18 +336,23 @@ class _Round:
     async def _check(self, stalled: set[int | None]) -> None:
         """End the leases that were taken back: this worker may have slept, or its heartbeats may have failed.
 
-        Procrastinate does not notice either.
+        Give back those that have ended here: the statement that does so may have failed. Procrastinate notices neither.
 
         Raises:
             TimeoutError: The whole worker counts as dead.
         """
-        held = set(self._held)
-        if not held:
+        if self.worker_id is None:
             return
+        held = set(self._held)
         if held & stalled:
             raise TimeoutError("the database has had no sign of life from this worker for a heartbeat timeout")
         jobs = await self.app.job_manager.list_jobs_async(queue=_QUEUE, status="doing", worker_id=self.worker_id)
         self._end_leases(held.difference(job.id for job in jobs) & self._held.keys())
+        unreleased = {job.id: job for job in jobs if job.id not in self._held}
+        with anyio.move_on_after(self.beat):
+            for number in unreleased.keys() & self._unreleased:  # others are being finished at this moment
+                await _finish(self.app, unreleased[number])
+        self._unreleased = set(unreleased)
 
     async def _sweep(self, stalled: Iterable[Job]) -> None:
         parallel = anyio.Semaphore(_PARALLEL_FINISHES)
