@@ -3,6 +3,7 @@
 import asyncio
 import importlib
 import itertools
+import logging
 import sys
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager
@@ -17,7 +18,7 @@ from attrs import define, field
 
 from smilejobs.durable.leases import Leases
 from smilejobs.durable.postgres import connection_options
-from smilejobs.durable.tuning import DEFAULTS
+from smilejobs.durable.tuning import DEFAULTS, Tuning
 from smilejobs.errors import WatchListError
 from tests.helpers.patience import until
 from tests.helpers.postgres import Postgres, empty_database
@@ -400,6 +401,33 @@ async def test_what_was_taken_back_is_left(buckets: List, caplog: pytest.LogCapt
     assert [record for record in caplog.records if record.name == "asyncio"] == []
 
 
+async def test_a_lease_that_could_not_be_given_back_is_given_back_later(
+    buckets: List, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One statement of Procrastinate's failed; its worker lives, so that no other would take the bucket back."""
+    buckets.pending = {1}
+
+    async def is_waited_for() -> bool:
+        return await buckets.blocked("procrastinate_finish_job")
+
+    async with (
+        running(buckets.leases(lease_duration=0.2, tuning=Tuning(lock_seconds=1))),
+        await psycopg.AsyncConnection.connect(buckets.url, options="-c search_path=smilejobs") as other,
+    ):
+        await until(buckets.held)
+        await other.execute("SELECT 1 FROM procrastinate_jobs WHERE status = 'doing' FOR UPDATE")
+        await until(is_waited_for)
+        begun = len(buckets.begun)
+
+        async def is_given_up() -> bool:
+            return not await is_waited_for()
+
+        await until(is_given_up)
+        await other.rollback()
+        await until(lambda: len(buckets.begun) > begun)
+    assert warnings(caplog) == []
+
+
 async def test_a_worker_that_counts_as_dead_starts_anew(buckets: List, caplog: pytest.LogCaptureFixture) -> None:
     """Its heartbeats may fail in silence."""
     buckets.pending = {1}
@@ -517,7 +545,7 @@ async def test_cut_connections_are_made_again(buckets: List, caplog: pytest.LogC
 
 
 async def test_a_database_that_is_away_is_waited_for(own_server: Postgres, caplog: pytest.LogCaptureFixture) -> None:
-    """Leases end meanwhile, and are acquired again soon after it is back; no password is logged."""
+    """Leases end meanwhile, and are acquired again soon after it is back; Procrastinate logs no errors of its own."""
     with empty_database(own_server.url("postgres")) as url:
         buckets = List(with_schema(url), {1, 2, 3})
         async with running(buckets.leases("a", heartbeat=2.0), buckets.leases("b", heartbeat=2.0)):
@@ -532,6 +560,8 @@ async def test_a_database_that_is_away_is_waited_for(own_server: Postgres, caplo
             buckets.pending.add(4)
             await until(lambda: buckets.held("a") | buckets.held("b") == {1, 2, 3, 4})
     assert str(urlsplit(url).password) not in caplog.text
+    of_others = [record for record in caplog.records if record.name.startswith("procrastinate")]
+    assert [record.getMessage() for record in of_others if record.levelno >= logging.WARNING] == []
 
 
 async def test_who_hears_nothing_of_the_database_lets_go(buckets: List, caplog: pytest.LogCaptureFixture) -> None:
