@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from smilejobs import JobRef
 from smilejobs.clock import utcnow
 from smilejobs.durable.named_leases import OUTAGE, SWEEPER, WORKER
-from smilejobs.durable.rows import Counts, instant, key_of
+from smilejobs.durable.rows import Counts, Ending, instant, key_of
 from smilejobs.durable.schema import BUCKETS, COMPLETE, EXPIRED, FAILED, PENDING, STATES
 from smilejobs.durable.store import Store
 from smilejobs.durable.tuning import Tuning
@@ -123,6 +123,24 @@ async def test_the_first_outcome_stands(database_url: str) -> None:
         ]
         assert rows[0].outcome == '{"code": "first"}'
         assert rows[0].place < rows[1].place <= await store.places()
+
+
+async def test_a_database_that_goes_away_between_two_outcomes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of the group cannot be written, so each is stored alone; the rest waits for the database."""
+    one, other = jobs(2)
+    async with Store.open(f"sqlite:///{tmp_path / 'jobs.db'}") as store:
+        await add(store, [one, other])
+        write = store._end  # noqa: SLF001  # the database cannot be stopped between two statements
+
+        async def fail_second(endings: list[Ending], now: float) -> None:
+            if endings[0].ref == other:
+                raise WatchListError("the database is away", transient=True)
+            await write(endings, now)
+
+        monkeypatch.setattr(store, "_end", fail_second)
+        with pytest.raises(WatchListError, match="the database is away"):
+            await store.end([ending(one, code={1}), ending(other)], 1.0)
+        assert [row.job_id for row in await store.ended(after=0, limit=10)] == ["job-0"]
 
 
 @pytest.mark.parametrize("bucket", [-1, BUCKETS])

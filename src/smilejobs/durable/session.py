@@ -152,12 +152,12 @@ class Session:
     async def _hold_buckets(self) -> None:
         if self._leases is not None:
             await self._leases.run()
-            return
-        with ExitStack() as stack:
-            for bucket in range(BUCKETS):
-                stack.enter_context(self._buckets.holding(bucket))
-            await self._retry(self._loader.load_all)
-            await anyio.sleep_forever()
+        else:
+            with ExitStack() as stack:
+                for bucket in range(BUCKETS):
+                    stack.enter_context(self._buckets.holding(bucket))
+                await self._retry(self._loader.load_all)
+                await anyio.sleep_forever()
 
     @asynccontextmanager
     async def work_on(self, bucket: int) -> AsyncGenerator[None, None]:
@@ -196,8 +196,8 @@ class Session:
                 try:
                     if lost is not None or self._store.is_shared:
                         await self._receive(first)
-                    async for notification in notifications:
-                        await self._receive(notification)
+                    while True:
+                        await self._receive(await anext(notifications))
                 except WatchListError as error:
                     if not error.transient:
                         raise
