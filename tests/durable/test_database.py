@@ -9,7 +9,7 @@ import sqlite3
 import sys
 import tempfile
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -20,7 +20,7 @@ from psycopg.sql import SQL, Identifier
 from sqlalchemy import exc, select
 
 from smilejobs.durable import WatchList
-from smilejobs.durable.database import open_database
+from smilejobs.durable.database import open_database, set_journal_mode
 from smilejobs.durable.failures import translated
 from smilejobs.durable.schema import ABOUT, STEPS, migrate
 from smilejobs.durable.tuning import DEFAULTS
@@ -424,3 +424,22 @@ async def test_a_file_that_has_lost_its_tables_is_no_outage(tmp_path: Path) -> N
         with pytest.raises(WatchListError, match="no such table") as caught:
             await watch.counts()
     assert not caught.value.transient
+
+
+def test_the_journal_mode_is_left_to_the_connection_that_uses_the_file(tmp_path: Path) -> None:
+    """SQLite does not wait there; another reason for which it cannot be set is an error."""
+    path = tmp_path / "jobs.db"
+    with (
+        closing(sqlite3.connect(path, isolation_level=None)) as user,
+        closing(sqlite3.connect(path, timeout=0)) as other,
+    ):
+        user.execute("CREATE TABLE t (x)")
+        user.execute("BEGIN EXCLUSIVE")
+        set_journal_mode(other.cursor())
+        user.execute("COMMIT")
+        assert user.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+    with (
+        closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as reader,
+        pytest.raises(sqlite3.OperationalError, match="readonly"),
+    ):
+        set_journal_mode(reader.cursor())

@@ -130,7 +130,7 @@ async def test_a_worker_that_lives_is_seen(database_url: str) -> None:
 
 async def test_a_worker_that_begins_no_poll_is_not_at_work(database_url: str, caplog: pytest.LogCaptureFixture) -> None:
     """Jobs are due, the worker runs and hears nothing bad, and yet the list is stalled."""
-    async with working(scripted(jobs(1)), database_url, tuning=AT_ONCE, heartbeat=0.2) as work:
+    async with working(scripted(jobs(1)), database_url, tuning=AT_ONCE, heartbeat=1.0) as work:
         exchange = work.client.engine.exchange  # permits may be kept back by another role of the database
         exchange.acquire, exchange.longest_poll = anyio.sleep_forever, 0.1  # type: ignore[method-assign]
         await work.watch.add(jobs(1))

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import sqlite3
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -21,7 +22,7 @@ from smilejobs.errors import WatchListError
 from smilejobs.tasks import beside
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine.interfaces import DBAPIConnection
+    from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
     from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 _APPLICATION_ID = 0x534D4A42
@@ -214,7 +215,7 @@ def _open_sqlite(url: URL) -> AsyncEngine:
         cursor = connection.cursor()
         cursor.execute(_IS_OURS_OR_NEW, (_APPLICATION_ID,))
         if cursor.fetchone() == (1,):  # the mode is written into the file, and it may be another program's
-            cursor.execute("PRAGMA journal_mode = WAL")
+            set_journal_mode(cursor)
         cursor.close()
 
     @event.listens_for(engine.sync_engine, "begin")
@@ -229,6 +230,15 @@ def _open_sqlite(url: URL) -> AsyncEngine:
         connection.exec_driver_sql(f"BEGIN {kind}")
 
     return engine
+
+
+def set_journal_mode(cursor: "DBAPICursor | sqlite3.Cursor") -> None:
+    """Write the mode into the file, unless another connection uses the file: then that one has done it, or does."""
+    try:
+        cursor.execute("PRAGMA journal_mode = WAL")
+    except sqlite3.OperationalError as error:  # SQLite does not wait here, whatever the timeout of the connection
+        if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+            raise
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
