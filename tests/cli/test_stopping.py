@@ -15,6 +15,7 @@ import pytest
 from anyio.from_thread import start_blocking_portal
 
 import smilejobs.cli
+from smilejobs import JobRef
 from smilejobs.batch.report import Report
 from smilejobs.cli.options import open_input
 from smilejobs.sandbox import Sandbox
@@ -30,10 +31,15 @@ unix = pytest.mark.skipif(os.name == "nt", reason="a pipe cannot be selected the
 
 
 @pytest.fixture(scope="module")
-def base_url() -> Generator[str, None, None]:
+def sandbox() -> Sandbox:
     sandbox = Sandbox()
     sandbox.submit("user-1", "approved", machine=0)
     sandbox.submit("user-1", "running", machine=3600)
+    return sandbox
+
+
+@pytest.fixture(scope="module")
+def base_url(sandbox: Sandbox) -> Generator[str, None, None]:
     with start_blocking_portal("asyncio") as portal, portal.wrap_async_context_manager(sandbox.serve()) as base_url:
         yield base_url
 
@@ -91,11 +97,13 @@ def has_asked(out: Path) -> bool:
 
 @unix
 @pytest.mark.parametrize("source", ["-", "/dev/stdin"])
-def test_ctrl_c_with_a_pipe_that_stays_open(base_url: str, tmp_path: Path, source: str) -> None:
+def test_ctrl_c_with_a_pipe_that_stays_open(sandbox: Sandbox, base_url: str, tmp_path: Path, source: str) -> None:
     """The command ends although nothing ever comes, with all rows written, and says how to go on."""
     out = tmp_path / "out.csv"
+    running = JobRef("user-1", "running")
+    polls = sandbox.polls(running)
     with started(base_url, tmp_path, "batch", source, "--out", "out.csv") as process:
-        wait_until(lambda: has_asked(out))
+        wait_until(lambda: has_asked(out) and sandbox.polls(running) > polls)
         process.send_signal(signal.SIGINT)
         assert process.wait(LONG) == 130
         assert process.stderr is not None

@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -110,8 +111,13 @@ async def test_who_is_refused_now_and_then_pauses_nobody(
 ) -> None:
     """One of the API's servers may be wrong: who is accepted by another goes on, and says so; nothing fails."""
     refs = jobs(6)
-    steps = {ref.job_id: itertools.chain([refused("2205")], itertools.repeat(complete())) for ref in refs}
-    script = Script({"credentials": itertools.cycle(answers), **steps}, now=utcnow)
+
+    def steps() -> Iterator[Step]:
+        while True:
+            yield complete() if script.polls["credentials"] else refused("2205")
+
+    jobs_of_list = {ref.job_id: steps() for ref in refs}
+    script = Script({"credentials": itertools.cycle(answers), **jobs_of_list}, now=utcnow)
     reasons: list[str | None] = []
     async with WatchList.open(database_url) as watch:
         await watch.add(refs)
