@@ -15,8 +15,11 @@ import anyio
 import psycopg
 import pytest
 from attrs import define, field
+from procrastinate import App, PsycopgConnector
+from procrastinate.exceptions import ConnectorException
+from procrastinate.jobs import Job
 
-from smilejobs.durable.leases import Leases
+from smilejobs.durable.leases import Leases, end_lease
 from smilejobs.durable.postgres import connection_options
 from smilejobs.durable.tuning import DEFAULTS, Tuning
 from smilejobs.errors import WatchListError
@@ -581,6 +584,18 @@ async def test_who_hears_nothing_of_the_database_lets_go(buckets: List, caplog: 
                 between.speaks.set()
                 await until(lambda: buckets.held("a"))
     assert any("TimeoutError: the database has not answered" in text for text in warnings(caplog))
+
+
+async def test_a_lease_that_has_ended_meanwhile_is_not_ended_again(buckets: List) -> None:
+    """Procrastinate has no such job any more; every other failure is one."""
+    await buckets.leases().prepare()
+    app = App(connector=PsycopgConnector(conninfo=buckets.url, kwargs=connection_options(DEFAULTS)))
+    async with app.open_async():
+        job = Job(id=10**6, queue="smilejobs", lock="1", queueing_lock="1", task_name="smilejobs.bucket")
+        await end_lease(app, job)
+        await buckets.execute("DROP TABLE procrastinate_jobs CASCADE")
+        with pytest.raises(ConnectorException):
+            await end_lease(app, job)
 
 
 def test_without_procrastinate_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -168,7 +168,7 @@ class Leases:
         async with self._open_app() as app:
             for worker in list(self._former):
                 for job in await app.job_manager.list_jobs_async(queue=_QUEUE, status="doing", worker_id=worker):
-                    await _finish(app, job)
+                    await end_lease(app, job)
                 self._former.discard(worker)
             a_round = _Round(
                 app=app,
@@ -351,7 +351,7 @@ class _Round:
         unreleased = {job.id: job for job in jobs if job.id not in self._held}
         with anyio.move_on_after(self.beat):
             for number in unreleased.keys() & self._unreleased:  # others are being finished at this moment
-                await _finish(self.app, unreleased[number])
+                await end_lease(self.app, unreleased[number])
         self._unreleased = set(unreleased)
 
     async def _sweep(self, stalled: Iterable[Job]) -> None:
@@ -359,7 +359,7 @@ class _Round:
 
         async def finish(job: Job) -> None:
             async with parallel:
-                await _finish(self.app, job)
+                await end_lease(self.app, job)
 
         await run_bare(*(partial(finish, job) for job in stalled))
         pending = await self.pending()
@@ -375,10 +375,13 @@ class _Round:
                 await self.app.job_manager.batch_defer_jobs_async(new)
 
 
-async def _finish(app: App, job: Job) -> None:
+async def end_lease(app: App, job: Job) -> None:
     """End the lease of a dead worker, if it has not ended meanwhile.
 
     It is never retried: a retry keeps its id, and a worker that was only asleep could end the lease of its successor.
+
+    Raises:
+        ConnectorException: The database cannot be used.
     """
     try:
         await app.job_manager.finish_job(job, Status.ABORTED, delete_job=True)

@@ -74,7 +74,7 @@ class Fetcher:
     def __init__(self, *, max_connections: int, timeout: float, transport: TransportName | None = None) -> None:
         self.timeout = timeout
         self._max_connections = max_connections
-        self._transport = transport
+        self._transport: TransportName | None = transport
         self._proxy_of = lru_cache(maxsize=64)(self._find_proxy)
         self._carriers: dict[bool, Carrier] = {}
 
@@ -118,7 +118,7 @@ class Fetcher:
 
     def _open(self, proxy: httpx.Proxy | None) -> Carrier:
         # Unlike polls, pictures need not come over what was asked for: a proxy may speak SOCKS, which aiohttp cannot.
-        transport = None if self._transport == "aiohttp" else self._transport
+        transport: TransportName | None = None if self._transport == "aiohttp" else self._transport
         try:
             return open_own(self._trust, proxy, self._max_connections, transport)()
         except ImportError as error:
