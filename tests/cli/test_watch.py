@@ -362,7 +362,7 @@ def test_the_end_of_the_interpreter_counts(monkeypatch: pytest.MonkeyPatch) -> N
     shown = io.StringIO()
     end = worker_module._End(Console(file=shown))  # noqa: SLF001  # no test may end its own process
     end.is_clean = True
-    end._leave()  # noqa: SLF001
+    end._leave()  # noqa: SLF001  # otherwise called by a timer, which ends this process
     assert (codes, shown.getvalue()) == ([0], "")
 
 
@@ -421,7 +421,7 @@ async def test_a_database_that_comes_back_is_opened(tmp_path: Path) -> None:
         watch = await worker_module._open(opening, stack, None)  # noqa: SLF001  # no command can be run in between
         assert (await watch.counts()).pending == 0
         with pytest.raises(WatchListError, match="did not answer in time"):
-            await worker_module._open(hanging, stack, 0.01)  # noqa: SLF001
+            await worker_module._open(hanging, stack, 0.01)  # noqa: SLF001  # as above
     assert len(attempts) == 3
 
 

@@ -132,7 +132,7 @@ async def test_a_worker_that_begins_no_poll_is_not_at_work(database_url: str, ca
     """Jobs are due, the worker runs and hears nothing bad, and yet the list is stalled."""
     async with working(scripted(jobs(1)), database_url, tuning=AT_ONCE, heartbeat=1.0) as work:
         exchange = work.client.engine.exchange  # permits may be kept back by another role of the database
-        exchange.acquire, exchange.longest_poll = anyio.sleep_forever, 0.1  # type: ignore[method-assign]
+        exchange.acquire, exchange.longest_poll = anyio.sleep_forever, 0.1  # type: ignore[method-assign]  # stand-ins
         await work.watch.add(jobs(1))
         await until(lambda: "is stalled: jobs are pending, but no worker is at work" in caplog.text)
 

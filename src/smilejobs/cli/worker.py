@@ -162,7 +162,7 @@ class _End:
 
         try:
             loop.add_signal_handler(signal.SIGTERM, stopped)
-        except NotImplementedError:  # on Windows
+        except NotImplementedError:  # the event loop of Windows has no handlers of signals
             before = signal.signal(signal.SIGTERM, lambda *_: loop.call_soon_threadsafe(stopped))
             try:
                 yield

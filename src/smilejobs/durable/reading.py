@@ -129,14 +129,14 @@ def _raw(text: object) -> dict[str, object] | None:
 
 def _json(text: object, name: str) -> dict[str, Any]:
     if not isinstance(text, str):
-        raise ValueError(f"its {name} is no text")  # noqa: TRY004
+        raise ValueError(f"its {name} is no text")  # noqa: TRY004  # the row is wrong, no argument
     found: object = _NO_JSON
     with suppress(ValueError):
         found = json.loads(text)
     if found is _NO_JSON:  # raised outside the handler: the error of json has the whole text
         raise ValueError(f"its {name} is no JSON")
     if not isinstance(found, dict):
-        raise ValueError(f"its {name} is no JSON object")  # noqa: TRY004
+        raise ValueError(f"its {name} is no JSON object")  # noqa: TRY004  # as above
     return found
 
 
