@@ -14,7 +14,7 @@ import pytest
 import smilejobs
 from smilejobs import JobRef, JobResult, JobStatus, Outcome, Progress, WaitTimeoutError
 from smilejobs.batch import Batch, check
-from smilejobs.batch.records import Record, make_record
+from smilejobs.batch.records import RowRecord, make_record
 from smilejobs.testing import Script, complete, pending, provisional, refused
 
 REFS = [JobRef("user-marker", f"job-{number}") for number in range(4)]
@@ -209,7 +209,7 @@ async def test_a_frame_of_polars() -> None:
 def test_the_columns_are_those_of_a_record() -> None:
     """A results file and a frame say the same by the same names, but for what only the command knows."""
     own = ("line", "submitted_at", "images", "images_error", "images_error_text")
-    names = [field.name for field in attrs.fields(Record) if field.name not in own]
+    names = [field.name for field in attrs.fields(RowRecord) if field.name not in own]
     assert list(Batch([]).frame("pandas").columns) == names
     assert Batch([]).frame("polars").columns == names
     row = Batch([approved()]).frame("polars").to_dicts()[0]

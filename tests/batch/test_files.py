@@ -14,16 +14,16 @@ import pytest
 
 from smilejobs import JobRef
 from smilejobs.batch.journal import Journal, is_settled
-from smilejobs.batch.records import Ending, Record
+from smilejobs.batch.records import Ending, RowRecord
 from smilejobs.batch.rows import ENCODING, ERRORS, BadRow, Row, Rows, count_rows
 
 LARGE = "x" * 200_000
 """More characters than the module `csv` reads into a field by default."""
-PENDING = Record(index=1, line=3, user_id="u", job_id="2", outcome=Ending.PENDING)
+PENDING = RowRecord(index=1, line=3, user_id="u", job_id="2", outcome=Ending.PENDING)
 
 
-def complete(index: int = 0) -> Record:
-    return Record(index=index, line=index + 2, user_id="u", job_id="1", outcome=Ending.COMPLETE, verdict="approved")
+def complete(index: int = 0) -> RowRecord:
+    return RowRecord(index=index, line=index + 2, user_id="u", job_id="1", outcome=Ending.COMPLETE, verdict="approved")
 
 
 def journal(path: Path, *, extra: tuple[str, ...] = (), resume: bool = False) -> Journal:
@@ -100,7 +100,7 @@ def test_to_resume_lets_nobody_else_read_the_file(tmp_path: Path, monkeypatch: p
     path.chmod(mode)
     modes: set[int] = set()
 
-    def look(record: Record) -> bool:
+    def look(record: RowRecord) -> bool:
         modes.update(stat.S_IMODE(each.stat().st_mode) for each in tmp_path.iterdir())
         return record.outcome is Ending.COMPLETE
 

@@ -19,7 +19,7 @@ from hypothesis import given
 from smilejobs import JobRef
 from smilejobs.batch.cells import unguard
 from smilejobs.batch.journal import Journal, ResultsLostError, is_settled
-from smilejobs.batch.records import Ending, Record
+from smilejobs.batch.records import Ending, RowRecord
 from smilejobs.batch.rows import Row
 from smilejobs.polling.rules import Until
 from tests.helpers.leaks import assert_keeps_secrets
@@ -27,7 +27,7 @@ from tests.helpers.leaks import assert_keeps_secrets
 unix = pytest.mark.skipif(os.name == "nt", reason="an open file can be neither removed nor replaced there")
 
 NOTES = ('plain, "quoted"\r\n', "two\nlines", "", "\r", '"', "é\u2028", 'a"\r\n"b')
-COMPLETE = Record(
+COMPLETE = RowRecord(
     index=0,
     line=2,
     user_id="user-1",
@@ -46,7 +46,7 @@ COMPLETE = Record(
 )
 
 
-def record(index: int, **changes: Any) -> Record:
+def record(index: int, **changes: Any) -> RowRecord:
     return evolve(COMPLETE, index=index, line=index + 2, job_id=f"job-{index}", **changes)
 
 
@@ -61,9 +61,9 @@ def opened(path: Path, *, until: Until = "complete", images: bool = False, **opt
     return Journal(path, keep=keep, **{**others, **options})
 
 
-def write(path: Path, *records: Record, note: object = "a note", **options: Any) -> list[Record]:
+def write(path: Path, *records: RowRecord, note: object = "a note", **options: Any) -> list[RowRecord]:
     """Write rows; return those that had been there."""
-    kept: list[Record] = []
+    kept: list[RowRecord] = []
     with opened(path, on_record=kept.append, **options) as journal:
         for each in records:
             journal.write(each, carried={"note": note})
@@ -131,7 +131,7 @@ def test_values_in_csv(tmp_path: Path) -> None:
 PENDING = record(1, outcome=Ending.PENDING, is_final=None, verdict=None, error="WaitTimeoutError", error_text="x")
 FAILED = record(2, outcome=Ending.FAILED, is_final=None, verdict=None, error="RequestError")
 REFUSED = record(3, outcome=Ending.REFUSED, is_final=None, verdict=None, error="ApiError")
-INVALID = Record(index=4, line=6, outcome=Ending.INVALID, error="ValueError")
+INVALID = RowRecord(index=4, line=6, outcome=Ending.INVALID, error="ValueError")
 PROVISIONAL = record(5, is_final=False, verdict="provisional")
 UNSURE = record(6, is_final=None)
 ALL = (COMPLETE, PENDING, FAILED, REFUSED, INVALID, PROVISIONAL, UNSURE)
@@ -298,7 +298,7 @@ def test_no_cell_is_a_formula(tmp_path: Path, text: str) -> None:
     """Whichever column it is in, its name too; it comes back as it was where the batch is resumed, or is an input."""
     path = tmp_path / "results.csv"
     unsafe = evolve(COMPLETE, user_id=text, job_id=text, result_text=text, error_text=text)
-    kept: list[Record] = []
+    kept: list[RowRecord] = []
     for _ in range(2):
         with opened(path, columns=(text,), resume=True, on_record=kept.append) as journal:
             if not kept:

@@ -9,7 +9,7 @@ from attrs import evolve
 
 from smilejobs import JobRef, JobStatus, Outcome, WaitTimeoutError
 from smilejobs.batch.page import COLOURS, Bar, render_section
-from smilejobs.batch.records import WORDS, Ending, Record
+from smilejobs.batch.records import WORDS, Ending, RowRecord
 from smilejobs.batch.report import Report
 from smilejobs.model.jobs import JobResult, PartnerParams
 
@@ -50,11 +50,11 @@ def outcome(index: int = 0, **changes: Any) -> Outcome:
     return evolve(Outcome(index=index, ref=REF, status=status, polls=3, elapsed=42.0), **changes)
 
 
-def record(**changes: Any) -> Record:
-    return evolve(Record(index=0, outcome=Ending.COMPLETE, verdict="approved", polls=1, seconds=1.0), **changes)
+def record(**changes: Any) -> RowRecord:
+    return evolve(RowRecord(index=0, outcome=Ending.COMPLETE, verdict="approved", polls=1, seconds=1.0), **changes)
 
 
-def page(*records: Record, **settings: object) -> Page:
+def page(*records: RowRecord, **settings: object) -> Page:
     report = Report(settings)
     for each in records:
         report.add_record(each)

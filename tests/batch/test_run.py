@@ -30,7 +30,7 @@ from smilejobs import (
 )
 from smilejobs.batch.extra import extra_columns
 from smilejobs.batch.journal import Journal, is_settled
-from smilejobs.batch.records import Ending, Record, add_images, classify_error, make_record
+from smilejobs.batch.records import Ending, RowRecord, add_images, classify_error, make_record
 from smilejobs.batch.rows import BadRow, Row
 from smilejobs.batch.run import Run
 from smilejobs.testing import Reply, Script, complete, pending, provisional, refused
@@ -49,7 +49,7 @@ async def run(
     *,
     resume: bool = False,
     bad: list[BadRow] | None = None,
-    told: list[Record] | None = None,
+    told: list[RowRecord] | None = None,
     history: bool = False,
     personal: bool = False,
     blocking: bool = False,
@@ -115,7 +115,7 @@ async def test_every_row_is_written_once(path: Path) -> None:
             "job-3": itertools.repeat(pending()),
         }
     )
-    told: list[Record] = []
+    told: list[RowRecord] = []
     seen: list[BadRow] = []
     await run(path, script, [row(0, note="a"), bad, row(2), row(3, note="b")], told=told, bad=seen)
     rows = written(path)
@@ -194,7 +194,7 @@ async def test_resuming_asks_for_what_is_not_final(path: Path) -> None:
             "job-3": [Reply(body={"job_complete": True, "code": "2302", "signature": "forged"})],
         }
     )
-    told: list[Record] = []
+    told: list[RowRecord] = []
     rows = [row(0), row(1), row(2), row(3)]
     await run(path, script, [*rows, BadRow(index=4, line=6, reason="x")], told=told)
     endings = {each.index: each.outcome for each in told}
@@ -337,7 +337,7 @@ def test_nothing_is_told_of_the_pictures_of_a_job_that_has_none_yet() -> None:
 def test_an_outcome_without_anything_known() -> None:
     """Nothing is made up."""
     outcome = Outcome(index=7, ref=JobRef("u", "j"), error=SignatureError("no"), polls=1, elapsed=0.12345)
-    assert make_record(outcome) == Record(
+    assert make_record(outcome) == RowRecord(
         index=7,
         user_id="u",
         job_id="j",

@@ -11,7 +11,7 @@ import pytest
 from smilejobs import JobRef
 from smilejobs.batch import Batch, check
 from smilejobs.batch.journal import Journal, is_settled
-from smilejobs.batch.records import WORDS, Ending, Record
+from smilejobs.batch.records import WORDS, Ending, RowRecord
 from smilejobs.batch.rows import Row
 from smilejobs.batch.run import Run
 from smilejobs.model.codes import Verdict
@@ -95,7 +95,7 @@ async def test_a_run_shows_no_rows(tmp_path: Path) -> None:
 )
 def test_the_word_of_a_record(ending: Ending, verdict: str | None, word: str) -> None:
     """A verdict counts only where the job is complete."""
-    assert Record(index=0, outcome=ending, verdict=verdict).word == word
+    assert RowRecord(index=0, outcome=ending, verdict=verdict).word == word
 
 
 def test_the_words_are_all_verdicts_and_all_other_endings() -> None:

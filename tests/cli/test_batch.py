@@ -20,7 +20,7 @@ from rich.console import Console
 import smilejobs.cli
 from smilejobs import JobRef, Progress
 from smilejobs.batch.journal import Journal
-from smilejobs.batch.records import Ending, Record
+from smilejobs.batch.records import Ending, RowRecord
 from smilejobs.batch.report import Report
 from smilejobs.batch.rows import BadRow
 from smilejobs.cli import batch as batch_module
@@ -571,7 +571,9 @@ def tally(total: int | None, endings: Iterable[Ending], earlier: int = 0) -> Tal
     made = Tally(name="in.csv", total=total)
     for index, ending in enumerate(endings):
         verdict = "approved" if ending is Ending.COMPLETE else None
-        made.add(Record(index=index, line=index + 2, outcome=ending, verdict=verdict, error="E", error_text="[red]x"))
+        made.add(
+            RowRecord(index=index, line=index + 2, outcome=ending, verdict=verdict, error="E", error_text="[red]x")
+        )
     made.earlier = earlier
     return made
 
@@ -645,7 +647,9 @@ async def test_pictures_that_are_missing_are_among_the_last_errors() -> None:
     """Though their jobs are complete."""
     out = console(terminal=True)
     made = tally(1, [])
-    made.add(Record(index=0, line=2, outcome=Ending.COMPLETE, images=1, images_error="store", images_error_text="no"))
+    made.add(
+        RowRecord(index=0, line=2, outcome=Ending.COMPLETE, images=1, images_error="store", images_error_text="no")
+    )
     with make_view(out, made, quiet=False) as shown:
         shown.on_progress(progress())
     assert "1 unknown" in printed(out)

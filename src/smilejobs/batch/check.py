@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, Unpack, get_args, get_type_hints, ove
 from attrs import field, fields, frozen
 
 from smilejobs.batch.extra import extra_columns, extra_of
-from smilejobs.batch.records import Record, make_record
+from smilejobs.batch.records import RowRecord, make_record
 from smilejobs.batch.report import Report
 from smilejobs.client import Client, WaitManyOptions
 from smilejobs.client.arguments import check_progress
@@ -34,9 +34,9 @@ _DTYPES: Mapping[type, Literal["int64", "string", "boolean", "float64"]] = Mappi
 
 
 def _read_columns() -> dict[str, type]:
-    """Return the type of each column, by its name in a results file: the attributes of a `Record`."""
-    known = get_type_hints(Record)
-    hints = {column.name: known[column.name] for column in fields(Record) if column.name not in _FILE_COLUMNS}
+    """Return the type of each column, by its name in a results file: the attributes of a `RowRecord`."""
+    known = get_type_hints(RowRecord)
+    hints = {column.name: known[column.name] for column in fields(RowRecord) if column.name not in _FILE_COLUMNS}
     types = {name: next(iter(get_args(hint)), hint) for name, hint in hints.items()}
     return {name: str if issubclass(kind, str) else kind for name, kind in types.items()}
 
@@ -87,7 +87,7 @@ class Batch(Sequence[Outcome]):
         return dict(Counter(map(_name_ending, self)).most_common())
 
     def records(self, *, personal: bool = False) -> list[dict[str, object]]:
-        """Return one flat row per outcome, as `frame` shows it: the columns of a `Record` by name.
+        """Return one flat row per outcome, as `frame` shows it: the columns of a `RowRecord` by name.
 
         The keys are ``index`` (the position in the input), ``user_id``, ``job_id``, ``outcome``, ``is_final``,
         ``code``, ``verdict``, ``result_code``, ``result_text``, ``confidence``, ``smile_job_id``, ``polls``,

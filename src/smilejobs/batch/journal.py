@@ -21,13 +21,13 @@ from attrs import fields
 from cattrs import Converter
 
 from smilejobs.batch.formats import CSV, JSONLines
-from smilejobs.batch.records import Ending, Record
+from smilejobs.batch.records import Ending, RowRecord
 from smilejobs.batch.rows import Row
 from smilejobs.files import create_private, open_private, temporary_path
 from smilejobs.polling.rules import Until
 
 SUFFIXES = (".jsonl", ".ndjson", ".csv")
-_OWN = tuple(attribute.name for attribute in fields(Record))
+_OWN = tuple(attribute.name for attribute in fields(RowRecord))
 _NAMES = frozenset(_OWN)
 _CARRIED = "carried"
 _BLOCK_ROWS = 64
@@ -43,7 +43,7 @@ class Journal:
     """A results file that is open for writing; a context manager.
 
     The suffix gives the format: ``.csv``, or ``.jsonl`` and ``.ndjson`` for JSON Lines. The columns are those of
-    `Record`, then *extra*, then the carried columns of the input. A carried column with the name of an earlier column
+    `RowRecord`, then *extra*, then the carried columns of the input. A carried column with the name of an earlier one
     is left out, so that a results file can be an input. In a CSV file made from JSON Lines, whose rows have no common
     columns, the last column, ``carried``, holds the carried columns as JSON.
 
@@ -68,8 +68,8 @@ class Journal:
         columns: Sequence[str] | None,
         extra: Sequence[str],
         resume: bool,
-        keep: Callable[[Record], bool],
-        on_record: Callable[[Record], None],
+        keep: Callable[[RowRecord], bool],
+        on_record: Callable[[RowRecord], None],
     ) -> None:
         validate_suffix(path)
         self._path = path
@@ -153,7 +153,7 @@ class Journal:
 
     def write(
         self,
-        record: Record,
+        record: RowRecord,
         *,
         extra: Mapping[str, object] | None = None,
         carried: Mapping[str, object] | None = None,
@@ -183,7 +183,7 @@ class Journal:
             self._size += written
             left = left[written:]
 
-    def _rewrite(self, keep: Callable[[Record], bool], on_record: Callable[[Record], None]) -> None:
+    def _rewrite(self, keep: Callable[[RowRecord], bool], on_record: Callable[[RowRecord], None]) -> None:
         """Replace the file by one with the settled rows alone."""
         path = self._path.resolve()
         new = temporary_path(path.parent, path.name)
@@ -202,7 +202,7 @@ class Journal:
             raise
 
     def _select_settled(
-        self, old: BinaryIO, keep: Callable[[Record], bool], on_record: Callable[[Record], None]
+        self, old: BinaryIO, keep: Callable[[RowRecord], bool], on_record: Callable[[RowRecord], None]
     ) -> Iterator[bytes]:
         """Yield the lines of the header and of the settled rows."""
         opening = old.read(len(self._format.opening))
@@ -240,13 +240,13 @@ class Journal:
                 pieces = []
                 size = quotes = 0
 
-    def _decode(self, line: bytes) -> Record | None:
+    def _decode(self, line: bytes) -> RowRecord | None:
         """Return the record of a line; None if the line is not a row of a results file."""
         with suppress(KeyError, TypeError, ValueError, RecursionError, csv.Error):
             return _read_record(self._format.decode(line))
         return None
 
-    def _add_settled(self, record: Record) -> bool:
+    def _add_settled(self, record: RowRecord) -> bool:
         """Remember the job of a settled row; return whether its index is new."""
         block, place = divmod(record.index, _BLOCK_ROWS)
         jobs = self._jobs.setdefault(block, array("I", bytes(array("I").itemsize * _BLOCK_ROWS)))
@@ -256,7 +256,7 @@ class Journal:
         return True
 
 
-def is_settled(record: Record, *, until: Until, images: bool) -> bool:
+def is_settled(record: RowRecord, *, until: Until, images: bool) -> bool:
     """Return whether ``--resume`` keeps a row, and does not poll its job again.
 
     It keeps complete jobs (final ones, if *until* is "final") whose pictures are saved or can never be, if they are
@@ -296,14 +296,14 @@ _READERS: Mapping[type, Callable[[object, object], object]] = {
     datetime: lambda value, _: datetime.fromisoformat(_read_text(value)),
     Ending: lambda value, _: Ending(_read_text(value)),
 }
-"""By the type of an attribute of `Record`: reads a value of JSON, or a text of CSV."""
+"""By the type of an attribute of `RowRecord`: reads a value of JSON, or a text of CSV."""
 _converter = Converter(detailed_validation=False)
 for _kind, _reader in _READERS.items():
     _converter.register_structure_hook(_kind, _reader)
     _converter.register_structure_hook(_kind | None, _reader)
 
 
-def _read_record(row: Mapping[str, object]) -> Record:
+def _read_record(row: Mapping[str, object]) -> RowRecord:
     """Return the record of a row.
 
     Raises:
@@ -312,7 +312,7 @@ def _read_record(row: Mapping[str, object]) -> Record:
     if missing := _NAMES - row.keys():
         raise KeyError(*missing)
     record = _converter.structure(
-        {name: value for name, value in row.items() if value is not None and value != ""}, Record
+        {name: value for name, value in row.items() if value is not None and value != ""}, RowRecord
     )
     if record.index < 0:
         raise ValueError("index")

@@ -6,7 +6,6 @@ from typing import Any
 
 from attrs import Attribute, evolve, field, frozen
 
-from smilejobs import outcomes
 from smilejobs.errors import (
     ApiError,
     BadRequestError,
@@ -17,7 +16,7 @@ from smilejobs.errors import (
 )
 from smilejobs.images import SavedImages
 from smilejobs.model.codes import Verdict
-from smilejobs.outcomes import Outcome, record_values
+from smilejobs.outcomes import Outcome, Record, record_values
 
 _NO_LINKS = "links"
 """The API failed to create links. If it has no links, `ImageError.reason` is "missing" as well, but that is final."""
@@ -41,7 +40,7 @@ class Ending(enum.StrEnum):
 
 
 WORDS = (*(verdict.value for verdict in Verdict), *(ending.value for ending in Ending if ending != Ending.COMPLETE))
-"""All values of `Record.word`, best first."""
+"""All values of `RowRecord.word`, best first."""
 
 
 _ROW = ("index", "line", "user_id", "job_id", "submitted_at", "outcome")
@@ -53,7 +52,7 @@ def _put_row_first(_: type, attributes: "list[Attribute[Any]]") -> "list[Attribu
 
 
 @frozen(kw_only=True, field_transformer=_put_row_first)
-class Record(outcomes.Record):
+class RowRecord(Record):
     """A row of a results file: the record of an outcome, with the position of the row in the input and its pictures.
 
     Attributes:
@@ -93,7 +92,7 @@ class Record(outcomes.Record):
         return self.images is None or self.images_error in _TEMPORARY_REASONS
 
 
-def make_record(outcome: Outcome, *, index: int | None = None, line: int | None = None) -> Record:
+def make_record(outcome: Outcome, *, index: int | None = None, line: int | None = None) -> RowRecord:
     """Return the record of an outcome; for a job that is not complete, it has the last answer.
 
     Args:
@@ -101,7 +100,7 @@ def make_record(outcome: Outcome, *, index: int | None = None, line: int | None 
         index: The position of the row in the input, if that is not `Outcome.index`.
         line: The line of the input at which the row begins.
     """
-    return Record(
+    return RowRecord(
         index=outcome.index if index is None else index,
         line=line,
         user_id=outcome.ref.user_id,
@@ -114,7 +113,7 @@ def make_record(outcome: Outcome, *, index: int | None = None, line: int | None 
     )
 
 
-def add_images(record: Record, saved: SavedImages) -> Record:
+def add_images(record: RowRecord, saved: SavedImages) -> RowRecord:
     """Return a record with the number of saved pictures and their error, if the job is complete.
 
     A file that existed before counts as saved: its name belongs to this job and this picture alone, and a file gets its

@@ -11,7 +11,7 @@ from typing import TypeVar
 from attrs import define, field
 
 from smilejobs.batch.page import Bar, render_page, render_section
-from smilejobs.batch.records import WORDS, Ending, Record, make_record
+from smilejobs.batch.records import WORDS, Ending, RowRecord, make_record
 from smilejobs.batch.words import number_of
 from smilejobs.files import open_private
 from smilejobs.model.codes import RESULT_CODES, Verdict, describe, display_number
@@ -67,7 +67,7 @@ class Report:
         self._errors: Counter[tuple[str, str, str]] = Counter()
         self._times = _Histogram(_EDGES_SECONDS, _label_times())
         self._polls = _Histogram(_EDGES_POLLS, _label_polls())
-        self._slowest: list[tuple[float, int, Record]] = []
+        self._slowest: list[tuple[float, int, RowRecord]] = []
         """A heap: seconds, the negative of `_timed` (of jobs that took as long, the first ones stay), the row."""
         self._timed = 0
 
@@ -79,7 +79,7 @@ class Report:
         """
         self.add_record(make_record(outcome))
 
-    def add_record(self, record: Record) -> None:
+    def add_record(self, record: RowRecord) -> None:
         """Count a row of a results file.
 
         Args:

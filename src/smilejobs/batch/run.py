@@ -10,7 +10,7 @@ from attrs import define, field
 
 from smilejobs.batch.extra import extra_of
 from smilejobs.batch.journal import Journal
-from smilejobs.batch.records import Ending, Record, add_images, make_record
+from smilejobs.batch.records import Ending, RowRecord, add_images, make_record
 from smilejobs.batch.rows import BadRow, Row
 from smilejobs.client import Client, SaveManyOptions
 from smilejobs.durations import Duration
@@ -49,7 +49,7 @@ class Run:
     history: bool
     personal: bool
     save_images: Path | None
-    on_record: Callable[[Record], None]
+    on_record: Callable[[RowRecord], None]
     on_bad_row: Callable[[BadRow], None]
     on_progress: Callable[[Progress], None]
     deadline: Duration | None = None
@@ -139,7 +139,7 @@ class Run:
 
     def _write(
         self,
-        record: Record,
+        record: RowRecord,
         *,
         extra: Mapping[str, object] | None = None,
         carried: Mapping[str, object],
@@ -148,8 +148,8 @@ class Run:
         self.on_record(record)
 
 
-def _make_pending_record(row: Row) -> Record:
-    return Record(
+def _make_pending_record(row: Row) -> RowRecord:
+    return RowRecord(
         index=row.index,
         line=row.line,
         user_id=row.ref.user_id,
@@ -159,8 +159,8 @@ def _make_pending_record(row: Row) -> Record:
     )
 
 
-def _make_invalid_record(row: BadRow) -> Record:
-    return Record(
+def _make_invalid_record(row: BadRow) -> RowRecord:
+    return RowRecord(
         index=row.index,
         line=row.line,
         user_id=row.user_id,

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from smilejobs.batch.extra import extra_columns
 from smilejobs.batch.journal import Journal, ResultsLostError, is_settled, validate_suffix
-from smilejobs.batch.records import Ending, Record
+from smilejobs.batch.records import Ending, RowRecord
 from smilejobs.batch.report import Report
 from smilejobs.batch.rows import Rows, count_rows
 from smilejobs.batch.run import Run
@@ -213,14 +213,14 @@ class _Output:
     learn_path: Path | None
     pace: LearnedPace | None
     tally: Tally
-    is_settled: Callable[[Record], bool]
+    is_settled: Callable[[RowRecord], bool]
     quiet: bool
     as_json: bool
     unsettled: int = field(init=False, default=0)
     images: int = field(init=False, default=0)
     without_images: int = field(init=False, default=0)
 
-    def add(self, record: Record) -> None:
+    def add(self, record: RowRecord) -> None:
         """Count a row."""
         self.tally.add(record)
         if self.report_path is not None:

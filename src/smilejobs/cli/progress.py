@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from smilejobs.batch.records import WORDS, Ending, Record
+from smilejobs.batch.records import WORDS, Ending, RowRecord
 from smilejobs.batch.rows import BadRow
 from smilejobs.batch.words import number_of
 from smilejobs.cli.display import STYLES, format_clock, printable
@@ -32,7 +32,7 @@ class Tally:
     Attributes:
         name: The name of the input.
         total: The number of its rows; None if that cannot be known.
-        words: The number of rows that have ended, by `Record.word`.
+        words: The number of rows that have ended, by `RowRecord.word`.
         earlier: The number of rows that earlier runs settled.
         errors: The last errors, as lines.
     """
@@ -43,7 +43,7 @@ class Tally:
     earlier: int = field(init=False, default=0)
     errors: deque[str] = field(init=False, factory=lambda: deque[str](maxlen=_MAX_ERRORS))
 
-    def add(self, record: Record) -> None:
+    def add(self, record: RowRecord) -> None:
         """Count a row."""
         self.words[record.word] += 1
         if record.outcome in (Ending.REFUSED, Ending.FAILED):
