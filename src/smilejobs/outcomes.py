@@ -27,6 +27,10 @@ class Outcome:
         error: Why there is none; what `Client.wait` would have raised.
         polls: How many polls it took.
         elapsed: Seconds from the first poll to the end, without those for which polling waited for the consumer.
+        pending_age: The age of the job, in seconds, at the last answer that did not end the wait; None if there was
+            none. The result came after that age, and at *end_age* at the latest. Ages count from the ref's
+            ``submitted_at``, and from the first poll if that is None.
+        end_age: The age of the job at the end, likewise; None if it was never polled.
     """
 
     index: int
@@ -35,6 +39,8 @@ class Outcome:
     error: SmileJobsError | None = None
     polls: int
     elapsed: float
+    pending_age: float | None = None
+    end_age: float | None = None
 
     def _repr_html_(self) -> str:
         ending: list[tuple[Cell, Cell]] = (

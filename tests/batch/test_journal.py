@@ -17,7 +17,7 @@ from attrs import evolve
 from hypothesis import given
 
 from smilejobs import JobRef
-from smilejobs.batch.cells import unguard
+from smilejobs.batch.cells import guard, unguard
 from smilejobs.batch.journal import Journal, ResultsLostError, is_settled
 from smilejobs.batch.records import Ending, RowRecord
 from smilejobs.batch.rows import Row
@@ -361,6 +361,31 @@ def test_a_row_that_is_there_twice(path: Path) -> None:
     write(path, COMPLETE, evolve(COMPLETE, polls=99), record(7))
     assert write(path, resume=True) == [COMPLETE, record(7)]
     assert len(rows(path)) == 2
+
+
+def without_ages(path: Path) -> None:
+    """Make a results file one of an earlier release."""
+    ages = {"pending_age", "end_age"}
+    old = [{name: value for name, value in row.items() if name not in ages} for row in rows(path)]
+    if path.suffix != ".csv":
+        path.write_text("".join(f"{json.dumps(row)}\n" for row in old))
+        return
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, [*old[0]])
+    writer.writeheader()
+    writer.writerows({name: guard(value) for name, value in row.items()} for row in old)
+    path.write_bytes(text.getvalue().encode())
+
+
+def test_a_file_of_an_earlier_release_is_resumed(path: Path) -> None:
+    """Its rows stay, without the ages that they lack; new ones have them."""
+    write(path, COMPLETE, record(1, confidence=-1.5), record(2, outcome=Ending.PENDING), note="=note")
+    without_ages(path)
+    assert write(path, record(2, pending_age=4.5, end_age=6.25), resume=True) == [COMPLETE, record(1, confidence=-1.5)]
+    found = rows(path)
+    assert [row["note"] for row in found] == ["=note", "=note", "a note"]
+    assert [float(row["end_age"]) if row.get("end_age") else None for row in found] == [None, None, 6.25]
+    assert write(path, resume=True)[2] == record(2, pending_age=4.5, end_age=6.25)
 
 
 def test_the_input_has_changed(path: Path) -> None:

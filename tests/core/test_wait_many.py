@@ -7,6 +7,7 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator
 from datetime import timedelta
+from itertools import repeat
 from typing import Any
 
 import anyio
@@ -15,7 +16,7 @@ from attrs import evolve
 from hypothesis import given, strategies
 
 import smilejobs
-from smilejobs import JobRef, Outcome, Pace, Progress
+from smilejobs import JobRef, Outcome, Pace, Progress, WaitManyOptions
 from smilejobs.testing import (
     EPOCH,
     Reply,
@@ -1084,3 +1085,37 @@ def test_one_job_of_many_ends_as_it_would_alone(
 
 def without_timestamp(end: object) -> object:
     return evolve(end, timestamp=None) if isinstance(end, smilejobs.JobStatus) else end
+
+
+async def test_an_outcome_has_the_ages_between_which_its_job_ended() -> None:
+    """By the submission where it is known, else by the first poll; without a pending answer there is one age alone."""
+    script = Script(
+        {
+            "job-1": [pending(), pending(), complete()],
+            "job-2": [pending(), provisional(), complete()],
+            "job-3": [complete()],
+            "job-4": repeat(pending()),
+            "job-5": [pending(delay=100)],
+        }
+    )
+    minute_ago = EPOCH - timedelta(seconds=60)
+    refs = [JobRef("user-1", job_id, minute_ago if job_id == "job-2" else None) for job_id in script.polls]
+    options: WaitManyOptions = {"until": "final", "timeout": 7, "pace": Pace(min=2, max=2, jitter=0)}
+    async with script.client(rate=None) as client, client.wait_many(refs, **options) as outcomes:
+        ages = {outcome.ref.job_id: (outcome.pending_age, outcome.end_age) async for outcome in outcomes}
+    assert ages == {
+        "job-1": pytest.approx((2, 4)),
+        "job-2": pytest.approx((62, 64)),
+        "job-3": (None, 0),
+        "job-4": pytest.approx((6.3, 7), abs=0.4),
+        "job-5": (None, pytest.approx(7)),
+    }
+
+
+async def test_a_job_that_was_never_polled_has_no_age() -> None:
+    """The deadline of the batch came before."""
+    script = Script({"job-1": [pending(delay=100)], "job-2": repeat(pending())})
+    refs = [JobRef("user-1", "job-1"), JobRef("user-1", "job-2")]
+    async with script.client(max_connections=1) as client, client.wait_many(refs, deadline=5) as outcomes:
+        ages = [(outcome.polls, outcome.pending_age, outcome.end_age) async for outcome in outcomes]
+    assert ages == [(1, None, 5), (0, None, None)]

@@ -91,7 +91,8 @@ class Batch(Sequence[Outcome]):
 
         The keys are ``index`` (the position in the input), ``user_id``, ``job_id``, ``outcome``, ``is_final``,
         ``code``, ``verdict``, ``result_code``, ``result_text``, ``confidence``, ``smile_job_id``, ``polls``,
-        ``seconds``, ``error`` (the name of its class) and ``error_text``. Unknown values are None.
+        ``seconds``, ``pending_age``, ``end_age``, ``error`` (the name of its class) and ``error_text``. Unknown values
+        are None.
 
         Args:
             personal: Add the personal data of the ID authority, without pictures, under the names of a results file:

@@ -28,7 +28,9 @@ from smilejobs.polling.rules import Until
 
 SUFFIXES = (".jsonl", ".ndjson", ".csv")
 _OWN = tuple(attribute.name for attribute in fields(RowRecord))
-_NAMES = frozenset(_OWN)
+_AGES = ("pending_age", "end_age")
+"""Files of earlier releases lack these columns."""
+_NAMES = frozenset(_OWN) - frozenset(_AGES)
 _CARRIED = "carried"
 _BLOCK_ROWS = 64
 _MAX_ROW_BYTES = 2**27
@@ -76,7 +78,9 @@ class Journal:
         self._own = (*_OWN, *extra)
         self._nested = columns is None and path.suffix == ".csv"
         carried = [_CARRIED] if columns is None else [name for name in columns if name not in self._own]
-        self._format = CSV((*self._own, *carried)) if path.suffix == ".csv" else JSONLines()
+        names = (*self._own, *carried)
+        self._format: CSV | JSONLines = CSV(names) if path.suffix == ".csv" else JSONLines()
+        self._earlier = [CSV([name for name in names if name not in _AGES])] if path.suffix == ".csv" else []
         self._jobs: dict[int, array[int]] = {}
         """By index, in blocks of `_BLOCK_ROWS`: a checksum of the ids of the job if its row is settled, else 0.
 
@@ -205,22 +209,28 @@ class Journal:
         self, old: BinaryIO, keep: Callable[[RowRecord], bool], on_record: Callable[[RowRecord], None]
     ) -> Iterator[bytes]:
         """Yield the lines of the header and of the settled rows."""
-        opening = old.read(len(self._format.opening))
-        if not self._format.opening.startswith(opening):
-            raise ValueError(f"{self._path} is not a results file with the columns of this run: choose another file")
-        old.seek(0)
+        found = self._recognise(old)
         lines = self._split_lines(old)
         yield self._format.header
         if self._format.header:
             next(lines, None)
         for number, line in enumerate(lines, 1):
-            record = self._decode(line)
+            record = _decode(found, line)
             if record is None:
                 del line  # crash reporters copy the locals of each frame of a traceback
                 raise ValueError(f"row {number} of {self._path} is not that of a results file: choose another file")
             if keep(record) and self._add_settled(record):
-                yield line
+                yield line if found is self._format else self._format.encode(found.decode(line))
                 on_record(record)
+
+    def _recognise(self, old: BinaryIO) -> CSV | JSONLines:
+        """Return the format of a file that exists."""
+        for known in (self._format, *self._earlier):
+            old.seek(0)
+            if known.opening.startswith(old.read(len(known.opening))):
+                old.seek(0)
+                return known
+        raise ValueError(f"{self._path} is not a results file with the columns of this run: choose another file")
 
     def _split_lines(self, file: BinaryIO) -> Iterator[bytes]:
         pieces: list[bytes] = []
@@ -239,12 +249,6 @@ class Journal:
                 yield b"".join(pieces)
                 pieces = []
                 size = quotes = 0
-
-    def _decode(self, line: bytes) -> RowRecord | None:
-        """Return the record of a line; None if the line is not a row of a results file."""
-        with suppress(KeyError, TypeError, ValueError, RecursionError, csv.Error):
-            return _read_record(self._format.decode(line))
-        return None
 
     def _add_settled(self, record: RowRecord) -> bool:
         """Remember the job of a settled row; return whether its index is new."""
@@ -276,6 +280,13 @@ def validate_suffix(path: Path) -> None:
     """Raise ValueError unless the suffix of a results file names its format."""
     if path.suffix not in SUFFIXES:
         raise ValueError(f"the results file must end in one of {', '.join(SUFFIXES)}: {path}")
+
+
+def _decode(found: CSV | JSONLines, line: bytes) -> RowRecord | None:
+    """Return the record of a line; None if the line is not a row of a results file."""
+    with suppress(KeyError, TypeError, ValueError, RecursionError, csv.Error):
+        return _read_record(found.decode(line))
+    return None
 
 
 def _checksum(user_id: str | None, job_id: str | None) -> int:

@@ -64,6 +64,8 @@ class RowRecord(Record):
         outcome: The outcome.
         polls: The number of polls.
         seconds: Seconds from the first poll to the end.
+        pending_age: The age of the job at the last answer that did not end the wait, as `Outcome.pending_age`.
+        end_age: Its age at the end, as `Outcome.end_age`.
         images: The number of saved pictures of a complete job, if pictures are to be saved.
         images_error: Why pictures are missing: the `ImageError.reason`, or "links" if the API failed to create links.
         images_error_text: The text of that error.
@@ -77,6 +79,8 @@ class RowRecord(Record):
     outcome: Ending
     polls: int | None = None
     seconds: float | None = None
+    pending_age: float | None = None
+    end_age: float | None = None
     images: int | None = None
     images_error: str | None = None
     images_error_text: str | None = None
@@ -109,6 +113,8 @@ def make_record(outcome: Outcome, *, index: int | None = None, line: int | None 
         outcome=classify_error(outcome.error),
         polls=outcome.polls,
         seconds=round(outcome.elapsed, 3),
+        pending_age=_round(outcome.pending_age),
+        end_age=_round(outcome.end_age),
         **record_values(outcome),
     )
 
@@ -138,6 +144,10 @@ def add_images(record: RowRecord, saved: SavedImages) -> RowRecord:
 
 def _get_reason(error: ImageError) -> str:
     return _NO_LINKS if error.reason == "missing" and error.text is not None else error.reason
+
+
+def _round(age: float | None) -> float | None:
+    return None if age is None else round(age, 3)
 
 
 def classify_error(error: SmileJobsError | None) -> Ending:

@@ -16,30 +16,25 @@ if TYPE_CHECKING:
 
 
 def record_answer(state: "PollState", status: "JobStatus", now: float) -> None:
-    """Record a good answer at the instant *now*, and teach the pace if a phase of the job has ended."""
+    """Teach the pace, if a phase of the job has ended by a good answer at the instant *now*."""
     pace = state.terms.pace
-    if not isinstance(pace, LearnedPace):
+    notified_at, state.notified_at = state.notified_at, None
+    if not isinstance(pace, LearnedPace) or not status.job_complete:
         return
     age = state.age(now)
-    if state.complete_at is None and not status.job_complete:
-        state.pending_at, state.notified_at = age, None
-        return
-    seen_at = age if state.notified_at is None else min(age, state.notified_at)
-    state.notified_at = None
-    if state.complete_at is None:
-        pending_at = 0.0 if state.pending_at is None else state.pending_at
+    seen_at = age if notified_at is None else min(age, notified_at)
+    pending_at = 0.0 if state.pending_at is None else state.pending_at
+    begin = state.complete_at
+    if begin is None:
         seen_at = max(seen_at, pending_at)
         if state.pending_at is not None or state.ref.submitted_at is not None:
             pace.observe(pending_at=pending_at, complete_at=seen_at)
-        state.complete_at = state.pending_at = seen_at
+        state.complete_at = seen_at
         if not state.woken:
             state.woken_at = None
-    elif status.job_complete and status.is_final and state.pending_at is not None:
-        begin = state.complete_at
-        pending_at = state.pending_at - begin
+    elif status.is_final:
+        pending_at -= begin
         pace.observe(pending_at=pending_at, complete_at=max(seen_at - begin, pending_at), provisional=True)
-    else:
-        state.pending_at = age
 
 
 def record_notification(state: "PollState", now: float) -> None:

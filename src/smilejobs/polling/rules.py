@@ -107,9 +107,8 @@ class PollState:
         woken_at: The instant at which the last notification wants a poll; None without a notification. The pace counts
             from it.
         woken: Whether no poll has begun since that notification.
-        pending_at: The age at the last answer that did not end the phase of the job, for a pace that learns; the phases
-            are those before and after a provisional answer. None without one.
-        complete_at: The age at which the job was seen complete, likewise.
+        pending_at: The age at the last answer that did not end the wait; None without one.
+        complete_at: The age at which the job was seen complete, for a pace that learns; None before.
         notified_at: The age at the first notification since the last answer, likewise.
     """
 
@@ -283,6 +282,7 @@ def _after_answer(state: PollState, status: JobStatus, now: float) -> Decision:
         state.last = status
     if status.job_complete and (state.terms.until == "complete" or status.is_final):
         return Done(status)
+    state.pending_at = state.age(now)
     if status.code == NO_ZIP and not status.job_complete and state.age(now) >= state.terms.grace:
         return GiveUp(
             NoZipError(

@@ -43,7 +43,16 @@ class Entry(PollState):
     def outcomes(self, end: WaitEnded) -> list[Outcome]:
         """Return an outcome for each time that the job was added."""
         return [
-            Outcome(index=index, ref=ref, status=end.status, error=end.error, polls=end.polls, elapsed=end.elapsed)
+            Outcome(
+                index=index,
+                ref=ref,
+                status=end.status,
+                error=end.error,
+                polls=end.polls,
+                elapsed=end.elapsed,
+                pending_age=self.pending_at,
+                end_age=self.age_at_start + end.elapsed if end.polls else None,
+            )
             for index, ref in ((self.index, self.ref), *(self.others or ()))
         ]
 
