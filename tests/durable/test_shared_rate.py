@@ -1,6 +1,7 @@
 """One rate for all workers: chunks of permits, from a store by script, under the virtual clock."""
 
 from itertools import pairwise
+from typing import Any
 
 import anyio
 import pytest
@@ -33,6 +34,7 @@ class Clerk:
     failures: int = 0
     lasting: bool = False
     ahead: float | None = None
+    retry: Any = field(init=False, factory=lambda: Retries().while_unavailable)
 
     async def reserve_permits(self, count: int, interval: float) -> tuple[float, float | None]:
         await anyio.sleep(self.delay)
@@ -46,7 +48,7 @@ class Clerk:
         return first, self.ahead
 
     def shared(self, rate: float) -> SharedRate:
-        return SharedRate(self, rate, Retries())  # type: ignore[arg-type]  # it uses nothing else of a store
+        return SharedRate(self, rate)  # type: ignore[arg-type]  # it uses nothing else of a store
 
 
 async def use(permits: SharedRate, at: list[float], until: float, pause: float = 0.0) -> None:

@@ -5,9 +5,7 @@ from collections.abc import Callable
 import anyio
 
 from smilejobs.durable.named_leases import OUTAGE, WORKER
-from smilejobs.durable.retrying import Retries
 from smilejobs.durable.store import Store
-from smilejobs.durable.tuning import Tuning
 from smilejobs.errors import ApiError, BadRequestError, SmileJobsError
 from smilejobs.events import Event, PollFailed, PollFinished, logger
 from smilejobs.notifications import Signal
@@ -15,6 +13,9 @@ from smilejobs.polling.rules import is_outage
 
 _MAX_TEXT = 300
 """Characters of an error that are stored."""
+
+_MIN_FAILURES = 3
+"""Polls in a row that must fail before that is an outage."""
 
 
 class ApiHealth:
@@ -26,16 +27,14 @@ class ApiHealth:
 
     Args:
         after: Seconds without a good answer that make an outage.
-        tuning: How many polls must fail.
 
     Attributes:
         outage: What polls fail with, during an outage.
         changed: Set when an outage begins or ends.
     """
 
-    def __init__(self, after: float, tuning: Tuning) -> None:
+    def __init__(self, after: float) -> None:
         self._after = after
-        self._min_failures = tuning.outage_failures
         self._failures = 0
         self._since = 0.0
         self.outage: str | None = None
@@ -67,7 +66,7 @@ class ApiHealth:
         if not self._failures:
             self._since = now
         self._failures += 1
-        if self.outage is None and self._failures >= self._min_failures and now - self._since >= self._after:
+        if self.outage is None and self._failures >= _MIN_FAILURES and now - self._since >= self._after:
             text = Exception.__str__(error)[:_MAX_TEXT]  # without the job
             self.outage = "".join(
                 letter if letter.isprintable() else "?" for letter in f"{type(error).__name__}: {text}"
@@ -87,35 +86,26 @@ class Reporter:
     Args:
         store: The watch list.
         name: Of the worker.
-        heartbeat: Seconds between two renewals.
+        interval: Seconds between two renewals.
         api: Detects outages.
         is_at_work: Whether the worker does its work: outcomes are stored, and jobs are polled when they are due.
-        retries: Waits for the database.
     """
 
     def __init__(
-        self,
-        store: Store,
-        name: str,
-        *,
-        heartbeat: float,
-        api: ApiHealth,
-        is_at_work: Callable[[], bool],
-        retries: Retries,
+        self, store: Store, name: str, *, interval: float, api: ApiHealth, is_at_work: Callable[[], bool]
     ) -> None:
         self._store = store
         self._name = name
-        self._heartbeat = heartbeat
+        self._interval = interval
         self._api = api
         self._is_at_work = is_at_work
-        self._retries = retries
         self._is_stalled = self._has_reported = False
 
     async def run(self) -> None:
-        """Report every heartbeat, and at once when an outage begins or ends."""
+        """Report at intervals, and at once when an outage begins or ends."""
         while True:
-            await self._retries.while_unavailable(self._report)
-            with anyio.move_on_after(self._heartbeat):
+            await self._store.retry(self._report)
+            with anyio.move_on_after(self._interval):
                 await self._api.changed.wait()
 
     async def leave(self) -> None:
@@ -123,7 +113,7 @@ class Reporter:
         await self._store.leases.release(self._name, WORKER + self._name, OUTAGE)
 
     async def _report(self) -> None:
-        leases, seconds = self._store.leases, self._store.tuning.liveness_timeouts * self._heartbeat
+        leases, seconds = self._store.leases, self._store.tuning.liveness_timeouts * self._interval
         if self._is_at_work():
             await leases.acquire(WORKER + self._name, self._name, seconds)
         if self._api.outage is not None:

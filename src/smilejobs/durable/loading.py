@@ -1,5 +1,6 @@
 """Reads the rows of pending jobs, and passes the jobs to a scheduler."""
 
+import math
 import random
 from collections import deque
 from collections.abc import Iterable
@@ -11,7 +12,6 @@ import anyio.lowlevel
 from smilejobs.durable.buckets import Buckets
 from smilejobs.durable.outbox import Outbox
 from smilejobs.durable.reading import Unreadable
-from smilejobs.durable.retrying import Retries
 from smilejobs.durable.rows import Pending
 from smilejobs.durable.schema import BUCKETS
 from smilejobs.durable.watchlist import WatchList
@@ -30,6 +30,9 @@ _PARALLEL_LOADS = 2
 _FAST = 1000.0
 """Polls per second at which the first polls of loaded jobs are spread, where there is no rate."""
 
+_SETTLED_TICKS = 4
+"""After so many ticks of a session, no transaction that is older commits any more rows."""
+
 _BACKOFF = Backoff(max=300.0)
 _NEVER = 10**9
 """Failures after which a wait ends: a watch list sits out any outage."""
@@ -47,7 +50,6 @@ class Loader:
         scheduler: Polls the jobs.
         pace: Between polls of a pending job.
         rate: Polls per second of all workers together; None for no limit.
-        retries: Waits for the database.
     """
 
     def __init__(
@@ -59,7 +61,6 @@ class Loader:
         *,
         pace: PaceFunction,
         rate: float | None,
-        retries: Retries,
     ) -> None:
         self._store = watch.store
         self._now = watch.now
@@ -68,24 +69,19 @@ class Loader:
         self._scheduler = scheduler
         self._pace = pace
         self._rate = rate or _FAST
-        self._retries = retries
-        self._rows_at_once = watch.store.tuning.load_rows
         self._parallel = anyio.Semaphore(_PARALLEL_LOADS)
-        self._newest = self._settled = self._settling = 0
+        self._newest = self._settled = 0
         self._marks: deque[int] = deque()
 
     async def start(self) -> None:
         """Note which row is the newest: earlier ones are loaded with their buckets."""
-        self._newest = self._settled = self._settling = await self._store.last()
-        self._marks.extend([self._newest] * self._store.tuning.settled_ticks)
+        self._newest = self._settled = await self._store.last()
+        self._marks.extend([self._newest] * _SETTLED_TICKS)
 
     async def load_all(self) -> None:
         """Load all rows: there is no other worker."""
         total, _ = await self._store.sums(self._buckets.held)
-        after = 0
-        while rows := await self._store.pending(self._buckets.held, after=after, limit=self._rows_at_once):
-            await self._add_rows(rows, spread=total / self._rate)
-            after = rows[-1].seq
+        await self._load_after(0, spread=total / self._rate)
 
     async def load(self, bucket: int) -> None:
         """Load a bucket, unless its rows are just those that are known."""
@@ -99,13 +95,7 @@ class Loader:
 
     async def load_new(self) -> None:
         """Load the rows that were added since the last time."""
-        is_full = True
-        while is_full:
-            newest = await self._store.last()
-            rows = await self._store.pending(self._buckets.held, after=self._newest, limit=self._rows_at_once)
-            is_full = len(rows) == self._rows_at_once
-            await self._add_rows(rows)
-            self._newest = rows[-1].seq if is_full else newest
+        self._newest = await self._load_after(self._newest)
 
     async def load_named(self, key: bytes) -> list[JobRef]:
         """Load the job with this *key*, if its bucket is polled here; return it in a list if it is pending."""
@@ -115,17 +105,20 @@ class Loader:
         await self._add_rows(rows)
         return [row.ref for row in rows if isinstance(row, Pending)]
 
-    def mark(self) -> None:
-        """Note the passing of a tick: transactions older than ``settled_ticks`` of them commit no more rows."""
-        self._marks.append(self._newest)
-        self._settling = self._marks.popleft()
-
     async def load_late(self) -> None:
-        """Load rows that were numbered before others and committed after them."""
-        while self._settled < self._settling:
-            rows = await self._store.pending(self._buckets.held, after=self._settled, limit=self._rows_at_once)
-            await self._add_rows(rows)
-            self._settled = rows[-1].seq if len(rows) == self._rows_at_once else self._settling
+        """Load rows that were numbered before others and committed after them; called at each tick."""
+        self._marks.append(self._newest)
+        settling = self._marks.popleft()
+        await self._store.retry(partial(self._load_after, self._settled, until=settling))
+        self._settled = settling
+
+    async def _load_after(self, after: int, *, until: float = math.inf, spread: float = 0.0) -> int:
+        """Load the rows after the number *after*, up to *until* at least; return the number of the last."""
+        limit = self._store.tuning.load_rows
+        while after < until and (rows := await self._store.pending(self._buckets.held, after=after, limit=limit)):
+            await self._add_rows(rows, spread=spread)
+            after = rows[-1].seq
+        return after
 
     async def _add_rows(self, rows: Iterable[Pending | Unreadable], *, spread: float = 0.0) -> None:
         now = self._now().timestamp()
@@ -151,7 +144,7 @@ class Loader:
             if ref not in self._scheduler:
                 self._scheduler.add(ref, terms[row.final, end], first_after=random.uniform(0.0, delay))
         if unreadable:
-            await self._retries.while_unavailable(partial(self._store.fail, unreadable, now))
+            await self._store.retry(partial(self._store.fail, unreadable, now))
             for row in unreadable:
                 logger.error("%s; the job has failed", row.text)
 

@@ -7,7 +7,6 @@ from itertools import islice
 
 import anyio
 
-from smilejobs.durable.retrying import Retries
 from smilejobs.durable.rows import Ending
 from smilejobs.durable.schema import COMPLETE, EXPIRED, FAILED
 from smilejobs.durable.store import Store
@@ -23,14 +22,12 @@ class Outbox:
     Args:
         store: The watch list.
         now: The wall clock, aware.
-        retries: Waits for the database.
         keep_raw: Store answers as they came.
     """
 
-    def __init__(self, store: Store, now: Callable[[], datetime], retries: Retries, *, keep_raw: bool) -> None:
+    def __init__(self, store: Store, now: Callable[[], datetime], *, keep_raw: bool) -> None:
         self._store = store
         self._now = now
-        self._retries = retries
         self._keep_raw = keep_raw
         self._endings: dict[JobRef, Ending] = {}
         self._filled = Signal()
@@ -67,7 +64,7 @@ class Outbox:
     async def _store_group(self) -> None:
         group = list(islice(self._endings.values(), self._store.tuning.store_rows))
         now = self._now().timestamp()
-        await self._retries.while_unavailable(partial(self._store.end, group, now))
+        await self._store.retry(partial(self._store.end, group, now))
         for ending in group:
             del self._endings[ending.ref]
         self._emptied.set()

@@ -14,7 +14,7 @@ Result = TypeVar("Result")
 
 
 class Retries:
-    """The retries of one worker, or of one command. All of them share one outage, which is logged once."""
+    """The retries of all users of one database. All of them share one outage, which is logged once."""
 
     def __init__(self) -> None:
         self._failing: set[object] = set()

@@ -1,50 +1,37 @@
 """One connected stretch of a worker: from its start to its end, or to a pause of the list."""
 
-from collections.abc import AsyncGenerator, Callable
+import asyncio
+from collections.abc import AsyncGenerator
 from contextlib import ExitStack, aclosing, asynccontextmanager
 from functools import partial
 
 import anyio
-from attrs import frozen
 
 from smilejobs.client import Client
 from smilejobs.durable.buckets import Buckets
 from smilejobs.durable.health import ApiHealth, Reporter
-from smilejobs.durable.leases import Leases, WorkOn
+from smilejobs.durable.leases import Leases
 from smilejobs.durable.loading import Loader
+from smilejobs.durable.named_leases import SWEEPER
 from smilejobs.durable.notifications import ADDED, JobNews, Notification, ThrottleRequest, listen
 from smilejobs.durable.outbox import Outbox
-from smilejobs.durable.retrying import Retries
 from smilejobs.durable.rows import key_of
 from smilejobs.durable.schema import BUCKETS
 from smilejobs.durable.watchlist import WatchList
 from smilejobs.errors import CredentialsError, RateLimitedError, SmileJobsError, WatchListError
 from smilejobs.model.jobs import JobRef
-from smilejobs.notifications import Signal
 from smilejobs.polling.pace import PaceFunction
 from smilejobs.scheduler import Scheduler
 from smilejobs.tasks import run_bare
 
+_TICK_SECONDS = 0.5
+"""Between two clean-ups of released buckets."""
 
-@frozen(kw_only=True)
-class SessionOptions:
-    """The options of a worker, see `Worker`.
+_NEW_JOBS_SECONDS = 0.1
+"""Between two reads for new jobs, at least."""
 
-    Attributes:
-        name: Of the worker, among all workers.
-        pace: Between polls of a pending job.
-        concurrency: How many polls may be under way at once.
-        rate: Polls per second of all workers together; None for no limit.
-        keep_raw: Store answers as they came.
-        heartbeat: Seconds between two signs of life.
-    """
-
-    name: str
-    pace: PaceFunction
-    concurrency: int
-    rate: float | None
-    keep_raw: bool
-    heartbeat: float
+_FULL_LOOK_SECONDS = 0.5
+"""Between two reads of all buckets, at least: any role of the database can ask for one."""
 
 
 class Session:
@@ -56,55 +43,56 @@ class Session:
     Args:
         client: Polls the API.
         watch: The watch list.
-        options: Those of the worker.
-        leases: Makes the `Leases` that share the buckets, from the work on one; None if there is one worker.
+        name: Of the worker, among all workers.
         api: Detects outages of the API.
-        retries: Waits for the database.
+
+    For the other arguments see `smilejobs.durable.Worker`; durations are in seconds.
     """
 
     def __init__(
         self,
         client: Client,
         watch: WatchList,
-        options: SessionOptions,
         *,
-        leases: Callable[[WorkOn], Leases] | None,
+        name: str,
         api: ApiHealth,
-        retries: Retries,
+        pace: PaceFunction,
+        concurrency: int,
+        keep_raw: bool,
+        lease_duration: float,
+        heartbeat: float,
     ) -> None:
+        store = watch.store
         self._client = client
-        self._store = watch.store
-        self._tuning = watch.store.tuning
-        self._name = options.name
-        self._retry = retries.while_unavailable
-        self._leases = None if leases is None else leases(self.work_on)
-        self._scheduler = Scheduler(
-            client.engine,
-            concurrency=options.concurrency,
-            on_throttle=None if leases is None else self._on_throttle,
-        )
+        self._store = store
+        self._name = name
+        self._leases = None
+        if store.is_shared:
+            self._leases = Leases(
+                watch.url,
+                work_on=self.work_on,
+                pending=store.buckets,
+                lead=partial(store.leases.acquire, SWEEPER, name),
+                lease_duration=lease_duration,
+                heartbeat=heartbeat,
+                tuning=store.tuning,
+            )
+        on_throttle = self._on_throttle if store.is_shared else None
+        self._scheduler = Scheduler(client.engine, concurrency=concurrency, on_throttle=on_throttle)
         self._buckets = Buckets()
-        self._outbox = Outbox(watch.store, watch.now, retries, keep_raw=options.keep_raw)
-        self._loader = Loader(
-            watch,
-            self._buckets,
-            self._outbox,
-            self._scheduler,
-            pace=options.pace,
-            rate=options.rate,
-            retries=retries,
-        )
+        self._outbox = Outbox(store, watch.now, keep_raw=keep_raw)
+        rate = client.engine.exchange.rate
+        self._loader = Loader(watch, self._buckets, self._outbox, self._scheduler, pace=pace, rate=rate)
         self._reporter = Reporter(
-            self._store,
-            options.name,
-            heartbeat=options.heartbeat,
+            store,
+            name,
+            interval=heartbeat,
             api=api,
-            is_at_work=lambda: not (self._outbox.is_full or self._scheduler.is_stuck(options.heartbeat)),
-            retries=retries,
+            is_at_work=lambda: not (self._outbox.is_full or self._scheduler.is_stuck(heartbeat)),
         )
-        self._jobs_added = _Request()
-        self._look_wanted = _Request()
-        self._throttled = _Request()
+        self._jobs_added = asyncio.Event()
+        self._look_wanted = asyncio.Event()
+        self._throttled = asyncio.Event()
         self._pause_seconds = 0.0
         self._polling = anyio.CancelScope()
         self._stopping = anyio.CancelScope(shield=True)
@@ -117,8 +105,8 @@ class Session:
             WatchListError: The database cannot be used.
         """
         if self._leases is not None:
-            await self._retry(self._leases.prepare)
-        await self._retry(self._loader.start)
+            await self._store.retry(self._leases.prepare)
+        await self._store.retry(self._loader.start)
         async with self._scheduler.running():
             try:
                 with self._polling:
@@ -137,15 +125,15 @@ class Session:
             finally:
                 with self._stopping:
                     await self._outbox.store_all()
-                    await self._retry(self._reporter.leave)
-                    if self._leases is not None:  # so that the others look now for buckets without a holder
-                        await self._retry(partial(self._store.notify, ADDED))
+                    await self._store.retry(self._reporter.leave)
+                    if self._store.is_shared:  # so that the others look now for buckets without a holder
+                        await self._store.retry(partial(self._store.notify, ADDED))
 
     async def _limit_stop(self) -> None:
         try:
             await anyio.sleep_forever()
         finally:
-            self._stopping.deadline = anyio.current_time() + self._tuning.stop_seconds
+            self._stopping.deadline = anyio.current_time() + self._store.tuning.stop_seconds
 
     # Buckets
 
@@ -156,7 +144,7 @@ class Session:
             with ExitStack() as stack:
                 for bucket in range(BUCKETS):
                     stack.enter_context(self._buckets.holding(bucket))
-                await self._retry(self._loader.load_all)
+                await self._store.retry(self._loader.load_all)
                 await anyio.sleep_forever()
 
     @asynccontextmanager
@@ -169,11 +157,10 @@ class Session:
     async def _tick(self) -> None:
         """Forget buckets whose leases did not come back, and load rows that were committed late."""
         while True:
-            await anyio.sleep(self._tuning.tick_seconds)
-            self._scheduler.discard(self._buckets.forget(self._tuning.released_bucket_seconds))
-            if self._leases is not None:
-                self._loader.mark()
-                await self._retry(self._loader.load_late)
+            await anyio.sleep(_TICK_SECONDS)
+            self._scheduler.discard(self._buckets.forget(self._store.tuning.released_bucket_seconds))
+            if self._store.is_shared:
+                await self._loader.load_late()
 
     # Outcomes
 
@@ -191,7 +178,7 @@ class Session:
     async def _receive_notifications(self) -> None:
         lost: WatchListError | None = None
         while True:
-            notifications, first = await self._retry(self._listen, lost=lost)
+            notifications, first = await self._store.retry(self._listen, lost=lost)
             async with aclosing(notifications):
                 try:
                     if lost is not None or self._store.is_shared:
@@ -223,21 +210,23 @@ class Session:
             self._look_wanted.set()
 
     async def _poll_named(self, key: bytes) -> None:
-        refs: list[JobRef] = await self._retry(partial(self._loader.load_named, key))
+        refs: list[JobRef] = await self._store.retry(partial(self._loader.load_named, key))
         for ref in refs:
             self._client.notify(ref)
 
     async def _load_new_jobs(self) -> None:
         while True:
             await self._jobs_added.wait()
-            await self._retry(self._loader.load_new)
-            await anyio.sleep(self._tuning.new_jobs_seconds)
+            self._jobs_added.clear()
+            await self._store.retry(self._loader.load_new)
+            await anyio.sleep(_NEW_JOBS_SECONDS)
 
     async def _look_again(self) -> None:
         while True:
             await self._look_wanted.wait()
-            await self._retry(self._look)
-            await anyio.sleep(self._tuning.full_look_seconds)
+            self._look_wanted.clear()
+            await self._store.retry(self._look)
+            await anyio.sleep(_FULL_LOOK_SECONDS)
 
     async def _look(self) -> None:
         if await self._store.paused() is not None:
@@ -256,24 +245,6 @@ class Session:
     async def _send_throttles(self) -> None:
         while True:
             await self._throttled.wait()
+            self._throttled.clear()
             text = str(ThrottleRequest(self._name, self._pause_seconds))
-            await self._retry(partial(self._store.notify, text))
-
-
-class _Request:
-    """Something to be done once, however often it is asked for meanwhile."""
-
-    def __init__(self) -> None:
-        self._is_set = False
-        self._signal = Signal()
-
-    def set(self) -> None:
-        """Ask for it."""
-        self._is_set = True
-        self._signal.set()
-
-    async def wait(self) -> None:
-        """Return when it was asked for since the last return."""
-        while not self._is_set:
-            await self._signal.wait()
-        self._is_set = False
+            await self._store.retry(partial(self._store.notify, text))

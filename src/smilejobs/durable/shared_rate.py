@@ -1,8 +1,9 @@
 """One rate for all workers of a watch list: the database gives out permits, in chunks."""
 
+from functools import partial
+
 import anyio
 
-from smilejobs.durable.retrying import Retries
 from smilejobs.durable.store import Store
 from smilejobs.events import logger
 
@@ -15,12 +16,10 @@ class SharedRate:
     Args:
         store: Gives out the permits.
         rate: Of all workers together, per second.
-        retries: Waits for the database.
     """
 
-    def __init__(self, store: Store, rate: float, retries: Retries) -> None:
+    def __init__(self, store: Store, rate: float) -> None:
         self._store = store
-        self._retries = retries
         self._interval = 1 / rate
         self._max_chunk = max(1, round(rate * store.tuning.permit_chunk_seconds))
         self._lock = anyio.Lock()
@@ -49,9 +48,7 @@ class SharedRate:
 
     async def _reserve(self) -> None:
         self._chunk = min(2 * self._chunk, self._max_chunk) if self._used == self._chunk else max(1, self._used)
-        first, ahead = await self._retries.while_unavailable(
-            lambda: self._store.reserve_permits(self._chunk, self._interval)
-        )
+        first, ahead = await self._store.retry(partial(self._store.reserve_permits, self._chunk, self._interval))
         if ahead is not None:
             logger.warning(
                 "the clock of the database was set back, or was ahead for a moment: the next poll would have begun in "

@@ -15,6 +15,7 @@ from sqlalchemy.types import NullType
 from smilejobs.durable.database import Database, damaged, open_database
 from smilejobs.durable.named_leases import Health, NamedLeases, clock
 from smilejobs.durable.reading import ENDED_COLUMNS, PENDING_COLUMNS, Unreadable, instant_of, read_pending
+from smilejobs.durable.retrying import Retries
 from smilejobs.durable.rows import Counts, Ended, Ending, Pending, epoch, key_of
 from smilejobs.durable.schema import (
     ABOUT,
@@ -69,11 +70,13 @@ class Store:
         tuning: Intervals and limits, for the modules that use the store.
         connections: On PostgreSQL, opens connections outside the pool.
         leases: The named leases of the workers.
+        retry: Does work again while the database is unavailable, see `Retries.while_unavailable`.
     """
 
     def __init__(self, database: Database, name: str) -> None:
         self._database = database
         self.name = name
+        self.retry = Retries().while_unavailable
         self.is_shared = database.is_shared
         self.tuning = database.tuning
         self.connections = database.connections

@@ -36,17 +36,11 @@ class Tuning:
         unstored_outcomes: Outcomes that may wait to be stored; polling waits beyond that.
         released_bucket_seconds: Time for which a worker still polls a bucket whose lease has ended: mostly the lease
             comes back, and no row has to be read again.
-        new_jobs_seconds: Shortest time between two reads for new jobs.
-        full_look_seconds: Shortest time between two reads of all buckets: any role of the database can ask for one.
-        tick_seconds: Time between two clean-ups of released buckets.
-        settled_ticks: Ticks after which no transaction that is older commits any more.
         stop_seconds: Time limit for storing outcomes and giving leases back when a worker stops.
         leave_seconds: Time limit for giving leases back when a round of leases ends.
         heartbeats_per_timeout: Signs of life within the heartbeat timeout, so that a late one costs no lease.
         sweeper_beats: Signs of life for which a sweeper stays the sweeper without renewing it.
         liveness_timeouts: Heartbeat timeouts for which a worker counts as alive in the health of the list.
-        outage_failures: Polls in a row that must fail, for a heartbeat timeout, before that is an outage.
-        credentials_attempts: Tries of refused credentials, within a heartbeat timeout, before the list is paused.
         stalled_seconds: Time for which a job may be pending before a missing worker is reported.
     """
 
@@ -75,17 +69,11 @@ class Tuning:
     store_rows: int = 500
     unstored_outcomes: int = 2000
     released_bucket_seconds: float = 3.0
-    new_jobs_seconds: float = 0.1
-    full_look_seconds: float = 0.5
-    tick_seconds: float = 0.5
-    settled_ticks: int = 4
     stop_seconds: float = 8.0
     leave_seconds: float = 4.0
     heartbeats_per_timeout: int = 5
     sweeper_beats: int = 3
     liveness_timeouts: int = 3
-    outage_failures: int = 3
-    credentials_attempts: int = 3
     stalled_seconds: float = 15.0
 
 

@@ -5,8 +5,8 @@ flight, and the next one computes from the row when a job is due.
 """
 
 import secrets
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Generator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -15,10 +15,7 @@ from filelock import FileLock, Timeout
 
 from smilejobs.client import Client
 from smilejobs.durable.health import ApiHealth
-from smilejobs.durable.leases import Leases, WorkOn
-from smilejobs.durable.named_leases import SWEEPER
-from smilejobs.durable.retrying import Retries
-from smilejobs.durable.session import Session, SessionOptions
+from smilejobs.durable.session import Session
 from smilejobs.durable.shared_rate import SharedRate
 from smilejobs.durable.watchlist import WatchList
 from smilejobs.durations import Duration, seconds
@@ -31,6 +28,10 @@ from smilejobs.wire.protocol import accepts_credentials
 
 _NO_JOB = JobRef("smilejobs", "credentials")
 """A job that does not exist: the API says so if it accepts the credentials."""
+
+_ATTEMPTS = 3
+"""Tries of credentials that were refused, within a heartbeat, before the list is paused: one server of many may be
+wrong."""
 
 
 class Worker:
@@ -73,21 +74,22 @@ class Worker:
         lease_duration: Duration = 60.0,
         heartbeat: Duration = 5.0,
     ) -> None:
-        self._client = client
         self._exchange = client.engine.exchange
         self._watch = watch
-        self._tuning = watch.store.tuning
-        self._lease_duration = seconds(lease_duration, "lease_duration", zero=False)
-        self._options = SessionOptions(
+        self._heartbeat = seconds(heartbeat, "heartbeat", zero=False)
+        self._api = ApiHealth(self._heartbeat)
+        self._session = partial(
+            Session,
+            client,
+            watch,
             name=secrets.token_hex(4),
+            api=self._api,
             pace=Terms(pace=Pace(max=3600.0) if pace is None else pace).pace,
             concurrency=client.engine.concurrency(concurrency),
-            rate=self._exchange.rate,
             keep_raw=keep_raw,
-            heartbeat=seconds(heartbeat, "heartbeat", zero=False),
+            lease_duration=seconds(lease_duration, "lease_duration", zero=False),
+            heartbeat=self._heartbeat,
         )
-        self._api = ApiHealth(self._options.heartbeat, self._tuning)
-        self._retries = Retries()
 
     async def run(self) -> None:
         """Poll until cancelled; then store what is known and give all leases back, within 10 s if PostgreSQL hangs.
@@ -102,47 +104,24 @@ class Worker:
             WatchListError: The database cannot be used, or another worker uses this SQLite file.
             RuntimeError: The client is closed, or belongs to another event loop.
         """
-        exchange = self._exchange
-        emit = exchange.emit
+        exchange, store = self._exchange, self._watch.store
+        emit, permits = exchange.emit, exchange.permits
         exchange.emit = Hooks((emit, self._api))
+        if store.is_shared and exchange.rate is not None:
+            exchange.permits = SharedRate(store, exchange.rate)
         try:
-            if self._watch.store.is_shared:
-                await self._run_beside_others()
-            else:
-                with _locked(self._watch.path):
-                    await self._run(None)
+            with nullcontext() if store.is_shared else _locked(self._watch.path):
+                await self._run()
         finally:
-            exchange.emit = emit
+            exchange.emit, exchange.permits = emit, permits
 
-    async def _run_beside_others(self) -> None:
-        exchange = self._exchange
-        permits = exchange.permits
-        if exchange.rate is not None:
-            exchange.permits = SharedRate(self._watch.store, exchange.rate, self._retries)
-        try:
-            await self._run(self._share_buckets)
-        finally:
-            exchange.permits = permits
-
-    def _share_buckets(self, work_on: WorkOn) -> Leases:
-        return Leases(
-            self._watch.url,
-            work_on=work_on,
-            pending=self._watch.store.buckets,
-            lead=partial(self._watch.store.leases.acquire, SWEEPER, self._options.name),
-            lease_duration=self._lease_duration,
-            heartbeat=self._options.heartbeat,
-            tuning=self._tuning,
-        )
-
-    async def _run(self, leases: Callable[[WorkOn], Leases] | None) -> None:
+    async def _run(self) -> None:
+        store = self._watch.store
         refused = False
         while True:
             await self._until_accepted(refused=refused)
             try:
-                await Session(
-                    self._client, self._watch, self._options, leases=leases, api=self._api, retries=self._retries
-                ).run()
+                await self._session().run()
             except CredentialsError as error:
                 why = str(error)
                 refused = await self._is_refused()
@@ -152,13 +131,12 @@ class Worker:
                 logger.error(
                     "the API refuses the credentials, so the whole watch list is paused: %s", why
                 )  # the traceback says nothing more
-                await self._retries.while_unavailable(partial(self._watch.store.pause, why))
+                await store.retry(partial(store.pause, why))
 
     async def _is_refused(self) -> bool:
         """Whether credentials that were refused are not accepted either when they are tried again."""
-        attempts = self._tuning.credentials_attempts  # one server of many may be wrong
-        for _ in range(attempts):
-            await anyio.sleep(self._options.heartbeat / attempts)
+        for _ in range(_ATTEMPTS):
+            await anyio.sleep(self._heartbeat / _ATTEMPTS)
             if await self._is_accepted():
                 return False
         return True
@@ -166,13 +144,13 @@ class Worker:
     async def _until_accepted(self, *, refused: bool) -> None:
         """Return when the list is not paused, and the API accepts the credentials if it has *refused* them before."""
         store = self._watch.store
-        while (paused := await self._retries.while_unavailable(store.paused) is not None) or refused:
+        while (paused := await store.retry(store.paused) is not None) or refused:
             if await self._is_accepted():
                 logger.info("the API accepts the credentials: the watch list goes on")
                 if paused:
-                    await self._retries.while_unavailable(partial(store.pause, None))
+                    await store.retry(partial(store.pause, None))
                 return
-            await anyio.sleep(self._options.heartbeat)
+            await anyio.sleep(self._heartbeat)
 
     async def _is_accepted(self) -> bool:
         try:
