@@ -9,7 +9,7 @@ import nox
 
 nox.options.default_venv_backend = "venv"
 nox.options.error_on_missing_interpreters = False
-nox.options.sessions = ["lint", "typing", "tests", "coverage"]
+nox.options.sessions = ["lint", "typing", "tests", "coverage", "browser"]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PYPROJECT)
@@ -71,6 +71,15 @@ def coverage(session: nox.Session) -> None:
     session.install("coverage[toml]")
     session.run("coverage", "combine")
     session.run("coverage", "report")
+
+
+@nox.session
+def browser(session: nox.Session) -> None:
+    """The page of the sandbox and the report of a batch in headless Chromium, where it and its driver are installed."""
+    if missing := [program for program in ("chromium", "chromedriver") if shutil.which(program) is None]:
+        session.skip(f"not installed: {' and '.join(missing)}")
+    session.install(".[sandbox]", *group("browser"))
+    session.run("pytest", "tests/heavy/test_browser.py", *session.posargs)
 
 
 @nox.session(default=False)

@@ -74,7 +74,7 @@ def _render_bar(bar: Bar, largest: int) -> str:
 COLOURS: Mapping[str, tuple[str, str]] = {
     "bar": ("#4a7fc1", "#6ea0e0"),
     "approved": ("#2c8a4b", "#4cb872"),
-    "provisional": ("#c08a00", "#e0b03c"),
+    "provisional": ("#b17f00", "#e0b03c"),
     "rejected": ("#c8413b", "#ee6c66"),
     "error": ("#c8413b", "#ee6c66"),
     "unknown": ("#8b5cc9", "#b18bea"),
