@@ -8,16 +8,14 @@ import shlex
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
-from anyio.from_thread import start_blocking_portal
 from rich.console import Console
 
-import smilejobs.cli
 from smilejobs import JobRef, Progress
 from smilejobs.batch.journal import Journal
 from smilejobs.batch.records import Ending, RowRecord
@@ -42,31 +40,6 @@ def sandbox() -> Sandbox:
     sandbox.submit("user-1", "running", machine=3600)
     sandbox.submit("user-1", "disabled", refusal="2307")
     return sandbox
-
-
-@pytest.fixture(scope="module")
-def base_url(sandbox: Sandbox) -> Generator[str, None, None]:
-    with start_blocking_portal("asyncio") as portal, portal.wrap_async_context_manager(sandbox.serve()) as base_url:
-        yield base_url
-
-
-@pytest.fixture
-def command(
-    base_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Command:
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str, stdin: bytes = b"", **environment: str) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["/usr/bin/smilejobs", *arguments])
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-        for name, value in {**ENVIRONMENT, "SMILE_BASE_URL": base_url, **environment}.items():
-            monkeypatch.setenv(name, value)
-        with pytest.raises(SystemExit) as exited:
-            smilejobs.cli.main()
-        printed = capsys.readouterr()
-        return Answer(exited.value.code, printed.out, printed.err)
-
-    return run
 
 
 def rows(name: str) -> list[Mapping[str, Any]]:

@@ -7,12 +7,11 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from anyio.from_thread import start_blocking_portal
 from attrs import evolve
 
 import smilejobs.cli
@@ -21,10 +20,8 @@ from smilejobs.cli.display import show
 from smilejobs.model.links import ImageLinks
 from smilejobs.sandbox import FAULT_PROFILES, Lognormal, Sandbox
 from smilejobs.sandbox.callbacks import DELIVERIES
-from tests.helpers.commands import Answer, Command, command, interrupt_when, timed_out
+from tests.helpers.commands import Answer, Command, interrupt_when, timed_out
 from tests.helpers.patience import free_port
-
-__all__ = ["command"]
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +34,6 @@ def sandbox() -> Sandbox:
     sandbox.submit("user-1", "no-zip", upload=None)
     sandbox.submit("user-1", "disabled", refusal="2307")
     return sandbox
-
-
-@pytest.fixture(scope="module")
-def base_url(sandbox: Sandbox) -> Generator[str, None, None]:
-    with start_blocking_portal("asyncio") as portal, portal.wrap_async_context_manager(sandbox.serve()) as base_url:
-        yield base_url
 
 
 @pytest.mark.parametrize("name", ["status", "wait"])

@@ -1,9 +1,7 @@
 """``smilejobs doctor`` and ``verify-callback``, and what all commands have in common."""
 
-import io
 import json
 import socket
-import sys
 from collections.abc import Callable, Generator, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -12,9 +10,7 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-from anyio.from_thread import start_blocking_portal
 
-import smilejobs.cli
 from smilejobs import (
     BadResponseError,
     Credentials,
@@ -25,32 +21,10 @@ from smilejobs import (
     __version__,
 )
 from smilejobs.client import Client
-from smilejobs.sandbox import Sandbox
 from smilejobs.wire.signature import format_timestamp, sign
-from tests.helpers.commands import ENVIRONMENT, Answer, Command
+from tests.helpers.commands import Answer, Command
 
 CREDENTIALS = Credentials("085", "sandbox-key")
-
-
-@pytest.fixture(scope="module")
-def base_url() -> Generator[str, None, None]:
-    with start_blocking_portal("asyncio") as portal, portal.wrap_async_context_manager(Sandbox().serve()) as base_url:
-        yield base_url
-
-
-@pytest.fixture
-def command(base_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    def run(*arguments: str, stdin: bytes = b"", **environment: str) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["smilejobs", *arguments])
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-        for name, value in {**ENVIRONMENT, "SMILE_BASE_URL": base_url, **environment}.items():
-            monkeypatch.setenv(name, value)
-        with pytest.raises(SystemExit) as exited:
-            smilejobs.cli.main()
-        printed = capsys.readouterr()
-        return Answer(exited.value.code, printed.out, printed.err)
-
-    return run
 
 
 Serve = Callable[..., str]

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Generator
 from contextlib import ExitStack
 from functools import partial
 from importlib import import_module
@@ -17,18 +16,15 @@ from pathlib import Path
 import anyio
 import pytest
 import typer
-from anyio.from_thread import start_blocking_portal
 
 from smilejobs import JobRef
 from smilejobs.cli.display import console
 from smilejobs.cli.exits import ExitCode, complain, describe, run_commands, set_debug
 from smilejobs.cli.stopping import exit_on_signals, run_until_stopped, stop_on_sigterm
 from smilejobs.sandbox import Sandbox
-from tests.helpers.commands import ENVIRONMENT, Command, command, interrupt_when, wait_until
+from tests.helpers.commands import ENVIRONMENT, Command, interrupt_when, wait_until
 
 pytestmark = pytest.mark.slow
-
-__all__ = ["command"]
 
 SHELL = [sys.executable, "-m", "smilejobs"]
 DEAF = [
@@ -50,12 +46,6 @@ def sandbox() -> Sandbox:
     sandbox.submit("user-1", "rejected", machine=0, outcome="rejected", job_type=6)
     sandbox.submit("user-1", "running", machine=3600)
     return sandbox
-
-
-@pytest.fixture(scope="module")
-def base_url(sandbox: Sandbox) -> Generator[str, None, None]:
-    with start_blocking_portal("asyncio") as portal, portal.wrap_async_context_manager(sandbox.serve()) as base_url:
-        yield base_url
 
 
 def environment(base_url: str, **more: str) -> dict[str, str]:

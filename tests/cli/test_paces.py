@@ -1,27 +1,21 @@
 """The options ``--pace`` and ``--learn``."""
 
-from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from anyio.from_thread import start_blocking_portal
 
 from smilejobs import LearnedPace
 from smilejobs.cli.paces import read_pace
 from smilejobs.sandbox import Sandbox
-from tests.cli.test_batch import command
 from tests.helpers.commands import Command
-
-__all__ = ["command"]
 
 
 @pytest.fixture(scope="module")
-def base_url() -> Generator[str, None, None]:
+def sandbox() -> Sandbox:
     sandbox = Sandbox()
     sandbox.submit("user-1", "job-1", machine=0)
     sandbox.submit("user-1", "job-2", machine=0, outcome="rejected")
-    with start_blocking_portal("asyncio") as portal, portal.wrap_async_context_manager(sandbox.serve()) as base_url:
-        yield base_url
+    return sandbox
 
 
 def write_input() -> None:

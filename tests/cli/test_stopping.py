@@ -6,20 +6,17 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 import pytest
-from anyio.from_thread import start_blocking_portal
 
-import smilejobs.cli
 from smilejobs import JobRef
 from smilejobs.batch.report import Report
 from smilejobs.cli.options import open_input
 from smilejobs.sandbox import Sandbox
-from tests.helpers.commands import ENVIRONMENT, Answer, interrupt_when, wait_until
+from tests.helpers.commands import ENVIRONMENT, Command, interrupt_when, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -36,35 +33,6 @@ def sandbox() -> Sandbox:
     sandbox.submit("user-1", "approved", machine=0)
     sandbox.submit("user-1", "running", machine=3600)
     return sandbox
-
-
-@pytest.fixture(scope="module")
-def base_url(sandbox: Sandbox) -> Generator[str, None, None]:
-    with start_blocking_portal("asyncio") as portal, portal.wrap_async_context_manager(sandbox.serve()) as base_url:
-        yield base_url
-
-
-Command = Callable[..., Answer]
-
-
-@pytest.fixture
-def command(
-    base_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Command:
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str, stdin: IO[str] | None = None) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["/usr/bin/smilejobs", *arguments])
-        if stdin is not None:
-            monkeypatch.setattr(sys, "stdin", stdin)
-        for name, value in {**ENVIRONMENT, "SMILE_BASE_URL": base_url}.items():
-            monkeypatch.setenv(name, value)
-        with pytest.raises(SystemExit) as exited:
-            smilejobs.cli.main()
-        printed = capsys.readouterr()
-        return Answer(exited.value.code, printed.out, printed.err)
-
-    return run
 
 
 # --- A pipe that stays open

@@ -1,11 +1,9 @@
 """What ``smilejobs wait`` shows while it waits, and what it says at the end; and the tag of a job."""
 
 import io
-from collections.abc import Generator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from anyio.from_thread import start_blocking_portal
 from rich.console import Console
 from rich.spinner import Spinner
 from typer.main import get_command
@@ -16,9 +14,7 @@ from smilejobs.cli.display import console, printable
 from smilejobs.cli.waiting import WaitView
 from smilejobs.events import PollFailed, PollFinished, PollScheduled
 from smilejobs.sandbox import Sandbox
-from tests.helpers.commands import Command, command, timed_out
-
-__all__ = ["command"]
+from tests.helpers.commands import Command, timed_out
 
 REF = JobRef("user-1", "job-1")
 
@@ -29,12 +25,6 @@ def sandbox() -> Sandbox:
     sandbox.submit("user-1", "running", machine=3600)
     sandbox.submit("user-1", "approved", machine=0)
     return sandbox
-
-
-@pytest.fixture(scope="module")
-def base_url(sandbox: Sandbox) -> Generator[str, None, None]:
-    with start_blocking_portal("asyncio") as portal, portal.wrap_async_context_manager(sandbox.serve()) as base_url:
-        yield base_url
 
 
 def finished(**answer: object) -> PollFinished:

@@ -21,11 +21,9 @@ from typing import Any
 
 import anyio
 import pytest
-from anyio.from_thread import start_blocking_portal
 from filelock import FileLock
 from rich.console import Console
 
-import smilejobs.cli
 from smilejobs.cli import watch as watch_module
 from smilejobs.cli import worker as worker_module
 from smilejobs.cli.exits import set_debug
@@ -43,34 +41,19 @@ NAMES = ("add", "list", "outcomes", "paused", "counts", "retry", "prune")
 
 
 @pytest.fixture(scope="module")
-def base_url() -> Generator[str, None, None]:
+def sandbox() -> Sandbox:
     sandbox = Sandbox()
     sandbox.submit("user-1", "approved", machine=0)
     sandbox.submit("user-1", "rejected", machine=0, outcome="rejected", job_type=6)
     sandbox.submit("user-1", "running", machine=3600)
     sandbox.submit("user-1", "disabled", refusal="2307")
-    with start_blocking_portal("asyncio") as portal, portal.wrap_async_context_manager(sandbox.serve()) as base_url:
-        yield base_url
+    return sandbox
 
 
-@pytest.fixture
-def command(
-    base_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Command:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(worker_module, "_STOP_TIMEOUT_SECONDS", 1e6)  # it would be the end of the tests
-
-    def run(*arguments: str, stdin: str = "", **environment: str) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["/usr/bin/smilejobs", *arguments])
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
-        for name, value in {**ENVIRONMENT, "SMILE_BASE_URL": base_url, **environment}.items():
-            monkeypatch.setenv(name, value)
-        with pytest.raises(SystemExit) as exited:
-            smilejobs.cli.main()
-        printed = capsys.readouterr()
-        return Answer(exited.value.code, printed.out, printed.err)
-
-    return run
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never end the process of a worker that is slow to stop: it is the process of the tests."""
+    monkeypatch.setattr(worker_module, "_STOP_TIMEOUT_SECONDS", 1e6)
 
 
 def rows(sql: str) -> list[Any]:

@@ -1,17 +1,22 @@
 """The shell commands, run in this process."""
 
+import io
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import pytest
+from anyio.from_thread import start_blocking_portal
 from attrs import frozen
 
 import smilejobs.cli
+from smilejobs.sandbox import Sandbox
 
 ENVIRONMENT = {"SMILE_PARTNER_ID": "085", "SMILE_API_KEY": "sandbox-key", "SMILE_ENVIRONMENT": "", "SMILE_BASE_URL": ""}
 
@@ -28,11 +33,21 @@ class Answer:
 Command = Callable[..., Answer]
 
 
-@pytest.fixture
-def command(base_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    def run(*arguments: str, **environment: str) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["smilejobs", *arguments])
-        for name, value in {**ENVIRONMENT, "SMILE_BASE_URL": base_url, **environment}.items():
+def make_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], **defaults: str) -> Command:
+    """Return a function that runs a command in this process.
+
+    Args:
+        monkeypatch: It sets the arguments, the environment and the standard input.
+        capsys: It captures what the command prints.
+        defaults: Variables of the environment, beside `ENVIRONMENT`; a call may set others.
+    """
+
+    def run(*arguments: str, stdin: str | bytes | IO[str] = b"", **environment: str) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["/usr/bin/smilejobs", *arguments])
+        if isinstance(stdin, str):
+            stdin = stdin.encode()
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)) if isinstance(stdin, bytes) else stdin)
+        for name, value in {**ENVIRONMENT, **defaults, **environment}.items():
             monkeypatch.setenv(name, value)
         with pytest.raises(SystemExit) as exited:
             smilejobs.cli.main()
@@ -40,6 +55,13 @@ def command(base_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
         return Answer(exited.value.code, printed.out, printed.err)
 
     return run
+
+
+@contextmanager
+def serve_in_thread(sandbox: Sandbox) -> Iterator[str]:
+    """Serve the sandbox from another thread, and yield its URL."""
+    with start_blocking_portal("asyncio") as portal, portal.wrap_async_context_manager(sandbox.serve()) as base_url:
+        yield base_url
 
 
 TIMEOUTS = ("0.3s", "3s", "30s")
@@ -84,16 +106,7 @@ def command_alone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
 
-    def run(*arguments: str, **environment: str) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["smilejobs", *arguments])
-        for name, value in {**ENVIRONMENT, "SMILE_ENVIRONMENT": "sandbox", **environment}.items():
-            monkeypatch.setenv(name, value)
-        with pytest.raises(SystemExit) as exited:
-            smilejobs.cli.main()
-        printed = capsys.readouterr()
-        return Answer(exited.value.code, printed.out, printed.err)
-
-    return run
+    return make_command(monkeypatch, capsys, SMILE_ENVIRONMENT="sandbox")
 
 
 CLIENT_COMMANDS = (

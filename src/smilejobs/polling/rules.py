@@ -240,17 +240,8 @@ def make_timeout_error(state: PollState, now: float, *, retry_after: float | Non
         end = f"The wait of {timeout:.10g} s is over, but the job is not"
     else:
         end = f"The API asks for a pause of {retry_after:.10g} s, but less is left of the wait of {timeout:.10g} s"
-    return WaitTimeoutError(
-        f"{_describe_state(state)}. {end}: wait again to go on, with the time of its submission if you know it",
-        ref=state.ref,
-        last=state.last,
-        last_error=state.last_error,
-        polls=state.polls,
-        elapsed=now - state.started,
-        age=state.age(now),
-        timeout=timeout,
-        retry_after=retry_after,
-    )
+    advice = "wait again to go on, with the time of its submission if you know it"
+    return _make_wait_timeout_error(state, now, f"{end}: {advice}", timeout=timeout, retry_after=retry_after)
 
 
 def make_batch_timeout_error(state: PollState, now: float, why: str, *, timeout: float) -> WaitTimeoutError:
@@ -262,8 +253,14 @@ def make_batch_timeout_error(state: PollState, now: float, why: str, *, timeout:
         why: Why the batch ends, as a sentence without its full stop.
         timeout: The duration of the batch, in seconds.
     """
+    return _make_wait_timeout_error(state, now, f"{why}: wait for the job again to go on", timeout=timeout)
+
+
+def _make_wait_timeout_error(
+    state: PollState, now: float, end: str, *, timeout: float, retry_after: float | None = None
+) -> WaitTimeoutError:
     return WaitTimeoutError(
-        f"{_describe_state(state)}. {why}: wait for the job again to go on",
+        f"{_describe_state(state)}. {end}",
         ref=state.ref,
         last=state.last,
         last_error=state.last_error,
@@ -271,6 +268,7 @@ def make_batch_timeout_error(state: PollState, now: float, why: str, *, timeout:
         elapsed=now - state.started,
         age=state.age(now),
         timeout=timeout,
+        retry_after=retry_after,
     )
 
 
