@@ -16,7 +16,7 @@ from smilejobs import JobRef
 from smilejobs.batch.report import Report
 from smilejobs.cli.options import open_input
 from smilejobs.sandbox import Sandbox
-from tests.helpers.commands import ENVIRONMENT, Command, interrupt_when, wait_until
+from tests.helpers.commands import ENVIRONMENT, Answer, Command, interrupt_when, wait_until
 
 pytestmark = pytest.mark.slow
 
