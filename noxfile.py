@@ -49,7 +49,7 @@ def lint(session: nox.Session) -> None:
 def typing(session: nox.Session) -> None:
     """Types, by mypy and pyright."""
     session.install(PACKAGE, *group("typing"))
-    session.run("mypy", "src", "tests", "examples", "benchmarks", "noxfile.py")
+    session.run("mypy", "src", "tests", "examples", "benchmarks", "docs/_ext", "noxfile.py")
     session.run("pyright")
 
 

@@ -18,7 +18,9 @@ class CommandLine(SphinxDirective):
     """``.. command-line::``."""
 
     def run(self) -> list[nodes.Node]:
-        lines = list(describe(typer.main.get_command(application), "smilejobs"))
+        command = typer.main.get_command(application)
+        assert isinstance(command, TyperGroup)
+        lines = list(describe(command, "smilejobs"))
         source = StringList(lines, source="smilejobs.cli")
         return nested_parse_to_nodes(self.state, source, allow_section_headings=True)
 
@@ -38,6 +40,7 @@ def describe(command: TyperCommand | TyperGroup, path: str, parent: typer.Contex
     yield from _text(command.epilog)
     if isinstance(command, TyperGroup):
         for name, inner in command.commands.items():
+            assert isinstance(inner, (TyperCommand, TyperGroup))
             yield from describe(inner, f"{path} {name}", context)
 
 
