@@ -9,11 +9,10 @@ import pytest
 
 from smilejobs import JobRef
 from smilejobs.clock import utcnow
-from smilejobs.durable import WatchList
 from smilejobs.testing import Reply, Script, complete, cut, html, not_found, pending, rate_limited, refused
 from smilejobs.testing.script import Step
 from tests.helpers.patience import until
-from tests.helpers.watching import Gate, jobs, listed, polled, polls, scripted, until_ended, working
+from tests.helpers.watching import Gate, jobs, listed, open_list, polled, polls, scripted, until_ended, working
 
 pytestmark = pytest.mark.anyio
 
@@ -52,7 +51,7 @@ async def test_wrong_credentials_pause_the_list(database_url: str, caplog: pytes
     refs = [JobRef(f"user-{ID}", ref.job_id) for ref in jobs(30)]
     gate = Gate(wrong=True)
     script = scripted(refs, gate)
-    async with WatchList.open(database_url) as watch:
+    async with open_list(database_url) as watch:
         await watch.add(refs)
 
         async def paused() -> bool:
@@ -84,7 +83,7 @@ async def test_why_the_list_is_paused_quotes_nothing(sqlite_url: str, code: str 
     steps = itertools.repeat(Reply(body={"error": words, "message": words, "code": code}, http_status=401))
     ref = JobRef(f"user-{ID}", f"job-{ID}")
     script = Script({ref.job_id: steps, "credentials": steps}, now=utcnow)
-    async with WatchList.open(sqlite_url) as watch:
+    async with open_list(sqlite_url) as watch:
         await watch.add([ref])
         async with working(script, sqlite_url, heartbeat=0.1):
             await until(watch.store.paused)
@@ -98,7 +97,7 @@ async def test_why_the_list_is_paused_quotes_nothing(sqlite_url: str, code: str 
 async def test_one_refusal_of_the_credentials_is_none(sqlite_url: str) -> None:
     """The job is not to blame: it is asked about again, and does not fail."""
     script = scripted(jobs(1, "other"), job_0=[refused("2205"), complete()])
-    async with WatchList.open(sqlite_url) as watch:
+    async with open_list(sqlite_url) as watch:
         await watch.add(jobs(1))
         async with working(script, sqlite_url):
             await until_ended(watch)
@@ -119,7 +118,7 @@ async def test_who_is_refused_now_and_then_pauses_nobody(
     jobs_of_list = {ref.job_id: steps() for ref in refs}
     script = Script({"credentials": itertools.cycle(answers), **jobs_of_list}, now=utcnow)
     reasons: list[str | None] = []
-    async with WatchList.open(database_url) as watch:
+    async with open_list(database_url) as watch:
         await watch.add(refs)
         async with working(script, database_url, heartbeat=heartbeat(database_url)) as work:
 
@@ -139,7 +138,7 @@ async def test_a_pause_outlasts_an_outage(sqlite_url: str, trouble: Step) -> Non
     """An API that cannot be reached has accepted nothing."""
     steps: list[Step] = [trouble, trouble, refused("2205")]
     script = scripted(jobs(1), credentials=itertools.chain(steps, itertools.repeat(not_found())))
-    async with WatchList.open(sqlite_url) as watch:
+    async with open_list(sqlite_url) as watch:
         await watch.add(jobs(1))
         await watch.store.pause("the key is wrong")
         async with working(script, sqlite_url, heartbeat=0.02):
@@ -150,7 +149,7 @@ async def test_a_pause_outlasts_an_outage(sqlite_url: str, trouble: Step) -> Non
 async def test_any_answer_accepts_the_credentials(sqlite_url: str) -> None:
     """Also one about the job that should not exist."""
     script = scripted(jobs(1), credentials=[pending()])
-    async with WatchList.open(sqlite_url) as watch:
+    async with open_list(sqlite_url) as watch:
         await watch.add(jobs(1))
         await watch.store.pause("the key is wrong")
         async with working(script, sqlite_url):
@@ -162,7 +161,7 @@ async def test_a_pause_by_another_worker_is_noticed(postgres_url: str) -> None:
     refs = jobs(10)
     gate, nobody = Gate(open=False), Gate(wrong=True)
     script = scripted(refs, gate, credentials=nobody.steps(not_found()))
-    async with WatchList.open(postgres_url) as watch:
+    async with open_list(postgres_url) as watch:
         await watch.add(refs)
         async with working(script, postgres_url, heartbeat=heartbeat(postgres_url)):
             for ref in refs:
@@ -180,7 +179,7 @@ async def test_a_pause_by_somebody_who_was_mistaken(database_url: str) -> None:
     """A worker stops, finds its credentials accepted, and goes on."""
     gate = Gate(open=False)
     script = scripted(jobs(1), gate)
-    async with WatchList.open(database_url) as watch:
+    async with open_list(database_url) as watch:
         await watch.add(jobs(1))
 
         async def goes_on() -> bool:
@@ -199,7 +198,7 @@ async def test_who_was_refused_must_be_accepted_first(sqlite_url: str) -> None:
     """Whoever else ends the pause: or two workers with different keys would pause and go on in turns."""
     gate = Gate(wrong=True)
     script = scripted(jobs(1), gate)
-    async with WatchList.open(sqlite_url) as watch:
+    async with open_list(sqlite_url) as watch:
         await watch.add(jobs(1))
 
         async def paused() -> bool:

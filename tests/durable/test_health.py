@@ -14,7 +14,7 @@ import smilejobs.cli
 from smilejobs.clock import utcnow
 from smilejobs.durable import WatchList
 from smilejobs.durable.named_leases import OUTAGE, SWEEPER, WORKER
-from tests.helpers.watching import jobs
+from tests.helpers.watching import jobs, open_list
 
 Ask = Callable[..., tuple[object, str, str]]
 
@@ -34,21 +34,21 @@ def ask(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 
 async def pause(url: str, why: str | None) -> None:
-    async with WatchList.open(url) as watch:
+    async with open_list(url) as watch:
         await watch.add(jobs(3))
         await watch.store.pause(why)
 
 
 async def at_work(url: str) -> None:
     """Leave the signs of a worker."""
-    async with WatchList.open(url) as watch:
+    async with open_list(url) as watch:
         for name in (f"{WORKER}a", SWEEPER):
             await watch.store.leases.acquire(name, "a", 600.0)
 
 
 async def out(url: str, text: str | None) -> None:
     """Leave the note of an outage, or take it away."""
-    async with WatchList.open(url) as watch:
+    async with open_list(url) as watch:
         if text is None:
             await watch.store.leases.release("a", OUTAGE)
         else:

@@ -21,11 +21,11 @@ from procrastinate.jobs import Job
 
 from smilejobs.durable.leases import Leases, end_lease
 from smilejobs.durable.postgres import connection_options
-from smilejobs.durable.tuning import DEFAULTS, Tuning
+from smilejobs.durable.tuning import Tuning
 from smilejobs.errors import WatchListError
 from tests.helpers.patience import until
 from tests.helpers.postgres import Postgres, empty_database
-from tests.helpers.watching import HEARTBEAT, execute
+from tests.helpers.watching import HEARTBEAT, PATIENT, execute
 from tests.helpers.wire import wire
 
 pytestmark = pytest.mark.anyio
@@ -66,7 +66,7 @@ class List:
             "lead": lambda seconds: self.lead(name, seconds),
             "lease_duration": 60.0,
             "heartbeat": HEARTBEAT,
-            "tuning": DEFAULTS,
+            "tuning": PATIENT,
         }
         self.workers.append(Leases(self.url, **{**defaults, **options}))
         return self.workers[-1]
@@ -347,7 +347,7 @@ async def test_a_bucket_that_comes_while_leaving_is_left_at_once(buckets: List) 
     heartbeat = 100.0
     async with running(buckets.leases(heartbeat=heartbeat)) as [task]:
         await until(buckets.held)
-        async with await psycopg.AsyncConnection.connect(buckets.url, **connection_options(DEFAULTS)) as connection:
+        async with await psycopg.AsyncConnection.connect(buckets.url, **connection_options(PATIENT)) as connection:
             await connection.execute("LOCK TABLE procrastinate_jobs")
             await connection.execute(DEFER.encode(), {"bucket": 2})
             await until(claims)
@@ -451,7 +451,7 @@ async def test_a_sweep_that_comes_too_late_is_none(buckets: List, caplog: pytest
     buckets.pending = {5}
     leases = buckets.leases()
     await leases.prepare()
-    async with await psycopg.AsyncConnection.connect(buckets.url, **connection_options(DEFAULTS)) as connection:
+    async with await psycopg.AsyncConnection.connect(buckets.url, **connection_options(PATIENT)) as connection:
         await connection.execute(DEFER.encode(), {"bucket": 5})  # nobody sees it before it is committed
         async with running(leases):
             await until(comes)
@@ -589,7 +589,7 @@ async def test_who_hears_nothing_of_the_database_lets_go(buckets: List, caplog: 
 async def test_a_lease_that_has_ended_meanwhile_is_not_ended_again(buckets: List) -> None:
     """Procrastinate has no such job any more; every other failure is one."""
     await buckets.leases().prepare()
-    app = App(connector=PsycopgConnector(conninfo=buckets.url, kwargs=connection_options(DEFAULTS)))
+    app = App(connector=PsycopgConnector(conninfo=buckets.url, kwargs=connection_options(PATIENT)))
     async with app.open_async():
         job = Job(id=10**6, queue="smilejobs", lock="1", queueing_lock="1", task_name="smilejobs.bucket")
         await end_lease(app, job)

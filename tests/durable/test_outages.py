@@ -25,7 +25,19 @@ from smilejobs.durable.tuning import DEFAULTS, Tuning
 from smilejobs.errors import WatchListError
 from smilejobs.testing import Reply, Script, complete, cut, pending, refused
 from tests.helpers.patience import until
-from tests.helpers.watching import PATIENT, Gate, ending, execute, jobs, listed, polled, scripted, until_ended, working
+from tests.helpers.watching import (
+    PATIENT,
+    Gate,
+    ending,
+    execute,
+    jobs,
+    listed,
+    open_list,
+    polled,
+    scripted,
+    until_ended,
+    working,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -232,7 +244,7 @@ async def poison(url: str, assignment: str, values: tuple[object, ...], problem:
     """One row of three cannot be read: the others complete, and it fails."""
     refs = jobs(3)
     script = scripted(refs)
-    async with WatchList.open(url) as watch:
+    async with open_list(url) as watch:
         await watch.add(refs)
         await change(url, f"UPDATE watch SET {assignment} WHERE job_id = 'job-1'", *values)
         [number] = [row.seq for row in await watch.store.pending(range(256)) if not hasattr(row, "user_id")]

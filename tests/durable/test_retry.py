@@ -15,9 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from smilejobs import JobRef
 from smilejobs.durable import Added, WatchList
 from smilejobs.durable.schema import COMPLETE, EXPIRED, FAILED
-from smilejobs.durable.tuning import DEFAULTS, Tuning
+from smilejobs.durable.tuning import Tuning
 from tests.helpers.patience import until
-from tests.helpers.watching import START, Clock, ending, execute, jobs, listed, readable
+from tests.helpers.watching import PATIENT, START, Clock, ending, execute, jobs, listed, open_list, readable
 
 pytestmark = pytest.mark.anyio
 
@@ -35,7 +35,7 @@ def clock() -> Clock:
 @pytest.fixture
 def tuning() -> Tuning:
     """Replaced by the parameters of tests."""
-    return DEFAULTS
+    return PATIENT
 
 
 @pytest.fixture
@@ -174,7 +174,7 @@ async def test_retry_and_prune_at_once(watch: WatchList, clock: Clock) -> None:
 @pytest.mark.parametrize("by", ["retry", "prune"])
 async def test_who_changes_what_has_ended_waits_for_his_turn(postgres_url: str, by: str) -> None:
     """Before he touches a row: two that lock rows in orders of their own would wait for each other."""
-    async with WatchList.open(postgres_url) as watch:
+    async with open_list(postgres_url) as watch:
         await watch.add(jobs(1))
         await end(watch, *jobs(1), state=FAILED)
 

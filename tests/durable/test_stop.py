@@ -57,7 +57,7 @@ async def test_a_worker_ends_although_its_database_hangs(own_server: Postgres, o
 
         async def run() -> None:
             with scope:
-                await worker(client, watch).run()
+                await worker(client, watch, heartbeat=120.0, lease_duration=600.0).run()
 
         await watch.add(refs)
         task = asyncio.create_task(run())
@@ -79,6 +79,7 @@ async def test_a_worker_ends_although_its_database_hangs(own_server: Postgres, o
         assert counts.pending + counts.complete == 20
     # It was stopped before it could give its buckets back: nobody waits for its heartbeat.
     await execute(own_url, "UPDATE procrastinate_workers SET last_heartbeat = 'epoch'")
+    await execute(own_url, "DELETE FROM smilejobs.leases")
     async with working(scripted(refs), own_url) as work:
         await until_ended(work.watch)
         assert {outcome.ref for outcome in await listed(work.watch)} == set(refs)

@@ -19,11 +19,11 @@ from smilejobs.clock import utcnow
 from smilejobs.durable import Added, Counts, WatchList, WatchOutcome
 from smilejobs.durable.rows import key_of
 from smilejobs.durable.schema import COMPLETE, EXPIRED, FAILED
-from smilejobs.durable.tuning import DEFAULTS, Tuning
+from smilejobs.durable.tuning import Tuning
 from smilejobs.errors import WatchListError
 from smilejobs.model.callback import Callback
 from smilejobs.model.jobs import JobResult
-from tests.helpers.watching import START, Clock, ending, jobs, listed
+from tests.helpers.watching import PATIENT, START, Clock, ending, jobs, listed, open_list
 
 pytestmark = pytest.mark.anyio
 
@@ -44,7 +44,7 @@ def clock() -> Clock:
 @pytest.fixture
 def tuning() -> Tuning:
     """Replaced by the parameters of tests."""
-    return DEFAULTS
+    return PATIENT
 
 
 @pytest.fixture
@@ -239,16 +239,16 @@ async def test_a_cursor_of_a_list_that_was_set_back(tmp_path: Path) -> None:
     """A backup of it was restored: waiting for outcomes beyond the cursor would skip those that come before."""
     url, backup = f"sqlite:///{tmp_path / 'jobs.db'}", tmp_path / "backup.db"
     refs = jobs(3)
-    async with WatchList.open(url) as watch:
+    async with open_list(url) as watch:
         await watch.add(refs)
         await end(watch, refs[0])
     copyfile(tmp_path / "jobs.db", backup)
-    async with WatchList.open(url) as watch:
+    async with open_list(url) as watch:
         await end(watch, *refs[1:])
         cursors = [outcome.cursor for outcome in await listed(watch)]
         assert await listed(watch, after=cursors[-1]) == []
     copyfile(backup, tmp_path / "jobs.db")
-    async with WatchList.open(url) as watch:
+    async with open_list(url) as watch:
         for cursor in cursors[1:]:
             with (
                 pytest.raises(ValueError, match="ahead of the watch list.*begin with an older cursor, or without one"),
@@ -391,7 +391,7 @@ async def test_nothing_personal_shows(watch: WatchList, caplog: pytest.LogCaptur
 
 async def test_a_list_that_was_closed_behind_our_back(postgres_url: str) -> None:
     """Somebody has dropped the schema: that is an error of ours, for every method."""
-    async with WatchList.open(postgres_url) as watch:
+    async with open_list(postgres_url) as watch:
         with psycopg.connect(postgres_url) as connection:
             connection.execute("DROP SCHEMA smilejobs CASCADE")
         for call in (

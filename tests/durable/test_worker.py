@@ -33,7 +33,7 @@ from smilejobs.testing import (
 )
 from smilejobs.testing.script import Step
 from tests.helpers.patience import until
-from tests.helpers.watching import Gate, execute, jobs, listed, polled, polls, scripted, until_ended, working
+from tests.helpers.watching import Gate, execute, jobs, listed, open_list, polled, polls, scripted, until_ended, working
 
 pytestmark = pytest.mark.anyio
 
@@ -65,7 +65,7 @@ async def test_every_job_gets_its_outcome(database_url: str) -> None:
     """Those that were there before the worker, and those that come while it runs; one each, in the order of ending."""
     before, later = jobs(20, "before"), jobs(20, "later")
     script = scripted([*before, *later])
-    async with WatchList.open(database_url) as watch:
+    async with open_list(database_url) as watch:
         await watch.add(before)
         async with working(script, database_url, tuning=Tuning(store_rows=7, load_rows=7)):
             await until_ended(watch)
@@ -88,7 +88,7 @@ async def test_an_outcome_says_what_the_result_was(sqlite_url: str) -> None:
         "weather": [cut(), html(), no_zip(), not_found(), complete()],
     }
     script = Script(steps, now=utcnow)
-    async with WatchList.open(sqlite_url) as watch:
+    async with open_list(sqlite_url) as watch:
         await watch.add(("user-1", job_id) for job_id in steps)
         async with working(script, sqlite_url):
             await until_ended(watch)
@@ -116,7 +116,7 @@ async def test_a_ref_that_is_added_later_is_polled_at_once(database_url: str) ->
     """During a lease, not at the next."""
     first, *later = same_bucket(4)
     script = scripted([first, *later])
-    async with WatchList.open(database_url) as watch:
+    async with open_list(database_url) as watch:
         await watch.add([first])
         async with working(script, database_url, lease_duration=FOR_EVER):
             await until_ended(watch)
@@ -130,7 +130,7 @@ async def test_news_brings_a_job_to_the_front(database_url: str) -> None:
     refs = jobs(5)
     gate = Gate(open=False)
     script = scripted(refs, gate)
-    async with WatchList.open(database_url) as watch:
+    async with open_list(database_url) as watch:
         await watch.add(refs)
         async with working(script, database_url, pace=Pace(min=3600, max=3600)):
             for ref in refs:
@@ -150,7 +150,7 @@ async def test_news_brings_a_job_to_the_front(database_url: str) -> None:
 async def test_a_deadline_ends_the_wait_with_the_last_answer(sqlite_url: str) -> None:
     """The job has expired, which is no error; nothing is asked about it any more."""
     script = scripted(jobs(1), Gate(open=False), refused_0=itertools.repeat(cut()))
-    async with WatchList.open(sqlite_url) as watch:
+    async with open_list(sqlite_url) as watch:
         await watch.add([*jobs(1), ("user-1", "refused-0")], deadline=0.5)
         async with working(script, sqlite_url, keep_raw=True):
             await until_ended(watch)
@@ -172,7 +172,7 @@ async def test_a_deadline_that_passed_while_nobody_worked(database_url: str) -> 
     script = scripted([done], job_1=itertools.repeat(pending(delay=0.1)))
     async with WatchList.open(database_url, now=lambda: utcnow() - timedelta(days=1)) as yesterday:
         await yesterday.add([done, running], deadline=60)
-    async with WatchList.open(database_url) as watch, working(script, database_url):
+    async with open_list(database_url) as watch, working(script, database_url):
         await until_ended(watch)
         states = {outcome.ref: outcome.state for outcome in await listed(watch)}
     assert states == {done: "complete", running: "expired"}
@@ -189,7 +189,7 @@ async def test_until_final_waits_for_the_review(sqlite_url: str) -> None:
         },
         now=utcnow,
     )
-    async with WatchList.open(sqlite_url) as watch:
+    async with open_list(sqlite_url) as watch:
         await watch.add([("user-1", "soon")])
         await watch.add([("user-1", "final")], until="final")
         await watch.add([("user-1", "never")], until="final", deadline=1.0)
@@ -211,7 +211,7 @@ async def test_raw_answers_are_kept_if_asked(database_url: str) -> None:
         "Extra": {"deep": nested, "null": None, "big": 10**30, "nul": "\0"},
     }
     script = Script({"job-0": [complete(**odd)]}, now=utcnow)
-    async with WatchList.open(database_url) as watch:
+    async with open_list(database_url) as watch:
         await watch.add(jobs(1))
         async with working(script, database_url, keep_raw=True):
             await until_ended(watch)
@@ -226,7 +226,7 @@ async def test_raw_answers_are_kept_if_asked(database_url: str) -> None:
 async def test_retry_is_noticed(database_url: str) -> None:
     """Jobs that are opened again are polled at once, and get a new outcome."""
     script = Script({"job-0": [refused("2307"), complete()]}, now=utcnow)
-    async with WatchList.open(database_url) as watch:
+    async with open_list(database_url) as watch:
         await watch.add(jobs(1))
         async with working(script, database_url, lease_duration=FOR_EVER):
             await until_ended(watch)
@@ -254,14 +254,14 @@ async def test_arguments_that_can_never_be_right(
     sqlite_url: str, options: dict[str, Any], kind: type[Exception], text: str
 ) -> None:
     """They are refused at once."""
-    async with Script({}).client() as client, WatchList.open(sqlite_url) as watch:
+    async with Script({}).client() as client, open_list(sqlite_url) as watch:
         with pytest.raises(kind, match=text):
             Worker(client, watch, **options)
 
 
 async def test_a_client_that_is_closed(database_url: str) -> None:
     """That is a mistake of the caller's, and leaves no lock behind."""
-    async with WatchList.open(database_url) as watch:
+    async with open_list(database_url) as watch:
         async with Script({}).client() as client:
             pass
         for _ in range(2):
@@ -272,7 +272,7 @@ async def test_a_client_that_is_closed(database_url: str) -> None:
 async def test_a_lock_that_cannot_be_had(sqlite_url: str, tmp_path: Path) -> None:
     """Beside the file, a worker must be able to write."""
     (tmp_path / "jobs.db-worker").mkdir()
-    async with Script({}).client() as client, WatchList.open(sqlite_url) as watch:
+    async with Script({}).client() as client, open_list(sqlite_url) as watch:
         with pytest.raises(WatchListError, match="no worker can write beside this SQLite file"):
             await Worker(client, watch).run()
 
@@ -290,7 +290,7 @@ async def test_a_silent_connection_is_checked(postgres_url: str) -> None:
         return bool(await execute(postgres_url, "SELECT 1 FROM pg_stat_activity WHERE query = 'SELECT 1'"))
 
     options: dict[str, Any] = {"tuning": tuning, "lease_duration": FOR_EVER}
-    async with WatchList.open(postgres_url) as watch, working(script, postgres_url, **options):
+    async with open_list(postgres_url) as watch, working(script, postgres_url, **options):
         await watch.add([first])
         await until_ended(watch)
         await until(asked)
@@ -332,7 +332,7 @@ async def test_a_row_that_is_committed_late(postgres_url: str) -> None:
     late, early = jobs(2)
     (same,) = same_bucket(1, late)
     script = scripted([late, early, same])
-    async with WatchList.open(postgres_url) as watch, working(script, postgres_url, lease_duration=FOR_EVER):
+    async with open_list(postgres_url) as watch, working(script, postgres_url, lease_duration=FOR_EVER):
         await watch.add([same])  # so that the worker has the bucket
         await until_ended(watch)
         async with await psycopg.AsyncConnection.connect(postgres_url) as slow:
@@ -351,7 +351,7 @@ async def test_a_row_that_is_committed_late(postgres_url: str) -> None:
 async def test_more_rows_than_are_added_at_once(sqlite_url: str) -> None:
     """Other tasks run in between; every job is polled."""
     refs = jobs(501)
-    async with WatchList.open(sqlite_url) as watch:
+    async with open_list(sqlite_url) as watch:
         await watch.add(refs)
         async with working(scripted(refs), sqlite_url):
             await until_ended(watch)
@@ -361,7 +361,7 @@ async def test_more_rows_than_are_added_at_once(sqlite_url: str) -> None:
 async def test_a_worker_without_notifications_ends(sqlite_url: str) -> None:
     """Another program has dropped their table: waiting does not help."""
     script = scripted(jobs(1), Gate(open=False))
-    async with script.client() as client, WatchList.open(sqlite_url) as watch:
+    async with script.client() as client, open_list(sqlite_url) as watch:
         await watch.add(jobs(1))
         task = asyncio.create_task(Worker(client, watch).run())
         await polled(script, jobs(1)[0])
@@ -383,7 +383,7 @@ async def test_polling_waits_for_a_database_that_is_slow(sqlite_url: str, monkey
     """Outcomes do not pile up in memory."""
     refs = jobs(100)
     script = scripted(refs)
-    async with WatchList.open(sqlite_url) as watch:
+    async with open_list(sqlite_url) as watch:
         await watch.add(refs)
         async with working(script, sqlite_url, concurrency=2, tuning=Tuning(unstored_outcomes=5)) as work:
             store, end = asyncio.Event(), work.watch.store.end

@@ -26,7 +26,18 @@ from smilejobs.testing import Script, cut, html, rate_limited
 from smilejobs.testing.script import Step
 from tests.helpers.patience import until
 from tests.helpers.postgres import Postgres, empty_database
-from tests.helpers.watching import HEARTBEAT, Gate, execute, jobs, listed, polls, scripted, until_ended, working
+from tests.helpers.watching import (
+    HEARTBEAT,
+    Gate,
+    execute,
+    jobs,
+    listed,
+    open_list,
+    polls,
+    scripted,
+    until_ended,
+    working,
+)
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
@@ -93,7 +104,7 @@ async def test_two_workers_share_the_jobs(postgres_url: str) -> None:
     known = jobs(300)
     scripts = [scripted(known, gate) for _ in range(2)]
     options: dict[str, Any] = {"lease_duration": 60.0, "pace": CALM}
-    async with WatchList.open(postgres_url) as watch:
+    async with open_list(postgres_url) as watch:
         async with working(scripts[0], postgres_url, **options), working(scripts[1], postgres_url, **options):
             refs = await shared_out(watch, known, scripts)
             gate.open = True
@@ -118,7 +129,7 @@ async def test_a_new_worker_gets_its_share(postgres_url: str) -> None:
     async def both_are_there() -> bool:
         return await execute(postgres_url, "SELECT count(*) FROM procrastinate_workers") == [(2,)]
 
-    async with WatchList.open(postgres_url) as watch:
+    async with open_list(postgres_url) as watch:
         await watch.add(refs)
         async with working(scripts[0], postgres_url, pace=CALM):
             await polled(scripts[0], *refs)
@@ -148,7 +159,7 @@ async def test_a_second_worker_on_a_file_is_refused(sqlite_url: str, tmp_path: P
     (first,), later = jobs(1, "first"), jobs(1)
     script = scripted([first, *later])
     (tmp_path / "link.db").symlink_to(tmp_path / "jobs.db")
-    async with WatchList.open(sqlite_url) as watch:
+    async with open_list(sqlite_url) as watch:
         await watch.add([first])
         async with working(script, sqlite_url):
             await polled(script, first)
@@ -157,7 +168,7 @@ async def test_a_second_worker_on_a_file_is_refused(sqlite_url: str, tmp_path: P
                 f"sqlite:///{tmp_path / 'link.db'}",
                 f"sqlite:///{tmp_path}/../{tmp_path.name}/jobs.db",
             ):
-                async with script.client() as client, WatchList.open(url) as other:
+                async with script.client() as client, open_list(url) as other:
                     with pytest.raises(WatchListError, match="another worker polls this watch list.*PostgreSQL"):
                         await Worker(client, other).run()
             command = [sys.executable, "-c", OTHER_PROCESS, sqlite_url]
@@ -175,7 +186,7 @@ async def test_another_worker_goes_on(database_url: str) -> None:
     refs = jobs(60)
     gates = {ref: Gate(open=index < 30) for index, ref in enumerate(refs)}
     script = Script({ref.job_id: gates[ref].steps() for ref in refs}, now=utcnow)
-    async with WatchList.open(database_url) as watch:
+    async with open_list(database_url) as watch:
         await watch.add(refs)
         async with working(script, database_url):
 
@@ -199,7 +210,7 @@ async def test_a_worker_that_is_stopped_stores_what_it_knows(
     """Answers that have come are not asked for again; and it is quick."""
     refs = jobs(20)
     script = scripted(refs)
-    async with WatchList.open(database_url) as watch:
+    async with open_list(database_url) as watch:
         await watch.add(refs)
         async with working(script, database_url, lease_duration=600.0, heartbeat=100.0) as work:
 
@@ -221,7 +232,7 @@ async def test_a_worker_that_is_stopped_leaves_nothing_behind(database_url: str)
     refs = jobs(30)
     before = asyncio.all_tasks()
     for moment in (0.0, 0.02, 0.05, 0.1):
-        async with WatchList.open(database_url) as watch:
+        async with open_list(database_url) as watch:
             await watch.add(refs)
             async with working(scripted(refs, Gate(open=False)), database_url):
                 await anyio.sleep(moment)
@@ -238,7 +249,7 @@ async def test_one_429_throttles_all_workers(postgres_url: str) -> None:
     told: list[Event] = []
     options: dict[str, Any] = {"lease_duration": 60.0, "pace": CALM}
     async with (
-        WatchList.open(postgres_url) as watch,
+        open_list(postgres_url) as watch,
         working(fine, postgres_url, hooks=[told.append], **options),
         working(troubled, postgres_url, **options),
     ):
@@ -270,7 +281,7 @@ async def test_trouble_of_ones_own_throttles_no_other_worker(
                 heard.append(notification)  # noqa: PERF401  # it never ends
 
     async with (
-        WatchList.open(postgres_url) as watch,
+        open_list(postgres_url) as watch,
         working(troubled, postgres_url),
         anyio.create_task_group() as tasks,
     ):
@@ -297,10 +308,10 @@ async def test_one_rate_for_all_workers(postgres_url: str) -> None:
     def instants() -> list[float]:
         return sorted(poll.at for script in scripts for poll in polls(script))
 
-    async with WatchList.open(postgres_url) as watch:
+    async with open_list(postgres_url) as watch:
         await watch.add(refs)
         async with working(scripts[0], postgres_url, **options), working(scripts[1], postgres_url, **options):
-            await until(lambda: len(instants()) > 200 and all(polls(script) for script in scripts))
+            await until(lambda: len(instants()) > 200 and all(polls(script) for script in scripts), 300.0)
     at = instants()
     assert len(at) <= 1.1 * 50 * (at[-1] - at[0]) + 1
     assert max(sum(first <= each < first + 1 for each in at) for first in at) <= 70
@@ -320,7 +331,7 @@ async def test_the_database_is_restarted(own_server: Postgres, own_url: str, cap
         await polled(script, *refs)
         await anyio.to_thread.run_sync(own_server.restart)
         gate.open = True
-        async with WatchList.open(own_url) as watch:
+        async with open_list(own_url) as watch:
             await until_ended(watch)
             assert Counter(outcome.ref for outcome in await listed(watch)) == Counter(refs)
     assert "cannot be reached or used now" in caplog.text
@@ -357,9 +368,9 @@ async def test_a_worker_waits_for_its_database(
 ) -> None:
     """If it is away when the worker begins."""
     script = scripted(jobs(1))
-    async with WatchList.open(own_url) as watch:
+    async with open_list(own_url) as watch:
         await watch.add(jobs(1))
-    async with script.client() as client, WatchList.open(own_url) as watch:
+    async with script.client() as client, open_list(own_url) as watch:
         await anyio.to_thread.run_sync(own_server.stop)
         task = asyncio.create_task(Worker(client, watch, heartbeat=HEARTBEAT).run())
         await until(lambda: "cannot be reached" in caplog.text)
@@ -381,7 +392,7 @@ async def test_connections_that_are_cut(postgres_url: str) -> None:
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                 " WHERE datname = current_database() AND pid <> pg_backend_pid()",
             )
-            async with WatchList.open(postgres_url) as watch:
+            async with open_list(postgres_url) as watch:
                 await watch.add(refs[begin : begin + 10])
             await anyio.sleep(0.2)
         gate.open = True
@@ -391,7 +402,7 @@ async def test_connections_that_are_cut(postgres_url: str) -> None:
 async def test_a_database_that_can_no_longer_be_used(postgres_url: str) -> None:
     """Waiting would not help: the worker ends with the error."""
     script = scripted(jobs(1))
-    async with script.client() as client, WatchList.open(postgres_url) as watch:
+    async with script.client() as client, open_list(postgres_url) as watch:
         await watch.add(jobs(1))
         task = asyncio.create_task(Worker(client, watch, heartbeat=HEARTBEAT).run())
         await until_ended(watch)

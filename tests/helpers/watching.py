@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import AsyncGenerator, Iterable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,7 +17,7 @@ from smilejobs.durable.postgres import connection_options
 from smilejobs.durable.reading import Unreadable
 from smilejobs.durable.rows import Ending, Pending
 from smilejobs.durable.schema import COMPLETE
-from smilejobs.durable.tuning import DEFAULTS, Tuning
+from smilejobs.durable.tuning import Tuning
 from smilejobs.testing import Poll, Script, complete, not_found, pending, refused
 from smilejobs.testing.script import Step
 from tests.helpers.patience import until
@@ -28,7 +28,7 @@ HEARTBEAT = 10.0
 
 LEASE_DURATION = 2.0
 
-PATIENT = Tuning(quick_transaction_seconds=60.0, ping_seconds=30.0, liveness_timeouts=100)
+PATIENT = Tuning(quick_transaction_seconds=60.0, connect_seconds=60, ping_seconds=30.0, liveness_timeouts=100)
 """For a machine that is slow: no statement is given up, and a sign of life lasts."""
 
 START = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -62,7 +62,7 @@ def ending(ref: JobRef, state: int = COMPLETE, raw: dict[str, object] | None = N
 
 async def execute(url: str, query: str, **arguments: object) -> list[tuple[Any, ...]]:
     """Do something in a database on PostgreSQL behind everybody's back; return the rows."""
-    async with await psycopg.AsyncConnection.connect(url, **connection_options(DEFAULTS)) as connection:
+    async with await psycopg.AsyncConnection.connect(url, **connection_options(PATIENT)) as connection:
         cursor = await connection.execute(query.encode(), arguments)
         return await cursor.fetchall() if cursor.description else []
 
@@ -101,6 +101,11 @@ def polls(script: Script) -> list[Poll]:
     return sorted(itertools.chain.from_iterable(of_jobs), key=lambda poll: poll.at)
 
 
+def open_list(url: str, **options: Any) -> AbstractAsyncContextManager[WatchList]:
+    """Open a watch list that does not take a slow machine for a database that is away."""
+    return WatchList.open(url, **{"tuning": PATIENT, **options})
+
+
 @define
 class Work:
     """A worker that runs."""
@@ -120,7 +125,7 @@ async def working(
     **options: Any,
 ) -> AsyncGenerator[Work, None]:
     """A worker of its own, with a connection to the watch list of its own, while the block runs."""
-    async with script.client(rate=rate, hooks=hooks) as client, WatchList.open(url, tuning=tuning) as watch:
+    async with script.client(rate=rate, hooks=hooks) as client, open_list(url, tuning=tuning) as watch:
         task = asyncio.create_task(worker(client, watch, **options).run())
         try:
             yield Work(watch, client, task)
