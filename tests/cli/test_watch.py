@@ -236,7 +236,7 @@ def test_counts(command: Command) -> None:
     )
     found = json.loads(command("watch", "counts", URL, "--json").out)
     assert found["oldest"].startswith(oldest.removesuffix("+00:00"))
-    good = dict.fromkeys(("paused", "outage", "outage_since", "stalled"))
+    good = dict.fromkeys(("paused", "outage", "outage_since", "stalled", "learned"))
     assert found == {"pending": 2, "complete": 0, "failed": 0, "expired": 0, "oldest": found["oldest"], **good}
 
 

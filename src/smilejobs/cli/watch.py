@@ -22,7 +22,7 @@ from smilejobs.errors import WatchListError
 from smilejobs.model.jobs import JobRef
 
 if TYPE_CHECKING:
-    from smilejobs.durable import Counts, WatchList
+    from smilejobs.durable import Counts, Learned, WatchList
     from smilejobs.durable.named_leases import Health
 
 app = typer.Typer(no_args_is_help=True, help="Add jobs to a watch list, and print their outcomes.")
@@ -235,6 +235,12 @@ def paused(url: ListURL, *, as_json: Annotated[bool, typer.Option("--json", help
     _run(url, work)
 
 
+def _describe_learned(learned: "Learned") -> str:
+    remembered = "of another release" if learned.remembered is None else f"remembers {learned.remembered:,}"
+    at = "" if learned.updated_at is None else f", last stored {_format_value(learned.updated_at)}"
+    return f"{remembered}, from {number_of(learned.jobs, 'job')} and {number_of(learned.reviews, 'review')}{at}"
+
+
 def _get_health_code(found: "Counts | Health") -> ExitCode:
     is_good = found.paused is None and found.outage is None and found.stalled is None
     return ExitCode.COMPLETE if is_good else ExitCode.ERROR
@@ -255,8 +261,10 @@ def counts(url: ListURL, *, as_json: Annotated[bool, typer.Option("--json", help
         if as_json:
             typer.echo(_format_json(asdict(found)))
         else:
-            for name, value in asdict(found).items():
-                if value is not None:
+            for name, value in asdict(found, recurse=False).items():
+                if name == "learned" and value is not None:
+                    typer.echo(f"{name:<12} {_describe_learned(value)}")
+                elif value is not None:
                     text = f"{value:,}" if isinstance(value, int) else printable(_format_value(value))
                     typer.echo(f"{name.replace('_', ' '):<12} {text}")
         return _get_health_code(found)

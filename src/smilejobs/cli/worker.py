@@ -18,9 +18,11 @@ from rich.console import Console
 from smilejobs.cli.display import console, printable
 from smilejobs.cli.exits import ExitCode, exit_on, trace
 from smilejobs.cli.options import CREDENTIALS_HELP, ListURL, parse_duration, read_base_url
+from smilejobs.cli.paces import PaceFile, read_pace
 from smilejobs.client import Client
 from smilejobs.errors import WatchListError
 from smilejobs.events import Event, PollFailed, PollFinished, PollScheduled, log_event
+from smilejobs.polling.learned_pace import LearnedPace
 from smilejobs.tasks import beside
 
 if TYPE_CHECKING:
@@ -48,6 +50,15 @@ def worker(
         float, typer.Option(help="The most polls per second; on PostgreSQL, of all workers together.")
     ] = 100.0,
     concurrency: Annotated[int, typer.Option(min=1, help="The most polls at the same time.")] = 100,
+    pace: PaceFile = None,
+    learn: Annotated[
+        bool,
+        typer.Option(
+            "--learn",
+            help="Learn how long jobs take, and poll accordingly, together with all workers that have this option: the "
+            "watch list keeps what is learned. A list about which nothing has been learned begins with --pace.",
+        ),
+    ] = False,
     keep_raw: Annotated[bool, typer.Option("--keep-raw", help="Store whole answers, with personal data.")] = False,
     wait: Annotated[
         str,
@@ -64,11 +75,13 @@ def worker(
     """
     out = console(stderr=True)
     polls = _Polls()
-    with exit_on((ImportError, ValueError), ExitCode.USAGE):
+    with exit_on((ImportError, OSError, ValueError), ExitCode.USAGE):
         from smilejobs.durable import WatchList, Worker
         from smilejobs.durable.urls import without_secrets
+        from smilejobs.durable.worker import DEFAULT_PACE
 
         WatchList.open(url)  # raises for a wrong URL
+        learned = read_pace(pace) or (LearnedPace(base=DEFAULT_PACE) if learn else None)
         patience = _patience(wait)
         client = Client.from_env(max_connections=concurrency, rate=rate, hooks=(_log, polls))
 
@@ -82,7 +95,7 @@ def worker(
             )
             show = partial(_show, watch, polls, out, showing)
             async with beside(show, showing.cancel) if out.is_terminal and not out.is_dumb_terminal else nullcontext():
-                await Worker(client, watch, keep_raw=keep_raw).run()
+                await Worker(client, watch, pace=learned, learn=learn, keep_raw=keep_raw).run()
 
     end = _End(out)
 

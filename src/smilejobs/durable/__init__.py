@@ -10,8 +10,8 @@ try:
 except ImportError as error:
     raise ImportError("smilejobs.durable needs a few packages more: pip install 'smilejobs[durable]'") from error
 
-from smilejobs.durable.rows import Counts
+from smilejobs.durable.rows import Counts, Learned
 from smilejobs.durable.watchlist import Added, WatchedJob, WatchList, WatchOutcome
 from smilejobs.durable.worker import Worker
 
-__all__ = ["Added", "Counts", "WatchList", "WatchOutcome", "WatchedJob", "Worker"]
+__all__ = ["Added", "Counts", "Learned", "WatchList", "WatchOutcome", "WatchedJob", "Worker"]

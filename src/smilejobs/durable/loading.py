@@ -81,7 +81,7 @@ class Loader:
     async def load_all(self) -> None:
         """Load all rows: there is no other worker."""
         total, _ = await self._store.sums(self._buckets.held)
-        await self._load_after(0, spread=total / self._rate)
+        await self._load_after(0, spread=total / self._rate, is_new=False)
 
     async def load(self, bucket: int) -> None:
         """Load a bucket, unless its rows are just those that are known."""
@@ -91,7 +91,7 @@ class Loader:
                 return
             rows = await self._store.pending({bucket})
         # When these were polled last is not known: they are spread as if they were all of the list's.
-        await self._add_rows(rows, spread=len(rows) * BUCKETS / self._rate)
+        await self._add_rows(rows, spread=len(rows) * BUCKETS / self._rate, is_new=False)
 
     async def load_new(self) -> None:
         """Load the rows that were added since the last time."""
@@ -102,7 +102,7 @@ class Loader:
         if not self._buckets.is_polled(key[0]):
             return []
         rows = await self._store.named(key)
-        await self._add_rows(rows)
+        await self._add_rows(rows, is_new=False)
         return [row.ref for row in rows if isinstance(row, Pending)]
 
     async def load_late(self) -> None:
@@ -112,17 +112,26 @@ class Loader:
         await self._store.retry(partial(self._load_after, self._settled, until=settling))
         self._settled = settling
 
-    async def _load_after(self, after: int, *, until: float = math.inf, spread: float = 0.0) -> int:
+    async def _load_after(
+        self, after: int, *, until: float = math.inf, spread: float = 0.0, is_new: bool = True
+    ) -> int:
         """Load the rows after the number *after*, up to *until* at least; return the number of the last."""
         limit = self._store.tuning.load_rows
         while after < until and (rows := await self._store.pending(self._buckets.held, after=after, limit=limit)):
-            await self._add_rows(rows, spread=spread)
+            await self._add_rows(rows, spread=spread, is_new=is_new)
             after = rows[-1].seq
         return after
 
-    async def _add_rows(self, rows: Iterable[Pending | Unreadable], *, spread: float = 0.0) -> None:
+    async def _add_rows(self, rows: Iterable[Pending | Unreadable], *, is_new: bool, spread: float = 0.0) -> None:
+        """Add the jobs of rows.
+
+        Args:
+            rows: The rows.
+            is_new: Whether no worker has polled the jobs yet.
+            spread: Seconds within which their first polls begin.
+        """
         now = self._now().timestamp()
-        terms: dict[tuple[bool, float | None], Terms] = {}
+        terms: dict[tuple[bool, float | None, bool], Terms] = {}
         unreadable: list[Unreadable] = []
         for place, row in enumerate(rows, 1):
             if place % _CHECKPOINT_ROWS == 0:
@@ -134,26 +143,29 @@ class Loader:
             if ref in self._outbox or row.bucket not in self._buckets.held:
                 continue
             end = None if row.deadline is None else row.added_at + row.deadline
-            if (row.final, end) not in terms:
-                terms[row.final, end] = self._terms(final=row.final, timeout=None if end is None else end - now)
+            key = row.final, end, row.submitted_at is not None
+            if key not in terms:
+                terms[key] = self._terms(row, timeout=None if end is None else end - now, is_new=is_new)
             self._buckets.add(row)
             # The clock of the process that added the job may be ahead of this one.
             delay = min(spread, self._pace(max(0.0, now - row.born_at), 0)) if spread else 0.0
             if end is not None:
                 delay = max(0.0, min(delay, end - now))
             if ref not in self._scheduler:
-                self._scheduler.add(ref, terms[row.final, end], first_after=random.uniform(0.0, delay))
+                self._scheduler.add(ref, terms[key], first_after=random.uniform(0.0, delay))
         if unreadable:
             await self._store.retry(partial(self._store.fail, unreadable, now))
             for row in unreadable:
                 logger.error("%s; the job has failed", row.text)
 
-    def _terms(self, *, final: bool, timeout: float | None) -> Terms:
+    def _terms(self, row: Pending, *, timeout: float | None, is_new: bool) -> Terms:
         return Terms(
-            until="final" if final else "complete",
+            until="final" if row.final else "complete",
             timeout=None if timeout is None else max(timeout, 0.001),
             pace=self._pace,
             backoff=_BACKOFF,
             max_failures=_NEVER,
             sits_out_outages=True,
+            is_age_known=row.submitted_at is not None,
+            is_resumed=not is_new,
         )

@@ -9,6 +9,25 @@ from smilejobs.model.jobs import JobRef
 
 
 @frozen(kw_only=True)
+class Learned:
+    """What the workers of a watch list have learned about how long its jobs take; see `LearnedPace`.
+
+    Attributes:
+        remembered: How many jobs count; older ones are forgotten. None if this release cannot read what is stored.
+        jobs: How many jobs it was learned from in all.
+        reviews: How many waits from a provisional answer to the final one it was learned from in all.
+        since: When that began (aware); None if it is not known.
+        updated_at: When a worker last stored what it had learned, likewise.
+    """
+
+    remembered: int | None
+    jobs: int
+    reviews: int
+    since: datetime | None
+    updated_at: datetime | None
+
+
+@frozen(kw_only=True)
 class Counts:
     """The state of a watch list.
 
@@ -23,6 +42,7 @@ class Counts:
         outage_since: Since when (aware).
         stalled: Why pending jobs are not polled although polling is not paused: no worker is at work, or begins a poll
             although jobs are due, or none hands out the buckets; None where all is well.
+        learned: What the workers have learned about how long jobs take; None if none of them has learned anything.
     """
 
     pending: int
@@ -34,6 +54,7 @@ class Counts:
     outage: str | None = None
     outage_since: datetime | None = None
     stalled: str | None = None
+    learned: Learned | None = None
 
 
 @frozen

@@ -90,6 +90,18 @@ SHARED_RATE = Table(
 )
 """One row: up to when the permits of the rate of all workers have been given out."""
 
+LEARNED_PACE = Table(
+    "learned_pace",
+    TABLES,
+    Column("id", SmallInteger, primary_key=True, autoincrement=False, comment="1: there is one row"),
+    Column("pace", Text, comment="JSON, see LearnedPace.to_json"),
+    Column("jobs", BigInteger, nullable=False, comment="how many jobs it has learned from"),
+    Column("reviews", BigInteger, nullable=False, comment="how many final outcomes after provisional ones, likewise"),
+    Column("since", Double, nullable=False, comment="by the clock of the database"),
+    Column("updated_at", Double, comment="likewise"),
+)
+"""One row, or none: what the workers have learned about how long jobs take, see learning.py."""
+
 NOTIFICATIONS = Table(
     "notifications",
     TABLES,

@@ -1,7 +1,7 @@
 """One connected stretch of a worker: from its start to its end, or to a pause of the list."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import ExitStack, aclosing, asynccontextmanager
 from functools import partial
 
@@ -10,6 +10,7 @@ import anyio
 from smilejobs.client import Client
 from smilejobs.durable.buckets import Buckets
 from smilejobs.durable.health import ApiHealth, Reporter
+from smilejobs.durable.learning import Learning
 from smilejobs.durable.leases import Leases
 from smilejobs.durable.loading import Loader
 from smilejobs.durable.named_leases import SWEEPER
@@ -45,6 +46,7 @@ class Session:
         watch: The watch list.
         name: Of the worker, among all workers.
         api: Detects outages of the API.
+        learning: Shares what the pace learns; None for a pace that does not.
 
     For the other arguments see `smilejobs.durable.Worker`; durations are in seconds.
     """
@@ -56,6 +58,7 @@ class Session:
         *,
         name: str,
         api: ApiHealth,
+        learning: Learning | None,
         pace: PaceFunction,
         concurrency: int,
         keep_raw: bool,
@@ -66,6 +69,7 @@ class Session:
         self._client = client
         self._store = store
         self._name = name
+        self._learning = learning
         self._leases = None
         if store.is_shared:
             self._leases = Leases(
@@ -106,6 +110,10 @@ class Session:
         """
         if self._leases is not None:
             await self._store.retry(self._leases.prepare)
+        learn: tuple[Callable[[], Awaitable[None]], ...] = ()
+        if self._learning is not None:
+            await self._learning.share()
+            learn = (self._learning.run,)
         await self._store.retry(self._loader.start)
         async with self._scheduler.running():
             try:
@@ -121,6 +129,7 @@ class Session:
                         self._tick,
                         self._send_throttles,
                         self._limit_stop,
+                        *learn,
                     )
             finally:
                 with self._stopping:
@@ -128,6 +137,8 @@ class Session:
                     await self._store.retry(self._reporter.leave)
                     if self._store.is_shared:  # so that the others look now for buckets without a holder
                         await self._store.retry(partial(self._store.notify, ADDED))
+                    if self._learning is not None:
+                        await self._learning.share()
 
     async def _limit_stop(self) -> None:
         try:

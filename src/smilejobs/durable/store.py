@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import NullType
 
 from smilejobs.durable.database import Database, damaged, open_database
+from smilejobs.durable.learning import LearnedRow
 from smilejobs.durable.named_leases import Health, NamedLeases, clock
 from smilejobs.durable.reading import ENDED_COLUMNS, PENDING_COLUMNS, Unreadable, instant_of, read_pending
 from smilejobs.durable.retrying import Retries
@@ -70,6 +71,7 @@ class Store:
         tuning: Intervals and limits, for the modules that use the store.
         connections: On PostgreSQL, opens connections outside the pool.
         leases: The named leases of the workers.
+        learned: What the workers have learned about how long jobs take.
         retry: Does work again while the database is unavailable, see `Retries.while_unavailable`.
     """
 
@@ -81,6 +83,7 @@ class Store:
         self.tuning = database.tuning
         self.connections = database.connections
         self.leases = NamedLeases(database)
+        self.learned = LearnedRow(database)
 
     @classmethod
     @asynccontextmanager
@@ -380,6 +383,7 @@ class Store:
             outage=health.outage,
             outage_since=health.outage_since,
             stalled=health.stalled,
+            learned=await self.learned.summary(),
         )
 
     async def ended(self, *, after: int, limit: int) -> list[Ended]:

@@ -41,6 +41,7 @@ class Tuning:
         heartbeats_per_timeout: Signs of life within the heartbeat timeout, so that a late one costs no lease.
         sweeper_beats: Signs of life for which a sweeper stays the sweeper without renewing it.
         liveness_timeouts: Heartbeat timeouts for which a worker counts as alive in the health of the list.
+        share_pace_seconds: Time between two writes of what a worker has learned, up to a fifth more at random.
         stalled_seconds: Time for which a job may be pending before a missing worker is reported.
     """
 
@@ -74,6 +75,7 @@ class Tuning:
     heartbeats_per_timeout: int = 5
     sweeper_beats: int = 3
     liveness_timeouts: int = 3
+    share_pace_seconds: float = 60.0
     stalled_seconds: float = 15.0
 
 

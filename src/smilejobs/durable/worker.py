@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from smilejobs.client import Client
 from smilejobs.durable.health import ApiHealth
+from smilejobs.durable.learning import Learning
 from smilejobs.durable.session import Session
 from smilejobs.durable.shared_rate import SharedRate
 from smilejobs.durable.watchlist import WatchList
@@ -22,9 +23,13 @@ from smilejobs.durations import Duration, seconds
 from smilejobs.errors import CredentialsError, SmileJobsError, WatchListError
 from smilejobs.events import Hooks, logger
 from smilejobs.model.jobs import Include, JobRef
+from smilejobs.polling.learned_pace import LearnedPace
 from smilejobs.polling.pace import Pace, PaceFunction
 from smilejobs.polling.rules import Terms
 from smilejobs.wire.protocol import accepts_credentials
+
+DEFAULT_PACE = Pace(max=3600.0)
+"""A job is polled every second at first, and every hour when it is seven hours old."""
 
 _NO_JOB = JobRef("smilejobs", "credentials")
 """A job that does not exist: the API says so if it accepts the credentials."""
@@ -48,7 +53,11 @@ class Worker:
         client: Polls the API; it should have nothing else to do.
         watch: The watch list.
         pace: Between polls of a pending job, by its age; None for ``Pace(max=3600)``, by which a job is polled
-            every second at first and every hour when it is seven hours old.
+            every second at first and every hour when it is seven hours old. With a `LearnedPace`, for which
+            ``LearnedPace(base=Pace(max=3600))`` begins like that, the workers learn how long jobs take: what each of
+            them sees goes into the watch list about once a minute, and all poll by it, also after a restart. The one
+            given here is where a list begins about which nothing has been learned; it stays as it is. Its base and its
+            lateness count.
         concurrency: How many polls may be under way at once, at most the client's ``max_connections``, which None
             stands for.
         keep_raw: Store the last answer of each job as it came, with personal data and links that expire.
@@ -57,6 +66,8 @@ class Worker:
         heartbeat: On PostgreSQL, after how many seconds (or a timedelta) without a sign of life a worker counts as
             dead. On both, how often it reports that it is at work, and for how long polls must fail before that counts
             as an outage of the API.
+        learn: Whether what a `LearnedPace` learns goes into the watch list. With False, the worker neither reads nor
+            writes what is there: the pace given here learns from this worker's waits alone.
 
     Raises:
         TypeError: An argument of the wrong type.
@@ -73,18 +84,25 @@ class Worker:
         keep_raw: bool = False,
         lease_duration: Duration = 60.0,
         heartbeat: Duration = 5.0,
+        learn: bool = True,
     ) -> None:
         self._exchange = client.engine.exchange
         self._watch = watch
         self._heartbeat = seconds(heartbeat, "heartbeat", zero=False)
         self._api = ApiHealth(self._heartbeat)
+        learning = None
+        if learn and isinstance(pace, LearnedPace):
+            store = watch.store
+            learning = Learning(store.learned, pace, store.retry, store.tuning.share_pace_seconds)
+            pace = learning.pace
         self._session = partial(
             Session,
             client,
             watch,
             name=secrets.token_hex(4),
             api=self._api,
-            pace=Terms(pace=Pace(max=3600.0) if pace is None else pace).pace,
+            learning=learning,
+            pace=Terms(pace=DEFAULT_PACE if pace is None else pace).pace,
             concurrency=client.engine.concurrency(concurrency),
             keep_raw=keep_raw,
             lease_duration=seconds(lease_duration, "lease_duration", zero=False),

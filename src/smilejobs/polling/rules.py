@@ -67,6 +67,9 @@ class Terms:
             and an apparently wrong URL before the API has ever answered, and a request that the API refuses
             (`BadRequestError`), for example because the clock of this machine is wrong. None of them says anything
             about the job.
+        is_age_known: Whether the job's ``submitted_at``, if it has one, is when it was submitted, and not a later
+            instant that stands in for it.
+        is_resumed: Whether the job may have been polled before, with answers that are not known here.
 
     Raises:
         TypeError: An argument has the wrong type.
@@ -82,6 +85,8 @@ class Terms:
     max_failures: int = 20
     max_hint: float = 300.0
     sits_out_outages: bool = False
+    is_age_known: bool = True
+    is_resumed: bool = False
 
     def __attrs_post_init__(self) -> None:
         if self.until not in get_args(Until):
@@ -108,7 +113,8 @@ class PollState:
             from it.
         woken: Whether no poll has begun since that notification.
         pending_at: The age at the last answer that did not end the wait; None without one.
-        complete_at: The age at which the job was seen complete, for a pace that learns; None before.
+        complete_at: The age at which the job was seen complete, for a pace that learns; None before; 0 if it may have
+            been seen complete before, by another process.
         notified_at: The age at the first notification since the last answer, likewise.
     """
 

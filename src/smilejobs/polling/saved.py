@@ -15,6 +15,10 @@ _LARGEST = 1e9
 """Nothing in a file is larger: weights, prices, ages of polls."""
 
 
+class OtherVersionError(ValueError):
+    """Another release has written the text, in a form of its own."""
+
+
 def dump(base: Pace, lateness: float | None, complete: Learner, final: Learner) -> dict[str, object]:
     """Return all parts of a learned pace as what JSON knows."""
     return {
@@ -31,6 +35,7 @@ def load(text: str) -> tuple[Pace, float | None, Learner, Learner]:
     """Return the parts that `dump` was given.
 
     Raises:
+        OtherVersionError: The text is of another version.
         ValueError: The text is not JSON, or not what `dump` returns.
     """
     try:
@@ -40,7 +45,9 @@ def load(text: str) -> tuple[Pace, float | None, Learner, Learner]:
     if not isinstance(data, dict) or data.get("kind") != _KIND:
         raise ValueError(f"not a learned pace: expected an object with kind {_KIND!r}")
     if data.get("version") != _VERSION:
-        raise ValueError(f"a learned pace of version {data.get('version')!r}; this release reads version {_VERSION}")
+        raise OtherVersionError(
+            f"a learned pace of version {data.get('version')!r}; this release reads version {_VERSION}"
+        )
     try:
         base = Pace(**{name: _number(data["base"], name) for name in ("min", "max", "fraction", "jitter")})
         lateness = None if data["lateness"] is None else _number(data, "lateness", least=1e-9)
