@@ -1,7 +1,7 @@
 """Scripted answers in place of the HTTP client."""
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Unpack
@@ -14,6 +14,7 @@ from smilejobs.client import Client, ClientOptions
 from smilejobs.model.codes import JOB_NOT_FOUND, NO_ZIP, RESULT_CODES, STATUS_CODES, SUCCESS
 from smilejobs.settings import Credentials
 from smilejobs.testing.clock import virtual_now
+from smilejobs.transport.over_client import LocalResponse
 from smilejobs.wire.signature import format_timestamp, sign
 
 
@@ -125,17 +126,6 @@ def cut() -> Exception:
     return ConnectionResetError("the script cuts the connection")
 
 
-class _Response:
-    def __init__(self, status_code: int, headers: Mapping[str, str], body: bytes) -> None:
-        self.status_code = status_code
-        self.headers = headers
-        self._body = body
-
-    async def aiter_raw(self) -> AsyncIterator[bytes]:
-        await anyio.lowlevel.checkpoint()
-        yield self._body
-
-
 class Script:
     """Replaces an HTTP client, and answers each poll with the next step of its job.
 
@@ -195,16 +185,8 @@ class Script:
 
     @asynccontextmanager
     async def stream(
-        self,
-        method: str,
-        url: str,
-        *,
-        content: bytes,
-        headers: Mapping[str, str],
-        auth: None,
-        follow_redirects: bool,
-        timeout: None,
-    ) -> AsyncIterator[_Response]:
+        self, method: str, url: str, *, content: bytes, **options: object
+    ) -> AsyncGenerator[LocalResponse, None]:
         """Answer one poll, with the signature of an HTTP client's ``stream``."""
         request = json.loads(content)
         job_id = request["job_id"]
@@ -219,7 +201,7 @@ class Script:
         if isinstance(step, Exception):
             raise step
         await anyio.sleep(step.delay)
-        yield _Response(step.http_status, step.headers, self._encode_body(step.body, request))
+        yield LocalResponse(step.http_status, step.headers, self._encode_body(step.body, request))
 
     def _record_failure(self, text: str) -> AssertionError:
         self._failures.append(text)

@@ -5,6 +5,9 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Protocol, runtime_checkable
 
+import anyio.lowlevel
+from attrs import field, frozen
+
 from smilejobs.transport.carrier import Request, Response
 from smilejobs.transport.failures import errors, is_closed_without_answer
 from smilejobs.transport.over_httpx import end_body
@@ -26,6 +29,23 @@ class HTTPResponse(Protocol):
     def aiter_raw(self) -> AsyncIterator[bytes]:
         """The body as it came, not decompressed, piece by piece."""
         ...
+
+
+@frozen
+class LocalResponse:
+    """A response of an HTTP client that needs no network: it is complete, or ends with *failure* after its body."""
+
+    status_code: int
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+    failure: Exception | None = None
+
+    async def aiter_raw(self) -> AsyncIterator[bytes]:
+        """Yield the body."""
+        await anyio.lowlevel.checkpoint()
+        yield self.body
+        if self.failure is not None:
+            raise self.failure
 
 
 class HTTPClient(Protocol):
