@@ -4,7 +4,8 @@ import pytest
 
 from smilejobs.cli.sandbox import change_faults, read_lognormal
 from smilejobs.sandbox import FAULT_PROFILES, Lognormal
-from smilejobs.sandbox.faults import NO_FAULTS
+
+NO_FAULTS = FAULT_PROFILES["none"]
 
 
 def test_faults_are_changed_by_texts() -> None:

@@ -9,7 +9,7 @@ from smile_id_core import Signature
 
 from smilejobs import JobRef
 from smilejobs.sandbox import Sandbox
-from smilejobs.sandbox.png import make_png
+from smilejobs.sandbox.http.images import make_png
 
 SELFIE, CARD, LIVENESS, CARD_BACK = 0, 1, 4, 5
 """The kinds of images that are files."""

@@ -3,6 +3,7 @@
 import gzip
 import random
 from collections import Counter
+from collections.abc import Mapping
 from datetime import timedelta
 from statistics import median
 from typing import Any
@@ -20,7 +21,7 @@ from smilejobs.model.jobs import Include
 from smilejobs.sandbox import FAULT_PROFILES, FaultProfile, Lognormal, Mixture, Sandbox
 from smilejobs.sandbox.asgi import InProcess
 from smilejobs.sandbox.distributions import as_distribution, make_rng
-from smilejobs.sandbox.faults import NO_FAULTS, PollFaults, draw_faults, find_profile
+from smilejobs.sandbox.faults import PollFaults, draw_faults, find_profile
 from smilejobs.sandbox.variants import VARIANTS
 from smilejobs.testing import virtual_now
 from smilejobs.wire.protocol import encode_request
@@ -28,10 +29,11 @@ from smilejobs.wire.protocol import encode_request
 pytestmark = pytest.mark.anyio
 
 CREDENTIALS = smilejobs.Credentials("085", "sandbox-key")
+NO_FAULTS = FAULT_PROFILES["none"]
 SHARES = [field.name for field in fields(FaultProfile) if isinstance(field.default, float) and field.default == 0.0]
 
 
-async def ask(sandbox: Sandbox, job_id: str = "job-1", **changes: Any) -> tuple[int, dict[str, str], bytes]:
+async def ask(sandbox: Sandbox, job_id: str = "job-1", **changes: Any) -> tuple[int, Mapping[str, str], bytes]:
     """One poll, by hand."""
     ref = JobRef("user-1", job_id)
     asked = encode_request(ref, CREDENTIALS, virtual_now(), Include(image_links=True, history=False))

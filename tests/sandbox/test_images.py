@@ -13,8 +13,8 @@ from starlette.requests import Request
 
 from smilejobs import Client, ImageLink
 from smilejobs.sandbox import FaultProfile, Sandbox
+from smilejobs.sandbox.http.images import MIN_PADDED_BYTES, make_png
 from smilejobs.sandbox.http.storage import StorageError, check_url, sign_url
-from smilejobs.sandbox.png import make_png, min_padded_size
 from smilejobs.testing import EPOCH, virtual_now
 
 pytestmark = pytest.mark.anyio
@@ -145,7 +145,7 @@ def test_any_other_query_is_refused(query: str) -> None:
 
 
 def test_the_picture_is_a_png() -> None:
-    """Every chunk has its checksum, and the pixels are as many as the head says, in colours that exist."""
+    """Every chunk has its checksum, and the pixels are as many as the head says, in the one colour that there is."""
     image = make_png("0000000001")
     assert image.startswith(b"\x89PNG\r\n\x1a\n")
     chunks = {}
@@ -158,14 +158,14 @@ def test_the_picture_is_a_png() -> None:
         offset += length + 12
     assert list(chunks) == [b"IHDR", b"PLTE", b"IDAT", b"IEND"]
     width, height, depth, colour_type = struct.unpack_from(">IIBB", chunks[b"IHDR"])
-    assert (depth, colour_type) == (8, 3)
+    assert (depth, colour_type) == (1, 3)
     pixels = zlib.decompress(chunks[b"IDAT"])
-    assert len(pixels) == height * (width + 1)
-    assert set(pixels) == {0, 1}
-    assert len(chunks[b"PLTE"]) == 2 * 3
+    assert len(pixels) == height * (width // 8 + 1)
+    assert set(pixels) == {0}
+    assert len(chunks[b"PLTE"]) == 3
 
 
-@pytest.mark.parametrize("size", [min_padded_size(), 200_000])
+@pytest.mark.parametrize("size", [MIN_PADDED_BYTES, 200_000])
 async def test_pictures_can_be_as_large_as_real_ones(size: int) -> None:
     """To the byte; what fills them up is noise that cannot be compressed, another for each picture."""
     sandbox = Sandbox(now=virtual_now, picture_bytes=size)

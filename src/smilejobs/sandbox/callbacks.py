@@ -9,7 +9,7 @@ page about callbacks, and one recorded callback.
 import heapq
 import json
 import ssl
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 from functools import partial
@@ -18,10 +18,9 @@ from urllib.parse import urlsplit
 
 import anyio
 from anyio.abc import TaskGroup
-from attrs import Attribute, field, frozen
+from attrs import field, frozen
 
-from smilejobs.durations import Duration, seconds
-from smilejobs.model.jobs import JobRef
+from smilejobs.durations import Duration
 from smilejobs.sandbox.distributions import Lognormal, to_seconds
 from smilejobs.sandbox.faults import FaultProfileName, share
 from smilejobs.sandbox.http.answers import logger
@@ -51,17 +50,6 @@ _HEADERS = {"content-type": "application/json"}
 _WRONG_KEY = "not-the-key-of-the-partner"
 
 
-def _check_attempts(_: object, attribute: "Attribute[int]", value: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{attribute.name} must be a whole number, not {type(value).__name__}")
-    if value < 1:
-        raise ValueError(f"{attribute.name} must be at least 1")
-
-
-def _check_positive(_: object, attribute: "Attribute[float]", value: float) -> None:
-    seconds(value, attribute.name, zero=False)
-
-
 def _to_delay(value: Duration | Lognormal) -> Lognormal:
     return value if isinstance(value, Lognormal) else Lognormal(to_seconds(value, "delay"))
 
@@ -73,10 +61,6 @@ class Delivery:
     A *share* is a probability, from 0 to 1, for each callback.
 
     Args:
-        attempts: How often a callback is sent at most until it is answered with a 2xx. The vendor's later API is said
-            to send it five times.
-        retry_delay: Seconds (or a timedelta) until it is sent again; doubled after each attempt, up to 60 s.
-        timeout: Seconds (or a timedelta) for one attempt.
         delay: Seconds (a timedelta, a `Lognormal`) by which a callback is late. Its timestamp is not changed.
         duplicates: The share of callbacks that are sent again after they were answered with a 2xx.
         reordered: The share of provisional callbacks that are sent after the final one.
@@ -88,9 +72,6 @@ class Delivery:
         ValueError: An argument is out of range; the text names it.
     """
 
-    attempts: int = field(default=5, validator=_check_attempts)
-    retry_delay: Duration = field(default=2.0, validator=_check_positive)
-    timeout: Duration = field(default=10.0, validator=_check_positive)
     delay: Lognormal = field(default=Lognormal(0.0), converter=_to_delay)
     duplicates: float = share()
     reordered: float = share()
@@ -106,25 +87,18 @@ DELIVERIES: Mapping[FaultProfileName, Delivery] = MappingProxyType(
 )
 """The delivery of callbacks with each preset of faults."""
 
+_Due = tuple[datetime, str, bool]
+"""When a callback is to be sent, the number of its job, and whether it is the final one."""
 ImageLinks = Callable[[Job, datetime], Mapping[str, str]]
 """Makes the links to the images of a job, whose lifetime begins at the given time."""
-
-
-@frozen(order=True)
-class _Due:
-    """A callback that is to be sent, and the version of the job's schedule that it belongs to."""
-
-    at: datetime
-    smile_job_id: str
-    is_final: bool
-    version: int = field(order=False)
-    ref: JobRef = field(order=False)
 
 
 class Callbacks:
     """Sends the callbacks of a sandbox, to this machine and to the hosts in *allow_to*.
 
-    They are sent by *http_client*, which is not closed, or over connections of our own, without a proxy.
+    They are sent by *http_client*, which is not closed, or over connections of our own, without a proxy. Each is sent
+    up to *attempts* times, until it is answered with a 2xx within *timeout* seconds; the first time again after
+    *retry_delay* seconds, then after twice as long each time, up to a minute.
     """
 
     def __init__(
@@ -135,6 +109,9 @@ class Callbacks:
         links: ImageLinks,
         allow_to: Collection[str] = (),
         http_client: HTTPClient | None = None,
+        attempts: int = 5,
+        retry_delay: float = 2.0,
+        timeout: float = 10.0,
     ) -> None:
         if isinstance(allow_to, str):
             raise TypeError("allow_callbacks_to must be a collection of host names, not one string")
@@ -143,15 +120,17 @@ class Callbacks:
         self._links = links
         self._allowed = frozenset(host.lower() for host in allow_to)
         self._http_client = http_client
+        self._attempts = attempts
+        self._retry_delay = retry_delay
+        self._timeout = timeout
         self._carriers: dict[str, Carrier] = {}
         """The connections, by the scheme of the URL."""
-        self._timeout = seconds(delivery.timeout, "timeout")
         self._warned: set[str] = set()
         """The hosts that are not allowed and were named in the log."""
         self._schedule: list[_Due] = []
-        self._versions: dict[JobRef, int] = {}
-        self._sent: set[tuple[JobRef, bool]] = set()
-        """The callbacks that are being sent or were sent: of which job, and whether it is the final one."""
+        """A heap; the schedule of a job may have changed since, so the job is asked again when one is due."""
+        self._sent: set[tuple[str, bool]] = set()
+        """The callbacks that are being sent or were sent: the number of the job, and whether it is the final one."""
         self._changed = anyio.Event()
         self._is_running = False
 
@@ -179,24 +158,24 @@ class Callbacks:
         """
         if job.callback_url is None or not self._may_send(job.callback_url):
             return
-        ref = job.ref
-        version = self._versions[ref] = self._versions.get(ref, 0) + 1
+        for due in self._dues(job):
+            if since is not None and due[0] < since:
+                self._sent.add(due[1:])
+            heapq.heappush(self._schedule, due)
+        self._changed.set()
+
+    def _dues(self, job: Job) -> Iterator[_Due]:
+        """Yield when the callbacks of a job are due, as far as it is known."""
         milestones = job.milestones()
         for at, _ in milestones:
             is_final = at == job.final_at
-            if since is not None and at < since:
-                self._sent.add((ref, is_final))
-            if (ref, is_final) in self._sent:
-                continue
             due = at
             if not is_final and self._draw(job, "reordered", is_final=False):
                 if len(milestones) == 1:
                     continue  # the final one, which it follows, has no time yet
                 due = milestones[-1][0] + _REORDERED_DELAY
             delay = self._delivery.delay.draw(self._registry.rng("callback", "delay", job.smile_job_id, is_final))
-            late = due + timedelta(seconds=delay)
-            heapq.heappush(self._schedule, _Due(late, job.smile_job_id, is_final, version, ref))
-        self._changed.set()
+            yield due + timedelta(seconds=delay), job.smile_job_id, is_final
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None, None]:
@@ -223,16 +202,18 @@ class Callbacks:
                 while True:
                     self._changed = anyio.Event()
                     self._start_due(tasks, limiter)
-                    left = (self._schedule[0].at - self._registry.now()).total_seconds() if self._schedule else None
+                    left = (self._schedule[0][0] - self._registry.now()).total_seconds() if self._schedule else None
                     with anyio.move_on_after(left):
                         await self._changed.wait()
 
     def _start_due(self, tasks: TaskGroup, limiter: anyio.CapacityLimiter) -> None:
-        while self._schedule and self._schedule[0].at <= self._registry.now():
+        while self._schedule and self._schedule[0][0] <= self._registry.now():
             due = heapq.heappop(self._schedule)
-            if due.version == self._versions[due.ref]:
-                self._sent.add((due.ref, due.is_final))
-                tasks.start_soon(self._deliver, self._registry.jobs[due.ref], due.is_final, limiter)
+            _, number, is_final = due
+            job = self._registry.numbered[number]
+            if (number, is_final) not in self._sent and due in self._dues(job):
+                self._sent.add((number, is_final))
+                tasks.start_soon(self._deliver, job, is_final, limiter)
 
     async def _deliver(self, job: Job, is_final: bool, limiter: anyio.CapacityLimiter) -> None:
         """Send one callback until it is accepted, and its duplicates and forgeries."""
@@ -254,16 +235,15 @@ class Callbacks:
 
     async def _is_accepted(self, job: Job, send: Callable[[bytes], Awaitable[str | None]], body: bytes) -> bool:
         """Send a callback until it is accepted or there are no attempts left; return whether it was accepted."""
-        delay = seconds(self._delivery.retry_delay, "retry_delay")
         problem: str | None = None
-        for attempt in range(self._delivery.attempts):
+        for attempt in range(self._attempts):
             if attempt:
-                await anyio.sleep(min(delay * 2.0 ** (attempt - 1), _MAX_RETRY_DELAY_SECONDS))
+                await anyio.sleep(min(self._retry_delay * 2.0 ** (attempt - 1), _MAX_RETRY_DELAY_SECONDS))
             problem = await send(body)
             if problem is None:
                 return True
-        attempts = self._delivery.attempts
-        logger.warning("a callback of job %s was not accepted, attempts: %d; %s", job.ref.tag, attempts, problem)
+        text = "a callback of job %s was not accepted, attempts: %d; %s"
+        logger.warning(text, job.ref.tag, self._attempts, problem)
         return False
 
     async def _send(self, url: str, limiter: anyio.CapacityLimiter, body: bytes) -> str | None:

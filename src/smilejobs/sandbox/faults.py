@@ -2,20 +2,20 @@
 
 A `FaultProfile` holds the probability of each fault; `PollFaults` are the faults that were drawn for one poll.
 
-A fault of polls is an attribute of `FaultProfile` and a name in one of the groups below; `http/status.py` changes the
-answer if it was drawn. Faults of images are in `http/images.py`.
+A fault of polls is a share in `FaultProfile`. One that changes the content of an answer is a function of that name in
+`variants`; `http/status.py` carries out the others. Faults of images are in `http/images.py`.
 """
 
 import random
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 from attrs import Attribute, field, frozen
 
 from smilejobs.durations import Duration, positive, seconds
 from smilejobs.sandbox.distributions import Lognormal, to_seconds
-from smilejobs.sandbox.variants import VARIANTS
+from smilejobs.sandbox.variants import FAULTS, VARIANTS
 
 FaultProfileName = Literal["none", "flaky", "storm"]
 
@@ -23,7 +23,7 @@ _REPLACEMENTS = ("too_many", "system_errors", "error_pages", "cuts")
 """Faults that take the place of an answer: at most one of them happens."""
 _UNTRUSTED = ("wrong_jobs", "replays", "reflections", "forgeries")
 """Faults that make a readable answer untrustworthy: at most one of them happens."""
-_INDEPENDENT = ("bare_results", "huge_bodies", "link_errors", "slow_bodies", "gzip")
+_INDEPENDENT = ("slow_bodies", "gzip", *(name for name in FAULTS if name not in _UNTRUSTED))
 """Faults that happen beside others."""
 
 
@@ -33,7 +33,7 @@ def _check_share(_: object, attribute: "Attribute[float]", value: float) -> None
 
 
 def _check_names(_: object, attribute: "Attribute[tuple[str, ...]]", value: tuple[str, ...]) -> None:
-    unknown = sorted(set(value) - VARIANTS.keys())
+    unknown = sorted(set(value) - set(VARIANTS))
     if unknown:
         raise ValueError(f"{attribute.name} has no {', '.join(unknown)}; there are: {', '.join(VARIANTS)}")
 
@@ -108,7 +108,7 @@ class FaultProfile:
     slow: float = field(default=5.0, converter=_to_slow)
     gzip: float = share()
     variants: float = share()
-    variant_names: tuple[str, ...] = field(default=tuple(VARIANTS), converter=tuple[str, ...], validator=_check_names)
+    variant_names: tuple[str, ...] = field(default=VARIANTS, converter=tuple[str, ...], validator=_check_names)
     bare_results: float = share()
     wrong_jobs: float = share()
     replays: float = share()
@@ -158,50 +158,37 @@ def _draw_one(profile: FaultProfile, names: tuple[str, ...], rng: random.Random)
     return None
 
 
-NO_FAULTS = FaultProfile()
+_FLAKY_AND_STORM: Mapping[str, tuple[object, object]] = {
+    "latency": (Lognormal(0.15, 0.6), Lognormal(0.5, 1.0)),
+    "retry_after": (1.0, 2.0),
+    "retry_after_dates": (0.3, 0.5),
+    "too_many": (0.03, 0.1),
+    "system_errors": (0.02, 0.07),
+    "error_pages": (0.02, 0.07),
+    "cuts": (0.02, 0.07),
+    "slow_bodies": (0.01, 0.05),
+    "slow": (2.0, 10.0),
+    "gzip": (0.5, 0.5),
+    "variants": (0.1, 0.25),
+    "bare_results": (0.0, 0.03),
+    "wrong_jobs": (0.0, 0.01),
+    "replays": (0.0, 0.02),
+    "reflections": (0.0, 0.01),
+    "forgeries": (0.0, 0.01),
+    "huge_bodies": (0.0, 0.005),
+    "link_errors": (0.05, 0.2),
+    "slow_pictures": (0.05, 0.2),
+    "cut_pictures": (0.02, 0.1),
+}
+
+
+def _make_preset(index: int) -> FaultProfile:
+    values: dict[str, Any] = {name: pair[index] for name, pair in _FLAKY_AND_STORM.items()}
+    return FaultProfile(**values)
+
 
 FAULT_PROFILES: Mapping[FaultProfileName, FaultProfile] = MappingProxyType(
-    {
-        "none": NO_FAULTS,
-        "flaky": FaultProfile(
-            latency=Lognormal(0.15, 0.6),
-            retry_after=1.0,
-            retry_after_dates=0.3,
-            too_many=0.03,
-            system_errors=0.02,
-            error_pages=0.02,
-            cuts=0.02,
-            slow_bodies=0.01,
-            slow=2.0,
-            gzip=0.5,
-            variants=0.1,
-            link_errors=0.05,
-            slow_pictures=0.05,
-            cut_pictures=0.02,
-        ),
-        "storm": FaultProfile(
-            latency=Lognormal(0.5, 1.0),
-            retry_after=2.0,
-            retry_after_dates=0.5,
-            too_many=0.1,
-            system_errors=0.07,
-            error_pages=0.07,
-            cuts=0.07,
-            slow_bodies=0.05,
-            slow=10.0,
-            gzip=0.5,
-            variants=0.25,
-            bare_results=0.03,
-            wrong_jobs=0.01,
-            replays=0.02,
-            reflections=0.01,
-            forgeries=0.01,
-            huge_bodies=0.005,
-            link_errors=0.2,
-            slow_pictures=0.2,
-            cut_pictures=0.1,
-        ),
-    }
+    {"none": FaultProfile(), "flaky": _make_preset(0), "storm": _make_preset(1)}
 )
 """The presets. With ``flaky``, every wait of a correct client ends with the right result. With ``storm``, some answers
 must not be trusted, so some waits end with an `UntrustedError`."""

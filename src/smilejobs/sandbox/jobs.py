@@ -1,27 +1,27 @@
-"""One job of the sandbox: its state is a pure function of the time at which it is looked at.
+"""One job of the sandbox. Nothing runs for it: its state is a pure function of the time at which it is looked at.
 
-It is complete when the machine is done with its images, and final when the human review after that, if there is one,
-has ended.
+It passes these stages, by the clock alone::
+
+    submitted_at        uploaded_at        complete_at           final_at
+         |  NO_ZIP (2314)   |  RUNNING (2302)   |  UNDER_REVIEW (0814)  |  FINAL
+                            '----- machine -----'------- review --------'
+
+So a job is complete when the machine is done with its images, and final when the human review after that, if there is
+one, has ended. `Sandbox.receive` sets ``uploaded_at``, and `Sandbox.review` sets ``reviewed_at``, where no time was
+planned. A job with a refusal stays REFUSED.
 """
 
 import enum
 import json
-import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from types import MappingProxyType
 
-from attrs import Attribute, field, frozen
+from attrs import field, frozen
 
 from smilejobs.model.codes import NO_ZIP, STATUS_CODES, SUCCESS, Verdict
 from smilejobs.model.jobs import JobRef
 from smilejobs.sandbox.faults import FaultProfile
-from smilejobs.sandbox.products import DOCUMENT, PRODUCTS, PROVISIONAL_CODE, RESULTS, Product, result_code_for
-
-_FILES = MappingProxyType({"selfie_image": "SID_Preview_Full.png"})
-_DOCUMENT_FILES = MappingProxyType({**_FILES, "id_card_image": "SID_IDCard.png", "id_card_back": "SID_IDCard_Back.png"})
-_ZERO = timedelta()
-_ROOT = re.compile(r"https?://[0-9A-Za-z_.:\[\]-]+", re.ASCII)
+from smilejobs.sandbox.products import PRODUCTS, PROVISIONAL_CODE, RESULTS, Product
 
 
 class Stage(enum.Enum):
@@ -63,26 +63,6 @@ def _check_refusal(_: object, __: object, code: str | None) -> None:
         raise ValueError(f"refusal must be a status code of smilejobs.STATUS_CODES, and not {SUCCESS} or {NO_ZIP}")
 
 
-def _check_time(_: object, attribute: "Attribute[datetime | None]", value: datetime | None) -> None:
-    if value is not None and value.tzinfo is None:
-        raise ValueError(f"{attribute.name} must have a time zone")
-
-
-def _check_duration(_: object, attribute: "Attribute[timedelta]", value: timedelta | None) -> None:
-    if value is not None and value < timedelta():
-        raise ValueError(f"{attribute.name} must not be negative")
-
-
-def _check_text(_: object, attribute: "Attribute[str | None]", value: str | None) -> None:
-    if not can_be_sent(value):
-        raise ValueError(f"{attribute.name} must be text that can be sent")
-
-
-def _check_root(_: object, __: object, root: str | None) -> None:
-    if root is not None and not _ROOT.fullmatch(root):
-        raise ValueError("root must be a scheme and a host")
-
-
 @frozen(kw_only=True, repr=False)
 class Job:
     """What the sandbox answers about one job.
@@ -106,8 +86,7 @@ class Job:
         faults: The fault profile of its polls and images; None for that of the sandbox.
 
     Raises:
-        OverflowError: The job ends after the last date that Python knows.
-        ValueError: An attribute has a value that a job cannot have.
+        ValueError: The refusal is not a code of one, or *partner_params* or *details* cannot be written as JSON.
     """
 
     ref: JobRef
@@ -115,19 +94,15 @@ class Job:
     job_type: int
     result_code: str
     refusal: str | None = field(default=None, validator=_check_refusal)
-    uploaded_at: datetime | None = field(default=None, validator=_check_time)
-    machine: timedelta = field(default=_ZERO, validator=_check_duration)
-    review: timedelta | None = field(default=_ZERO, validator=_check_duration)
-    reviewed_at: datetime | None = field(default=None, validator=_check_time)
+    uploaded_at: datetime | None = None
+    machine: timedelta = timedelta()
+    review: timedelta | None = timedelta()
+    reviewed_at: datetime | None = None
     partner_params: Mapping[str, object] = field(factory=dict[str, object], converter=_to_partner_params)
     details: Mapping[str, object] = field(factory=dict[str, object], converter=_to_details)
-    callback_url: str | None = field(default=None, validator=_check_text)
-    root: str | None = field(default=None, validator=_check_root)
+    callback_url: str | None = None
+    root: str | None = None
     faults: FaultProfile | None = None
-
-    def __attrs_post_init__(self) -> None:
-        result_code_for(self.result_code, self.job_type)
-        _ = self.final_at
 
     @property
     def complete_at(self) -> datetime | None:
@@ -153,11 +128,6 @@ class Job:
     def product(self) -> Product:
         """What its product answers."""
         return PRODUCTS[self.job_type]
-
-    @property
-    def pictures(self) -> Mapping[str, str]:
-        """The file names of its images, by their name in ``image_links``."""
-        return _DOCUMENT_FILES if self.product is DOCUMENT else _FILES
 
     def stage(self, at: datetime) -> Stage:
         """Return the stage that it has reached at the time *at*."""
@@ -203,5 +173,5 @@ class Job:
             "SmileJobID": self.smile_job_id,
             "IsFinalResult": str(is_final).lower(),
             "IsMachineResult": str(is_machine).lower(),
-            "PartnerParams": {**ids, **{key: value for key, value in self.partner_params.items() if key not in ids}},
+            "PartnerParams": {**self.partner_params, **ids},
         }

@@ -7,7 +7,7 @@ answer of job type 1 with the code 1016.
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from smilejobs.model.codes import RESULT_CODES, ResultCode, Verdict
 
@@ -16,54 +16,65 @@ _NOT_ENABLED_CODE = "1016"
 _LISTED_CODE = "1030"
 
 RESULTS: Mapping[str, ResultCode] = MappingProxyType(
-    {_LISTED_CODE: ResultCode("Found on list", Verdict.UNKNOWN), **RESULT_CODES}
+    {
+        **RESULT_CODES,
+        _LISTED_CODE: ResultCode("Found on list", Verdict.UNKNOWN),
+        _NOT_ENABLED_CODE: evolve(
+            RESULT_CODES[_NOT_ENABLED_CODE],
+            text="Unable to validate ID - This feature is not enabled for your Smile ID account.",
+        ),
+    }
 )
 """All result codes that the sandbox can answer: those of the library, and one that has no verdict there."""
 
+_SELFIE_ACTIONS = {
+    "Liveness_Check": "Passed",
+    "Register_Selfie": "Approved",
+    "Human_Review_Liveness_Check": "Not Applicable",
+}
+_ID_ACTIONS = {"Verify_ID_Number": "Verified", "Return_Personal_Info": "Returned"}
+_BIOMETRIC_KYC_ACTIONS = {
+    "Selfie_To_ID_Authority_Compare": "Completed",
+    **_ID_ACTIONS,
+    **_SELFIE_ACTIONS,
+    "Selfie_Provided": "Passed",
+    "Human_Review_Compare": "Not Applicable",
+    "Human_Review_Update_Selfie": "Not Applicable",
+    "Selfie_To_ID_Card_Compare": "Not Applicable",
+    "Selfie_To_Registered_Selfie_Compare": "Not Applicable",
+    "Update_Registered_Selfie_On_File": "Not Applicable",
+}
+_NOT_ENABLED_ACTIONS = {
+    "Verify_ID_Number": "Not Verified",
+    "Return_Personal_Info": "Not Returned",
+    "Selfie_To_ID_Authority_Compare": "ID Authority Photo Not Available",
+}
+_DECISIVE_ACTIONS = {
+    Verdict.REJECTED: "Failed",
+    Verdict.ERROR: "Unable To Determine",
+    Verdict.UNKNOWN: "Unable To Determine",
+    Verdict.PROVISIONAL: "Under Review",
+}
 
-def _codes(approved: str, rejected: str, error: str) -> Mapping[str, str]:
-    return MappingProxyType({"approved": approved, "rejected": rejected, "error": error})
-
-
-_SELFIE_ACTIONS = MappingProxyType(
-    {"Liveness_Check": "Passed", "Register_Selfie": "Approved", "Human_Review_Liveness_Check": "Not Applicable"}
-)
-_ID_ACTIONS = MappingProxyType({"Verify_ID_Number": "Verified", "Return_Personal_Info": "Returned"})
-_BIOMETRIC_KYC_ACTIONS = MappingProxyType(
-    {
-        "Selfie_To_ID_Authority_Compare": "Completed",
-        **_ID_ACTIONS,
-        **_SELFIE_ACTIONS,
-        "Selfie_Provided": "Passed",
-        "Human_Review_Compare": "Not Applicable",
-        "Human_Review_Update_Selfie": "Not Applicable",
-        "Selfie_To_ID_Card_Compare": "Not Applicable",
-        "Selfie_To_Registered_Selfie_Compare": "Not Applicable",
-        "Update_Registered_Selfie_On_File": "Not Applicable",
-    }
-)
-_PERSON = MappingProxyType(
-    {
-        "Country": "NG",
-        "IDType": "NIN_V2",
-        "IDNumber": "00000000000",
-        "FullName": "Ada Example",
-        "DOB": "1990-12-10",
-        "Gender": "F",
-        "PhoneNumber": "Not Available",
-        "ExpirationDate": "Not Available",
-    }
-)
-_COMPANY: Mapping[str, object] = MappingProxyType(
-    {
-        "company_information": {"legal_name": "Example Limited", "registration_number": "0000000", "status": "Active"},
-        "directors": [],
-        "beneficial_owners": [],
-        "fiduciaries": [],
-        "proprietors": [],
-        "documents": {},
-    }
-)
+_PERSON = {
+    "Country": "NG",
+    "IDType": "NIN_V2",
+    "IDNumber": "00000000000",
+    "FullName": "Ada Example",
+    "DOB": "1990-12-10",
+    "Gender": "F",
+    "PhoneNumber": "Not Available",
+    "ExpirationDate": "Not Available",
+}
+_COMPANY: Mapping[str, object] = {
+    "company_information": {"legal_name": "Example Limited", "registration_number": "0000000", "status": "Active"},
+    "directors": [],
+    "beneficial_owners": [],
+    "fiduciaries": [],
+    "proprietors": [],
+    "documents": {},
+}
+_SELFIE_FILE = {"selfie_image": "SID_Preview_Full.png"}
 
 
 @frozen(kw_only=True)
@@ -72,25 +83,26 @@ class Product:
 
     Attributes:
         result_type: Its ``ResultType``.
-        codes: The result code of each outcome that `Sandbox.submit` takes.
+        codes: Its result codes for the outcomes "approved", "rejected" and "error".
         actions: Its ``Actions`` for an approval. For other results the first one is changed.
         texts: Its own ``ResultText``, by result code, where it differs from the usual one.
         has_confidence: Whether its results have a ``ConfidenceValue``.
         approval: Further keys of an approval: invented data of a person or a company.
         receipt: The key of the answer that holds the link to a receipt.
+        pictures: The file names of its images, by their name in ``image_links``.
     """
 
     result_type: str
-    codes: Mapping[str, str]
+    codes: tuple[str, str, str]
     actions: Mapping[str, str]
     texts: Mapping[str, str] = field(factory=dict[str, str])
     has_confidence: bool = False
     approval: Mapping[str, object] = field(factory=dict[str, object])
     receipt: str = "kyc_receipt"
+    pictures: Mapping[str, str] = field(default=_SELFIE_FILE)
 
     def result(self, code: str) -> dict[str, object]:
         """Return the part of a result with this code that does not depend on the job."""
-        verdict = RESULTS[code].verdict
         confidence = {"ConfidenceValue": "99" if has_succeeded(code) else "0"}
         return {
             "ResultType": "SYSTEM" if code == _NOT_ENABLED_CODE else self.result_type,
@@ -98,46 +110,27 @@ class Product:
             "Actions": self._actions(code),
             "Source": "WebAPI",
             **(confidence if self.has_confidence else {}),
-            **(self.approval if verdict is Verdict.APPROVED else {}),
+            **(self.approval if RESULTS[code].verdict is Verdict.APPROVED else {}),
         }
 
     def text(self, code: str) -> str:
         """Return the ``ResultText`` of a result code."""
-        return _NOT_ENABLED_TEXT if code == _NOT_ENABLED_CODE else self.texts.get(code, RESULTS[code].text)
+        return self.texts.get(code, RESULTS[code].text)
 
     def _actions(self, code: str) -> dict[str, str]:
+        verdict = RESULTS[code].verdict
         if code == _NOT_ENABLED_CODE:
             return {name: _NOT_ENABLED_ACTIONS.get(name, "Not Applicable") for name in self.actions}
-        verdict = RESULTS[code].verdict
-        decision = "Listed" if code == _LISTED_CODE else _DECISIVE_ACTION.get(verdict)
-        actions = dict(self.actions)
-        if decision is not None:
-            actions[next(iter(actions))] = decision
-        if verdict is not Verdict.APPROVED:
-            actions |= {name: "Not Returned" for name, done in actions.items() if done == "Returned"}
-        return actions
+        if verdict is Verdict.APPROVED:
+            return dict(self.actions)
+        first, *_ = self.actions
+        others = {name: "Not Returned" if done == "Returned" else done for name, done in self.actions.items()}
+        return {**others, first: "Listed" if code == _LISTED_CODE else _DECISIVE_ACTIONS[verdict]}
 
 
-_DECISIVE_ACTION: Mapping[Verdict, str] = MappingProxyType(
-    {
-        Verdict.REJECTED: "Failed",
-        Verdict.ERROR: "Unable To Determine",
-        Verdict.UNKNOWN: "Unable To Determine",
-        Verdict.PROVISIONAL: "Under Review",
-    }
-)
-_NOT_ENABLED_TEXT = "Unable to validate ID - This feature is not enabled for your Smile ID account."
-_NOT_ENABLED_ACTIONS: Mapping[str, str] = MappingProxyType(
-    {
-        "Verify_ID_Number": "Not Verified",
-        "Return_Personal_Info": "Not Returned",
-        "Selfie_To_ID_Authority_Compare": "ID Authority Photo Not Available",
-    }
-)
-
-DOCUMENT = Product(
+_DOCUMENT = Product(
     result_type="Document Verification",
-    codes=_codes("0810", "0811", "0001"),
+    codes=("0810", "0811", "0001"),
     actions={
         "Verify_Document": "Passed",
         "Document_Check": "Passed",
@@ -146,51 +139,48 @@ DOCUMENT = Product(
         **_SELFIE_ACTIONS,
     },
     approval=_PERSON,
+    pictures={**_SELFIE_FILE, "id_card_image": "SID_IDCard.png", "id_card_back": "SID_IDCard_Back.png"},
 )
 _ID_NUMBER = Product(
-    result_type="ID Verification", codes=_codes("1012", "1013", "1015"), actions=_ID_ACTIONS, approval=_PERSON
+    result_type="ID Verification", codes=("1012", "1013", "1015"), actions=_ID_ACTIONS, approval=_PERSON
 )
-_SELFIE = Product(
-    result_type="SAIA", codes=_codes("1210", "0907", "0001"), actions=_SELFIE_ACTIONS, has_confidence=True
-)
+_SELFIE = Product(result_type="SAIA", codes=("1210", "0907", "0001"), actions=_SELFIE_ACTIONS, has_confidence=True)
 
-PRODUCTS: Mapping[int, Product] = MappingProxyType(
-    {
-        1: Product(
-            result_type="SAIA",
-            codes=_codes("1210", "1022", "1015"),
-            actions=_BIOMETRIC_KYC_ACTIONS,
-            has_confidence=True,
-            approval=_PERSON,
-        ),
-        2: Product(
-            result_type="DIVA",
-            codes=_codes("1220", "0907", "0001"),
-            actions={"Selfie_To_Registered_Selfie_Compare": "Completed", "Liveness_Check": "Passed"},
-            has_confidence=True,
-        ),
-        4: _SELFIE,
-        5: _ID_NUMBER,
-        6: DOCUMENT,
-        7: Product(
-            result_type="Business Verification",
-            codes=_codes("1012", "1013", "1015"),
-            actions={"Verify_Business": "Verified", "Return_Business_Info": "Returned"},
-            texts={"1012": "Business Verified"},
-            approval=_COMPANY,
-            receipt="kyb_receipt",
-        ),
-        8: _SELFIE,
-        9: Product(
-            result_type="ID Verification",
-            codes=_codes("1020", "1022", "1015"),
-            actions={"Names": "Exact Match", "DOB": "Exact Match", "ID_Verification": "Completed"},
-        ),
-        10: Product(result_type="AML", codes=_codes("1012", "1013", "1015"), actions={"Listed": "Not Applicable"}),
-        11: DOCUMENT,
-        12: _ID_NUMBER,
-    }
-)
+PRODUCTS: Mapping[int, Product] = {
+    1: Product(
+        result_type="SAIA",
+        codes=("1210", "1022", "1015"),
+        actions=_BIOMETRIC_KYC_ACTIONS,
+        has_confidence=True,
+        approval=_PERSON,
+    ),
+    2: Product(
+        result_type="DIVA",
+        codes=("1220", "0907", "0001"),
+        actions={"Selfie_To_Registered_Selfie_Compare": "Completed", "Liveness_Check": "Passed"},
+        has_confidence=True,
+    ),
+    4: _SELFIE,
+    5: _ID_NUMBER,
+    6: _DOCUMENT,
+    7: Product(
+        result_type="Business Verification",
+        codes=("1012", "1013", "1015"),
+        actions={"Verify_Business": "Verified", "Return_Business_Info": "Returned"},
+        texts={"1012": "Business Verified"},
+        approval=_COMPANY,
+        receipt="kyb_receipt",
+    ),
+    8: _SELFIE,
+    9: Product(
+        result_type="ID Verification",
+        codes=("1020", "1022", "1015"),
+        actions={"Names": "Exact Match", "DOB": "Exact Match", "ID_Verification": "Completed"},
+    ),
+    10: Product(result_type="AML", codes=("1012", "1013", "1015"), actions={"Listed": "Not Applicable"}),
+    11: _DOCUMENT,
+    12: _ID_NUMBER,
+}
 """The products, by job type."""
 
 
@@ -209,14 +199,13 @@ def result_code_for(outcome: str, job_type: int) -> str:
         raise ValueError(f"job_type must be one of {', '.join(map(str, PRODUCTS))}")
     if outcome == PROVISIONAL_CODE:
         raise ValueError(f"outcome must be final: give review=, and {PROVISIONAL_CODE} comes before it")
-    if outcome in RESULTS:
-        return outcome
-    if outcome not in product.codes:
+    code = dict(zip(("approved", "rejected", "error"), product.codes, strict=True)).get(outcome, outcome)
+    if code not in RESULTS:
         raise ValueError(
             "outcome must be 'approved', 'rejected', 'error', or a result code: one of smilejobs.RESULT_CODES, "
             f"or {_LISTED_CODE}"
         )
-    return product.codes[outcome]
+    return code
 
 
 def has_succeeded(result_code: str) -> bool:

@@ -11,7 +11,7 @@ from attrs import define, field
 from smilejobs.durations import Duration
 from smilejobs.model.jobs import JobRef
 from smilejobs.sandbox.distributions import Distribution, Lognormal, as_distribution, make_rng
-from smilejobs.sandbox.faults import NO_FAULTS, FaultProfile
+from smilejobs.sandbox.faults import FAULT_PROFILES, FaultProfile
 from smilejobs.sandbox.jobs import Job
 from smilejobs.sandbox.state import RequestKey, State
 from smilejobs.settings import Credentials
@@ -26,16 +26,9 @@ REVIEW = Lognormal(600.0, 1.0)
 
 @define(kw_only=True, repr=False)  # its counts hold ids
 class Registry:
-    """The jobs, the counts of requests, and the settings that all routes share.
+    """The jobs, the counts of requests, and the settings of `Sandbox` that all routes share.
 
     Attributes:
-        credentials: The partner whose jobs these are.
-        now: The wall clock.
-        seed: The seed of all random generators.
-        faults: The fault profile of jobs that have none of their own.
-        machine: The default time from the arrival of a job's images to the machine's result.
-        review: The default length of a human review.
-        state: The file in which jobs and counts are kept; None for none.
         on_change: Called with each job that is new or has changed.
         jobs: The jobs, by their ids, the oldest first.
         numbered: The jobs, by the number that the sandbox gave them.
@@ -45,7 +38,7 @@ class Registry:
     credentials: Credentials
     now: Callable[[], datetime]
     seed: int = 0
-    faults: FaultProfile = NO_FAULTS
+    faults: FaultProfile = FAULT_PROFILES["none"]
     machine: Distribution = MACHINE
     review: Distribution | Literal["open"] = REVIEW
     state: State | None = None
@@ -54,61 +47,39 @@ class Registry:
     numbered: dict[str, Job] = field(init=False, factory=dict)
     counts: Counter[RequestKey] = field(init=False, factory=Counter)
 
-    def restore(self) -> list[Job]:
-        """Load and return the jobs of an earlier sandbox; *on_change* is not called for them.
-
-        Raises:
-            StateError: The state cannot be read.
-        """
+    def __attrs_post_init__(self) -> None:
         if self.state is not None:
-            self.counts.update(self.state.load_counts())
-            for job in self.state.load_jobs():
+            jobs, counts = self.state.load()
+            self.counts.update(counts)
+            for job in jobs:
                 self.jobs[job.ref] = self.numbered[job.smile_job_id] = job
-        return list(self.jobs.values())
 
     def next_number(self) -> str:
         """Return the number of the next job."""
         return f"{len(self.jobs) + 1:010d}"
 
     def add(self, job: Job) -> None:
-        """Keep a new job.
-
-        Raises:
-            StateError: The state cannot be written.
-            ValueError: There is a job with these ids already.
-        """
+        """Keep a new job, or raise ValueError if there is one with these ids."""
         if job.ref in self.jobs:
             raise ValueError("there is a job with these ids already")
         self.save(job)
 
     def save(self, job: Job) -> None:
-        """Keep a job that is new or has changed.
-
-        Raises:
-            StateError: The state cannot be written.
-        """
+        """Keep a job that is new or has changed. Raise StateError, and change nothing, if it cannot be written."""
         if self.state is not None:
-            self.state.save_job(job)
+            self.state.save_job(job, is_new=job.ref not in self.jobs)
         self.jobs[job.ref] = self.numbered[job.smile_job_id] = job
         self.on_change(job)
 
     def find(self, ref: JobRef) -> Job:
-        """Return the job with these ids.
-
-        Raises:
-            ValueError: There is none.
-        """
+        """Return the job with these ids, or raise ValueError."""
         job = self.jobs.get(ref)
         if job is None:
             raise ValueError("there is no such job")
         return job
 
     def count(self, *key: str) -> int:
-        """Count one more request of a kind, and return how many there were.
-
-        Raises:
-            StateError: The state cannot be written; the request is not counted.
-        """
+        """Count one more request of a kind, and return how many there were; raise StateError as `save` does."""
         number = self.counts[key] + 1
         if self.state is not None:
             self.state.save_count(key, number)

@@ -1,7 +1,7 @@
 """The sandbox: submits jobs, changes them, and serves them in process or over HTTP."""
 
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from functools import cached_property
 from os import PathLike
@@ -9,6 +9,7 @@ from types import MappingProxyType, TracebackType
 from typing import Literal, Self, Unpack
 
 from attrs import evolve
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.responses import JSONResponse
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp
@@ -22,18 +23,16 @@ from smilejobs.sandbox.callbacks import DELIVERIES, Callbacks, Delivery
 from smilejobs.sandbox.distributions import Distribution, as_distribution, to_seconds
 from smilejobs.sandbox.faults import FaultProfile, FaultProfileName, find_profile
 from smilejobs.sandbox.http.admin import Page
-from smilejobs.sandbox.http.answers import Endpoint, preflight
-from smilejobs.sandbox.http.guard import Guard, Guarded
+from smilejobs.sandbox.http.answers import RefusedError, preflight, refuse, refuse_for_now
+from smilejobs.sandbox.http.guard import Guarded
 from smilejobs.sandbox.http.images import IMAGE_PATH, Images
-from smilejobs.sandbox.http.requests import ApiRefusedError
-from smilejobs.sandbox.http.status import CODES, Status
-from smilejobs.sandbox.http.storage import UNAVAILABLE
+from smilejobs.sandbox.http.status import Status
 from smilejobs.sandbox.http.uploads import Uploads
 from smilejobs.sandbox.jobs import Job, Stage
 from smilejobs.sandbox.products import result_code_for
 from smilejobs.sandbox.registry import MACHINE, REVIEW, Registry, Review
 from smilejobs.sandbox.server import serve
-from smilejobs.sandbox.state import State
+from smilejobs.sandbox.state import State, StateError
 from smilejobs.sandbox.tls import Authority
 from smilejobs.settings import Credentials
 from smilejobs.transport import HTTPClient
@@ -109,9 +108,8 @@ class Sandbox:
         state: str | PathLike[str] | None = None,
         now: Callable[[], datetime] = utcnow,
     ) -> None:
-        self._guard = Guard()
+        self._names: set[str] = set()
         self._root = _IN_PROCESS_ROOT
-        self._background: AsyncExitStack | None = None
         self._registry = Registry(
             credentials=Credentials(partner_id, api_key),
             now=require_aware(now),
@@ -131,23 +129,22 @@ class Sandbox:
             http_client=callback_client,
         )
         self._registry.on_change = self._callbacks.schedule
-        answer = Status(self._registry, images, max_skew=skew).answer
-        status = Endpoint(answer, ApiRefusedError(CODES.system_error).answer)
-        # Not a Starlette application, which would answer 500 where a connection is to be cut.
-        self.app: ASGIApp = Router(
+        for job in self._registry.jobs.values():  # those of an earlier sandbox
+            self._callbacks.schedule(job, since=self._registry.now())
+        router = Router(
             routes=[
-                Route(_BASE + PATH, status, methods=["POST"]),
-                Route(_BASE + PATH, preflight("POST"), methods=["OPTIONS"]),
-                Route(IMAGE_PATH, Endpoint(images.answer, UNAVAILABLE), methods=["GET"]),
+                Route(_BASE + PATH, Status(self._registry, images, max_skew=skew).answer, methods=["POST"]),
+                Route(_BASE + PATH, preflight, methods=["OPTIONS"]),
+                Route(IMAGE_PATH, images.answer, methods=["GET"]),
                 *Uploads(self._registry, max_skew=skew).routes,
-                *Page(registry=self._registry, review=self.review, guard=self._guard).routes,
+                *Page(registry=self._registry, review=self.review, names=self._names).routes,
             ],
             redirect_slashes=False,
             # As the gateway before the real API answers for a path that does not exist.
             default=JSONResponse({"message": "Missing Authentication Token"}, status_code=403),
         )
-        for job in self._registry.restore():
-            self._callbacks.schedule(job, since=self._registry.now())
+        # Not a Starlette application, which would answer 500 where a connection is to be cut.
+        self.app: ASGIApp = ExceptionMiddleware(router, {RefusedError: refuse, StateError: refuse_for_now})
 
     def submit(
         self,
@@ -308,8 +305,8 @@ class Sandbox:
         """
         names = () if isinstance(tls, bool) else tls
         context = None if tls is False else self._authority.context(host, *names)
-        self._guard.add((host, *names))
-        async with self._callbacks.running(), serve(Guarded(self.app, self._guard), host, port, context) as root:
+        self._names.update(name.lower() for name in (host, *names))
+        async with self._callbacks.running(), serve(Guarded(self.app, self._names), host, port, context) as root:
             before, self._root = self._root, root
             try:
                 yield root + _BASE
@@ -317,17 +314,14 @@ class Sandbox:
                 self._root = before
 
     async def __aenter__(self) -> Self:
-        async with AsyncExitStack() as stack:
-            await stack.enter_async_context(self._callbacks.running())
-            self._background = stack.pop_all()
+        self._background = self._callbacks.running()
+        await self._background.__aenter__()
         return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
-        assert self._background is not None
-        background, self._background = self._background, None
-        return await background.__aexit__(exc_type, exc, traceback)
+        return await self._background.__aexit__(exc_type, exc, traceback)
 
     @cached_property
     def _authority(self) -> Authority:

@@ -2,40 +2,26 @@
 
 import json
 import os
-import re
 import sqlite3
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import closing, contextmanager, suppress
 from datetime import timedelta
+from hashlib import sha256
 from os import PathLike
 from pathlib import Path
-from typing import TypeVar
 
 from cattrs.errors import BaseValidationError
 from cattrs.preconf.json import make_converter
 
 from smilejobs.sandbox.jobs import Job
 
-_Row = TypeVar("_Row")
-
 RequestKey = tuple[str, ...]
 """A kind of request that is counted: "poll" with the ids of a job, or "picture" with the path of an image."""
 
-_VERSION = 1
-_TABLES = (
-    "CREATE TABLE IF NOT EXISTS job (smile_job_id TEXT PRIMARY KEY, body TEXT NOT NULL)",
-    "CREATE TABLE IF NOT EXISTS request (key TEXT PRIMARY KEY, number INTEGER NOT NULL)",
-)
-_SCHEMA = [("table", "job"), ("table", "request")]
-"""All that a state holds: a trigger, or a view with the name of a table, is not ours."""
-_SAVE_JOB = """
-    INSERT INTO job VALUES (?, ?) ON CONFLICT DO UPDATE SET body = excluded.body
-    WHERE json_extract(body, '$.ref.user_id') = json_extract(excluded.body, '$.ref.user_id')
-    AND json_extract(body, '$.ref.job_id') = json_extract(excluded.body, '$.ref.job_id')
-"""
-"""Changes no row if another sandbox has given the number to another job."""
-_SAVE_COUNT = "INSERT INTO request VALUES (?, ?) ON CONFLICT DO UPDATE SET number = excluded.number"
-_NUMBER = re.compile(r"[0-9]{10,}", re.ASCII)
+_TABLE = "CREATE TABLE entry (key TEXT PRIMARY KEY, value TEXT NOT NULL, checksum TEXT NOT NULL)"
+_INSERT = "INSERT INTO entry VALUES (?, ?, ?)"
+_REPLACE = "INSERT OR REPLACE INTO entry VALUES (?, ?, ?)"
+_JOB = "job"
 
 _converter = make_converter()
 _converter.register_unstructure_hook(timedelta, timedelta.total_seconds)
@@ -50,8 +36,8 @@ class StateError(OSError):
 class State:
     """A SQLite file with one row for each job, and for each count of polls or image downloads.
 
-    The file may hold personal data, so it is made with mode 0600. What is read from it is checked: a row that a sandbox
-    cannot have written is an error. One sandbox at a time may use a file. It is opened for each change, and a change
+    The file may hold personal data, so it is made with mode 0600. Each row has a checksum, by which a row that no
+    sandbox has written is found. One sandbox at a time may use a file. It is opened for each change, and a change
     survives a process that is killed. All methods raise `StateError`.
 
     Args:
@@ -68,49 +54,40 @@ class State:
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         with self._open() as connection:
             connection.execute("BEGIN IMMEDIATE")
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            found = connection.execute("SELECT type, name FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
-            if not ((version == 0 and not found) or (version == _VERSION and sorted(found) == _SCHEMA)):
+            found = connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+            if not found:
+                connection.execute(_TABLE)
+            elif found != [(_TABLE,)]:  # a trigger, for example, is not ours
                 raise StateError(f"the state in {self._path} is of another version of smilejobs, or of something else")
-            for table in _TABLES:
-                connection.execute(table)
-            connection.execute(f"PRAGMA user_version = {_VERSION}")
             connection.execute("COMMIT")
 
-    def load_jobs(self) -> list[Job]:
-        """Return the jobs in the order in which they were submitted."""
-        jobs = self._read("SELECT smile_job_id, body FROM job ORDER BY smile_job_id", _read_job)
-        if len({job.ref for job in jobs}) < len(jobs):
-            raise self._unreadable()
-        return jobs
+    def load(self) -> tuple[list[Job], dict[RequestKey, int]]:
+        """Return the jobs in the order in which they were submitted, and how many requests of each kind there were."""
+        with self._open() as connection:
+            rows = connection.execute("SELECT key, value, checksum FROM entry ORDER BY key").fetchall()
+        if any(checksum != _sum(key, value) for key, value, checksum in rows):
+            raise StateError(f"the state in {self._path} cannot be read: something else has changed it")
+        entries = [(tuple[str, ...](json.loads(key)), value) for key, value, _ in rows]
+        try:
+            jobs = [_converter.loads(value, Job) for key, value in entries if key[0] == _JOB]
+        except BaseValidationError:
+            raise StateError(
+                f"the state in {self._path} cannot be read: it is of another version of smilejobs"
+            ) from None
+        return jobs, {key: int(value) for key, value in entries if key[0] != _JOB}
 
-    def save_job(self, job: Job) -> None:
-        """Write a job that is new or has changed."""
-        if not self._write(_SAVE_JOB, job.smile_job_id, _converter.dumps(job)):
-            raise StateError(f"the state in {self._path} is used by another sandbox too: each needs a file of its own")
-
-    def load_counts(self) -> dict[RequestKey, int]:
-        """Return how many requests of each kind there were."""
-        return dict(self._read("SELECT key, number FROM request", _read_count))
+    def save_job(self, job: Job, *, is_new: bool) -> None:
+        """Write a job that is new or has changed; a number of a new job that is in use is another sandbox's."""
+        self._save(_INSERT if is_new else _REPLACE, (_JOB, job.smile_job_id), _converter.dumps(job))
 
     def save_count(self, key: RequestKey, number: int) -> None:
         """Write how many requests of a kind there were."""
-        self._write(_SAVE_COUNT, json.dumps(key), number)
+        self._save(_REPLACE, key, str(number))
 
-    def _write(self, statement: str, *row: object) -> int:
+    def _save(self, statement: str, key: RequestKey, value: str) -> None:
+        name = json.dumps(key)
         with self._open() as connection:
-            return connection.execute(statement, row).rowcount
-
-    def _read(self, query: str, make: Callable[..., _Row]) -> list[_Row]:
-        with self._open() as connection:
-            rows = connection.execute(query).fetchall()
-        try:
-            return [make(*row) for row in rows]
-        except (BaseValidationError, ArithmeticError, RecursionError, TypeError, ValueError):
-            raise self._unreadable() from None
-
-    def _unreadable(self) -> StateError:
-        return StateError(f"the state in {self._path} cannot be read: it is not of this version of smilejobs")
+            connection.execute(statement, (name, value, _sum(name, value)))
 
     @contextmanager
     def _open(self) -> Generator[sqlite3.Connection, None, None]:
@@ -120,19 +97,13 @@ class State:
                 # Only a failure of the machine, not of the process, can lose a change without syncs.
                 connection.execute("PRAGMA synchronous = OFF")
                 yield connection
+        except sqlite3.IntegrityError:
+            raise StateError(
+                f"the state in {self._path} is used by another sandbox too: each needs a file of its own"
+            ) from None
         except sqlite3.Error as error:
             raise StateError(f"the state in {self._path} cannot be used: {error}") from None
 
 
-def _read_job(smile_job_id: str, body: str) -> Job:
-    job = _converter.loads(body, Job)
-    if job.smile_job_id != smile_job_id or not _NUMBER.fullmatch(smile_job_id):
-        raise ValueError("no sandbox has written this job")
-    return job
-
-
-def _read_count(key: str, number: object) -> tuple[RequestKey, int]:
-    parts = json.loads(key)
-    if not isinstance(parts, list) or not isinstance(number, int) or number < 0:
-        raise ValueError("not a count")
-    return tuple(map(str, parts)), number
+def _sum(key: object, value: object) -> str:
+    return sha256(f"{key}\0{value}".encode("utf-8", "surrogatepass")).hexdigest()

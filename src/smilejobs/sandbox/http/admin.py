@@ -5,19 +5,20 @@ work from this page only.
 """
 
 from collections.abc import Callable, Iterable
+from collections.abc import Set as AbstractSet
 from datetime import datetime
 from html import escape
 from urllib.parse import parse_qs
 
 from attrs import frozen
+from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from smilejobs.model.codes import JOB_TYPES
 from smilejobs.model.jobs import JobRef
-from smilejobs.sandbox.http.answers import Endpoint
-from smilejobs.sandbox.http.guard import Guard, Guarded
+from smilejobs.sandbox.http.guard import Guarded
 from smilejobs.sandbox.http.requests import IncompleteError, TooLargeError, read, root_of
 from smilejobs.sandbox.jobs import Job, Stage
 from smilejobs.sandbox.products import RESULTS
@@ -47,7 +48,7 @@ th { color: var(--soft); font-weight: 500; }
 td:nth-child(-n+2) { overflow-wrap: anywhere; }
 td:nth-child(3), button { font-variant-numeric: tabular-nums; white-space: nowrap; }
 .final { color: var(--good); } .rejected, .error, .refused { color: var(--bad); }
-.review, .running, .waiting { color: var(--busy); }
+.waiting { color: var(--busy); }
 form { display: inline-flex; gap: .5rem; }
 button { border: 1px solid var(--line); border-radius: .4rem; cursor: pointer; font: inherit; min-height: 2.5rem;
   padding: .25rem .9rem; }
@@ -63,19 +64,21 @@ button { border: 1px solid var(--line); border-radius: .4rem; cursor: pointer; f
 
 @frozen(kw_only=True)
 class Page:
-    """The page, and the same as JSON. *review* ends a human review, or raises ValueError."""
+    """The page, and the same as JSON.
+
+    *review* ends a human review, or raises ValueError; *names* are those of `Guarded`.
+    """
 
     registry: Registry
     review: Callable[[JobRef, str], None]
-    guard: Guard
+    names: AbstractSet[str]
 
     @property
     def routes(self) -> list[Route]:
         """The routes."""
-        unavailable = _message(503, "The state cannot be written; the log says why.")
         views = (("GET", "/", self._home), ("GET", "/sandbox/jobs", self._json), ("POST", "/sandbox/review", self._end))
         return [
-            Route(path, Guarded(Endpoint(view, unavailable), self.guard), methods=[method])
+            Route(path, view, methods=[method], middleware=[Middleware(Guarded, self.names)])
             for method, path, view in views
         ]
 
@@ -88,10 +91,9 @@ class Page:
         return JSONResponse([_as_dict(job, self.registry.polls(job.ref), now) for job in jobs], headers=_HEADERS)
 
     async def _end(self, request: Request) -> Response:
-        if request.headers.get("sec-fetch-site", "none") not in ("same-origin", "none") or request.headers.get(
-            "origin", root_of(request)
-        ) != root_of(request):
-            return _message(403, "Reviews can be ended from the page of the sandbox only.")
+        site, origin = request.headers.get("sec-fetch-site", "none"), request.headers.get("origin", root_of(request))
+        if site not in ("same-origin", "none") or origin != root_of(request):
+            return PlainTextResponse("Reviews can be ended from the page of the sandbox only.", 403)
         try:
             form = parse_qs((await read(request, _MAX_FORM_BYTES)).decode(), max_num_fields=2)
         except (IncompleteError, TooLargeError, ValueError):
@@ -99,11 +101,11 @@ class Page:
         number, outcome = (form.get(name, [""])[-1] for name in ("smile_job_id", "outcome"))
         job = self.registry.numbered.get(number)
         if job is None or outcome not in _OUTCOMES:
-            return _message(400, "Give the smile_job_id of a job, and the outcome approved or rejected.")
+            return PlainTextResponse("Give the smile_job_id of a job, and the outcome approved or rejected.", 400)
         try:
             self.review(job.ref, outcome)
         except ValueError as error:
-            return _message(409, str(error))
+            return PlainTextResponse(str(error), 409)
         return RedirectResponse("/", status_code=303, headers=_HEADERS)
 
 
@@ -136,39 +138,34 @@ def _page(registry: Registry) -> str:
     latest = jobs[: -_MAX_ROWS - 1 : -1]
     rows = "".join(_row(labels, job, registry.polls(job.ref), now) for job in latest)
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>" if jobs else ""
-    return _document(
-        "Smile ID sandbox",
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>Smile ID sandbox</title><style>{_STYLE}</style></head><body><h1>Smile ID sandbox</h1>"
         f'<p>{count}{more} <a href="/sandbox/jobs">/sandbox/jobs</a>. <a href="/">Reload</a>. '
-        f"Do not use real data here.</p>{table}",
+        f"Do not use real data here.</p>{table}</body></html>"
     )
 
 
 def _row(labels: Iterable[str], job: Job, polls: int, now: datetime) -> str:
     stage = job.stage(now)
+    state, kind = stage.value, "waiting"
+    if stage is Stage.FINAL:
+        result = RESULTS[job.result_code]
+        state, kind = f"{job.result_code} {result.text}", f"final {result.verdict.value}"
+    elif stage is Stage.REFUSED:
+        state, kind = f"refused with {job.refusal}", "refused"
     cells = (
         escape(job.ref.job_id),
         escape(job.ref.user_id),
         job.smile_job_id,
-        escape(f"{job.job_type} {JOB_TYPES[job.job_type]}"),
-        _state(job, stage),
+        f"{job.job_type} {JOB_TYPES[job.job_type]}",
+        f'<span class="{kind}">{escape(state)}</span>',
         str(polls),
         _buttons(job) if stage is Stage.UNDER_REVIEW else "",
     )
     labelled = zip(labels, cells, strict=True)
     return "<tr>" + "".join(f'<td data-label="{label}">{cell}</td>' for label, cell in labelled) + "</tr>"
-
-
-def _state(job: Job, stage: Stage) -> str:
-    match stage:
-        case Stage.FINAL:
-            row = RESULTS[job.result_code]
-            return f'<span class="final {row.verdict.value}">{job.result_code} {escape(row.text)}</span>'
-        case Stage.REFUSED:
-            return f'<span class="refused">refused with {job.refusal}</span>'
-        case Stage.UNDER_REVIEW:
-            return '<span class="review">under review</span>'
-        case _:
-            return f'<span class="waiting">{stage.value}</span>'
 
 
 def _buttons(job: Job) -> str:
@@ -178,16 +175,3 @@ def _buttons(job: Job) -> str:
     )
     hidden = f'<input type="hidden" name="smile_job_id" value="{job.smile_job_id}">'
     return f'<form method="post" action="/sandbox/review">{hidden}{buttons}</form>'
-
-
-def _message(http_status: int, text: str) -> Response:
-    page = _document(str(http_status), f'<p>{escape(text)}</p><p><a href="/">To the jobs</a></p>')
-    return HTMLResponse(page, status_code=http_status, headers=_HEADERS)
-
-
-def _document(title: str, content: str) -> str:
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title}</title><style>{_STYLE}</style></head><body><h1>{title}</h1>{content}</body></html>"
-    )

@@ -5,9 +5,9 @@ page from elsewhere must not reach the sandbox through a developer's browser: ne
 point at this machine (DNS rebinding; the ``Host`` header tells), nor across origins (the ``Origin`` header tells).
 """
 
-from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 
-from attrs import field, frozen
+from attrs import frozen
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -22,57 +22,42 @@ _FORBIDDEN = (
 
 
 @frozen
-class Guard:
-    """Knows the names of a sandbox.
+class Guarded:
+    """An ASGI application that answers 403 to each request from elsewhere.
 
-    They are those of this machine and those at which the sandbox listens. If it listens beyond loopback, any address
-    and any name without a dot, such as that of a container, is a name too: the name of a page from elsewhere has a dot.
+    The names of a sandbox are those of this machine and *names*, at which it listens, in small letters. If it listens
+    beyond loopback, any address and any name without a dot, such as that of a container, is a name too: the name of a
+    page from elsewhere has a dot.
     """
 
-    _names: set[str] = field(init=False, factory=set[str])
-
-    def add(self, names: Iterable[str]) -> None:
-        """Add names at which the sandbox listens."""
-        self._names.update(name.lower() for name in names)
-
-    def allows(self, request: Request) -> bool:
-        """Return whether a request is to this sandbox, and not from a page from elsewhere."""
-        host = _host(f"http://{request.headers.get('host', '')}")
-        if host is None or not (self._is_name(host) or (self._is_open and _is_address(host))):
-            return False
-        origin = request.headers.get("origin")
-        if origin is None or origin == root_of(request):
-            return True
-        source = _host(origin)
-        return source is not None and self._is_name(source)
-
-    @property
-    def _is_open(self) -> bool:
-        return not all(map(is_loopback, self._names))
-
-    def _is_name(self, host: str) -> bool:
-        return is_loopback(host) or host in self._names or (self._is_open and "." not in host and ":" not in host)
-
-
-@frozen
-class Guarded:
-    """An ASGI application that answers 403 to each request that a guard does not allow."""
-
     app: ASGIApp
-    guard: Guard
+    names: AbstractSet[str]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        is_allowed = self.guard.allows(Request(scope))
+        is_allowed = self._allows(Request(scope))
         await (self.app if is_allowed else JSONResponse({"message": _FORBIDDEN}, 403))(scope, receive, send)
+
+    def _allows(self, request: Request) -> bool:
+        is_open = not all(map(is_loopback, self.names))
+        host = _host(f"http://{request.headers.get('host', '')}")
+        origin = request.headers.get("origin", root_of(request))
+        if not (self._is_name(host, is_open=is_open) or (is_open and _is_address(host))):
+            return False
+        return origin == root_of(request) or self._is_name(_host(origin), is_open=is_open)
+
+    def _is_name(self, host: str, *, is_open: bool) -> bool:
+        is_bare = bool(host) and "." not in host and ":" not in host
+        return is_loopback(host) or host in self.names or (is_open and is_bare)
 
 
 def _is_address(host: str) -> bool:
     return ":" in host or host.replace(".", "").isdigit()
 
 
-def _host(url: str) -> str | None:
+def _host(url: str) -> str:
+    """Return the host in a URL, in small letters; "" if there is none."""
     try:
-        return split_url(url, "Host").hostname
+        return split_url(url, "Host").hostname or ""
     except ValueError:
-        return None
+        return ""

@@ -1,20 +1,23 @@
 """The images of the jobs, and the links to them."""
 
+import struct
+import zlib
 from datetime import datetime
+from hashlib import sha256, shake_256
 
-from attrs import evolve
 from starlette.requests import Request
-from starlette.types import ASGIApp
+from starlette.responses import Response
 
 from smilejobs.durations import Duration, seconds
-from smilejobs.sandbox.http.answers import Answer
+from smilejobs.sandbox.http.answers import FaultyResponse
 from smilejobs.sandbox.http.storage import MAX_LIFETIME_SECONDS, check_url, sign_url
 from smilejobs.sandbox.jobs import Job
-from smilejobs.sandbox.png import make_png, min_padded_size
 from smilejobs.sandbox.registry import Registry
 
 IMAGE_PATH = "/images/{smile_job_id}/{file_name}"
+MIN_PADDED_BYTES = 128
 _MAX_IMAGE_BYTES = 16 * 1024 * 1024
+_SIDE_PIXELS = 64
 
 
 class Images:
@@ -30,29 +33,50 @@ class Images:
         """Return the links to the images of *job*, by the vendor's names; their lifetime begins at *at*."""
         paths = {
             name: IMAGE_PATH.format(smile_job_id=job.smile_job_id, file_name=file_name)
-            for name, file_name in job.pictures.items()
+            for name, file_name in job.product.pictures.items()
         }
         return {
             name: sign_url(self._secret, "GET", root, path, at=at, lifetime=self._lifetime)
             for name, path in paths.items()
         }
 
-    async def answer(self, request: Request) -> ASGIApp:
+    async def answer(self, request: Request) -> Response:
         """Serve an image."""
         check_url(self._secret, request, self._registry.now())
         path = request.scope["path"]
         count = self._registry.count("picture", path)
         faults = self._registry.faults_of(self._registry.numbered.get(request.path_params["smile_job_id"]))
-        answer = Answer(body=make_png(path, self._picture_bytes), media_type="image/png")
+        image = make_png(path, self._picture_bytes)
         rng = self._registry.rng("picture", path, count)
-        if rng.random() < faults.slow_pictures:
-            answer = evolve(answer, slow_for=faults.slow)
-        if rng.random() < faults.cut_pictures:
-            size = rng.randrange(1, len(answer.body))
-            # Either the stored file is incomplete, which only the image itself shows, or the connection breaks.
-            is_stored_so = rng.random() < 0.5
-            answer = evolve(answer, body=answer.body[:size]) if is_stored_so else evolve(answer, cut_at=size)
-        return answer
+        is_slow, is_cut = rng.random() < faults.slow_pictures, rng.random() < faults.cut_pictures
+        size = rng.randrange(1, len(image)) if is_cut else len(image)
+        # Either the stored file is incomplete, which only the image itself shows, or the connection breaks.
+        is_stored_so = rng.random() < 0.5
+        response = FaultyResponse(image[:size] if is_stored_so else image, media_type="image/png")
+        response.slow_for = faults.slow if is_slow else 0.0
+        response.cut_at = size if is_cut and not is_stored_so else None
+        return response
+
+
+def make_png(name: str, size: int | None = None) -> bytes:
+    """Return a PNG of one colour, which depends on *name*, so that mix-ups are noticed.
+
+    Args:
+        name: The name of the image.
+        size: The size in bytes, at least `MIN_PADDED_BYTES`; None for no padding. The padding is random data in an
+            ancillary chunk, which decoders skip.
+    """
+    head = b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", struct.pack(">IIBBBBB", _SIDE_PIXELS, _SIDE_PIXELS, 1, 3, 0, 0, 0))
+    pixels = zlib.compress(bytes(_SIDE_PIXELS * (1 + _SIDE_PIXELS // 8)))
+    rest = _chunk(b"PLTE", sha256(name.encode()).digest()[:3]) + _chunk(b"IDAT", pixels) + _chunk(b"IEND", b"")
+    if size is not None:
+        padding = size - len(head) - len(rest) - len(_chunk(b"noIs", b""))
+        head += _chunk(b"noIs", shake_256(name.encode()).digest(padding))
+    return head + rest
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def _to_lifetime(value: Duration) -> int:
@@ -65,6 +89,6 @@ def _to_lifetime(value: Duration) -> int:
 def _check_size(value: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"picture_bytes must be a whole number, not {type(value).__name__}")
-    if not min_padded_size() <= value <= _MAX_IMAGE_BYTES:
-        raise ValueError(f"picture_bytes must be from {min_padded_size()} to {_MAX_IMAGE_BYTES}")
+    if not MIN_PADDED_BYTES <= value <= _MAX_IMAGE_BYTES:
+        raise ValueError(f"picture_bytes must be from {MIN_PADDED_BYTES} to {_MAX_IMAGE_BYTES}")
     return value

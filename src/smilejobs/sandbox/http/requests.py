@@ -4,11 +4,11 @@ import zlib
 from contextlib import aclosing
 from datetime import timedelta
 
-from attrs import frozen
 from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse
 
 from smilejobs.model.codes import STATUS_CODES
-from smilejobs.sandbox.http.answers import RefusedError, json_answer, with_api_headers
+from smilejobs.sandbox.http.answers import RefusedError, with_api_headers
 from smilejobs.sandbox.registry import Registry
 from smilejobs.wire.codec import JSONObject, UnreadableError, decode_object, decode_text, parse_timestamp
 from smilejobs.wire.signature import verify
@@ -16,30 +16,31 @@ from smilejobs.wire.signature import verify
 MAX_JSON_BYTES = 1024 * 1024
 """The largest JSON body of a request, compressed or not."""
 
-_GZIP = 16 + zlib.MAX_WBITS
+UPLOAD, STATUS = "22", "23"
+"""The routes: their status codes begin with these digits, and the last two digits mean the same in both."""
+_INVALID_JSON, _WRONG_SIGNATURE, _MISSING_PARAMETER = "03", "05", "13"
 _STALE = "2405"
-
-
-@frozen
-class Codes:
-    """The status codes of one route; in every route their last digits have the same meaning."""
-
-    invalid_json: str
-    wrong_signature: str
-    missing_parameter: str
-    system_error: str
+_GZIP = 16 + zlib.MAX_WBITS
 
 
 class ApiRefusedError(RefusedError):
-    """A request to the API is refused with a code of `smilejobs.STATUS_CODES`; *body* is what the vendor writes.
+    """A request to the API is refused with a code of `smilejobs.STATUS_CODES`.
 
     The HTTP status of all recorded refusals is 400.
     """
 
     def __init__(self, code: str, text: str | None = None, *, http_status: int = 400) -> None:
-        text = STATUS_CODES[code].meaning if text is None else text
-        self.body: dict[str, object] = {"error": text, "code": code}
-        super().__init__(with_api_headers(json_answer(self.body, http_status)), code)
+        super().__init__(with_api_headers(JSONResponse(refusal(code, text), http_status)), code)
+
+
+def refusal(code: str, text: str | None = None) -> dict[str, object]:
+    """Return what the API writes if it refuses a request."""
+    return {"error": STATUS_CODES[code].meaning if text is None else text, "code": code}
+
+
+def refuse_parameter(route: str) -> ApiRefusedError:
+    """Return the refusal of a parameter that is missing, or no text, or cannot be an id."""
+    return ApiRefusedError(route + _MISSING_PARAMETER)
 
 
 class TooLargeError(Exception):
@@ -57,35 +58,29 @@ async def read(request: Request, max_bytes: int) -> bytes:
         IncompleteError: The client has disconnected.
         TooLargeError: The body is larger than *max_bytes*; the rest has not been read.
     """
-    pieces = []
-    size = 0
+    body = bytearray()
     try:
         async with aclosing(request.stream()) as stream:
             async for piece in stream:
-                size += len(piece)
-                if size > max_bytes:
+                body += piece
+                if len(body) > max_bytes:
                     raise TooLargeError
-                pieces.append(piece)
     except ClientDisconnect:
         raise IncompleteError from None
-    return b"".join(pieces)
+    return bytes(body)
 
 
-async def read_object(request: Request, codes: Codes) -> JSONObject:
-    """Return the JSON object in the body of *request*.
-
-    Raises:
-        ApiRefusedError: There is none, or it is too large.
-    """
+async def read_object(request: Request, route: str) -> JSONObject:
+    """Return the JSON object in the body of *request*, or raise ApiRefusedError."""
     try:
         body = await read(request, MAX_JSON_BYTES)
         if request.headers.get("content-encoding", "").strip().lower() == "gzip":
             body = _gunzip(body)
         return decode_object(body)
     except TooLargeError:
-        raise ApiRefusedError(codes.invalid_json, http_status=413) from None
+        raise ApiRefusedError(route + _INVALID_JSON, http_status=413) from None
     except (IncompleteError, UnreadableError, zlib.error):
-        raise ApiRefusedError(codes.invalid_json) from None
+        raise ApiRefusedError(route + _INVALID_JSON) from None
 
 
 def _gunzip(body: bytes) -> bytes:
@@ -99,31 +94,27 @@ def _gunzip(body: bytes) -> bytes:
     return inflated
 
 
-def read_parameter(asked: JSONObject, name: str, codes: Codes) -> str:
-    """Return a required parameter; some clients of the vendor send ids as numbers.
-
-    Raises:
-        ApiRefusedError: It is missing, empty or of another type.
-    """
+def read_parameter(asked: JSONObject, name: str, route: str) -> str:
+    """Return a required parameter, or raise ApiRefusedError; some clients of the vendor send ids as numbers."""
     try:
         value = decode_text(asked, name)
     except UnreadableError:
         value = None
     if not value:
-        raise ApiRefusedError(codes.missing_parameter)
+        raise refuse_parameter(route)
     return value
 
 
-def check_partner(asked: JSONObject, name: str, registry: Registry, max_skew: timedelta | None, codes: Codes) -> None:
+def check_partner(asked: JSONObject, name: str, route: str, registry: Registry, max_skew: timedelta | None) -> None:
     """Check that the partner, whose id is the parameter *name*, has signed the request, at most *max_skew* ago.
 
     Raises:
         ApiRefusedError: A parameter is missing, the signature is wrong, or the timestamp differs too much.
     """
-    partner_id, timestamp, signature = (read_parameter(asked, key, codes) for key in (name, "timestamp", "signature"))
+    partner_id, timestamp, signature = (read_parameter(asked, key, route) for key in (name, "timestamp", "signature"))
     credentials = registry.credentials
     if partner_id != credentials.partner_id or not verify(credentials, timestamp, signature):
-        raise ApiRefusedError(codes.wrong_signature)
+        raise ApiRefusedError(route + _WRONG_SIGNATURE)
     if max_skew is not None:
         signed_at = parse_timestamp(asked["timestamp"])
         if signed_at is None or abs(signed_at - registry.now()) > max_skew:

@@ -11,39 +11,39 @@ from hashlib import sha256
 
 from attrs import evolve
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from smilejobs.model.codes import JOB_TYPES
 from smilejobs.model.jobs import JobRef
-from smilejobs.sandbox.http.answers import CROSS_ORIGIN, Answer, Endpoint, json_answer, preflight, with_api_headers
+from smilejobs.sandbox.http.answers import CROSS_ORIGIN, preflight, with_api_headers
 from smilejobs.sandbox.http.requests import (
+    UPLOAD,
     ApiRefusedError,
-    Codes,
     IncompleteError,
     TooLargeError,
     check_partner,
     read,
     read_object,
     read_parameter,
+    refuse_parameter,
     root_of,
 )
-from smilejobs.sandbox.http.storage import UNAVAILABLE, StorageError, check_url, sign_url
+from smilejobs.sandbox.http.storage import StorageError, check_url, sign_url
 from smilejobs.sandbox.jobs import Job, can_be_sent
 from smilejobs.sandbox.products import result_code_for
 from smilejobs.sandbox.registry import Registry
 from smilejobs.sandbox.zips import examine
+from smilejobs.settings import split_url
 from smilejobs.wire.codec import JSONObject, UnreadableError, decode_text, is_true
 
 MAX_ZIP_BYTES = 32 * 1024 * 1024
 
-_CODES = Codes(invalid_json="2203", wrong_signature="2205", missing_parameter="2213", system_error="2201")
 _ACCEPTED, _WRONG_TYPE, _INVALID_JOB_TYPE, _JOB_EXISTS = "2202", "2204", "2212", "2215"
+_IDS = ("user_id", "job_id", "job_type")
 
 _PATH = "/v1/upload"
-_ZIP_PATH = "/videos/{partner}/{ref_id}/{file_name}"
-_NEW, _ENROLLED = "selfie.zip", "enrolled.zip"
-"""The file name in the URL tells whether the selfie on file is used, so it need not be stored."""
+_ZIP_PATH = "/videos/{partner}/{ref_id}/selfie.zip"
 _LIFETIME_SECONDS = 900
 """How long the URL takes the zip, as recorded."""
 
@@ -57,16 +57,17 @@ class Uploads:
         self._folder = re.sub("[^0-9A-Za-z]", "_", registry.credentials.partner_id)
         self._max_skew = max_skew
         self.routes = [
-            Route(_PATH, Endpoint(self._register, ApiRefusedError(_CODES.system_error).answer), methods=["POST"]),
-            Route(_PATH, preflight("POST"), methods=["OPTIONS"]),
-            Route(_ZIP_PATH, Endpoint(self._receive, UNAVAILABLE), methods=["PUT"]),
-            Route(_ZIP_PATH, preflight("PUT"), methods=["OPTIONS"]),
+            Route(_PATH, self._register, methods=["POST"]),
+            Route(_PATH, preflight, methods=["OPTIONS"]),
+            Route(_ZIP_PATH, self._receive, methods=["PUT"]),
+            Route(_ZIP_PATH, preflight, methods=["OPTIONS"]),
         ]
 
-    async def _register(self, request: Request) -> Answer:
-        asked = await read_object(request, _CODES)
-        check_partner(asked, "smile_client_id", self._registry, self._max_skew, _CODES)
-        job = self._read_job(asked, root_of(request))
+    async def _register(self, request: Request) -> Response:
+        asked = await read_object(request, UPLOAD)
+        check_partner(asked, "smile_client_id", UPLOAD, self._registry, self._max_skew)
+        root = root_of(request)
+        job = self._read_job(asked, root)
         known = self._registry.jobs.get(job.ref)
         if known is None:
             self._registry.add(job)
@@ -76,59 +77,47 @@ class Uploads:
             raise ApiRefusedError(_JOB_EXISTS, "Job already exists. Did you mean to set the retry flag to true?")
         secret = sha256(f"{self._registry.seed}\0{job.smile_job_id}".encode()).hexdigest()
         ref_id = f"{self._folder}-{job.smile_job_id}-{secret[:30]}"
-        file_name = _ENROLLED if is_true(asked.get("use_enrolled_image")) else _NEW
-        path = _ZIP_PATH.format(partner=self._folder, ref_id=ref_id, file_name=file_name)
-        now = self._registry.now()
-        return with_api_headers(
-            json_answer(
-                {
-                    "upload_url": sign_url(
-                        self._secret, "PUT", root_of(request), path, at=now, lifetime=_LIFETIME_SECONDS
-                    ),
-                    "ref_id": ref_id,
-                    "smile_job_id": job.smile_job_id,
-                    "camera_config": "null",
-                    "code": _ACCEPTED,
-                }
-            )
-        )
+        path = _ZIP_PATH.format(partner=self._folder, ref_id=ref_id)
+        url = sign_url(self._secret, "PUT", root, path, at=self._registry.now(), lifetime=_LIFETIME_SECONDS)
+        body = {
+            "upload_url": url,
+            "ref_id": ref_id,
+            "smile_job_id": job.smile_job_id,
+            "camera_config": "null",
+            "code": _ACCEPTED,
+        }
+        return with_api_headers(JSONResponse(body))
 
     def _read_job(self, asked: JSONObject, root: str) -> Job:
-        """Return the job that the body of a request describes, without its images.
-
-        Raises:
-            ApiRefusedError: A parameter is missing or wrong.
-        """
+        """Return the job that the body of a request describes, without its images, or raise ApiRefusedError."""
         params = {} if asked.get("partner_params") is None else asked["partner_params"]
-        if not isinstance(params, dict) or not can_be_sent(params):
+        if not isinstance(params, dict) or not can_be_sent([params, asked.get("callback_url")]):
             raise ApiRefusedError(_WRONG_TYPE)
         job_type = {str(number): number for number in JOB_TYPES}.get(str(params.get("job_type")))
         if job_type is None:
             raise ApiRefusedError(_INVALID_JOB_TYPE, "Invalid job type.")
-        user_id, job_id = (read_parameter(params, name, _CODES) for name in ("user_id", "job_id"))
+        user_id, job_id = (read_parameter(params, name, UPLOAD) for name in ("user_id", "job_id"))
         if str(params.get("sandbox_result")) not in ("None", "0", "1", "2"):
             raise ApiRefusedError(_WRONG_TYPE, 'partner_params.sandbox_result must be "0", "1" or "2"')
         try:
             ref = JobRef(user_id, job_id, self._registry.now())
-            callback_url = decode_text(asked, "callback_url")
         except ValueError:
-            raise ApiRefusedError(_CODES.missing_parameter) from None
-        except UnreadableError:
-            raise ApiRefusedError(_WRONG_TYPE) from None
-        ids = ("user_id", "job_id", "job_type")
+            raise refuse_parameter(UPLOAD) from None
         try:
-            return Job(
-                ref=ref,
-                smile_job_id=self._registry.next_number(),
-                job_type=job_type,
-                result_code=result_code_for("approved", job_type),
-                machine=self._registry.draw_machine(ref),
-                partner_params={key: value for key, value in params.items() if key not in ids},
-                callback_url=callback_url or None,
-                root=root,
-            )
-        except ValueError:  # the callback_url cannot be sent, or the Host header names no host
+            callback_url = decode_text(asked, "callback_url")
+            split_url(root, "Host")
+        except (UnreadableError, ValueError):
             raise ApiRefusedError(_WRONG_TYPE) from None
+        return Job(
+            ref=ref,
+            smile_job_id=self._registry.next_number(),
+            job_type=job_type,
+            result_code=result_code_for("approved", job_type),
+            machine=self._registry.draw_machine(ref),
+            partner_params={key: value for key, value in params.items() if key not in _IDS},
+            callback_url=callback_url or None,
+            root=root,
+        )
 
     async def _receive(self, request: Request) -> Response:
         check_url(self._secret, request, self._registry.now())
@@ -140,23 +129,18 @@ class Uploads:
         except IncompleteError:
             message = "You did not provide the number of bytes specified by the Content-Length HTTP header"
             raise StorageError("IncompleteBody", message, 400) from None
-        number = request.path_params["ref_id"].split("-")[-2]
-        job = self._registry.numbered.get(number)
+        job = self._registry.numbered.get(request.path_params["ref_id"].split("-")[-2])
         if job is None:  # it was registered before a restart without a state
             raise StorageError("NoSuchKey", "The specified key does not exist.", 404)
         if job.uploaded_at is None:
-            use_enrolled_image = request.path_params["file_name"] == _ENROLLED
-            self._start(job, body, use_enrolled_image=use_enrolled_image)
-        return Response(headers=CROSS_ORIGIN)
-
-    def _start(self, job: Job, body: bytes, *, use_enrolled_image: bool) -> None:
-        finding = examine(job, body, use_enrolled_image=use_enrolled_image)
-        self._registry.save(
-            evolve(
-                job,
-                uploaded_at=self._registry.now(),
-                result_code=result_code_for(finding.outcome, job.job_type),
-                review=self._registry.draw_review(job.ref, finding.review),
-                details={"Source": finding.source, **finding.details},
+            finding = examine(job, body)
+            self._registry.save(
+                evolve(
+                    job,
+                    uploaded_at=self._registry.now(),
+                    result_code=result_code_for(finding.outcome, job.job_type),
+                    review=self._registry.draw_review(job.ref, finding.review),
+                    details=finding.details,
+                )
             )
-        )
+        return Response(headers=CROSS_ORIGIN)
