@@ -13,8 +13,7 @@ from starlette.requests import Request
 
 from smilejobs import Client, ImageLink
 from smilejobs.sandbox import FaultProfile, Sandbox
-from smilejobs.sandbox.http.images import MIN_PADDED_BYTES, make_png
-from smilejobs.sandbox.http.storage import StorageError, check_url, sign_url
+from smilejobs.sandbox.http.images import MIN_PADDED_BYTES, StorageError, check_url, make_png, sign_url
 from smilejobs.testing import EPOCH, virtual_now
 
 pytestmark = pytest.mark.anyio

@@ -19,7 +19,7 @@ from smilejobs import Client, Credentials, JobRef, SmileJobsError, Verdict
 from smilejobs.clock import utcnow
 from smilejobs.model.jobs import Include
 from smilejobs.sandbox import FaultProfile, Sandbox
-from smilejobs.sandbox.http.answers import ConnectionCutError
+from smilejobs.sandbox.http.common import ConnectionCutError
 from smilejobs.sandbox.server import make_url, serve
 from smilejobs.wire.protocol import encode_request
 from smilejobs.wire.signature import format_timestamp, sign

@@ -38,7 +38,7 @@ from smilejobs.sandbox import FAULT_PROFILES, FaultProfile, Sandbox
 from smilejobs.sandbox.asgi import InProcess
 from smilejobs.sandbox.distributions import make_rng
 from smilejobs.sandbox.faults import PollFaults, draw_faults
-from smilejobs.sandbox.http.answers import ConnectionCutError
+from smilejobs.sandbox.http.common import ConnectionCutError
 from smilejobs.sandbox.variants import VARIANTS
 from smilejobs.testing import EPOCH, VirtualClockEventLoop, virtual_now
 from smilejobs.wire.protocol import encode_request, read_answer

@@ -18,8 +18,8 @@ import pytest
 
 from smilejobs import JobRef, Verdict
 from smilejobs.sandbox import FAULT_PROFILES, FaultProfile, Job, Lognormal, Sandbox, Stage
-from smilejobs.sandbox.http.answers import ConnectionCutError
-from smilejobs.sandbox.http.storage import sign_url
+from smilejobs.sandbox.http.common import ConnectionCutError
+from smilejobs.sandbox.http.images import sign_url
 from smilejobs.sandbox.state import State
 from smilejobs.settings import Credentials
 from smilejobs.testing import EPOCH, virtual_now

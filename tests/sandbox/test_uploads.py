@@ -251,9 +251,9 @@ async def test_a_job_type_that_is_missing_or_wrong_is_refused_as_recorded() -> N
     [
         ("https://hooks.example", "hooks.example"),
         ("https://hooks.example/secret-of-the-receiver", "hooks.example"),
-        ("hooks.example", "hooks.example"),
-        ("hooks.example:8080/secret-of-the-receiver", "hooks.example"),
-        ("secret of the receiver", "secret of the receiver"),
+        ("hooks.example", ""),
+        ("hooks.example:8080/secret-of-the-receiver", ""),
+        ("secret of the receiver", ""),
         ("http://[secret-of-the-receiver", ""),
         ("https://" + "x" * 10_000, "x" * 100),
     ],
@@ -274,15 +274,6 @@ async def test_callbacks_to_a_foreign_host_are_dropped_with_one_warning(
     (record,) = [record for record in caplog.records if record.name == "smilejobs.sandbox"]
     assert record.getMessage().startswith(f"callbacks to {host!r} are not sent: callback_url ")
     assert "/secret" not in record.getMessage()
-
-
-async def test_the_log_does_not_name_hosts_for_ever(caplog: pytest.LogCaptureFixture) -> None:
-    """A client that names a new host for each job does not fill the log, nor the memory."""
-    sandbox = Sandbox(now=virtual_now)
-    async with opened(sandbox) as http_client:
-        for number in range(102):
-            await registered(http_client, {"job_id": str(number)}, callback_url=f"https://host-{number}.example")
-    assert len([record for record in caplog.records if record.name == "smilejobs.sandbox"]) == 100
 
 
 async def test_a_job_that_exists_is_refused_unless_it_is_sent_again_for_its_zip() -> None:

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import anyio.lowlevel
 from starlette.types import ASGIApp, Message
 
-from smilejobs.sandbox.http.answers import ConnectionCutError
+from smilejobs.sandbox.http.common import ConnectionCutError
 from smilejobs.transport.over_client import LocalResponse
 
 

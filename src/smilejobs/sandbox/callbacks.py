@@ -23,7 +23,7 @@ from attrs import field, frozen
 from smilejobs.durations import Duration
 from smilejobs.sandbox.distributions import Lognormal, to_seconds
 from smilejobs.sandbox.faults import FaultProfileName, share
-from smilejobs.sandbox.http.answers import logger
+from smilejobs.sandbox.http.common import logger
 from smilejobs.sandbox.jobs import Job
 from smilejobs.sandbox.products import has_succeeded, result_code_for
 from smilejobs.sandbox.registry import Registry
@@ -40,7 +40,6 @@ from smilejobs.wire.signature import format_timestamp, sign
 _MAX_CONNECTIONS = 100
 _MAX_URL_LENGTH = 8192
 _MAX_HOST_LENGTH = 100
-_MAX_WARNINGS = 100
 _MAX_RETRY_DELAY_SECONDS = 60.0
 _MAX_ANSWER_BYTES = 64 * 1024
 _ANSWER_BODY_SECONDS = 1.0
@@ -275,7 +274,7 @@ class Callbacks:
             self.check(url)
         except ValueError as error:
             host = _host(url)
-            if host not in self._warned and len(self._warned) < _MAX_WARNINGS:
+            if host not in self._warned:
                 self._warned.add(host)
                 logger.warning("callbacks to %r are not sent: %s", host, error)
             return False
@@ -300,13 +299,11 @@ async def _post(carrier: Carrier, url: str, body: bytes) -> int:
 
 
 def _host(url: str) -> str:
-    """Return the host in *url*, which need not be a URL, for the log; the rest of it may be a secret."""
-    shortened = url[:_MAX_URL_LENGTH]
+    """Return the host in *url*, shortened, for the log; "" if it is no URL. The rest of it may be a secret."""
     try:
-        host = urlsplit(shortened).hostname or urlsplit(f"//{shortened}").hostname
+        return str(split_url(url, "callback_url").hostname)[:_MAX_HOST_LENGTH]
     except ValueError:
-        host = None
-    return (host or "")[:_MAX_HOST_LENGTH]
+        return ""
 
 
 def _opposite(job: Job, result: Mapping[str, object], *, is_final: bool) -> dict[str, object]:

@@ -41,6 +41,7 @@ class Registry:
     faults: FaultProfile = FAULT_PROFILES["none"]
     machine: Distribution = MACHINE
     review: Distribution | Literal["open"] = REVIEW
+    max_skew: timedelta | None = None
     state: State | None = None
     on_change: Callable[[Job], None] = lambda job: None
     jobs: dict[JobRef, Job] = field(init=False, factory=dict)

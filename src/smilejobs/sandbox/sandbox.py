@@ -23,7 +23,7 @@ from smilejobs.sandbox.callbacks import DELIVERIES, Callbacks, Delivery
 from smilejobs.sandbox.distributions import Distribution, as_distribution, to_seconds
 from smilejobs.sandbox.faults import FaultProfile, FaultProfileName, find_profile
 from smilejobs.sandbox.http.admin import Page
-from smilejobs.sandbox.http.answers import RefusedError, preflight, refuse, refuse_for_now
+from smilejobs.sandbox.http.common import RefusedError, preflight, refuse, refuse_for_now
 from smilejobs.sandbox.http.guard import Guarded
 from smilejobs.sandbox.http.images import IMAGE_PATH, Images
 from smilejobs.sandbox.http.status import Status
@@ -117,9 +117,9 @@ class Sandbox:
             faults=find_profile(faults),
             machine=as_distribution(machine, "machine"),
             review="open" if review == "open" else as_distribution(review, "review"),
+            max_skew=None if max_skew is None else timedelta(seconds=to_seconds(max_skew, "max_skew")),
             state=None if state is None else State(state),
         )
-        skew = None if max_skew is None else timedelta(seconds=to_seconds(max_skew, "max_skew"))
         images = Images(self._registry, lifetime=link_lifetime, picture_bytes=picture_bytes)
         self._callbacks = Callbacks(
             self._registry,
@@ -133,10 +133,10 @@ class Sandbox:
             self._callbacks.schedule(job, since=self._registry.now())
         router = Router(
             routes=[
-                Route(_BASE + PATH, Status(self._registry, images, max_skew=skew).answer, methods=["POST"]),
+                Route(_BASE + PATH, Status(self._registry, images).answer, methods=["POST"]),
                 Route(_BASE + PATH, preflight, methods=["OPTIONS"]),
                 Route(IMAGE_PATH, images.answer, methods=["GET"]),
-                *Uploads(self._registry, max_skew=skew).routes,
+                *Uploads(self._registry).routes,
                 *Page(registry=self._registry, review=self.review, names=self._names).routes,
             ],
             redirect_slashes=False,

@@ -14,7 +14,7 @@ import anyio
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from smilejobs.sandbox.http.answers import ConnectionCutError
+from smilejobs.sandbox.http.common import ConnectionCutError
 from smilejobs.tasks import beside
 
 _KEEPALIVE_SECONDS = 120

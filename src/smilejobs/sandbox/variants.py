@@ -105,9 +105,9 @@ def _apply(table: Mapping[str, _Change], names: Collection[str], draft: Draft) -
             change(draft)
 
 
-def _in(table: dict[str, _Change]) -> Callable[[_Change], None]:
+def _in(table: dict[str, _Change]) -> Callable[[_Change], _Change]:
     """Return a decorator that puts a function into *table* under its name; they are applied in that order."""
-    return lambda change: table.update({change.__name__.strip("_"): change})
+    return lambda change: table.setdefault(change.__name__.strip("_"), change)
 
 
 # --- Variants

@@ -12,14 +12,14 @@ from urllib.parse import parse_qs
 
 from attrs import frozen
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from smilejobs.model.codes import JOB_TYPES
 from smilejobs.model.jobs import JobRef
+from smilejobs.sandbox.http.common import TooLargeError, read, root_of
 from smilejobs.sandbox.http.guard import Guarded
-from smilejobs.sandbox.http.requests import IncompleteError, TooLargeError, read, root_of
 from smilejobs.sandbox.jobs import Job, Stage
 from smilejobs.sandbox.products import RESULTS
 from smilejobs.sandbox.registry import Registry
@@ -96,7 +96,7 @@ class Page:
             return PlainTextResponse("Reviews can be ended from the page of the sandbox only.", 403)
         try:
             form = parse_qs((await read(request, _MAX_FORM_BYTES)).decode(), max_num_fields=2)
-        except (IncompleteError, TooLargeError, ValueError):
+        except (ClientDisconnect, TooLargeError, ValueError):
             form = {}
         number, outcome = (form.get(name, [""])[-1] for name in ("smile_job_id", "outcome"))
         job = self.registry.numbered.get(number)

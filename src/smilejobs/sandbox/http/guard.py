@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from smilejobs.sandbox.http.requests import root_of
+from smilejobs.sandbox.http.common import root_of
 from smilejobs.settings import is_loopback, split_url
 
 _FORBIDDEN = (

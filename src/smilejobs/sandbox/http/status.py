@@ -16,17 +16,16 @@ from starlette.responses import Response
 from smilejobs.model.codes import JOB_NOT_FOUND, NO_ZIP, SUCCESS
 from smilejobs.model.jobs import JobRef
 from smilejobs.sandbox.faults import FaultProfile, PollFaults, draw_faults
-from smilejobs.sandbox.http.answers import FaultyResponse, with_api_headers
-from smilejobs.sandbox.http.images import Images
-from smilejobs.sandbox.http.requests import (
+from smilejobs.sandbox.http.common import (
     STATUS,
-    check_partner,
-    read_object,
-    read_parameter,
+    FaultyResponse,
+    read_ref,
+    read_signed,
     refusal,
-    refuse_parameter,
     root_of,
+    with_api_headers,
 )
+from smilejobs.sandbox.http.images import Images
 from smilejobs.sandbox.jobs import Job, Stage
 from smilejobs.sandbox.products import has_succeeded
 from smilejobs.sandbox.registry import Registry
@@ -58,26 +57,20 @@ _REPLACEMENTS: Mapping[str, tuple[tuple[int, object], ...]] = {
 
 
 class Status:
-    """Answers polls. *max_skew* is that of `Sandbox`."""
+    """Answers polls."""
 
-    def __init__(self, registry: Registry, images: Images, *, max_skew: timedelta | None) -> None:
+    def __init__(self, registry: Registry, images: Images) -> None:
         self._registry = registry
         self._images = images
-        self._max_skew = max_skew
         self._buckets: dict[FaultProfile, tuple[float, datetime]] = {}
         """The tokens of each fault profile, and when they were counted."""
 
     async def answer(self, request: Request) -> Response:
         """Answer one poll."""
-        asked = await read_object(request, STATUS)
-        user_id, job_id = (read_parameter(asked, name, STATUS) for name in ("user_id", "job_id"))
-        check_partner(asked, "partner_id", STATUS, self._registry, self._max_skew)
-        try:
-            ref = JobRef(user_id, job_id)
-        except ValueError:
-            raise refuse_parameter(STATUS) from None
-        number = self._registry.count("poll", user_id, job_id)
-        rng = self._registry.rng("poll", user_id, job_id, number)
+        asked = await read_signed(request, STATUS, self._registry)
+        ref = read_ref(asked, STATUS, self._registry)
+        number = self._registry.count("poll", ref.user_id, ref.job_id)
+        rng = self._registry.rng("poll", ref.user_id, ref.job_id, number)
         profile = self._registry.faults_of(self._registry.jobs.get(ref))
         faults = draw_faults(profile, rng)
         replacement = "too_many" if self._is_above_rate(profile) else None

@@ -6,30 +6,27 @@ client libraries, and its pages about test data.
 """
 
 import re
-from datetime import timedelta
 from hashlib import sha256
 
 from attrs import evolve
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from smilejobs.model.codes import JOB_TYPES
-from smilejobs.model.jobs import JobRef
-from smilejobs.sandbox.http.answers import CROSS_ORIGIN, preflight, with_api_headers
-from smilejobs.sandbox.http.requests import (
+from smilejobs.sandbox.http.common import (
+    CROSS_ORIGIN,
     UPLOAD,
     ApiRefusedError,
-    IncompleteError,
     TooLargeError,
-    check_partner,
+    preflight,
     read,
-    read_object,
-    read_parameter,
-    refuse_parameter,
+    read_ref,
+    read_signed,
     root_of,
+    with_api_headers,
 )
-from smilejobs.sandbox.http.storage import StorageError, check_url, sign_url
+from smilejobs.sandbox.http.images import StorageError, check_url, sign_url
 from smilejobs.sandbox.jobs import Job, can_be_sent
 from smilejobs.sandbox.products import result_code_for
 from smilejobs.sandbox.registry import Registry
@@ -49,13 +46,12 @@ _LIFETIME_SECONDS = 900
 
 
 class Uploads:
-    """The *routes* that take jobs. *max_skew* is that of `Sandbox`."""
+    """The *routes* that take jobs."""
 
-    def __init__(self, registry: Registry, *, max_skew: timedelta | None) -> None:
+    def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._secret = registry.credentials.api_key
         self._folder = re.sub("[^0-9A-Za-z]", "_", registry.credentials.partner_id)
-        self._max_skew = max_skew
         self.routes = [
             Route(_PATH, self._register, methods=["POST"]),
             Route(_PATH, preflight, methods=["OPTIONS"]),
@@ -64,8 +60,7 @@ class Uploads:
         ]
 
     async def _register(self, request: Request) -> Response:
-        asked = await read_object(request, UPLOAD)
-        check_partner(asked, "smile_client_id", UPLOAD, self._registry, self._max_skew)
+        asked = await read_signed(request, UPLOAD, self._registry)
         root = root_of(request)
         job = self._read_job(asked, root)
         known = self._registry.jobs.get(job.ref)
@@ -96,13 +91,9 @@ class Uploads:
         job_type = {str(number): number for number in JOB_TYPES}.get(str(params.get("job_type")))
         if job_type is None:
             raise ApiRefusedError(_INVALID_JOB_TYPE, "Invalid job type.")
-        user_id, job_id = (read_parameter(params, name, UPLOAD) for name in ("user_id", "job_id"))
+        ref = read_ref(params, UPLOAD, self._registry)
         if str(params.get("sandbox_result")) not in ("None", "0", "1", "2"):
             raise ApiRefusedError(_WRONG_TYPE, 'partner_params.sandbox_result must be "0", "1" or "2"')
-        try:
-            ref = JobRef(user_id, job_id, self._registry.now())
-        except ValueError:
-            raise refuse_parameter(UPLOAD) from None
         try:
             callback_url = decode_text(asked, "callback_url")
             split_url(root, "Host")
@@ -126,7 +117,7 @@ class Uploads:
         except TooLargeError:
             message = "Your proposed upload exceeds the maximum allowed size"
             raise StorageError("EntityTooLarge", message, 400) from None
-        except IncompleteError:
+        except ClientDisconnect:
             message = "You did not provide the number of bytes specified by the Content-Length HTTP header"
             raise StorageError("IncompleteBody", message, 400) from None
         job = self._registry.numbered.get(request.path_params["ref_id"].split("-")[-2])
