@@ -11,6 +11,7 @@ from attrs import evolve, field, frozen
 
 from smilejobs.model.codes import RESULT_CODES, ResultCode, Verdict
 
+_OUTCOMES: tuple[str, ...] = ("approved", "rejected", "error")
 PROVISIONAL_CODE = "0814"
 _NOT_ENABLED_CODE = "1016"
 _LISTED_CODE = "1030"
@@ -199,7 +200,7 @@ def result_code_for(outcome: str, job_type: int) -> str:
         raise ValueError(f"job_type must be one of {', '.join(map(str, PRODUCTS))}")
     if outcome == PROVISIONAL_CODE:
         raise ValueError(f"outcome must be final: give review=, and {PROVISIONAL_CODE} comes before it")
-    code = dict(zip(("approved", "rejected", "error"), product.codes, strict=True)).get(outcome, outcome)
+    code = dict(zip(_OUTCOMES, product.codes, strict=True)).get(outcome, outcome)
     if code not in RESULTS:
         raise ValueError(
             "outcome must be 'approved', 'rejected', 'error', or a result code: one of smilejobs.RESULT_CODES, "
