@@ -103,7 +103,7 @@ def registry_of(*jobs: Job, now: Callable[[], datetime] = virtual_now, seed: int
 def callbacks_of(
     registry: Registry, http_client: httpx.AsyncClient | None = None, *, allow_to: Sequence[str] = (), **faults: Any
 ) -> Callbacks:
-    """Callbacks of these jobs, none of which is scheduled; a change of a job schedules it."""
+    """Callbacks of these jobs; a change of a job schedules it."""
     callbacks = Callbacks(
         registry,
         delivery=Delivery(**{name: faults.pop(name) for name in DELIVERY & faults.keys()}),
@@ -120,12 +120,11 @@ async def delivered(
     receiver: Receiver, jobs: Sequence[Job], *, lasting: float = 1000.0, seed: int = 0, **delivery: Any
 ) -> Receiver:
     """What *receiver* has seen of these jobs after a while."""
-    async with receiver.client() as http_client:
-        callbacks = callbacks_of(registry_of(*jobs, seed=seed), http_client, **delivery)
+    registry = registry_of(seed=seed)
+    async with receiver.client() as http_client, callbacks_of(registry, http_client, **delivery).running():
         for one in jobs:
-            callbacks.schedule(one)
-        async with callbacks.running():
-            await anyio.sleep(lasting)
+            registry.save(one)
+        await anyio.sleep(lasting)
     return receiver
 
 
@@ -308,12 +307,8 @@ async def test_what_a_former_run_has_sent_is_not_sent_again() -> None:
     receiver = Receiver()
     jobs = (job(1), job(2, review=60), job(3, machine=50))
     await anyio.sleep(20)
-    async with receiver.client() as http_client:
-        callbacks = callbacks_of(registry_of(*jobs), http_client)
-        for one in jobs:
-            callbacks.schedule(one, since=virtual_now())
-        async with callbacks.running():
-            await anyio.sleep(100)
+    async with receiver.client() as http_client, callbacks_of(registry_of(*jobs), http_client).running():
+        await anyio.sleep(100)
     assert [(body["SmileJobID"][-1], body["ResultCode"]) for body in receiver.seen] == [("3", "0810"), ("2", "0810")]
 
 

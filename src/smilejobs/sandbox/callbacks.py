@@ -6,7 +6,6 @@ delays, so that even without faults a callback may arrive late, twice, or after 
 page about callbacks, and one recorded callback.
 """
 
-import heapq
 import json
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Mapping
@@ -126,11 +125,10 @@ class Callbacks:
         """The connections, by the scheme of the URL."""
         self._warned: set[str] = set()
         """The hosts that are not allowed and were named in the log."""
-        self._schedule: list[_Due] = []
-        """A heap; the schedule of a job may have changed since, so the job is asked again when one is due."""
-        self._sent: set[tuple[str, bool]] = set()
-        """The callbacks that are being sent or were sent: the number of the job, and whether it is the final one."""
-        self._changed = anyio.Event()
+        self._sent = {due[1:] for job in registry.jobs.values() for due in self._dues(job) if due[0] < registry.now()}
+        """The callbacks that were sent or are being sent, also by an earlier sandbox with the same state."""
+        self._tasks: TaskGroup | None = None
+        """Runs a task for each callback that is not sent yet."""
         self._is_running = False
 
     def check(self, url: str) -> None:
@@ -149,19 +147,11 @@ class Callbacks:
                 "unless allow_callbacks_to= names it"
             )
 
-    def schedule(self, job: Job, *, since: datetime | None = None) -> None:
-        """Schedule the callbacks of a job that is new or has changed.
-
-        Callbacks to a URL that is not allowed are dropped, with one warning for each host. Those that were due before
-        *since* count as sent by an earlier sandbox.
-        """
-        if job.callback_url is None or not self._may_send(job.callback_url):
-            return
-        for due in self._dues(job):
-            if since is not None and due[0] < since:
-                self._sent.add(due[1:])
-            heapq.heappush(self._schedule, due)
-        self._changed.set()
+    def schedule(self, job: Job) -> None:
+        """Schedule the callbacks of a job that is new or has changed, or drop them if their URL is not allowed."""
+        if job.callback_url is not None and self._may_send(job.callback_url) and self._tasks is not None:
+            for due in self._dues(job):
+                self._tasks.start_soon(self._deliver, due)
 
     def _dues(self, job: Job) -> Iterator[_Due]:
         """Yield when the callbacks of a job are due, as far as it is known."""
@@ -192,36 +182,34 @@ class Callbacks:
                 yield
         finally:
             self._is_running = False
+            self._tasks = None
             self._carriers.clear()
 
     async def _run(self, scope: anyio.CancelScope) -> None:
-        limiter = anyio.CapacityLimiter(_MAX_CONNECTIONS)
+        self._limiter = anyio.CapacityLimiter(_MAX_CONNECTIONS)
         with scope:
-            async with anyio.create_task_group() as tasks:
-                while True:
-                    self._changed = anyio.Event()
-                    self._start_due(tasks, limiter)
-                    left = (self._schedule[0][0] - self._registry.now()).total_seconds() if self._schedule else None
-                    with anyio.move_on_after(left):
-                        await self._changed.wait()
+            async with anyio.create_task_group() as self._tasks:
+                for job in self._registry.jobs.values():
+                    self.schedule(job)
+                await anyio.sleep_forever()
 
-    def _start_due(self, tasks: TaskGroup, limiter: anyio.CapacityLimiter) -> None:
-        while self._schedule and self._schedule[0][0] <= self._registry.now():
-            due = heapq.heappop(self._schedule)
-            _, number, is_final = due
-            job = self._registry.numbered[number]
-            if (number, is_final) not in self._sent and due in self._dues(job):
-                self._sent.add((number, is_final))
-                tasks.start_soon(self._deliver, job, is_final, limiter)
+    async def _deliver(self, due: _Due) -> None:
+        """Send a callback when it is due, unless the schedule of its job has changed, or it was sent."""
+        at, number, is_final = due
+        await anyio.sleep(max(0.0, (at - self._registry.now()).total_seconds()))
+        job = self._registry.numbered[number]
+        if due[1:] not in self._sent and due in self._dues(job):
+            self._sent.add(due[1:])
+            await self._send_with_faults(job, is_final=is_final)
 
-    async def _deliver(self, job: Job, is_final: bool, limiter: anyio.CapacityLimiter) -> None:
-        """Send one callback until it is accepted, and its duplicates and forgeries."""
+    async def _send_with_faults(self, job: Job, *, is_final: bool) -> None:
+        """Send a callback until it is accepted, and its duplicates and forgeries."""
         credentials = self._registry.credentials
         at, result = next(milestone for milestone in job.milestones() if (milestone[0] == job.final_at) == is_final)
         timestamp = format_timestamp(at)
         proof = {"timestamp": timestamp, "signature": sign(credentials, timestamp)}
         body = _encode({**result, "ImageLinks": dict(self._links(job, at)), **proof})
-        send = partial(self._send, str(job.callback_url), limiter)
+        send = partial(self._send, str(job.callback_url))
         is_forged = self._draw(job, "forgeries", is_final=is_final)
         claim = _opposite(job, result, is_final=is_final)
         if is_forged:
@@ -245,10 +233,10 @@ class Callbacks:
         logger.warning(text, job.ref.tag, self._attempts, problem)
         return False
 
-    async def _send(self, url: str, limiter: anyio.CapacityLimiter, body: bytes) -> str | None:
+    async def _send(self, url: str, body: bytes) -> str | None:
         """POST once; return what was wrong, or None for a 2xx."""
         status = 0
-        async with limiter:
+        async with self._limiter:
             with anyio.move_on_after(self._timeout):
                 try:
                     status = await _post(self._carrier(url), url, body)

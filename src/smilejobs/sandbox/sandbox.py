@@ -129,8 +129,6 @@ class Sandbox:
             http_client=callback_client,
         )
         self._registry.on_change = self._callbacks.schedule
-        for job in self._registry.jobs.values():  # those of an earlier sandbox
-            self._callbacks.schedule(job, since=self._registry.now())
         router = Router(
             routes=[
                 Route(_BASE + PATH, Status(self._registry, images).answer, methods=["POST"]),
