@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 
 from attrs import field, frozen
 
-from smilejobs.model.codes import NO_ZIP, STATUS_CODES, SUCCESS, Verdict
+from smilejobs.model.codes import Verdict
 from smilejobs.model.jobs import JobRef
 from smilejobs.sandbox.faults import FaultProfile
 from smilejobs.sandbox.products import PRODUCTS, PROVISIONAL_CODE, RESULTS, Product
@@ -43,24 +43,16 @@ def can_be_sent(value: object) -> bool:
     return True
 
 
-def _copy_json(value: Mapping[str, object], name: str) -> dict[str, object]:
-    copy: object = json.loads(json.dumps(value)) if can_be_sent(value) else None
+def copy_json(value: Mapping[str, object] | None, name: str) -> dict[str, object]:
+    """Return a copy of a mapping that can be sent as JSON, empty for None.
+
+    Raises:
+        ValueError: *value* is something else; the text begins with *name*.
+    """
+    copy: object = json.loads(json.dumps({} if value is None else value)) if can_be_sent(value) else None
     if not isinstance(copy, dict):
         raise ValueError(f"{name} must be a mapping that can be written as JSON")  # noqa: TRY004  # or its values are wrong
     return copy
-
-
-def _to_partner_params(value: Mapping[str, object]) -> dict[str, object]:
-    return _copy_json(value, "partner_params")
-
-
-def _to_details(value: Mapping[str, object]) -> dict[str, object]:
-    return _copy_json(value, "details")
-
-
-def _check_refusal(_: object, __: object, code: str | None) -> None:
-    if code is not None and (code not in STATUS_CODES or code in (SUCCESS, NO_ZIP)):
-        raise ValueError(f"refusal must be a status code of smilejobs.STATUS_CODES, and not {SUCCESS} or {NO_ZIP}")
 
 
 @frozen(kw_only=True, repr=False)
@@ -84,22 +76,19 @@ class Job:
         root: The URL at which the client reached the sandbox, such as "http://127.0.0.1:8787", for the links in
             callbacks; None if the job was not submitted over HTTP.
         faults: The fault profile of its polls and images; None for that of the sandbox.
-
-    Raises:
-        ValueError: The refusal is not a code of one, or *partner_params* or *details* cannot be written as JSON.
     """
 
     ref: JobRef
     smile_job_id: str
     job_type: int
     result_code: str
-    refusal: str | None = field(default=None, validator=_check_refusal)
+    refusal: str | None = None
     uploaded_at: datetime | None = None
     machine: timedelta = timedelta()
     review: timedelta | None = timedelta()
     reviewed_at: datetime | None = None
-    partner_params: Mapping[str, object] = field(factory=dict[str, object], converter=_to_partner_params)
-    details: Mapping[str, object] = field(factory=dict[str, object], converter=_to_details)
+    partner_params: Mapping[str, object] = field(factory=dict[str, object])
+    details: Mapping[str, object] = field(factory=dict[str, object])
     callback_url: str | None = None
     root: str | None = None
     faults: FaultProfile | None = None

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 from smilejobs.client import Client, ClientOptions
 from smilejobs.clock import require_aware, utcnow
 from smilejobs.durations import Duration
+from smilejobs.model.codes import NO_ZIP, STATUS_CODES, SUCCESS
 from smilejobs.model.jobs import JobRef
 from smilejobs.sandbox.asgi import InProcess
 from smilejobs.sandbox.callbacks import DELIVERIES, Callbacks, Delivery
@@ -28,7 +29,7 @@ from smilejobs.sandbox.http.guard import Guarded
 from smilejobs.sandbox.http.images import IMAGE_PATH, Images
 from smilejobs.sandbox.http.status import Status
 from smilejobs.sandbox.http.uploads import Uploads
-from smilejobs.sandbox.jobs import Job, Stage
+from smilejobs.sandbox.jobs import Job, Stage, copy_json
 from smilejobs.sandbox.products import result_code_for
 from smilejobs.sandbox.registry import MACHINE, REVIEW, Registry, Review
 from smilejobs.sandbox.server import serve
@@ -191,6 +192,8 @@ class Sandbox:
             ValueError: An argument is out of range, or there is a job with these ids already.
             OSError: The state cannot be written.
         """
+        if refusal is not None and (refusal not in STATUS_CODES or refusal in (SUCCESS, NO_ZIP)):
+            raise ValueError(f"refusal must be a status code of smilejobs.STATUS_CODES, and not {SUCCESS} or {NO_ZIP}")
         if callback_url is not None:
             self._callbacks.check(callback_url)
         now = self._registry.now()
@@ -205,8 +208,8 @@ class Sandbox:
                 uploaded_at=None if upload is None else now + timedelta(seconds=to_seconds(upload, "upload")),
                 machine=self._registry.draw_machine(ref, machine),
                 review=self._registry.draw_review(ref, review),
-                partner_params={} if partner_params is None else partner_params,
-                details={} if details is None else details,
+                partner_params=copy_json(partner_params, "partner_params"),
+                details=copy_json(details, "details"),
                 callback_url=callback_url,
                 faults=None if faults is None else find_profile(faults),
             )
