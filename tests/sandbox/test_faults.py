@@ -1,6 +1,7 @@
 """The faults of the sandbox: profiles, random draws, and their effect on polls. Under the virtual clock."""
 
 import gzip
+import json
 import random
 from collections import Counter
 from collections.abc import Mapping
@@ -430,6 +431,17 @@ async def test_an_old_answer_is_one_that_was_given() -> None:
             assert status.job_complete is (ages[-1] <= 20)
     assert min(ages) < 10
     assert 50 < max(ages) <= 60.001
+
+
+@pytest.mark.parametrize("name", ["bare_results", "huge_bodies", "link_errors"])
+async def test_faults_of_results_leave_a_pending_job_alone(name: str) -> None:
+    """It has neither a result nor links."""
+    sandbox = Sandbox(faults=FaultProfile(**{name: 1}), now=virtual_now)  # type: ignore[arg-type]  # all of them are shares
+    sandbox.submit("user-1", "job-1", machine=60)
+    _, _, body = await ask(sandbox)
+    assert json.loads(body).keys() == {
+        *("timestamp", "signature", "user_id", "job_id", "job_complete", "job_success", "code")
+    }
 
 
 async def test_variants_can_be_chosen() -> None:

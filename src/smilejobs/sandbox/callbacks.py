@@ -38,7 +38,6 @@ from smilejobs.wire.signature import format_timestamp, sign
 
 _MAX_CONNECTIONS = 100
 _MAX_URL_LENGTH = 8192
-_MAX_HOST_LENGTH = 100
 _MAX_RETRY_DELAY_SECONDS = 60.0
 _MAX_ANSWER_BYTES = 64 * 1024
 _ANSWER_BODY_SECONDS = 1.0
@@ -287,9 +286,9 @@ async def _post(carrier: Carrier, url: str, body: bytes) -> int:
 
 
 def _host(url: str) -> str:
-    """Return the host in *url*, shortened, for the log; "" if it is no URL. The rest of it may be a secret."""
+    """Return the host in *url*, for the log; "" if it is no URL. The rest of it may be a secret."""
     try:
-        return str(split_url(url, "callback_url").hostname)[:_MAX_HOST_LENGTH]
+        return str(split_url(url, "callback_url").hostname)
     except ValueError:
         return ""
 
