@@ -118,6 +118,11 @@ class Job:
         """What its product answers."""
         return PRODUCTS[self.job_type]
 
+    @property
+    def pictures(self) -> Mapping[str, str]:
+        """The file names of its images, by their name in ``image_links``."""
+        return self.product.pictures
+
     def stage(self, at: datetime) -> Stage:
         """Return the stage that it has reached at the time *at*."""
         if self.refusal is not None:

@@ -42,7 +42,7 @@ class Images:
         """Return the links to the images of *job*, by the vendor's names; their lifetime begins at *at*."""
         paths = {
             name: IMAGE_PATH.format(smile_job_id=job.smile_job_id, file_name=file_name)
-            for name, file_name in job.product.pictures.items()
+            for name, file_name in job.pictures.items()
         }
         return {
             name: sign_url(self._secret, "GET", root, path, at=at, lifetime=self._lifetime)
