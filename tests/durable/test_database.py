@@ -397,7 +397,7 @@ async def test_what_is_open_cannot_be_opened_by_its_password(database_url: str) 
         assert password not in f"{watch!r} {watch.store!r} {await watch.counts()!r}"
 
 
-@pytest.mark.parametrize("missing", ["aiosqlite", "psycopg", "sqlalchemy"])
+@pytest.mark.parametrize("missing", ["aiosqlite", "procrastinate", "psycopg", "sqlalchemy"])
 def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
     """The line that mends it."""
     monkeypatch.setitem(sys.modules, missing, None)

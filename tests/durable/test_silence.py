@@ -3,6 +3,7 @@
 from urllib.parse import urlsplit
 
 import anyio
+import psycopg
 import pytest
 from sqlalchemy import text
 
@@ -55,13 +56,27 @@ async def test_all_pooled_connections_are_replaced_after_one_time_limit(postgres
                 await all_at_once()
 
 
-async def test_one_time_limit_replaces_the_pooled_connections_unchecked(postgres_url: str) -> None:
+async def test_one_silent_connection_replaces_all_that_are_pooled(postgres_url: str) -> None:
     """They may be as silent as the one that has not answered in time."""
     backend = text("SELECT pg_backend_pid()")
     async with open_database(parse(postgres_url), DEFAULTS) as database:
         async with database.reading() as one, database.reading() as other:
-            before = {(await each.execute(backend)).scalar_one() for each in (one, other)}
-        assert (await database.read(backend))[0][0] in before
+            before = [(await each.execute(backend)).scalar_one() for each in (other, one)]
+        # The pool gives out the one first that came back first.
+        with psycopg.connect(postgres_url, autocommit=True) as session:
+            session.execute("SELECT pg_terminate_backend(%s)", before[:1])
+            here = "SELECT 1 FROM pg_stat_activity WHERE pid = %s"
+            await until(lambda: not session.execute(here, before[:1]).fetchall())
+        async with database.reading() as one, database.reading() as other:
+            after = [(await each.execute(backend)).scalar_one() for each in (one, other)]
+        assert not {*before} & {*after}
+
+
+async def test_a_connection_that_was_given_up_is_not_used_again(postgres_url: str) -> None:
+    """What did not answer in time is replaced."""
+    backend = text("SELECT pg_backend_pid()")
+    async with open_database(parse(postgres_url), DEFAULTS) as database:
+        [(before,)] = await database.read(backend)
         with pytest.raises(WatchListError, match="cannot be reached"):
             await database.read(text("SELECT pg_sleep(600)"), 0.5)
-        assert (await database.read(backend))[0][0] not in before
+        assert (await database.read(backend))[0][0] != before

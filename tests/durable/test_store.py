@@ -126,20 +126,22 @@ async def test_the_first_outcome_stands(database_url: str) -> None:
 
 
 async def test_a_database_that_goes_away_between_two_outcomes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One of the group cannot be written, so each is stored alone; the rest waits for the database."""
+    """One of the group is refused, so each is stored alone; the rest waits for the database."""
     one, other = jobs(2)
     async with Store.open(f"sqlite:///{tmp_path / 'jobs.db'}") as store:
         await add(store, [one, other])
         write = store._end  # noqa: SLF001  # the database cannot be stopped between two statements
 
-        async def fail_second(endings: list[Ending], now: float) -> None:
-            if endings[0].ref == other:
+        async def fail_second(column: Any, ends: list[tuple[object, Ending]], now: float) -> None:
+            if len(ends) > 1:
+                raise WatchListError("one of them is refused")
+            if ends[0][1].ref == other:
                 raise WatchListError("the database is away", transient=True)
-            await write(endings, now)
+            await write(column, ends, now)
 
         monkeypatch.setattr(store, "_end", fail_second)
         with pytest.raises(WatchListError, match="the database is away"):
-            await store.end([ending(one, code={1}), ending(other)], 1.0)
+            await store.end([ending(one), ending(other)], 1.0)
         assert [row.job_id for row in await store.ended(after=0, limit=10)] == ["job-0"]
 
 

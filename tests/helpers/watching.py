@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import json
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ from attrs import define
 from smilejobs import Client, Hook, JobRef, Pace, log_event
 from smilejobs.clock import utcnow
 from smilejobs.durable import WatchList, WatchOutcome, Worker
-from smilejobs.durable.postgres import connection_options
+from smilejobs.durable.database import connection_options
 from smilejobs.durable.reading import Unreadable
 from smilejobs.durable.rows import Ending, Pending
 from smilejobs.durable.schema import COMPLETE
@@ -57,7 +58,7 @@ def jobs(count: int, prefix: str = "job") -> list[JobRef]:
 
 
 def ending(ref: JobRef, state: int = COMPLETE, raw: dict[str, object] | None = None, **known: object) -> Ending:
-    return Ending(ref, state, known, raw)
+    return Ending(ref, state, json.dumps(known), None if raw is None else json.dumps(raw))
 
 
 async def execute(url: str, query: str, **arguments: object) -> list[tuple[Any, ...]]:

@@ -22,8 +22,8 @@ from smilejobs.errors import WatchListError
 from smilejobs.model.jobs import JobRef
 
 if TYPE_CHECKING:
-    from smilejobs.durable import Counts, Learned, WatchList
-    from smilejobs.durable.named_leases import Health
+    from smilejobs.durable import Learned, WatchList
+    from smilejobs.durable.rows import Health
 
 app = typer.Typer(no_args_is_help=True, help="Add jobs to a watch list, and print their outcomes.")
 
@@ -107,19 +107,18 @@ class _Jobs:
     has_more_columns: bool = field(init=False, default=False)
 
     def __iter__(self) -> Iterator[JobRef]:
-        from smilejobs.durable.watchlist import check
+        from smilejobs.durable.watchlist import problem_of
 
         for row in self.rows:
             if isinstance(row, BadRow):
                 self._report_bad(row.line, row.reason)
                 continue
             self.has_more_columns = self.has_more_columns or bool(row.carried)
-            try:
-                check(row.ref)
-            except ValueError as error:
-                self._report_bad(row.line, str(error))
-            else:
+            problem = problem_of(row.ref)
+            if problem is None:
                 yield row.ref
+            else:
+                self._report_bad(row.line, problem)
 
     def _report_bad(self, line: int, reason: str) -> None:
         self.bad += 1
@@ -241,7 +240,7 @@ def _describe_learned(learned: "Learned") -> str:
     return f"{remembered}, from {number_of(learned.jobs, 'job')} and {number_of(learned.reviews, 'review')}{at}"
 
 
-def _get_health_code(found: "Counts | Health") -> ExitCode:
+def _get_health_code(found: "Health") -> ExitCode:
     is_good = found.paused is None and found.outage is None and found.stalled is None
     return ExitCode.COMPLETE if is_good else ExitCode.ERROR
 

@@ -5,7 +5,8 @@ On asyncio only. See `WatchList` and `Worker`.
 
 try:
     import aiosqlite  # noqa: F401  # SQLAlchemy imports it by name
-    import psycopg  # noqa: F401  # imported to see whether the extra is installed
+    import procrastinate  # noqa: F401  # imported to see whether the extra is installed
+    import psycopg  # noqa: F401  # as above
     import sqlalchemy  # noqa: F401  # as above
 except ImportError as error:
     raise ImportError("smilejobs.durable needs a few packages more: pip install 'smilejobs[durable]'") from error

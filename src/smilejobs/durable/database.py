@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.lowlevel
+import psycopg
 from sqlalchemy import URL, event, exc, inspect, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from smilejobs.durable.failures import CREATED_BY_OTHERS, sqlstate, translated
-from smilejobs.durable.postgres import SCHEMA, Connections, answers
-from smilejobs.durable.schema import ABOUT, STEPS, TABLES, migrate
+from smilejobs.durable.failures import retry_creation, translated
+from smilejobs.durable.schema import ABOUT, SCHEMA, STEPS, TABLES, migrate
 from smilejobs.durable.tuning import Tuning
 from smilejobs.errors import WatchListError
 from smilejobs.tasks import beside
@@ -30,17 +30,14 @@ _APPLICATION_ID = 0x534D4A42
 
 _IS_OURS_OR_NEW = "SELECT application_id = ? OR NOT EXISTS (SELECT 1 FROM sqlite_master) FROM pragma_application_id"
 
-_ATTEMPTS = 5
-"""Tries to create the tables, where another session creates them at the same time."""
-
 
 class Database:
     """An open database. Its errors are `WatchListError`s, and each transaction on PostgreSQL has a time limit.
 
     A cancellation does not end a transaction half-way: cancelled twice, as a cancel scope does, the driver of SQLite
     never ends. So a server that hangs is given up after the time limit, and soon after the waiting task is cancelled.
-    After a time limit, all pooled connections are replaced: a firewall that has forgotten one of them has forgotten the
-    others.
+    A pooled connection is checked before it is used. If it does not answer, all are replaced: a firewall that has
+    forgotten one of them has forgotten the others.
 
     Args:
         url: The database, as `parse` returns it.
@@ -49,14 +46,13 @@ class Database:
     Attributes:
         is_shared: Whether many workers may use it: PostgreSQL.
         tuning: Time limits, for the modules that use the database.
-        connections: On PostgreSQL, opens connections outside the pool.
     """
 
     def __init__(self, url: URL, tuning: Tuning) -> None:
         self.is_shared = url.get_backend_name() != "sqlite"
         self.tuning = tuning
-        self.connections = Connections(url.set(drivername="postgresql").render_as_string(hide_password=False), tuning)
-        self._is_suspect = False
+        self._conninfo = url.set(drivername="postgresql").render_as_string(hide_password=False)
+        self._connections: list[psycopg.AsyncConnection[Any]] = []
         self._engine = self._open_postgres(url) if self.is_shared else _open_sqlite(url)
         self._reading = self._engine.execution_options(reads=True)
 
@@ -98,32 +94,37 @@ class Database:
     async def prepare(self) -> None:
         """Create the tables, or bring them to today's version.
 
-        No lock is taken that another role of the database could hold: where two sessions create the same, the unique
-        indexes of the catalog let one of them fail, and it looks again.
-
         Raises:
             WatchListError: The database cannot be used.
         """
         async with self._limited(None):
-            left = _ATTEMPTS
-            while True:
-                left -= 1
-                try:
-                    async with self._engine.begin() as connection:
-                        await (_prepare_schema if self.is_shared else _prepare_file)(connection)
-                        await migrate(connection, await _read_version(connection), secrets.token_hex(4))
-                except exc.DBAPIError as error:
-                    if not left or sqlstate(error) not in CREATED_BY_OTHERS:
-                        raise
-                else:
-                    return
+            await self._create_tables()
+
+    @retry_creation
+    async def _create_tables(self) -> None:
+        async with self._engine.begin() as connection:
+            await (_prepare_schema if self.is_shared else _prepare_file)(connection)
+            await migrate(connection, await _read_version(connection), secrets.token_hex(4))
+
+    async def connect(self, *, autocommit: bool = False) -> psycopg.AsyncConnection[Any]:
+        """Open a connection to PostgreSQL outside the pool; `close` closes it without waiting for the server."""
+        options = connection_options(self.tuning)
+        connection = await psycopg.AsyncConnection.connect(self._conninfo, autocommit=autocommit, **options)
+        self._connections = [each for each in self._connections if not each.closed]
+        self._connections.append(connection)
+        return connection
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all connections.
+
+        A transaction that is given up leaves its connection to a background task of SQLAlchemy, which may return it
+        after the pool was closed; a task that is cancelled twice leaves it as it is.
+        """
         with anyio.CancelScope(shield=True):
             with anyio.move_on_after(self.tuning.close_seconds):
                 await self._engine.dispose()
-            await self.connections.close()
+            for connection in self._connections:
+                await connection.close()
 
     @asynccontextmanager
     async def _limited(self, within: float | None) -> AsyncGenerator[None, None]:
@@ -141,13 +142,12 @@ class Database:
                 with working:
                     yield
             if working.cancelled_caught:
-                self._is_suspect = True
                 raise TimeoutError(f"no answer within {within:g} s")
 
     def _open_postgres(self, url: URL) -> AsyncEngine:
         engine = create_async_engine(
             url,
-            async_creator=self.connections.open,
+            async_creator=self.connect,
             hide_parameters=True,
             pool_size=3,
             max_overflow=7,  # as many as the tasks of a worker: none has to wait for another at the end
@@ -155,19 +155,22 @@ class Database:
             enable_from_linting=False,  # tables of one row are joined without a condition
         )
 
-        @event.listens_for(engine.sync_engine, "connect")
-        def on_connect(_connection: "DBAPIConnection", record: "ConnectionPoolEntry") -> None:
-            record.info["is_fresh"] = True
-
         @event.listens_for(engine.sync_engine, "checkout")
-        def on_checkout(connection: Any, record: "ConnectionPoolEntry", _proxy: "PoolProxiedConnection") -> None:
-            if record.info.pop("is_fresh", False):
-                return
-            if self._is_suspect or not connection.run_async(partial(answers, within=self.tuning.ping_seconds)):
-                self._is_suspect = False
+        def on_checkout(connection: Any, _record: "ConnectionPoolEntry", _proxy: "PoolProxiedConnection") -> None:
+            if not connection.run_async(partial(_answers, within=self.tuning.ping_seconds)):
                 raise exc.InvalidatePoolError
 
         return engine
+
+
+async def _answers(connection: psycopg.AsyncConnection[Any], within: float) -> bool:
+    """Whether a connection in a pool still works; as SQLAlchemy's own check, with a time limit in seconds."""
+    with suppress(psycopg.Error), anyio.move_on_after(within):
+        await connection.set_autocommit(True)  # psycopg's signature
+        await connection.execute("SELECT 1")
+        await connection.set_autocommit(False)
+        return True
+    return False
 
 
 async def _hasten(working: anyio.CancelScope, watching: anyio.CancelScope, seconds: float) -> None:
@@ -284,6 +287,31 @@ async def _read_version(connection: AsyncConnection) -> int:
             "upgrade smilejobs here too"
         )
     return found[0]
+
+
+def connection_options(tuning: Tuning) -> dict[str, Any]:
+    """Return the options of a connection.
+
+    They come before the defaults of the database and of the role: the isolation level that the statements rely on, and
+    a time limit for everything that may wait.
+    """
+    settings = {
+        "search_path": SCHEMA,
+        "default_transaction_isolation": r"read\ committed",
+        "lock_timeout": f"{tuning.lock_seconds}s",
+        "statement_timeout": f"{tuning.transaction_seconds * 1000:.0f}ms",
+        "idle_in_transaction_session_timeout": f"{tuning.transaction_seconds * 1000:.0f}ms",
+    }
+    return {
+        "options": " ".join(f"-c {name}={value}" for name, value in settings.items()),
+        "connect_timeout": tuning.connect_seconds,
+        "keepalives": 1,
+        "keepalives_idle": 10,
+        "keepalives_interval": 3,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 10_000,
+        "application_name": "smilejobs",
+    }
 
 
 def damaged(count: int) -> WatchListError:

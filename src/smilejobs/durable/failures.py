@@ -1,13 +1,19 @@
-"""Errors of the database of a watch list: which of them pass by themselves, and the text of each."""
+"""Errors of the database of a watch list and of Procrastinate: which of them pass, and the text of each."""
 
+import re
 import sqlite3
 from collections.abc import Generator
 from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
 
 import psycopg
+from procrastinate.exceptions import ConnectorException
+from procrastinate.schema import SchemaManager
 from sqlalchemy import exc
+from tenacity import retry, retry_if_exception, stop_after_attempt
 
-from smilejobs.errors import WatchListError
+from smilejobs.errors import SmileJobsError, WatchListError
 
 _READ_ONLY = "25006"
 _NO_PRIVILEGE = "42501"
@@ -20,16 +26,44 @@ _TRANSIENT_SQLSTATES = ("08", "40", "53", "57", "58", "25P03", "25P04", "55P03")
 failure, no resources, an operator's intervention, a system error, a transaction that was idle or took too long, a lock
 that another session holds. https://www.postgresql.org/docs/current/errcodes-appendix.html"""
 
-CREATED_BY_OTHERS = frozenset({"23505", "42P06", "42P07", "42710"})
+_CREATED_BY_OTHERS = frozenset({"23505", "42P06", "42P07", "42710"})
 """SQLSTATEs of CREATE for an object that another session has created a moment ago."""
 
-UNDEFINED = frozenset({"42P01", "42703", "42704", "42883"})
+_UNDEFINED = frozenset({"42P01", "42703", "42704", "42883"})
 """SQLSTATEs of statements with a table, column, type or function that does not exist."""
 
 
-def sqlstate(error: BaseException) -> str | None:
-    """Return the SQLSTATE of an error of PostgreSQL, through SQLAlchemy or not; None if it has none."""
-    return getattr(_cause(error), "sqlstate", None)
+_ERRORS = (
+    exc.SQLAlchemyError,
+    ConnectorException,
+    psycopg.Error,
+    sqlite3.Error,
+    OSError,
+    UnicodeError,
+    OverflowError,
+)
+
+
+def cause_of(error: BaseException) -> BaseException:
+    """Return the driver's error behind one of SQLAlchemy or Procrastinate; the latter keeps it as cause or context."""
+    if isinstance(error, exc.DBAPIError):
+        return error.orig or error
+    if isinstance(error, ConnectorException):
+        return error.__cause__ or error.__context__ or error
+    return error
+
+
+def _sqlstate(error: BaseException) -> str | None:
+    return getattr(cause_of(error), "sqlstate", None)
+
+
+retry_creation = retry(
+    retry=retry_if_exception(lambda error: _sqlstate(error) in _CREATED_BY_OTHERS),
+    stop=stop_after_attempt(5),
+    reraise=True,
+)
+"""Decorates a function that creates what is not there. No lock is taken that another role of the database could hold:
+where two sessions create the same, the unique indexes of the catalog let one of them fail, and it looks again."""
 
 
 @contextmanager
@@ -41,7 +75,7 @@ def translated() -> Generator[None, None, None]:
     """
     try:
         yield
-    except (exc.SQLAlchemyError, psycopg.Error, sqlite3.Error, OSError, UnicodeError, OverflowError) as error:
+    except _ERRORS as error:
         failure = _translate(error)
     else:
         return
@@ -53,13 +87,9 @@ def translated() -> Generator[None, None, None]:
         failure.__context__ = None
 
 
-def _cause(error: BaseException) -> BaseException:
-    return error.orig if isinstance(error, exc.DBAPIError) and error.orig is not None else error
-
-
 def _translate(error: Exception) -> WatchListError:
-    cause = _cause(error)
-    state = sqlstate(error)
+    cause = cause_of(error)
+    state = _sqlstate(error)
     words = " ".join(str(cause).split())
     if state == _READ_ONLY or "readonly" in words:
         return WatchListError(
@@ -91,3 +121,29 @@ def _is_connection_failure(cause: BaseException) -> bool:
     """Whether an error without a SQLSTATE is about the connection, not about a statement or its result."""
     kinds = (psycopg.OperationalError, psycopg.InterfaceError, sqlite3.OperationalError, exc.TimeoutError, OSError)
     return isinstance(cause, kinds) or (isinstance(cause, exc.DBAPIError) and cause.connection_invalidated)
+
+
+def find_mismatch(error: Exception) -> WatchListError | None:
+    """Return what to raise if Procrastinate's tables are of another version; None if they are not.
+
+    The version of the tables is not stored in them, but each migration names what it adds.
+    """
+    if not isinstance(error, ConnectorException) or _sqlstate(error) not in _UNDEFINED:
+        return None
+    sentence = str(cause_of(error)).partition("\n")[0]
+    names = set(re.findall(r"\w+_\w+", sentence))
+    migrations = sorted(Path(SchemaManager.get_migrations_path()).glob("*.sql"))
+    adding = (path.name for path in migrations if names.intersection(re.findall(r"\w+", path.read_text("utf-8"))))
+    return WatchListError(
+        f"Procrastinate's tables in this database are not those of procrastinate {version('procrastinate')}: "
+        f"{sentence}. If they are older, stop all workers and apply the migrations from "
+        f"{next(adding, 'the first one')} on, in the folder that `procrastinate schema --migrations-path` prints; "
+        "if they are newer, upgrade procrastinate here"
+    )
+
+
+def describe(error: BaseException) -> str:
+    """Describe an error in one line; without the text of errors that might quote a row."""
+    cause = cause_of(error)
+    is_safe = isinstance(cause, (SmileJobsError, psycopg.OperationalError, TimeoutError, OSError))
+    return " ".join(f"{type(cause).__name__}{f': {cause}' if is_safe else ''}".split())

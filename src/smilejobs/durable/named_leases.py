@@ -6,15 +6,14 @@ before that clock was set back: it counts as expired.
 """
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 
-from attrs import frozen
 from sqlalchemy import Double, case, cast, delete, func, literal_column, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from smilejobs.durable.database import Database
 from smilejobs.durable.reading import instant_of
+from smilejobs.durable.rows import Health
 from smilejobs.durable.schema import IS_PENDING, LEASES, WATCH
 
 SWEEPER = "sweeper"
@@ -26,28 +25,14 @@ OUTAGE = "outage"
 WORKER = "worker "
 """With the name of a worker: held by that worker while it works."""
 
+CLOCK_SLACK_SECONDS = 1.0
+"""A step back of the database's clock that is not taken for another clock."""
+
 _MAX_SECONDS = 7 * 86_400.0
 """No lease is longer: one that seems to be was not written by a worker."""
 
 _PRUNED_AFTER_SECONDS = 3600.0
 """Leases that expired so long ago are deleted."""
-
-
-@frozen(kw_only=True)
-class Health:
-    """Whether a watch list is worked on; every attribute is None where all is well.
-
-    Attributes:
-        paused: Why nothing is polled.
-        outage: What polls fail with, if no good answer comes.
-        outage_since: Since when (aware).
-        stalled: Why pending jobs are not polled although the list is not paused.
-    """
-
-    paused: str | None
-    outage: str | None
-    outage_since: datetime | None
-    stalled: str | None
 
 
 class NamedLeases:
@@ -135,7 +120,7 @@ class NamedLeases:
         """Return the condition under which a lease has expired at the instant *now*."""
         return or_(
             LEASES.c.expires_at <= now,
-            LEASES.c.renewed_at > now + self._tuning.clock_slack_seconds,
+            LEASES.c.renewed_at > now + CLOCK_SLACK_SECONDS,
             LEASES.c.expires_at > now + _MAX_SECONDS,  # for PostgreSQL, NaN is the greatest number
         )
 

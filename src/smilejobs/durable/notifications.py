@@ -13,9 +13,17 @@ from psycopg.sql import SQL, Identifier
 
 from smilejobs.durable.failures import translated
 from smilejobs.durable.store import Store
-from smilejobs.durable.tuning import Tuning
 
 _KEY_BYTES = 16
+
+_MAX_THROTTLE_SECONDS = 300.0
+"""The longest pause that another worker can ask for."""
+
+_ANSWER_SECONDS = 3.0
+"""Time limit for the answer to the check of a connection without notifications."""
+
+_READ_SECONDS = 0.2
+"""Between two reads of the notifications in a SQLite file."""
 
 LOOK = "look"
 """Something may have been missed, or much has changed."""
@@ -51,7 +59,7 @@ Notification = JobNews | ThrottleRequest | str
 """One of these two, `LOOK` or `ADDED`."""
 
 
-def parse_notification(text: object, tuning: Tuning) -> Notification:
+def parse_notification(text: object) -> Notification:
     """Return the notification that a text stands for; `LOOK` for a malformed one."""
     with suppress(ValueError):
         match text.split(" ") if isinstance(text, str) else ():
@@ -60,7 +68,7 @@ def parse_notification(text: object, tuning: Tuning) -> Notification:
             case ["news", key] if len(parsed := bytes.fromhex(key)) == _KEY_BYTES:
                 return JobNews(parsed)
             case ["throttle", worker, number] if not math.isnan(seconds := float(number)):
-                return ThrottleRequest(worker, min(max(seconds, 0.0), tuning.max_throttle_seconds))
+                return ThrottleRequest(worker, min(max(seconds, 0.0), _MAX_THROTTLE_SECONDS))
     return LOOK
 
 
@@ -72,18 +80,18 @@ async def listen(store: Store) -> AsyncGenerator[Notification, None]:
     """
     async with aclosing(_listen(store) if store.is_shared else _poll_sqlite(store)) as texts:
         async for text in texts:
-            yield parse_notification(text, store.tuning)
+            yield parse_notification(text)
 
 
 async def _listen(store: Store) -> AsyncGenerator[str, None]:
     with translated():
-        async with await store.connections.open(autocommit=True) as connection:
+        async with await store.connect(autocommit=True) as connection:
             await connection.execute(SQL("LISTEN {}").format(Identifier(store.channel)))
             yield LOOK
             while True:
                 async for notify in connection.notifies(timeout=store.tuning.silent_connection_seconds):
                     yield notify.payload
-                with anyio.fail_after(store.tuning.answer_seconds):
+                with anyio.fail_after(_ANSWER_SECONDS):
                     await connection.execute("SELECT 1")
 
 
@@ -97,4 +105,4 @@ async def _poll_sqlite(store: Store) -> AsyncGenerator[object, None]:
         if newest != last:
             yield ADDED
             last = newest
-        await anyio.sleep(store.tuning.read_notifications_seconds)
+        await anyio.sleep(_READ_SECONDS)

@@ -1,5 +1,6 @@
 """The outcomes that a worker knows and that are not stored yet."""
 
+import json
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
@@ -14,6 +15,9 @@ from smilejobs.errors import WaitTimeoutError
 from smilejobs.model.jobs import JobRef
 from smilejobs.notifications import Signal
 from smilejobs.outcomes import Outcome, record_values
+
+_DELAY_SECONDS = 0.05
+"""For which outcomes are gathered before they are stored: a transaction costs more than a poll."""
 
 
 class Outbox:
@@ -53,7 +57,7 @@ class Outbox:
         while True:
             while not self._endings:
                 await self._filled.wait()
-            await anyio.sleep(self._store.tuning.store_delay_seconds)
+            await anyio.sleep(_DELAY_SECONDS)
             await self._store_group()
 
     async def store_all(self) -> None:
@@ -73,10 +77,11 @@ class Outbox:
 def ending_of(outcome: Outcome, *, keep_raw: bool) -> Ending:
     """Return what is stored of an outcome; with the answer as it came only if *keep_raw* is true."""
     known = {name: value for name, value in record_values(outcome).items() if value is not None}
+    raw, state = None, FAILED
     if outcome.status is not None:
-        raw = dict(outcome.status.raw) if keep_raw else None
-        return Ending(outcome.ref, COMPLETE, known, raw)
-    if isinstance(outcome.error, WaitTimeoutError):
+        state = COMPLETE
+        raw = json.dumps(dict(outcome.status.raw)) if keep_raw else None
+    elif isinstance(outcome.error, WaitTimeoutError):
+        state = EXPIRED
         del known["error"], known["error_text"]
-        return Ending(outcome.ref, EXPIRED, known, None)
-    return Ending(outcome.ref, FAILED, known, None)
+    return Ending(outcome.ref, state, json.dumps(known), raw)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from attrs import fields, frozen
 
-from smilejobs.durable.rows import Ended, Pending, instant, key_of
+from smilejobs.durable.rows import Ended, Pending, failure, instant, key_of
 from smilejobs.durable.schema import COMPLETE, EXPIRED, FAILED
 from smilejobs.model.jobs import JobRef
 
@@ -22,13 +22,13 @@ YEARS = (2, 9998)
 UNREADABLE_ID = "(unreadable)"
 """In place of an id that is not valid."""
 
+UNREADABLE = JobRef(UNREADABLE_ID, UNREADABLE_ID)
+
 State = Literal["complete", "failed", "expired"]
 
 _STATES: dict[object, State] = {COMPLETE: "complete", FAILED: "failed", EXPIRED: "expired"}
 
 _TEXTS = ("code", "verdict", "result_code", "result_text", "smile_job_id", "error", "error_text")
-
-_NO_JSON = object()
 
 PENDING_COLUMNS = (*(column.name for column in fields(Pending)), "key")
 ENDED_COLUMNS = tuple(column.name for column in fields(Ended))
@@ -40,21 +40,11 @@ class Unreadable:
 
     Attributes:
         seq: Its number.
-        problem: What is wrong with it, without its ids.
+        text: The number, and what is wrong with the row, without its ids.
     """
 
     seq: int
-    problem: str
-
-    @property
-    def text(self) -> str:
-        """The problem, with the number of the row."""
-        return unreadable(self.seq, self.problem)
-
-
-def unreadable(seq: object, problem: str) -> str:
-    """Return the text about an unreadable row."""
-    return f"row {seq} of the watch list cannot be read: {problem}"
+    text: str
 
 
 def read_pending(values: Sequence[Any]) -> Pending | Unreadable:
@@ -72,7 +62,7 @@ def read_pending(values: Sequence[Any]) -> Pending | Unreadable:
         if key != key_of(ref) or row.bucket != key[0]:
             raise ValueError("its key is not the one of its ids")
     except (TypeError, ValueError) as error:
-        return Unreadable(row.seq, str(error))
+        return Unreadable(row.seq, _describe(row, error))
     return row
 
 
@@ -99,10 +89,12 @@ def read_outcome(row: Ended) -> tuple[JobRef, State, dict[str, Any], dict[str, o
         _instant(row.added_at, "added_at")
         _instant(row.ended_at, "ended_at")
         return ref, state, _known(row.outcome), _raw(row.raw)
-    except (TypeError, ValueError, RecursionError) as error:
-        problem = str(error) if isinstance(error, (TypeError, ValueError)) else "it is nested too deeply"
-        known = {"error": "WatchListError", "error_text": unreadable(row.seq, problem)}
-        return _any_ref(row), "failed", known, None
+    except (TypeError, ValueError) as error:
+        return _any_ref(row), "failed", failure(_describe(row, error)), None
+
+
+def _describe(row: Pending | Ended, error: Exception) -> str:
+    return f"row {row.seq} of the watch list cannot be read: {error}"
 
 
 def _state(value: object) -> State:
@@ -128,15 +120,11 @@ def _raw(text: object) -> dict[str, object] | None:
 
 
 def _json(text: object, name: str) -> dict[str, Any]:
-    if not isinstance(text, str):
-        raise ValueError(f"its {name} is no text")  # noqa: TRY004  # the row is wrong, no argument
-    found: object = _NO_JSON
-    with suppress(ValueError):
-        found = json.loads(text)
-    if found is _NO_JSON:  # raised outside the handler: the error of json has the whole text
-        raise ValueError(f"its {name} is no JSON")
-    if not isinstance(found, dict):
-        raise ValueError(f"its {name} is no JSON object")  # noqa: TRY004  # as above
+    found = None
+    with suppress(ValueError, RecursionError):
+        found = json.loads(text) if isinstance(text, str) else None
+    if not isinstance(found, dict):  # raised outside the handler: the error of json has the whole text
+        raise ValueError(f"its {name} is no JSON object")  # noqa: TRY004  # the row is wrong, no argument
     return found
 
 

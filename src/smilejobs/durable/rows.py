@@ -5,6 +5,7 @@ from hashlib import sha256
 
 from attrs import field, frozen
 
+from smilejobs.errors import WatchListError
 from smilejobs.model.jobs import JobRef
 
 
@@ -28,7 +29,17 @@ class Learned:
 
 
 @frozen(kw_only=True)
-class Counts:
+class Health:
+    """Whether a watch list is worked on, see `Counts`; every attribute is None where all is well."""
+
+    paused: str | None = None
+    outage: str | None = None
+    outage_since: datetime | None = None
+    stalled: str | None = None
+
+
+@frozen(kw_only=True)
+class Counts(Health):
     """The state of a watch list.
 
     Attributes:
@@ -50,10 +61,6 @@ class Counts:
     failed: int
     expired: int
     oldest: datetime | None
-    paused: str | None
-    outage: str | None = None
-    outage_since: datetime | None = None
-    stalled: str | None = None
     learned: Learned | None = None
 
 
@@ -99,12 +106,17 @@ class Ended:
 
 @frozen
 class Ending:
-    """The end of a job, to be stored."""
+    """The end of a job, to be stored; the outcome and the raw answer as JSON."""
 
     ref: JobRef
     state: int
-    outcome: dict[str, object] = field(repr=False)
-    raw: dict[str, object] | None = field(repr=False)
+    outcome: str = field(repr=False)
+    raw: str | None = field(default=None, repr=False)
+
+
+def failure(text: str) -> dict[str, object]:
+    """Return the outcome of a job that cannot be read or stored."""
+    return {"error": WatchListError.__name__, "error_text": text}
 
 
 def key_of(ref: JobRef) -> bytes:

@@ -22,6 +22,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+SCHEMA = "smilejobs"
+"""On PostgreSQL, the schema that holds all tables."""
+
 BUCKETS = 256
 
 PENDING, COMPLETE, FAILED, EXPIRED = range(4)

@@ -73,7 +73,7 @@ class Session:
         self._leases = None
         if store.is_shared:
             self._leases = Leases(
-                watch.url,
+                url=watch.url,
                 work_on=self.work_on,
                 pending=store.buckets,
                 lead=partial(store.leases.acquire, SWEEPER, name),

@@ -4,8 +4,11 @@ from functools import partial
 
 import anyio
 
-from smilejobs.durable.store import Store
+from smilejobs.durable.store import PERMIT_CHUNK_SECONDS, Store
 from smilejobs.events import logger
+
+_LATE_SECONDS = 0.05
+"""The age at which an unused permit expires; permits must not add up to a burst."""
 
 
 class SharedRate:
@@ -21,7 +24,7 @@ class SharedRate:
     def __init__(self, store: Store, rate: float) -> None:
         self._store = store
         self._interval = 1 / rate
-        self._max_chunk = max(1, round(rate * store.tuning.permit_chunk_seconds))
+        self._max_chunk = max(1, round(rate * PERMIT_CHUNK_SECONDS))
         self._lock = anyio.Lock()
         self._next = 0.0
         self._left = 0
@@ -40,7 +43,7 @@ class SharedRate:
             self._used += 1
 
     def _has_one(self, now: float) -> bool:
-        late = self._next + self._store.tuning.late_permit_seconds - now
+        late = self._next + _LATE_SECONDS - now
         expired = min(self._left, max(0, -int(late // self._interval)))
         self._next += expired * self._interval
         self._left -= expired

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Self
 
 import anyio
-from attrs import asdict, field, frozen
+from attrs import asdict
 from sqlalchemy import ARRAY, bindparam, case, delete, func, insert, or_, select, type_coerce, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -14,10 +14,10 @@ from sqlalchemy.types import NullType
 
 from smilejobs.durable.database import Database, damaged, open_database
 from smilejobs.durable.learning import LearnedRow
-from smilejobs.durable.named_leases import Health, NamedLeases, clock
-from smilejobs.durable.reading import ENDED_COLUMNS, PENDING_COLUMNS, Unreadable, instant_of, read_pending
+from smilejobs.durable.named_leases import CLOCK_SLACK_SECONDS, NamedLeases, clock
+from smilejobs.durable.reading import ENDED_COLUMNS, PENDING_COLUMNS, UNREADABLE, Unreadable, instant_of, read_pending
 from smilejobs.durable.retrying import Retries
-from smilejobs.durable.rows import Counts, Ended, Ending, Pending, epoch, key_of
+from smilejobs.durable.rows import Counts, Ended, Ending, Health, Pending, epoch, failure, key_of
 from smilejobs.durable.schema import (
     ABOUT,
     BUCKETS,
@@ -46,18 +46,13 @@ _NEW_COLUMNS: tuple[str, ...] = (
     "added_at",
     "deadline",
 )
-_ENCODING_ERRORS = (TypeError, ValueError, RecursionError)
-"""What JSON raises for a value that cannot be written."""
 
+PERMIT_CHUNK_SECONDS = 0.1
+"""The longest time for which a worker reserves permits of the shared rate; another worker's throttle takes effect
+within it."""
 
-@frozen
-class _End:
-    """The end of the job in a row, as stored; crash reporters copy the repr, which leaves out the answer."""
-
-    of: object
-    ended: int
-    how: str = field(repr=False)
-    answer: str | None = field(repr=False)
+_PERMIT_SLACK_SECONDS = 0.02
+"""The delay of a request for more permits that costs none."""
 
 
 class Store:
@@ -69,7 +64,7 @@ class Store:
         name: Of the list, in its cursors.
         is_shared: Whether many workers may use it: PostgreSQL.
         tuning: Intervals and limits, for the modules that use the store.
-        connections: On PostgreSQL, opens connections outside the pool.
+        connect: Opens a connection to PostgreSQL outside the pool.
         leases: The named leases of the workers.
         learned: What the workers have learned about how long jobs take.
         retry: Does work again while the database is unavailable, see `Retries.while_unavailable`.
@@ -81,7 +76,7 @@ class Store:
         self.retry = Retries().while_unavailable
         self.is_shared = database.is_shared
         self.tuning = database.tuning
-        self.connections = database.connections
+        self.connect = database.connect
         self.leases = NamedLeases(database)
         self.learned = LearnedRow(database)
 
@@ -228,48 +223,29 @@ class Store:
         An outcome that cannot be stored does not keep the others from being: its job has failed.
         """
         try:
-            await self._end(endings, now)
-        except (WatchListError, *_ENCODING_ERRORS) as error:
-            if isinstance(error, WatchListError) and error.transient:
+            await self._end(WATCH.c.key, [(key_of(ending.ref), ending) for ending in endings], now)
+        except WatchListError as error:
+            if error.transient:
                 raise
-            for ending in endings:
-                await self._end_alone(ending, now)
-
-    async def _end_alone(self, ending: Ending, now: float) -> None:
-        try:
-            await self._end([ending], now)
-        except (WatchListError, *_ENCODING_ERRORS) as error:
-            if isinstance(error, WatchListError) and error.transient:
-                raise
-            problem = str(error) if isinstance(error, WatchListError) else type(error).__name__
-            text = f"the outcome of the job cannot be stored: {problem}"
-            outcome: dict[str, object] = {"error": "WatchListError", "error_text": text}
-            await self._end([Ending(ending.ref, FAILED, outcome, None)], now)
-            logger.error("job %s: %s", ending.ref.tag, text)  # the traceback may quote the answer
-
-    async def _end(self, endings: Sequence[Ending], now: float) -> None:
-        rows = [
-            _End(
-                key_of(ending.ref),
-                ending.state,
-                json.dumps(ending.outcome),
-                None if ending.raw is None else json.dumps(ending.raw),
-            )
-            for ending in endings
-        ]
-        await self._end_rows(WATCH.c.key == bindparam("of"), rows, now)
+            if len(endings) > 1:
+                for ending in endings:
+                    await self.end([ending], now)
+                return
+            (ref,) = (ending.ref for ending in endings)
+            text = f"the outcome of the job cannot be stored: {error}"
+            await self._end(WATCH.c.key, [(key_of(ref), Ending(ref, FAILED, json.dumps(failure(text))))], now)
+            logger.error("job %s: %s", ref.tag, text)  # the traceback may quote the answer
 
     async def fail(self, rows: Sequence[Unreadable], now: float) -> None:
         """Store, at the instant *now*, that jobs have failed whose rows cannot be read."""
-        ends = [
-            _End(row.seq, FAILED, json.dumps({"error": "WatchListError", "error_text": row.text}), None) for row in rows
-        ]
-        await self._end_rows(WATCH.c.seq == bindparam("of"), ends, now)
+        ends = [(row.seq, Ending(UNREADABLE, FAILED, json.dumps(failure(row.text)))) for row in rows]
+        await self._end(WATCH.c.seq, ends, now)
 
-    async def _end_rows(self, condition: Any, rows: Sequence[_End], now: float) -> None:
+    async def _end(self, column: Any, ends: Sequence[tuple[object, Ending]], now: float) -> None:
+        """Store the ends of the jobs with some values of a column."""
         statement = (
             update(WATCH)
-            .where(condition, IS_PENDING)
+            .where(column == bindparam("of"), IS_PENDING)
             .values(
                 state=bindparam("ended"),
                 ended_at=now,
@@ -279,9 +255,13 @@ class Store:
             )
         )
         async with self._database.writing() as connection:
-            first = await self._lock(connection, places=len(rows)) - len(rows) + 1
+            first = await self._lock(connection, places=len(ends)) - len(ends) + 1
             await connection.execute(
-                statement, [{**asdict(row, recurse=False), "at": place} for place, row in enumerate(rows, first)]
+                statement,
+                [
+                    {"of": of, "ended": end.state, "how": end.outcome, "answer": end.raw, "at": place}
+                    for place, (of, end) in enumerate(ends, first)
+                ],
             )
 
     async def _lock(self, connection: AsyncConnection, *, places: int = 0) -> int:
@@ -308,26 +288,26 @@ class Store:
         """Reserve the next *count* permits of the shared rate, *interval* seconds apart.
 
         PostgreSQL only: on SQLite there is one worker, which has the rate to itself. A worker reserves permits for
-        ``permit_chunk_seconds`` at most, or a single one. So permits further ahead than all workers could have reserved
+        `PERMIT_CHUNK_SECONDS` at most, or a single one. So permits further ahead than all workers could have reserved
         are of a clock that has been set back since, or was ahead for a moment: they count as not given out.
 
         Returns:
             The instant of the first permit, and by how many seconds the permits were too far ahead; None if they were
             not.
         """
-        at, tuning = clock(is_shared=True), self.tuning
-        share = max(tuning.permit_chunk_seconds, interval)
-        most = (2 + 2 * self.leases.count_workers(at)) * share + tuning.clock_slack_seconds
+        at = clock(is_shared=True)
+        share = max(PERMIT_CHUNK_SECONDS, interval)
+        most = (2 + 2 * self.leases.count_workers(at)) * share + CLOCK_SLACK_SECONDS
         before = select(SHARED_RATE.c.next_permit, at.label("now"), most.label("most"))
         next_permit, now, most = before.with_for_update().cte("before").c
         is_ahead = next_permit > now + most
-        begin = case((is_ahead, now), else_=func.greatest(next_permit, now - tuning.permit_slack_seconds))
+        begin = case((is_ahead, now), else_=func.greatest(next_permit, now - _PERMIT_SLACK_SECONDS))
         statement = (
             update(SHARED_RATE)
             .values(next_permit=begin + count * interval)
             .returning(begin - at, case((is_ahead, next_permit - now)))
         )
-        async with self._database.writing(tuning.quick_transaction_seconds) as connection:
+        async with self._database.writing(self.tuning.quick_transaction_seconds) as connection:
             # Permits that are lost with the database do no harm: the disk need not be waited for.
             await connection.execute(select(func.set_config("synchronous_commit", "off", True)))  # noqa: FBT003  # PostgreSQL's signature
             found = (await connection.execute(statement)).all()
@@ -369,22 +349,14 @@ class Store:
     async def counts(self) -> Counts:
         """Return how the list stands. A row in an unknown state counts as failed."""
         states = select(WATCH.c.state, func.count(), func.min(WATCH.c.added_at)).group_by(WATCH.c.state)
-        by_state = dict.fromkeys(STATES, 0)
+        by_state: dict[str, Any] = dict.fromkeys(STATES, 0)
         oldest = None
         for state, count, first in await self._database.read(states):
             by_state[STATES[state if state in range(len(STATES)) else FAILED]] += count
             if state == PENDING:
                 oldest = instant_of(first)
-        health = await self.health()
-        return Counts(
-            **by_state,
-            oldest=oldest,
-            paused=health.paused,
-            outage=health.outage,
-            outage_since=health.outage_since,
-            stalled=health.stalled,
-            learned=await self.learned.summary(),
-        )
+        health, learned = await self.health(), await self.learned.summary()
+        return Counts(**by_state, oldest=oldest, learned=learned, **asdict(health))
 
     async def ended(self, *, after: int, limit: int) -> list[Ended]:
         """Return the jobs that ended after the place *after*, in order."""

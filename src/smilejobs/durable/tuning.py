@@ -21,26 +21,14 @@ class Tuning:
         change_rows: Rows that are deleted, or opened again, in one transaction; outcomes are stored between two.
         follow_seconds: Time between two reads for new outcomes.
         kept_notifications: Notifications that a SQLite file keeps while no worker reads them.
-        read_notifications_seconds: Time between two reads of the notifications in a SQLite file.
         silent_connection_seconds: Time after which a listening connection without notifications is checked.
-        answer_seconds: Time limit for the answer to that check.
-        max_throttle_seconds: Longest pause that another worker can ask for.
-        clock_slack_seconds: Step back of the database's clock that is not taken for another clock.
-        permit_chunk_seconds: Longest time for which a worker reserves permits of the shared rate; another worker's
-            throttle takes effect within it.
-        permit_slack_seconds: Delay of a request for more permits that costs none.
-        late_permit_seconds: Age at which an unused permit expires; permits must not add up to a burst.
-        store_delay_seconds: Time for which outcomes are gathered before they are stored: a transaction costs more than
-            a poll.
         store_rows: Outcomes that are stored in one transaction.
         unstored_outcomes: Outcomes that may wait to be stored; polling waits beyond that.
         released_bucket_seconds: Time for which a worker still polls a bucket whose lease has ended: mostly the lease
             comes back, and no row has to be read again.
         stop_seconds: Time limit for storing outcomes and giving leases back when a worker stops.
         leave_seconds: Time limit for giving leases back when a round of leases ends.
-        heartbeats_per_timeout: Signs of life within the heartbeat timeout, so that a late one costs no lease.
-        sweeper_beats: Signs of life for which a sweeper stays the sweeper without renewing it.
-        liveness_timeouts: Heartbeat timeouts for which a worker counts as alive in the health of the list.
+        liveness_timeouts: Heartbeats for which a worker counts as alive in the health of the list.
         share_pace_seconds: Time between two writes of what a worker has learned, up to a fifth more at random.
         stalled_seconds: Time for which a job may be pending before a missing worker is reported.
     """
@@ -58,22 +46,12 @@ class Tuning:
     change_rows: int = 10_000
     follow_seconds: float = 0.5
     kept_notifications: int = 1000
-    read_notifications_seconds: float = 0.2
     silent_connection_seconds: float = 5.0
-    answer_seconds: float = 3.0
-    max_throttle_seconds: float = 300.0
-    clock_slack_seconds: float = 1.0
-    permit_chunk_seconds: float = 0.1
-    permit_slack_seconds: float = 0.02
-    late_permit_seconds: float = 0.05
-    store_delay_seconds: float = 0.05
     store_rows: int = 500
     unstored_outcomes: int = 2000
     released_bucket_seconds: float = 3.0
     stop_seconds: float = 8.0
     leave_seconds: float = 4.0
-    heartbeats_per_timeout: int = 5
-    sweeper_beats: int = 3
     liveness_timeouts: int = 3
     share_pace_seconds: float = 60.0
     stalled_seconds: float = 15.0

@@ -284,14 +284,7 @@ def _watched(row: Pending) -> WatchedJob:
     )
 
 
-def check(ref: JobRef) -> None:
-    """Raise ValueError for a job that cannot be stored."""
-    problem = _problem_of(ref)
-    if problem is not None:
-        raise ValueError(problem)
-
-
-def _problem_of(ref: JobRef) -> str | None:
+def problem_of(ref: JobRef) -> str | None:
     """Return why a job cannot be stored; None if it can."""
     if "\0" in ref.user_id or "\0" in ref.job_id:
         return "an id with a NUL character cannot be stored"
@@ -318,7 +311,7 @@ async def _grouped(refs: JobRefs, size: int) -> AsyncGenerator[list[JobRef], Non
     async with aclosing(each(refs)) as items:
         async for item in items:
             ref = job_ref(item, index)
-            problem = _problem_of(ref)
+            problem = problem_of(ref)
             if problem is not None:
                 del item, ref, group  # crash reporters copy the locals of each frame of a traceback
                 raise ValueError(f"refs[{index}]: {problem}")
