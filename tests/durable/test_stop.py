@@ -43,7 +43,7 @@ def own_url(own_server: Postgres) -> Generator[str, None, None]:
     gc.collect()  # a connection that was left open is reported here
 
 
-SHORT = Tuning(cancelled_transaction_seconds=0.2, stop_seconds=1.0, leave_seconds=0.5, close_seconds=0.2)
+SHORT = Tuning(cancelled_transaction_seconds=0.2, stop_seconds=1.0, close_seconds=0.2)
 """Less time for a database that hangs than in production."""
 
 

@@ -29,7 +29,7 @@ HEARTBEAT = 10.0
 
 LEASE_DURATION = 2.0
 
-PATIENT = Tuning(quick_transaction_seconds=60.0, connect_seconds=60, ping_seconds=30.0, liveness_timeouts=100)
+PATIENT = Tuning(quick_transaction_seconds=60.0, connect_seconds=60, ping_seconds=30.0, liveness_heartbeats=100)
 """For a machine that is slow: no statement is given up, and a sign of life lasts."""
 
 START = datetime(2026, 11, 23, 12, tzinfo=UTC)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import anyio
+from attrs import define, field
 
 from smilejobs.durable.named_leases import OUTAGE, WORKER
 from smilejobs.durable.store import Store
@@ -18,6 +19,7 @@ _MIN_FAILURES = 3
 """Polls in a row that must fail before that is an outage."""
 
 
+@define(eq=False, repr=False)
 class ApiHealth:
     """A hook that detects the beginning and the end of an outage of the API.
 
@@ -25,20 +27,17 @@ class ApiHealth:
     connection that fails, TLS that fails, a proxy that refuses, a gateway that answers in place of the API, trouble
     that the API reports of itself and a request that it refuses as such (this worker's clock may be wrong) are none.
 
-    Args:
-        after: Seconds without a good answer that make an outage.
-
     Attributes:
+        after: Seconds without a good answer that make an outage.
         outage: What polls fail with, during an outage.
         changed: Set when an outage begins or ends.
     """
 
-    def __init__(self, after: float) -> None:
-        self._after = after
-        self._failures = 0
-        self._since = 0.0
-        self.outage: str | None = None
-        self.changed = Signal()
+    after: float
+    outage: str | None = field(init=False, default=None)
+    changed: Signal = field(init=False, factory=Signal)
+    _failures: int = field(init=False, default=0)
+    _since: float = field(init=False, default=0.0)
 
     def __call__(self, event: Event) -> None:
         """Count the result of a poll."""
@@ -66,7 +65,7 @@ class ApiHealth:
         if not self._failures:
             self._since = now
         self._failures += 1
-        if self.outage is None and self._failures >= _MIN_FAILURES and now - self._since >= self._after:
+        if self.outage is None and self._failures >= _MIN_FAILURES and now - self._since >= self.after:
             text = Exception.__str__(error)[:_MAX_TEXT]  # without the job
             self.outage = "".join(
                 letter if letter.isprintable() else "?" for letter in f"{type(error).__name__}: {text}"
@@ -80,10 +79,11 @@ class ApiHealth:
             self.changed.set()
 
 
+@define(kw_only=True, eq=False, repr=False)
 class Reporter:
     """Renews the named leases of one worker, and logs a warning when the list is stalled.
 
-    Args:
+    Attributes:
         store: The watch list.
         name: Of the worker.
         interval: Seconds between two renewals.
@@ -91,37 +91,35 @@ class Reporter:
         is_at_work: Whether the worker does its work: outcomes are stored, and jobs are polled when they are due.
     """
 
-    def __init__(
-        self, store: Store, name: str, *, interval: float, api: ApiHealth, is_at_work: Callable[[], bool]
-    ) -> None:
-        self._store = store
-        self._name = name
-        self._interval = interval
-        self._api = api
-        self._is_at_work = is_at_work
-        self._is_stalled = self._has_reported = False
+    store: Store
+    name: str
+    interval: float
+    api: ApiHealth
+    is_at_work: Callable[[], bool]
+    _is_stalled: bool = field(init=False, default=False)
+    _has_reported: bool = field(init=False, default=False)
 
     async def run(self) -> None:
         """Report at intervals, and at once when an outage begins or ends."""
         while True:
-            await self._store.retry(self._report)
-            with anyio.move_on_after(self._interval):
-                await self._api.changed.wait()
+            await self.store.retry(self._report)
+            with anyio.move_on_after(self.interval):
+                await self.api.changed.wait()
 
     async def leave(self) -> None:
         """Release the leases."""
-        await self._store.leases.release(self._name, WORKER + self._name, OUTAGE)
+        await self.store.leases.release(self.name, WORKER + self.name, OUTAGE)
 
     async def _report(self) -> None:
-        leases, seconds = self._store.leases, self._store.tuning.liveness_timeouts * self._interval
-        if self._is_at_work():
-            await leases.acquire(WORKER + self._name, self._name, seconds)
-        if self._api.outage is not None:
-            self._has_reported = await leases.acquire(OUTAGE, self._name, seconds, self._api.outage)
+        leases, seconds = self.store.leases, self.store.tuning.liveness_heartbeats * self.interval
+        if self.is_at_work():
+            await leases.acquire(WORKER + self.name, self.name, seconds)
+        if self.api.outage is not None:
+            self._has_reported = await leases.acquire(OUTAGE, self.name, seconds, self.api.outage)
         elif self._has_reported:
-            await leases.release(self._name, OUTAGE)
+            await leases.release(self.name, OUTAGE)
             self._has_reported = False
-        stalled = (await self._store.health()).stalled
+        stalled = (await self.store.health()).stalled
         if (stalled is not None) != self._is_stalled:
             self._is_stalled = stalled is not None
             logger.warning("the watch list is stalled: %s", stalled) if stalled else logger.warning(

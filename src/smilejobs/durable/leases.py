@@ -201,7 +201,7 @@ class _Round:
             Exception: What has failed.
         """
         leases = self._leases
-        leave_seconds = min(leases.heartbeat, leases.tuning.leave_seconds)
+        leave_seconds = min(leases.heartbeat, leases.tuning.stop_seconds / 2)
         self._app.task(name=_TASK, queue=_QUEUE, pass_context=True)(self.hold)
         working = asyncio.create_task(
             self._app.run_worker_async(

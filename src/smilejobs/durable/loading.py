@@ -3,18 +3,20 @@
 import math
 import random
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from datetime import datetime
 from functools import partial
 
 import anyio
 import anyio.lowlevel
+from attrs import define, field
 
 from smilejobs.durable.buckets import Buckets
 from smilejobs.durable.outbox import Outbox
 from smilejobs.durable.reading import Unreadable
 from smilejobs.durable.rows import Pending
 from smilejobs.durable.schema import BUCKETS
-from smilejobs.durable.watchlist import WatchList
+from smilejobs.durable.store import Store
 from smilejobs.events import logger
 from smilejobs.model.jobs import JobRef
 from smilejobs.polling.pace import Backoff, PaceFunction
@@ -38,13 +40,15 @@ _NEVER = 10**9
 """Failures after which a wait ends: a watch list sits out any outage."""
 
 
+@define(kw_only=True, eq=False, repr=False)
 class Loader:
     """Reads the rows of a worker's buckets, and adds their jobs to its scheduler.
 
     All methods raise `WatchListError` where the database cannot be used.
 
-    Args:
-        watch: The watch list.
+    Attributes:
+        store: The rows.
+        now: The wall clock, aware.
         buckets: The buckets of the worker.
         outbox: Outcomes that are not stored yet; their rows are still pending.
         scheduler: Polls the jobs.
@@ -52,46 +56,37 @@ class Loader:
         rate: Polls per second of all workers together; None for no limit.
     """
 
-    def __init__(
-        self,
-        watch: WatchList,
-        buckets: Buckets,
-        outbox: Outbox,
-        scheduler: Scheduler,
-        *,
-        pace: PaceFunction,
-        rate: float | None,
-    ) -> None:
-        self._store = watch.store
-        self._now = watch.now
-        self._buckets = buckets
-        self._outbox = outbox
-        self._scheduler = scheduler
-        self._pace = pace
-        self._rate = rate or _FAST
-        self._parallel = anyio.Semaphore(_PARALLEL_LOADS)
-        self._newest = self._settled = 0
-        self._marks: deque[int] = deque()
+    store: Store
+    now: Callable[[], datetime]
+    buckets: Buckets
+    outbox: Outbox
+    scheduler: Scheduler
+    pace: PaceFunction
+    rate: float | None
+    _parallel: anyio.Semaphore = field(init=False, factory=lambda: anyio.Semaphore(_PARALLEL_LOADS))
+    _newest: int = field(init=False, default=0)
+    _settled: int = field(init=False, default=0)
+    _marks: deque[int] = field(init=False, factory=deque)
 
     async def start(self) -> None:
         """Note which row is the newest: earlier ones are loaded with their buckets."""
-        self._newest = self._settled = await self._store.last()
+        self._newest = self._settled = await self.store.last()
         self._marks.extend([self._newest] * _SETTLED_TICKS)
 
     async def load_all(self) -> None:
         """Load all rows: there is no other worker."""
-        total, _ = await self._store.sums(self._buckets.held)
-        await self._load_after(0, spread=total / self._rate, is_new=False)
+        total, _ = await self.store.sums(self.buckets.held)
+        await self._load_after(0, spread=self._spread(total), is_new=False)
 
     async def load(self, bucket: int) -> None:
         """Load a bucket, unless its rows are just those that are known."""
         async with self._parallel:
-            known = self._buckets.sums(bucket)
-            if known[0] and known == await self._store.sums({bucket}):
+            known = self.buckets.sums(bucket)
+            if known[0] and known == await self.store.sums({bucket}):
                 return
-            rows = await self._store.pending({bucket})
+            rows = await self.store.pending({bucket})
         # When these were polled last is not known: they are spread as if they were all of the list's.
-        await self._add_rows(rows, spread=len(rows) * BUCKETS / self._rate, is_new=False)
+        await self._add_rows(rows, spread=self._spread(len(rows) * BUCKETS), is_new=False)
 
     async def load_new(self) -> None:
         """Load the rows that were added since the last time."""
@@ -99,9 +94,9 @@ class Loader:
 
     async def load_named(self, key: bytes) -> list[JobRef]:
         """Load the job with this *key*, if its bucket is polled here; return it in a list if it is pending."""
-        if not self._buckets.is_polled(key[0]):
+        if not self.buckets.is_polled(key[0]):
             return []
-        rows = await self._store.named(key)
+        rows = await self.store.named(key)
         await self._add_rows(rows, is_new=False)
         return [row.ref for row in rows if isinstance(row, Pending)]
 
@@ -109,18 +104,22 @@ class Loader:
         """Load rows that were numbered before others and committed after them; called at each tick."""
         self._marks.append(self._newest)
         settling = self._marks.popleft()
-        await self._store.retry(partial(self._load_after, self._settled, until=settling))
+        await self.store.retry(partial(self._load_after, self._settled, until=settling))
         self._settled = settling
 
     async def _load_after(
         self, after: int, *, until: float = math.inf, spread: float = 0.0, is_new: bool = True
     ) -> int:
         """Load the rows after the number *after*, up to *until* at least; return the number of the last."""
-        limit = self._store.tuning.load_rows
-        while after < until and (rows := await self._store.pending(self._buckets.held, after=after, limit=limit)):
+        limit = self.store.tuning.load_rows
+        while after < until and (rows := await self.store.pending(self.buckets.held, after=after, limit=limit)):
             await self._add_rows(rows, spread=spread, is_new=is_new)
             after = rows[-1].seq
         return after
+
+    def _spread(self, jobs: int) -> float:
+        """Return within how many seconds the first polls of so many jobs begin."""
+        return jobs / (self.rate or _FAST)
 
     async def _add_rows(self, rows: Iterable[Pending | Unreadable], *, is_new: bool, spread: float = 0.0) -> None:
         """Add the jobs of rows.
@@ -130,7 +129,7 @@ class Loader:
             is_new: Whether no worker has polled the jobs yet.
             spread: Seconds within which their first polls begin.
         """
-        now = self._now().timestamp()
+        now = self.now().timestamp()
         terms: dict[tuple[bool, float | None, bool], Terms] = {}
         unreadable: list[Unreadable] = []
         for place, row in enumerate(rows, 1):
@@ -140,21 +139,21 @@ class Loader:
                 unreadable.append(row)
                 continue
             ref = row.ref
-            if ref in self._outbox or row.bucket not in self._buckets.held:
+            if ref in self.outbox or row.bucket not in self.buckets.held:
                 continue
             end = None if row.deadline is None else row.added_at + row.deadline
             key = row.final, end, row.submitted_at is not None
             if key not in terms:
                 terms[key] = self._terms(row, timeout=None if end is None else end - now, is_new=is_new)
-            self._buckets.add(row)
+            self.buckets.add(row)
             # The clock of the process that added the job may be ahead of this one.
-            delay = min(spread, self._pace(max(0.0, now - row.born_at), 0)) if spread else 0.0
+            delay = min(spread, self.pace(max(0.0, now - row.born_at), 0)) if spread else 0.0
             if end is not None:
                 delay = max(0.0, min(delay, end - now))
-            if ref not in self._scheduler:
-                self._scheduler.add(ref, terms[key], first_after=random.uniform(0.0, delay))
+            if ref not in self.scheduler:
+                self.scheduler.add(ref, terms[key], first_after=random.uniform(0.0, delay))
         if unreadable:
-            await self._store.retry(partial(self._store.fail, unreadable, now))
+            await self.store.retry(partial(self.store.fail, unreadable, now))
             for row in unreadable:
                 logger.error("%s; the job has failed", row.text)
 
@@ -162,7 +161,7 @@ class Loader:
         return Terms(
             until="final" if row.final else "complete",
             timeout=None if timeout is None else max(timeout, 0.001),
-            pace=self._pace,
+            pace=self.pace,
             backoff=_BACKOFF,
             max_failures=_NEVER,
             sits_out_outages=True,

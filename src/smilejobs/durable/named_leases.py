@@ -43,14 +43,12 @@ class NamedLeases:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._tuning = database.tuning
-        self._is_shared = database.is_shared
         self._clock = clock(is_shared=database.is_shared)
 
     async def acquire(self, name: str, holder: str, seconds: float, text: str | None = None) -> bool:
         """Acquire or renew a lease for so many seconds; return whether *holder* holds it then."""
         now = self._clock
-        dialect = postgresql if self._is_shared else sqlite
+        dialect = postgresql if self._database.is_shared else sqlite
         statement = dialect.insert(LEASES).values(
             name=name, holder=holder, since=now, renewed_at=now, expires_at=now + seconds, text=text
         )
@@ -67,14 +65,14 @@ class NamedLeases:
             },
             where=or_(is_mine, is_free),
         ).returning(LEASES.c.name)
-        async with self._database.writing(self._tuning.quick_transaction_seconds) as connection:
+        async with self._database.writing(self._database.tuning.quick_transaction_seconds) as connection:
             return bool((await connection.execute(statement)).all())
 
     async def release(self, holder: str, *names: str) -> None:
         """Give leases back: they expire now. Delete those that expired long ago."""
         mine = update(LEASES).where(LEASES.c.name.in_(names), LEASES.c.holder == holder, ~self._is_free(self._clock))
         is_old = LEASES.c.expires_at < self._clock - _PRUNED_AFTER_SECONDS
-        async with self._database.writing(self._tuning.quick_transaction_seconds) as connection:
+        async with self._database.writing(self._database.tuning.quick_transaction_seconds) as connection:
             await connection.execute(mine.values(expires_at=self._clock))
             await connection.execute(delete(LEASES).where(is_old))
 
@@ -91,7 +89,7 @@ class NamedLeases:
         """
         columns = (LEASES.c.name, LEASES.c.since, LEASES.c.text, LEASES.c.expires_at)
         statement = select(*columns, self._is_free(self._clock))
-        found = await self._database.read(statement, self._tuning.quick_transaction_seconds)
+        found = await self._database.read(statement, self._database.tuning.quick_transaction_seconds)
         rows = [(str(name), *rest) for name, *rest in found]  # SQLite takes values of any type
         texts = {name: (text, since) for name, since, text, _, is_free in rows if not is_free}
         outage, since = texts.get(OUTAGE, (None, None))
@@ -104,12 +102,12 @@ class NamedLeases:
 
     async def _stalled(self, held: set[str], rows: Sequence[Sequence[Any]]) -> str | None:
         has_worker = any(name.startswith(WORKER) for name in held)
-        if has_worker and (SWEEPER in held or not self._is_shared):
+        if has_worker and (SWEEPER in held or not self._database.is_shared):
             return None
         age = self._clock - WATCH.c.added_at
         first = select(age).where(IS_PENDING).order_by(WATCH.c.bucket, WATCH.c.seq).limit(1)
-        ages = [row[0] for row in await self._database.read(first, self._tuning.quick_transaction_seconds)]
-        if not any(age is None or age > self._tuning.stalled_seconds for age in ages):
+        ages = [row[0] for row in await self._database.read(first, self._database.tuning.quick_transaction_seconds)]
+        if not any(age is None or age > self._database.tuning.stalled_seconds for age in ages):
             return None
         what = "no worker hands out the buckets" if has_worker else "no worker is at work"
         ends = [at for name, _, _, end, _ in rows if name.startswith((WORKER, SWEEPER)) and (at := instant_of(end))]

@@ -7,6 +7,7 @@ from functools import partial
 from itertools import islice
 
 import anyio
+from attrs import define, field
 
 from smilejobs.durable.rows import Ending
 from smilejobs.durable.schema import COMPLETE, EXPIRED, FAILED
@@ -20,34 +21,34 @@ _DELAY_SECONDS = 0.05
 """For which outcomes are gathered before they are stored: a transaction costs more than a poll."""
 
 
+@define(kw_only=True, eq=False, repr=False)
 class Outbox:
     """Stores outcomes in groups, in the order in which they came.
 
-    Args:
+    Attributes:
         store: The watch list.
         now: The wall clock, aware.
         keep_raw: Store answers as they came.
     """
 
-    def __init__(self, store: Store, now: Callable[[], datetime], *, keep_raw: bool) -> None:
-        self._store = store
-        self._now = now
-        self._keep_raw = keep_raw
-        self._endings: dict[JobRef, Ending] = {}
-        self._filled = Signal()
-        self._emptied = Signal()
+    store: Store
+    now: Callable[[], datetime]
+    keep_raw: bool
+    _endings: dict[JobRef, Ending] = field(init=False, factory=dict)
+    _filled: Signal = field(init=False, factory=Signal)
+    _emptied: Signal = field(init=False, factory=Signal)
 
     @property
     def is_full(self) -> bool:
         """Whether outcomes pile up, because the database does not take them."""
-        return len(self._endings) >= self._store.tuning.unstored_outcomes
+        return len(self._endings) >= self.store.tuning.unstored_outcomes
 
     def __contains__(self, ref: JobRef) -> bool:
         return ref in self._endings
 
     async def put(self, outcome: Outcome) -> None:
         """Take an outcome, and wait until there is room for another."""
-        self._endings[outcome.ref] = ending_of(outcome, keep_raw=self._keep_raw)
+        self._endings[outcome.ref] = ending_of(outcome, keep_raw=self.keep_raw)
         self._filled.set()
         while self.is_full:
             await self._emptied.wait()
@@ -66,9 +67,9 @@ class Outbox:
             await self._store_group()
 
     async def _store_group(self) -> None:
-        group = list(islice(self._endings.values(), self._store.tuning.store_rows))
-        now = self._now().timestamp()
-        await self._store.retry(partial(self._store.end, group, now))
+        group = list(islice(self._endings.values(), self.store.tuning.store_rows))
+        now = self.now().timestamp()
+        await self.store.retry(partial(self.store.end, group, now))
         for ending in group:
             del self._endings[ending.ref]
         self._emptied.set()

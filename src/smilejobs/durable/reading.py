@@ -53,8 +53,7 @@ def read_pending(values: Sequence[Any]) -> Pending | Unreadable:
     row = Pending(*known)
     try:
         _instant(row.added_at, "added_at")
-        _check_number(row.deadline, "deadline", optional=True)
-        if row.deadline is not None and row.deadline <= 0:
+        if row.deadline is not None and _number(row.deadline, "deadline") <= 0:
             raise ValueError("deadline must be greater than 0")  # caught below, as the others
         if row.final not in (0, 1):
             raise ValueError("final must be true or false")
@@ -73,7 +72,6 @@ def read_ref(row: Pending | Ended) -> JobRef:
         TypeError: An id is no text.
         ValueError: An id is not valid, or the instant of the submission.
     """
-    _check_number(row.submitted_at, "submitted_at", optional=True)
     at = None if row.submitted_at is None else _instant(row.submitted_at, "submitted_at")
     return JobRef(row.user_id, row.job_id, at)
 
@@ -85,10 +83,12 @@ def read_outcome(row: Ended) -> tuple[JobRef, State, dict[str, Any], dict[str, o
     """
     try:
         ref = read_ref(row)
-        state = _state(row.state)
+        if row.state not in _STATES:
+            raise ValueError("its state is unknown")
         _instant(row.added_at, "added_at")
         _instant(row.ended_at, "ended_at")
-        return ref, state, _known(row.outcome), _raw(row.raw)
+        raw = None if row.raw is None else _json(row.raw, "raw")
+        return ref, _STATES[row.state], _known(row.outcome), raw
     except (TypeError, ValueError) as error:
         return _any_ref(row), "failed", failure(_describe(row, error)), None
 
@@ -97,26 +97,16 @@ def _describe(row: Pending | Ended, error: Exception) -> str:
     return f"row {row.seq} of the watch list cannot be read: {error}"
 
 
-def _state(value: object) -> State:
-    if value not in _STATES:
-        raise ValueError("its state is unknown")
-    return _STATES[value]
-
-
 def _known(text: object) -> dict[str, Any]:
     """Return the fields of an outcome, without those that this version does not know."""
     found = _json(text, "outcome")
     known = {name: found[name] for name in (*_TEXTS, "confidence", "is_final") if found.get(name) is not None}
     if not all(isinstance(known.get(name, ""), str) for name in _TEXTS):
         raise ValueError("its outcome holds no text where there must be one")
-    _check_number(known.get("confidence"), "confidence", optional=True)
+    _number(known.get("confidence", 0), "confidence")
     if not isinstance(known.get("is_final", False), bool):
         raise ValueError("is_final must be true or false")  # noqa: TRY004  # the type of a stored value is no caller's mistake
     return known
-
-
-def _raw(text: object) -> dict[str, object] | None:
-    return None if text is None else _json(text, "raw")
 
 
 def _json(text: object, name: str) -> dict[str, Any]:
@@ -128,18 +118,16 @@ def _json(text: object, name: str) -> dict[str, Any]:
     return found
 
 
-def _check_number(value: object, name: str, *, optional: bool = False) -> None:
-    if value is None and optional:
-        return
+def _number(value: Any, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise ValueError(f"{name} must be a number")
+    return value
 
 
 def _instant(value: Any, name: str) -> datetime:
-    _check_number(value, name)
-    at = None
+    number, at = _number(value, name), None
     with suppress(ValueError, OverflowError, OSError):
-        at = instant(value)
+        at = instant(number)
     if at is None or not YEARS[0] <= at.year <= YEARS[1]:
         raise ValueError(f"{name} is not within the calendar")
     return at

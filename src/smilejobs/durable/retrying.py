@@ -1,11 +1,10 @@
 """Retries while the database is unavailable, with one line in the log per outage."""
 
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import TypeVar
 
 import anyio
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
+from tenacity import AsyncRetrying, retry_if_exception, wait_random_exponential
 
 from smilejobs.errors import WatchListError
 from smilejobs.events import logger
@@ -38,7 +37,7 @@ class Retries:
             retry=retry_if_exception(lambda error: isinstance(error, WatchListError) and error.transient),
             wait=wait_random_exponential(multiplier=0.1, max=2),
             sleep=anyio.sleep,
-            before_sleep=partial(self._note_attempt, call),
+            before_sleep=lambda state: self._note(call, None if state.outcome is None else state.outcome.exception()),
             reraise=True,
         )
 
@@ -55,10 +54,6 @@ class Retries:
             if not self._failing:
                 logger.warning("the database of the watch list works again")
         return result
-
-    def _note_attempt(self, call: object, state: RetryCallState) -> None:
-        assert state.outcome is not None  # there is one before each sleep
-        self._note(call, state.outcome.exception())
 
     def _note(self, call: object, error: BaseException | None) -> None:
         if self._failing:

@@ -128,14 +128,9 @@ row of `ABOUT` first."""
 
 
 async def migrate(connection: AsyncConnection, version: int, name: str) -> None:
-    """Bring the tables from *version* (0: there are none) to today's, within the transaction of *connection*.
+    """Bring the tables from *version* (0: there are none) to today's, in one transaction; *name* is for a new list.
 
     Nothing is written where they are today's: a reader does not wait for a transaction that stores outcomes.
-
-    Args:
-        connection: No other connection may be migrating the tables.
-        version: That of the tables now.
-        name: For a new list.
     """
     if version == len(STEPS):
         return

@@ -84,12 +84,19 @@ class Session:
         on_throttle = self._on_throttle if store.is_shared else None
         self._scheduler = Scheduler(client.engine, concurrency=concurrency, on_throttle=on_throttle)
         self._buckets = Buckets()
-        self._outbox = Outbox(store, watch.now, keep_raw=keep_raw)
-        rate = client.engine.exchange.rate
-        self._loader = Loader(watch, self._buckets, self._outbox, self._scheduler, pace=pace, rate=rate)
+        self._outbox = Outbox(store=store, now=watch.now, keep_raw=keep_raw)
+        self._loader = Loader(
+            store=store,
+            now=watch.now,
+            buckets=self._buckets,
+            outbox=self._outbox,
+            scheduler=self._scheduler,
+            pace=pace,
+            rate=client.engine.exchange.rate,
+        )
         self._reporter = Reporter(
-            store,
-            name,
+            store=store,
+            name=name,
             interval=heartbeat,
             api=api,
             is_at_work=lambda: not (self._outbox.is_full or self._scheduler.is_stuck(heartbeat)),
@@ -122,12 +129,12 @@ class Session:
                         self._take_outcomes,
                         self._outbox.run,
                         self._receive_notifications,
-                        self._load_new_jobs,
-                        self._look_again,
+                        partial(self._repeat, self._jobs_added, self._loader.load_new, _NEW_JOBS_SECONDS),
+                        partial(self._repeat, self._look_wanted, self._look, _FULL_LOOK_SECONDS),
                         self._reporter.run,
                         self._hold_buckets,
                         self._tick,
-                        self._send_throttles,
+                        partial(self._repeat, self._throttled, self._send_throttle, 0.0),
                         self._limit_stop,
                         *learn,
                     )
@@ -225,19 +232,13 @@ class Session:
         for ref in refs:
             self._client.notify(ref)
 
-    async def _load_new_jobs(self) -> None:
+    async def _repeat(self, wanted: asyncio.Event, work: Callable[[], Awaitable[None]], seconds: float) -> None:
+        """Do *work* when it is wanted, once however often it is asked for; then rest for so many seconds."""
         while True:
-            await self._jobs_added.wait()
-            self._jobs_added.clear()
-            await self._store.retry(self._loader.load_new)
-            await anyio.sleep(_NEW_JOBS_SECONDS)
-
-    async def _look_again(self) -> None:
-        while True:
-            await self._look_wanted.wait()
-            self._look_wanted.clear()
-            await self._store.retry(self._look)
-            await anyio.sleep(_FULL_LOOK_SECONDS)
+            await wanted.wait()
+            wanted.clear()
+            await self._store.retry(work)
+            await anyio.sleep(seconds)
 
     async def _look(self) -> None:
         if await self._store.paused() is not None:
@@ -253,9 +254,5 @@ class Session:
             self._pause_seconds = error.retry_after or 0.0
             self._throttled.set()
 
-    async def _send_throttles(self) -> None:
-        while True:
-            await self._throttled.wait()
-            self._throttled.clear()
-            text = str(ThrottleRequest(self._name, self._pause_seconds))
-            await self._store.retry(partial(self._store.notify, text))
+    async def _send_throttle(self) -> None:
+        await self._store.notify(str(ThrottleRequest(self._name, self._pause_seconds)))

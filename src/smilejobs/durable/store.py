@@ -35,17 +35,15 @@ from smilejobs.errors import WatchListError
 from smilejobs.events import logger
 from smilejobs.model.jobs import JobRef
 
-_NEW_COLUMNS: tuple[str, ...] = (
-    "key",
-    "bucket",
-    "state",
-    "final",
-    "user_id",
-    "job_id",
-    "submitted_at",
-    "added_at",
-    "deadline",
-)
+_NEW_COLUMNS = ("key", "bucket", "state", "final", "user_id", "job_id", "submitted_at", "added_at", "deadline")
+
+
+def _select(names: Sequence[str]) -> Any:
+    """Select columns as the driver reads them: values that cannot be converted are handled row by row."""
+    return select(*(type_coerce(WATCH.c[name], NullType()).label(name) for name in names))
+
+
+_PENDING_ROWS = _select(PENDING_COLUMNS).where(IS_PENDING)
 
 PERMIT_CHUNK_SECONDS = 0.1
 """The longest time for which a worker reserves permits of the shared rate; another worker's throttle takes effect
@@ -181,19 +179,13 @@ class Store:
         self, buckets: Collection[int], *, after: int = 0, limit: int | None = None
     ) -> list[Pending | Unreadable]:
         """Return the pending jobs of some buckets, those added after the row *after*, oldest first."""
-        return await self._pending(WATCH.c.seq > after, _of(buckets), limit=limit)
+        some = _PENDING_ROWS.where(WATCH.c.seq > after, _of(buckets)).order_by(WATCH.c.seq).limit(limit)
+        return [read_pending(row) for row in await self._database.read(some)]
 
     async def named(self, key: bytes) -> list[Pending | Unreadable]:
         """Return the pending job that *key* stands for, in a list; an empty one if there is none."""
-        return await self._pending(WATCH.c.key == key, within=self.tuning.quick_transaction_seconds)
-
-    async def _pending(
-        self, *conditions: Any, limit: int | None = None, within: float | None = None
-    ) -> list[Pending | Unreadable]:
-        statement = (
-            select(*_unconverted(PENDING_COLUMNS)).where(IS_PENDING, *conditions).order_by(WATCH.c.seq).limit(limit)
-        )
-        return [read_pending(row) for row in await self._database.read(statement, within)]
+        one = _PENDING_ROWS.where(WATCH.c.key == key)
+        return [read_pending(row) for row in await self._database.read(one, self.tuning.quick_transaction_seconds)]
 
     async def sums(self, buckets: Collection[int]) -> tuple[int, int]:
         """Return how many jobs of some buckets are pending, and the sum of the numbers of their rows."""
@@ -360,18 +352,13 @@ class Store:
 
     async def ended(self, *, after: int, limit: int) -> list[Ended]:
         """Return the jobs that ended after the place *after*, in order."""
-        is_next = select(*_unconverted(ENDED_COLUMNS)).where(WATCH.c.place > after)
-        return [Ended(*row) for row in await self._database.read(is_next.order_by(WATCH.c.place).limit(limit))]
+        some = _select(ENDED_COLUMNS).where(WATCH.c.place > after).order_by(WATCH.c.place).limit(limit)
+        return [Ended(*row) for row in await self._database.read(some)]
 
     async def places(self) -> int:
         """Return the last place that was given out."""
         place: int = await self._database.read_one(select(ABOUT.c.places), int)
         return place
-
-
-def _unconverted(names: Sequence[str]) -> list[Any]:
-    """Return columns as the driver reads them: values that cannot be converted are handled row by row."""
-    return [type_coerce(WATCH.c[name], NullType()).label(name) for name in names]
 
 
 def _of(buckets: Collection[int]) -> Any:

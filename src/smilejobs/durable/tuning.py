@@ -26,9 +26,8 @@ class Tuning:
         unstored_outcomes: Outcomes that may wait to be stored; polling waits beyond that.
         released_bucket_seconds: Time for which a worker still polls a bucket whose lease has ended: mostly the lease
             comes back, and no row has to be read again.
-        stop_seconds: Time limit for storing outcomes and giving leases back when a worker stops.
-        leave_seconds: Time limit for giving leases back when a round of leases ends.
-        liveness_timeouts: Heartbeats for which a worker counts as alive in the health of the list.
+        stop_seconds: Time limit for storing outcomes and giving leases back when a worker stops; half of it for leases.
+        liveness_heartbeats: Heartbeats for which a worker counts as alive in the health of the list.
         share_pace_seconds: Time between two writes of what a worker has learned, up to a fifth more at random.
         stalled_seconds: Time for which a job may be pending before a missing worker is reported.
     """
@@ -51,8 +50,7 @@ class Tuning:
     unstored_outcomes: int = 2000
     released_bucket_seconds: float = 3.0
     stop_seconds: float = 8.0
-    leave_seconds: float = 4.0
-    liveness_timeouts: int = 3
+    liveness_heartbeats: int = 3
     share_pace_seconds: float = 60.0
     stalled_seconds: float = 15.0
 
