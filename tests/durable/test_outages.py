@@ -140,6 +140,15 @@ async def test_a_worker_that_lives_is_seen(database_url: str) -> None:
         assert "no worker is at work, since 20" in str((await watch.counts()).stalled)
 
 
+async def test_a_worker_that_begins_calls_no_list_stalled(database_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """It takes a moment until it hands out the buckets, although jobs have been pending for long."""
+    async with open_list(database_url, tuning=AT_ONCE) as watch:
+        await watch.add(jobs(1))
+        async with working(scripted(jobs(1)), database_url, tuning=AT_ONCE, heartbeat=100.0):
+            await until_ended(watch)
+    assert "stalled" not in caplog.text
+
+
 async def test_a_worker_that_begins_no_poll_is_not_at_work(database_url: str, caplog: pytest.LogCaptureFixture) -> None:
     """Jobs are due, the worker runs and hears nothing bad, and yet the list is stalled."""
     async with working(scripted(jobs(1)), database_url, tuning=AT_ONCE, heartbeat=1.0) as work:

@@ -100,11 +100,15 @@ class Reporter:
     _has_reported: bool = field(init=False, default=False)
 
     async def run(self) -> None:
-        """Report at intervals, and at once when an outage begins or ends."""
+        """Report at intervals, and at once when an outage begins or ends; check the list after each interval.
+
+        A worker that begins does not check at once: it takes a moment until it, or another, hands out the buckets.
+        """
         while True:
             await self.store.retry(self._report)
             with anyio.move_on_after(self.interval):
                 await self.api.changed.wait()
+            await self.store.retry(self._check)
 
     async def leave(self) -> None:
         """Release the leases."""
@@ -119,6 +123,8 @@ class Reporter:
         elif self._has_reported:
             await leases.release(self.name, OUTAGE)
             self._has_reported = False
+
+    async def _check(self) -> None:
         stalled = (await self.store.health()).stalled
         if (stalled is not None) != self._is_stalled:
             self._is_stalled = stalled is not None
