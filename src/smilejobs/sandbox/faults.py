@@ -2,8 +2,8 @@
 
 A `FaultProfile` holds the probability of each fault; `PollFaults` are the faults that were drawn for one poll.
 
-A fault of polls is a share in `FaultProfile`. One that changes the content of an answer is a function of that name in
-`variants`; `http/status.py` carries out the others. Faults of images are in `http/images.py`.
+A fault of polls is a share in `FaultProfile`. One that changes the content of an answer is a method of that name in
+`variants.Draft`; `http/status.py` carries out the others. Faults of images are in `http/images.py`.
 """
 
 import random

@@ -29,7 +29,7 @@ from smilejobs.sandbox.http.images import Images
 from smilejobs.sandbox.jobs import Job, Stage
 from smilejobs.sandbox.products import has_succeeded
 from smilejobs.sandbox.registry import Registry
-from smilejobs.sandbox.variants import Draft, finish
+from smilejobs.sandbox.variants import Draft
 from smilejobs.wire.codec import JSONObject, is_true
 from smilejobs.wire.signature import format_timestamp
 
@@ -97,7 +97,7 @@ class Status:
             rng=rng,
             body=refusal(JOB_NOT_FOUND) if job is None else self._make_body(job, asked, at, root),
         )
-        finish(draft, variants=faults.variants, faults=faults.names, root=root)
+        draft.finish(variants=faults.variants, faults=faults.names, root=root)
         return draft
 
     def _make_body(self, job: Job, asked: JSONObject, at: datetime, root: str) -> dict[str, Any]:
@@ -162,7 +162,7 @@ def _send(draft: Draft, profile: FaultProfile, faults: PollFaults, *, accepts_gz
     body, headers = draft.encode(), {}
     if "gzip" in faults.names and accepts_gzip:
         body, headers = gzip.compress(body, mtime=0), {"content-encoding": "gzip"}
-    http_status = draft.refusal_status if draft.is_refusal else 200
+    http_status = draft.refused_with if draft.is_refusal else 200
     if not faults.names & {"slow_bodies", "cuts"}:
         return Response(body, http_status, headers, _JSON)
     response = FaultyResponse(body, http_status, headers, _JSON)
