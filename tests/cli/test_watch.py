@@ -15,16 +15,19 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
+from datetime import datetime
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import anyio
 import pytest
 from filelock import FileLock
 from rich.console import Console
 
+from smilejobs import LearnedPace, Pace
 from smilejobs.cli import watch as watch_module
 from smilejobs.cli import worker as worker_module
 from smilejobs.cli.exits import set_debug
@@ -238,6 +241,59 @@ def test_counts(command: Command) -> None:
     assert found["oldest"].startswith(oldest.removesuffix("+00:00"))
     good = dict.fromkeys(("paused", "outage", "outage_since", "stalled", "learned"))
     assert found == {"pending": 2, "complete": 0, "failed": 0, "expired": 0, "oldest": found["oldest"], **good}
+
+
+SUBMITTED = "user_id,job_id,submitted_at\nuser-1,approved,2026-01-01T00:00:00Z\nuser-1,rejected,2026-01-01T00:00:00Z\n"
+
+
+def test_a_worker_learns(command: Command) -> None:
+    """How many jobs are remembered, and from how many it was learned, is in the counts, without ids."""
+    command("watch", "add", URL, "-", stdin=SUBMITTED)
+    assert work(command, partial(ended, 2), "--learn").code == 0
+    learned = json.loads(command("watch", "counts", URL, "--json").out)["learned"]
+    at = datetime.fromisoformat(learned["updated_at"])
+    assert learned == {"remembered": 2, "jobs": 2, "reviews": 0, "since": ANY, "updated_at": ANY}
+    told = f"learned      remembers 2, from 2 jobs and 0 reviews, last stored {at.isoformat(timespec='seconds')}\n"
+    assert command("watch", "counts", URL).out.endswith(told)
+    rows("UPDATE learned_pace SET pace = '{', updated_at = NULL")
+    told = "learned      what is stored cannot be read by this release, from 2 jobs and 0 reviews\n"
+    assert command("watch", "counts", URL).out.endswith(told)
+
+
+def saved_pace(base: Pace | None = None) -> None:
+    """Write a pace that has seen ten jobs."""
+    pace = LearnedPace(base=base)
+    for _ in range(10):
+        pace.observe(pending_at=1, complete_at=2)
+    pace.save("pace.json")
+
+
+def test_a_worker_polls_at_a_pace_that_was_learned_before(command: Command) -> None:
+    """It stays as it is, and the list learns nothing."""
+    saved_pace()
+    text = Path("pace.json").read_text()
+    command("watch", "add", URL, "-", stdin=SUBMITTED)
+    assert work(command, partial(ended, 2), "--pace", "pace.json").code == 0
+    assert Path("pace.json").read_text() == text
+    assert json.loads(command("watch", "counts", URL, "--json").out)["learned"] is None
+
+
+def test_a_list_begins_to_learn_with_a_pace_that_was_learned_before(command: Command) -> None:
+    """If nothing has been learned about it; otherwise it goes on from what it knows, with the base of the file."""
+    saved_pace(Pace(max=600))
+    command("watch", "add", URL, "-", stdin=SUBMITTED)
+    assert work(command, partial(ended, 2), "--pace", "pace.json", "--learn").code == 0
+    learned = json.loads(command("watch", "counts", URL, "--json").out)["learned"]
+    assert (learned["remembered"], learned["jobs"]) == (12, 2)
+    ((pace,),) = rows("SELECT pace FROM learned_pace")
+    assert LearnedPace.from_json(pace).base == Pace(max=600)
+    rows("UPDATE watch SET state = 0, place = NULL")
+    answer = work(command, partial(ended, 2), "--learn")
+    assert "WARNING the learned pace of the watch list has the base Pace(min=1.0, max=600.0, " in answer.err
+    learned = json.loads(command("watch", "counts", URL, "--json").out)["learned"]
+    assert (learned["remembered"], learned["jobs"]) == (14, 4)
+    ((pace,),) = rows("SELECT pace FROM learned_pace")
+    assert LearnedPace.from_json(pace).base == Pace(max=3600)
 
 
 def test_wrong_credentials_pause_the_list(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -473,7 +529,12 @@ def test_wrong_usage(command: Command, arguments: tuple[str, ...], words: str) -
 
 @pytest.mark.parametrize(
     ("environment", "options", "words"),
-    [({"SMILE_API_KEY": ""}, (), "SMILE_API_KEY"), ({}, ("--rate", "0"), "rate must be a finite number above 0")],
+    [
+        ({"SMILE_API_KEY": ""}, (), "SMILE_API_KEY"),
+        ({}, ("--rate", "0"), "rate must be a finite number above 0"),
+        ({}, ("--pace", "none.json"), "No such file or directory: 'none.json'"),
+        ({}, ("--pace", "/dev/null", "--learn"), "--pace: /dev/null: not a learned pace"),
+    ],
 )
 def test_wrong_usage_of_the_worker(
     command: Command, environment: dict[str, str], options: tuple[str, ...], words: str

@@ -235,7 +235,10 @@ def paused(url: ListURL, *, as_json: Annotated[bool, typer.Option("--json", help
 
 
 def _describe_learned(learned: "Learned") -> str:
-    remembered = "of another release" if learned.remembered is None else f"remembers {learned.remembered:,}"
+    if learned.remembered is None:
+        remembered = "what is stored cannot be read by this release"
+    else:
+        remembered = f"remembers {learned.remembered:,}"
     at = "" if learned.updated_at is None else f", last stored {_format_value(learned.updated_at)}"
     return f"{remembered}, from {number_of(learned.jobs, 'job')} and {number_of(learned.reviews, 'review')}{at}"
 
