@@ -2,7 +2,7 @@
 
 ::
 
-    python benchmarks/fleet.py [memory|million|scheduler|growth|limit|loss ...]
+    python benchmarks/fleet.py [memory|million|scheduler|growth|learning|limit|loss ...]
 
 Every measurement runs in a process of its own.
 
@@ -13,6 +13,9 @@ Every measurement runs in a process of its own.
 - **scheduler**: 100,000 jobs with a pace of 1 s over the same stub, which is more than one core can do.
 - **growth**: CPU time per poll with 1,000 and with 100,000 jobs pending, in alternating rounds; whole polls, signed and
   verified, with an httpx transport that answers from memory, and in a second line the scheduling alone.
+- **learning**: what it costs a worker that its pace learns: the CPU time per poll of 1,000,000 pending jobs with a pace
+  that has learned from 2,000 jobs, over that with ``Pace(max=3600)``, in alternating rounds over the same stub; and one
+  write of what was learned, with 1,000 new jobs, into SQLite.
 - **limit**: 3,000 jobs of two polls each, at ``rate=None``, from a server that refuses with 429 all above 200 polls/s.
 - **loss**: 2,000 jobs, 100 polls/s wanted, answers after 20 ms, 8 minutes of virtual time, three seeds: polls
   that are lost at random, an API that allows 40 polls/s, a server that collapses above 60 polls/s, an outage. And the
@@ -31,6 +34,7 @@ import math
 import random
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections import Counter
@@ -258,6 +262,52 @@ def growth() -> bool:
     return met
 
 
+def learning(jobs: int = 1_000_000, rounds: int = 3) -> bool:
+    """What a pace that learns costs a worker."""
+    from smilejobs.durable import WatchList
+    from smilejobs.durable.learning import Learning
+
+    pin(0)
+    draw = random.Random(0)
+
+    def teach(pace: smilejobs.LearnedPace, count: int) -> None:
+        for _ in range(count):
+            median_seconds = 5.0 if draw.random() < 0.9 else 1200.0
+            duration = draw.lognormvariate(math.log(median_seconds), 0.8)
+            pace.observe(pending_at=0.9 * duration, complete_at=1.05 * duration)
+
+    async def cost(pace: smilejobs.PaceFunction) -> float:
+        given = refs(jobs, timedelta(days=1))
+        gc.collect()
+        cpu = time.process_time()
+        async with polling(given, jobs, pace) as stub:
+            return (time.process_time() - cpu) / stub.polls
+
+    async def write(folder: str) -> tuple[float, int]:
+        async with WatchList.open(f"sqlite:///{folder}/jobs.db") as watch:
+            worker = Learning(watch.store.learned, base, watch.store.retry, 60.0)
+            teach(worker.pace, 2000)
+            await worker.share()
+            taken = []
+            for _ in range(5):
+                teach(worker.pace, 1000)
+                cpu = time.process_time()
+                await worker.share()
+                taken.append(time.process_time() - cpu)
+            return median(taken), len(worker.pace.to_json())
+
+    base = smilejobs.LearnedPace(base=smilejobs.Pace(max=3600))
+    with tempfile.TemporaryDirectory() as folder:
+        seconds, size = asyncio.run(write(folder))
+    print(f"{'a write with 1,000 new jobs, CPU; the row':<58}{f'{seconds * 1e3:.0f} ms, {size / 1e3:.0f} kB':>18}   -")
+    teach(base, 2000)
+    pairs = [(asyncio.run(cost(smilejobs.Pace(max=3600))), asyncio.run(cost(base))) for _ in range(rounds)]
+    fixed, learned = (median(side) * 1e6 for side in zip(*pairs, strict=True))
+    ratio = median(more / less for less, more in pairs)
+    name = f"scheduling of a poll, {jobs:,} pending: {fixed:.1f} us, learned {learned:.1f} us"
+    return line(name, f"ratio {ratio:.2f}", "<= 1.20", met=ratio <= 1.2)
+
+
 def exchange(http_client: httpx.AsyncClient) -> Exchange:
     """Return what a client asks with."""
     transport = Transport(
@@ -452,6 +502,7 @@ MEASURES: dict[str, Callable[[], bool]] = {
     "memory": memory,
     "scheduler": scheduler,
     "growth": growth,
+    "learning": learning,
     "limit": limit,
     "loss": loss,
     "million": million,
