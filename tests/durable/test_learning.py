@@ -141,6 +141,18 @@ async def test_a_list_begins_with_the_pace_of_its_first_worker() -> None:
     assert later.pace == worker.pace
 
 
+async def test_a_row_that_is_deleted_is_forgotten() -> None:
+    """The workers begin anew, with what they have seen since the last write."""
+    row = Row()
+    worker = learning(row)
+    teach(worker.pace, *drawn(1, 50))
+    await worker.share()
+    row.stored = None
+    teach(worker.pace, *drawn(2, 3))
+    await worker.share()
+    assert row.stored == worker.pace.to_json() == teach(LearnedPace(), *drawn(2, 3)).to_json()
+
+
 # When it is written
 
 
