@@ -1,5 +1,6 @@
 """The throttle of a scheduler: pure, with instants of its own."""
 
+import itertools
 import math
 import random
 from collections import Counter, deque
@@ -46,6 +47,7 @@ def test_without_failures_nothing_is_held_back() -> None:
     assert throttle.ready_at() <= now
     assert not throttle.is_on(now)
     assert throttle.speed(now) == pytest.approx(100, rel=0.05)
+    assert throttle.speed(now + 1) == pytest.approx(100 / math.e, rel=0.05)
 
 
 @pytest.mark.parametrize("observation", [LIMITED, UNAVAILABLE, HTML_503])
@@ -292,6 +294,40 @@ def test_a_judgement_that_turns_out_wrong_is_taken_back() -> None:
     counts = simulate(limit, 120, throttle=throttle, begin=60)
     assert counts["bad"] <= 1
     assert counts["good"] >= 3
+
+
+def test_each_judgement_that_is_taken_back_doubles_the_evidence_for_the_next() -> None:
+    """A fifth is refused at any speed, now and then all polls are: 6, then 12 refusals at a lower speed are evidence."""
+    throttle = Throttle()
+    now = 0.0
+
+    def throttles(observation: JobStatus | SmileJobsError) -> bool:
+        nonlocal now
+        began = max(now, throttle.ready_at())
+        now = began + 0.01
+        throttle.begin(began)
+        return throttle.end(observation, began=began, now=now)
+
+    def refusal_after_good_answers() -> bool:
+        for _ in range(4):
+            assert not throttles(GOOD)
+        return throttles(LIMITED)
+
+    refusals = []
+    for _ in range(3):
+        refusals.append(next(count for count in itertools.count() if not refusal_after_good_answers()))
+        assert not any(refusal_after_good_answers() for _ in range(20))
+        assert any(throttles(LIMITED) for _ in range(20))
+    assert refusals[1:] == [6 + 1, 12 + 1]  # the last one shows that nothing has changed
+
+
+def test_it_is_on_until_polls_may_begin_twice_as_often_as_when_it_was_throttled() -> None:
+    """A hundred polls per second were refused; ten seconds after that speed is reached again, it is over."""
+    throttle = Throttle()
+    now = run(throttle, *[GOOD] * 300, LIMITED)
+    over = next(at for at in (now + tenth / 10 for tenth in range(1000)) if not throttle.is_on(at))
+    assert throttle.limit(over) == pytest.approx(200, rel=0.05)
+    assert throttle.limit(over - 10) == pytest.approx(100, rel=0.01)
 
 
 def test_what_is_usual_is_forgotten() -> None:
