@@ -91,7 +91,7 @@ def test_an_object_is_read(body: bytes) -> None:
         *((body, "not an object") for body in (b"[]", b"[{}]", b"null", b"true", b"5", b'"No zip uploaded yet"')),
         *((body, "NaN or Infinity") for body in (b"NaN", b"-Infinity", b'{"job_success": NaN}', b'{"a": [Infinity]}')),
     ],
-    ids=lambda value: value if isinstance(value, str) else repr(value[:24]),
+    ids=lambda value: value if isinstance(value, str) else repr(value[:24]).replace("\\", "/"),
 )
 def test_what_is_no_object_cannot_be_read_and_the_reason_is_said(body: bytes, why: str) -> None:
     """The text says what the body is, without quoting it."""
@@ -274,7 +274,7 @@ def test_a_result_may_be_nothing(value: object) -> None:
         ),
         *((value, None) for value in (10**30, True, 1.5, None, [], {}, "0001-01-01T00:00:00+23:00", "\ud800", ABSENT)),
     ],
-    ids=lambda value: repr(value)[:40],
+    ids=lambda value: ascii(value)[:40].replace("\\", "/"),
 )
 def test_timestamps_have_many_spellings(value: object, expected: datetime | None) -> None:
     """ISO with an offset, with spaces, without an offset (UTC); epoch seconds and milliseconds; all else is None."""
@@ -372,7 +372,7 @@ def test_leading_zeros_stay_and_numbers_are_their_digits(key: str, value: object
         ),
         *((value, None) for value in (True, False, [], {"a": 1}, ["99"], float("inf"))),
     ],
-    ids=lambda value: repr(value)[:20],
+    ids=lambda value: repr(value)[:20].replace("\\", "/"),
 )
 def test_confidence_is_a_finite_number_or_none(value: object, expected: float | None) -> None:
     """A number or its digits; any other value is None."""

@@ -1,6 +1,7 @@
 """Sign requests, verify answers."""
 
 import re
+import time
 from base64 import b64decode, b64encode
 from datetime import UTC, datetime, timedelta, timezone
 from hashlib import sha256
@@ -129,6 +130,16 @@ def test_what_was_signed_verifies(partner_id: str, api_key: str, timestamp: str)
 def test_timestamps_are_utc_with_three_digits_and_z(at: datetime, expected: str) -> None:
     """The instant is written in UTC with exactly three fraction digits and a Z."""
     assert format_timestamp(at) == expected
+
+
+def test_the_time_zone_of_this_machine_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A timestamp is in UTC where local time is not."""
+    with monkeypatch.context() as local:
+        local.setenv("TZ", "Asia/Kathmandu")
+        time.tzset()
+        written = format_timestamp(datetime(2026, 8, 22, 9, 19, 40, 1000, tzinfo=UTC))
+    time.tzset()
+    assert written == "2026-08-22T09:19:40.001Z"
 
 
 @unhurried

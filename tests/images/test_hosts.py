@@ -78,6 +78,7 @@ def test_hostile_links(link: str) -> None:
     """Each is refused, in words that do not quote it."""
     problem = S3.problem(link)
     assert problem is not None
+    assert problem.startswith("the link ")
     assert HOSTILE[link] in problem
     assert "evil" not in problem
 

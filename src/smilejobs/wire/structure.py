@@ -291,7 +291,6 @@ class _WrongEntryError(Exception):
     """An entry of a list has the wrong shape; *index* and *error* say where."""
 
     def __init__(self, index: int, error: Exception) -> None:
-        super().__init__(index, error)
         self.index = index
         self.error = error
 
