@@ -29,6 +29,7 @@ from statistics import fmean, median
 from typing import NamedTuple
 
 from smilejobs.model.jobs import JobRef, JobStatus
+from smilejobs.polling.comparison import poll_ages
 from smilejobs.polling.learned_pace import LearnedPace
 from smilejobs.polling.pace import Pace, PaceFunction
 from smilejobs.polling.rules import Done, PollState, Sleep, Terms, begin, step
@@ -171,12 +172,11 @@ DISTRIBUTIONS: Sequence[Distribution] = (
 
 def simulated(pace: PaceFunction, duration: float) -> tuple[float, Wait]:
     """Wait for one job; return the age at the last pending poll as well."""
-    age = pending_at = 0.0
-    polls = 1
-    while age < duration:
+    pending_at = 0.0
+    for polls, age in enumerate(poll_ages(pace), 1):  # noqa: B007  # without end
+        if age >= duration:
+            break
         pending_at = age
-        age += pace(age, polls)
-        polls += 1
     return pending_at, Wait(age, polls)
 
 
