@@ -8,9 +8,10 @@ from html import escape
 
 from attrs import frozen
 
-_SECTION = """<section><h2>{title}</h2><div class="wide" role="group" aria-label="{title}" tabindex="0">
+_SECTION = """<section><h2>{title}</h2>{above}<div class="wide" role="group" aria-label="{title}" tabindex="0">
 {table}
 </div></section>"""
+_TEXT_SECTION = "<section><h2>{title}</h2><ul>{items}</ul></section>"
 _EMPTY_SECTION = "<section><h2>{title}</h2><p>None.</p></section>"
 
 
@@ -27,18 +28,30 @@ class Bar:
     colour: str = "bar"
 
 
-def render_page(title: str, summary: str, sections: Iterable[str]) -> str:
+def render_page(title: str, summary: str, sections: Iterable[str], css: str = "") -> str:
     """Return the page.
 
     Args:
         title: Its heading.
         summary: One sentence below the heading.
-        sections: What `render_section` returns.
+        sections: What `render_section` and `render_sentences` return.
+        css: Further styles.
     """
-    return _PAGE.format(title=escape(title), summary=escape(summary), sections="\n".join(sections), css=_CSS)
+    return _PAGE.format(title=escape(title), summary=escape(summary), sections="\n".join(sections), css=_CSS + css)
 
 
-def render_section(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+def render_sentences(title: str, sentences: Iterable[str]) -> str:
+    """Return a section with a list of sentences.
+
+    Args:
+        title: The heading of the section.
+        sentences: The items of the list. All text is escaped.
+    """
+    items = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
+    return _TEXT_SECTION.format(title=escape(title), items=items)
+
+
+def render_section(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], *, above: str = "") -> str:
     """Return a section with a table, which scrolls by itself where it is wider than the page.
 
     The first cell of a row is its heading. All text is escaped.
@@ -47,6 +60,7 @@ def render_section(title: str, columns: Sequence[str], rows: Sequence[Sequence[o
         title: The heading of the section.
         columns: The headings of the columns.
         rows: The cells: each a `Bar`, or an object that is shown as text. The longest bar has the largest count.
+        above: HTML between the heading and the table, such as a chart.
     """
     if not rows:
         return _EMPTY_SECTION.format(title=escape(title))
@@ -54,7 +68,7 @@ def render_section(title: str, columns: Sequence[str], rows: Sequence[Sequence[o
     head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
     body = "\n".join(_render_row(row, largest) for row in rows)
     table = f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table>"
-    return _SECTION.format(title=escape(title), table=table)
+    return _SECTION.format(title=escape(title), above=above, table=table)
 
 
 def _render_row(row: Sequence[object], largest: int) -> str:
@@ -118,6 +132,7 @@ h1 { font-size: 1.5rem; margin: 0; }
 h2 { font-size: 1.05rem; margin: 0 0 .6rem; }
 p { color: var(--soft); margin: .2rem 0 1rem; }
 section p { margin: 0; }
+section ul { margin: 0; padding-left: 1.2rem; }
 .sections { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); }
 section { min-width: 0; padding: .9rem; background: var(--panel); border-radius: 8px; }
 .wide { overflow-x: auto; }

@@ -12,7 +12,7 @@ from attrs import define, field
 
 from smilejobs.batch.page import Bar, render_page, render_section
 from smilejobs.batch.records import WORDS, Ending, RowRecord, make_record
-from smilejobs.batch.words import number_of
+from smilejobs.batch.words import format_time, number_of
 from smilejobs.files import open_private
 from smilejobs.model.codes import RESULT_CODES, Verdict, describe, display_number
 from smilejobs.model.jobs import JobRef
@@ -142,7 +142,7 @@ class Report:
         slowest = [
             (
                 f"{record.index:,}",
-                _format_time(seconds),
+                format_time(seconds),
                 "" if record.polls is None else f"{record.polls:,}",
                 record.word,
                 "" if record.smile_job_id is None else display_number(record.smile_job_id),
@@ -165,7 +165,7 @@ def _describe_result(code: str) -> str:
 
 
 def _label_times() -> list[str]:
-    ends = [_format_time(edge) for edge in _EDGES_SECONDS]
+    ends = [format_time(edge) for edge in _EDGES_SECONDS]
     between = [f"{low} to {high}" for low, high in pairwise(ends)]
     return [f"under {ends[0]}", *between, f"{ends[-1]} or more"]
 
@@ -173,11 +173,3 @@ def _label_times() -> list[str]:
 def _label_polls() -> list[str]:
     between = [str(low) if high == low + 1 else f"{low} to {high - 1}" for low, high in pairwise((1, *_EDGES_POLLS))]
     return [*between, f"{_EDGES_POLLS[-1]} or more"]
-
-
-def _format_time(seconds: float) -> str:
-    """Return a time in its largest unit, with a no-break space before the unit."""
-    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds / size:.3g}\u00a0{unit}"
-    return f"{seconds:.3g}\u00a0s"

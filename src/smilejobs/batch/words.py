@@ -1,4 +1,4 @@
-"""Counts with nouns."""
+"""Counts with nouns, and times with units."""
 
 
 def number_of(count: int, noun: str) -> str:
@@ -9,3 +9,11 @@ def number_of(count: int, noun: str) -> str:
         noun: The noun in the singular; its plural ends in s.
     """
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def format_time(seconds: float) -> str:
+    """Return a time in its largest unit, with a no-break space before the unit."""
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.3g}\u00a0{unit}"
+    return f"{seconds:.3g}\u00a0s"

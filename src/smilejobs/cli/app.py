@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from smilejobs.cli import batch, callback, doctor, images, sandbox, watch, worker
+from smilejobs.cli import batch, callback, doctor, images, pace, sandbox, watch, worker
 from smilejobs.cli.display import console, show
 from smilejobs.cli.exits import ExitCode, complain, exit_on, set_debug
 from smilejobs.cli.options import (
@@ -130,6 +130,7 @@ def tag(user_id: UserID, job_id: JobID) -> None:
 
 
 app.command(epilog=batch.EPILOG)(batch.batch)
+app.command(epilog=pace.EPILOG)(pace.pace)
 app.command(epilog=images.EPILOG)(images.images)
 app.add_typer(watch.app, name="watch")
 app.command(epilog=worker.EPILOG)(worker.worker)
