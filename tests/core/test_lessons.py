@@ -1,13 +1,14 @@
 """What waits teach a learned pace."""
 
+import random
 from datetime import timedelta
 
 import anyio
 import pytest
 
-from smilejobs import Client, JobRef, JobStatus, LearnedPace, Pace, WaitTimeoutError
-from smilejobs.polling.lessons import record_answer
-from smilejobs.polling.rules import PollState, Terms, begin, wake
+from smilejobs import Client, JobRef, JobResult, JobStatus, LearnedPace, Pace, WaitTimeoutError
+from smilejobs.polling.lessons import delay_of_pace, record_answer, record_end
+from smilejobs.polling.rules import Done, PollState, Sleep, Terms, begin, end, step, wake
 from smilejobs.testing import EPOCH, Script, complete, cut, pending, provisional
 
 pytestmark = pytest.mark.anyio
@@ -136,6 +137,7 @@ async def test_a_review_that_times_out_is_known_to_last_longer() -> None:
 
 async def test_a_review_is_polled_by_its_own_pace() -> None:
     """Once the answer is provisional, the delays are those of reviews."""
+    random.seed(1)  # one in ten long delays is cut at random
     pace = LearnedPace(base=Pace(jitter=0))
     for _ in range(400):
         pace.observe(pending_at=0, complete_at=2)
@@ -209,3 +211,48 @@ def test_a_first_complete_answer_keeps_a_notification_that_waits() -> None:
     under_review = JobStatus(user_id="user-1", job_id="job-1", code="2302", job_complete=True)
     record_answer(state, under_review, 1.0)
     assert (state.woken_at, state.complete_at) == (0.5, 0.5)
+
+
+UNDER_REVIEW = JobStatus(
+    user_id="user-1", job_id="job-1", code="2302", job_complete=True, result=JobResult(result_code="0814")
+)
+"""Complete, and provisional."""
+
+
+def resumed(pace: LearnedPace, *ages: float, is_age_known: bool = True) -> PollState:
+    """A wait for a job that another process may have polled before; its answers at these ages are provisional."""
+    terms = Terms(until="final", timeout=1000, pace=pace, is_resumed=True, is_age_known=is_age_known)
+    state = PollState(ref=JobRef("user-1", "job-1", EPOCH), terms=terms)
+    assert begin(state, 0.0) is None
+    for age in ages:
+        assert isinstance(step(state, UNDER_REVIEW, age, api_has_answered=True), Sleep)
+    return state
+
+
+@pytest.mark.parametrize(("is_age_known", "lessons"), [(True, [(0.0, 50.0, False), (0.0, 90.0, True)]), (False, [])])
+def test_a_review_of_unknown_beginning_teaches_its_longest_duration(
+    *, is_age_known: bool, lessons: list[tuple[float, float | None, bool]]
+) -> None:
+    """It began at any age of the job; if that is not known either, nothing is known."""
+    pace = Recorder()
+    state = resumed(pace, 50.0, 70.0, is_age_known=is_age_known)
+    result = JobResult(result_code="0810")
+    final = JobStatus(user_id="user-1", job_id="job-1", code="2302", job_complete=True, result=result)
+    assert isinstance(step(state, final, 90.0, api_has_answered=True), Done)
+    assert pace.lessons == lessons
+
+
+def test_a_review_of_unknown_beginning_that_times_out_teaches_nothing() -> None:
+    """How long it was seen is no duration from its beginning on."""
+    pace = Recorder()
+    state = resumed(pace, 50.0, 70.0)
+    over = end(state, 1000.0)
+    assert over is not None
+    record_end(state, over)
+    assert pace.lessons == [(0.0, 50.0, False)]
+
+
+def test_a_review_of_unknown_beginning_is_polled_by_the_age_of_its_job() -> None:
+    """A worker that starts again does not poll old reviews as often as young ones."""
+    state = resumed(LearnedPace(base=Pace(max=3600, jitter=0)), 400.0)
+    assert delay_of_pace(state, 400.0) == pytest.approx(60.0)
