@@ -138,6 +138,7 @@ class Stub:
 
     def __init__(self) -> None:
         self.emit = Hooks([log_event])
+        self.time = asyncio.get_running_loop().time
         self.polls = 0
         self.real: Exchange | None = None
 

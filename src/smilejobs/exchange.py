@@ -4,6 +4,7 @@ A poll gets its connection before its permit of the rate: permits that are given
 be used all at once when connections become free.
 """
 
+import asyncio
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
@@ -19,6 +20,7 @@ from smilejobs.events import Hooks, PollFailed, PollFinished
 from smilejobs.model.jobs import Include, JobRef, JobStatus
 from smilejobs.settings import Credentials
 from smilejobs.transport import Answer, Transport
+from smilejobs.transport.environment import is_asyncio
 from smilejobs.wire.protocol import comes_from_the_api, encode_request, read_answer
 
 
@@ -80,6 +82,7 @@ class Exchange:
         emit: As above.
         longest_poll: The limit for a poll in seconds, from when it has a connection and a permit.
         rate: As above.
+        time: The clock of the event loop, in seconds.
         permits: Gives out the permits of that rate. Workers that share a rate replace it.
     """
 
@@ -101,6 +104,7 @@ class Exchange:
         self._now = now
         self._max_connections = max_connections
         self.rate = rate
+        self.time: Callable[[], float] = anyio.current_time
         self.permits: Permits = RateLimiter(rate)
         self._event_loop: object = None
         self._closed = False
@@ -117,10 +121,11 @@ class Exchange:
             SmileJobsError: One of its kinds, see `smilejobs.errors`.
             RuntimeError: The client is closed, or belongs to another event loop.
         """
-        due = anyio.current_time()
+        self.check_usable()
+        due = self.time()
         await self.acquire()
         try:
-            began = anyio.current_time()
+            began = self.time()
             return await self.poll_acquired(ref, include, wait=wait, began=began, late=began - due)
         finally:
             self.release()
@@ -128,10 +133,12 @@ class Exchange:
     async def acquire(self) -> None:
         """Wait for a free connection and a permit; the caller can choose the job to poll after that.
 
+        `check_usable` must have been called in this event loop.
+
         Raises:
-            RuntimeError: The client is closed, or belongs to another event loop.
+            RuntimeError: The client is closed.
         """
-        self.check_usable()
+        self._check_open()
         await self._limiter.acquire()
         try:
             await self.permits.take()
@@ -167,11 +174,11 @@ class Exchange:
         except SmileJobsError as error:
             error.ref = ref
             self.api_has_answered |= comes_from_the_api(error)
-            seconds = anyio.current_time() - began
+            seconds = self.time() - began
             self.emit(PollFailed(ref=ref, wait=wait, error=error, seconds=seconds, late=late, requests=sent.number))
             raise
         self.api_has_answered = True
-        seconds = anyio.current_time() - began
+        seconds = self.time() - began
         self.emit(PollFinished(ref=ref, wait=wait, status=status, seconds=seconds, late=late, requests=sent.number))
         return status
 
@@ -220,6 +227,8 @@ class Exchange:
         if self._event_loop is None:
             self._event_loop = anyio.lowlevel.current_token()
             self._thread = get_ident()
+            if is_asyncio():  # anyio looks for the event loop each time that it is asked for the time
+                self.time = asyncio.get_running_loop().time
             self._limiter = anyio.Semaphore(self._max_connections, fast_acquire=True)
         self._check_event_loop()
 

@@ -122,7 +122,7 @@ class Wait:
         self._exchange.check_usable()
         self._started = True
         state = self._state
-        start(state, anyio.current_time(), self._now())
+        start(state, self._exchange.time(), self._now())
         self._due = state.started + state.terms.first_after
 
     async def _poll_while(self, goes_on: Callable[[Decision], bool]) -> Decision:
@@ -132,12 +132,12 @@ class Wait:
             await self._until_due()
             retrying = AsyncRetrying(retry=retry_if_result(goes_on), sleep=self._until_due, reraise=True)
             return await retrying(self._poll)
-        return GiveUp(make_timeout_error(self._state, anyio.current_time()))
+        return GiveUp(make_timeout_error(self._state, self._exchange.time()))
 
     async def _until_due(self, _: float = 0.0) -> None:
         """Sleep until the next poll is due; a notification brings it forward."""
         while True:
-            now = anyio.current_time()
+            now = self._exchange.time()
             self._listen(now)
             with anyio.move_on_after(self._due - now) as scope:
                 await self._news.wait()
@@ -150,7 +150,7 @@ class Wait:
             self._due = min(self._due, wake(self._state, now))
 
     async def _poll(self) -> Decision:
-        over = begin(self._state, anyio.current_time())
+        over = begin(self._state, self._exchange.time())
         if over is not None:
             return over
         observation: JobStatus | SmileJobsError
@@ -158,7 +158,7 @@ class Wait:
             observation = await self._exchange.poll(self._state.ref, self._include, wait=self._state)
         except SmileJobsError as error:
             observation = error
-        now = anyio.current_time()
+        now = self._exchange.time()
         self._listen(now)
         decision = step(self._state, observation, now, api_has_answered=self._exchange.api_has_answered)
         if isinstance(decision, Sleep):
@@ -171,7 +171,7 @@ class Wait:
         assert not isinstance(decision, Sleep), "a wait does not end with a sleep"
         self._ended = True
         record_end(self._state, decision)
-        self._exchange.emit(WaitEnded.of(self._state, decision, anyio.current_time()))
+        self._exchange.emit(WaitEnded.of(self._state, decision, self._exchange.time()))
         if isinstance(decision, GiveUp):
             raise decision.error
         return decision.status

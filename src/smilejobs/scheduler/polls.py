@@ -67,7 +67,7 @@ class Polls:
             f"the poll failed unexpectedly with {type(error).__name__}; report it to smilejobs if it stays",
             ref=entry.ref,
         )
-        seconds = anyio.current_time() - began
+        seconds = self._exchange.time() - began
         self._exchange.emit(PollFailed(ref=entry.ref, wait=entry, error=ours, seconds=seconds, late=late))
         return ours
 

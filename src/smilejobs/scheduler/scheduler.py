@@ -107,7 +107,7 @@ class Scheduler:
             RuntimeError: The client is closed, or belongs to another event loop.
         """
         self._exchange.check_usable()
-        self._started_at = anyio.current_time()
+        self._started_at = self._exchange.time()
         self._turn = anyio.Lock(fast_acquire=True)
         scope = anyio.CancelScope()
 
@@ -140,7 +140,7 @@ class Scheduler:
                 entry.others = []
             entry.others.append((index, ref))
             return
-        now = self._clock.at(anyio.current_time())
+        now = self._clock.at(self._exchange.time())
         entry = Entry(index=index, ref=ref, terms=terms, polls_owed=POLLS_OWED if first_after is None else 0)
         self._jobs.add(entry)
         self._unpolled += 1
@@ -177,7 +177,7 @@ class Scheduler:
             why: Why the polling ends, as a sentence without its full stop.
             error: What the iteration over the outcomes raises at the end.
         """
-        now, last_error = anyio.current_time(), None if error is None else error.last_error
+        now, last_error = self._exchange.time(), None if error is None else error.last_error
         reports = (self._report_pending(entry, why, now, last_error) for entry in self._jobs.clear())
         self.outcomes.end(error, chain.from_iterable(reports))  # the results of polls under way are dropped
         self._failed += self.pending
@@ -211,7 +211,7 @@ class Scheduler:
 
     def throttle(self, error: SmileJobsError) -> None:
         """Throttle as if a poll of this scheduler had failed with *error* now: another scheduler's poll has."""
-        now = anyio.current_time()
+        now = self._exchange.time()
         if self._api.throttled(error, began=now - _SAME_TROUBLE_SECONDS, now=now):
             self._changed.set()
 
@@ -221,7 +221,7 @@ class Scheduler:
         Args:
             patience: Seconds, besides those that a poll may take and those that the rate leaves between two polls.
         """
-        now = anyio.current_time()
+        now = self._exchange.time()
         if self._throttle.ready_at() > now:
             return False
         between = 0.0 if self._exchange.rate is None else 2 / self._exchange.rate
@@ -229,7 +229,7 @@ class Scheduler:
 
     def progress(self, total: int | None) -> Progress:
         """Return how far the polling is, if there are *total* jobs in all; None where that is not known."""
-        now = anyio.current_time()
+        now = self._exchange.time()
         return Progress(
             pending=self.pending,
             done=self._done,
@@ -255,7 +255,7 @@ class Scheduler:
             if not self._is_due():
                 await self._until_due()
             await self._exchange.acquire()
-            self._read_at = began = anyio.current_time()
+            self._read_at = began = self._exchange.time()
             try:
                 taken = self._take(began)
             except BaseException:
@@ -276,7 +276,7 @@ class Scheduler:
         while True:
             while self._clock.is_stopped("consumer"):
                 await self._consumed.wait()
-            real_now = anyio.current_time()
+            real_now = self._exchange.time()
             while self._notified:
                 self._bring_forward(self._notified.pop(), self._clock.at(real_now))
             held = self._throttle.ready_at() - real_now
@@ -323,7 +323,7 @@ class Scheduler:
 
     async def _poll(self, entry: Entry, began: float, late: float) -> None:
         observation = await self._polls.poll(entry, began, late)
-        self._read_at = real_now = anyio.current_time()
+        self._read_at = real_now = self._exchange.time()
         now = self._clock.at(real_now)
         if observation is not None and self._api.observe(observation, began=began, now=real_now):
             self._changed.set()
