@@ -117,14 +117,18 @@ _PARAMS = ("user_id", "job_id", "job_type")
 
 
 def _text(value: object, _: object) -> str:
-    text = read_text(value)
+    text = value if isinstance(value, str) else read_text(value)
     if text is None:
         raise TypeError
     return text
 
 
+def _optional_text(value: object, _: object) -> str | None:
+    return value if value is None or isinstance(value, str) else _text(value, str)
+
+
 def _descriptive_text(value: object, _: object) -> str | None:
-    return read_text(value)
+    return value if isinstance(value, str) else read_text(value)
 
 
 def _optional_flag(value: object, _: object) -> bool | None:
@@ -227,9 +231,10 @@ def _require_object(value: object) -> JSONObject:
 
 _Hook = Callable[[object, object], object]
 
-_STATUS_KEYS: Mapping[str, tuple[str, _Hook | None]] = {
+_STATUS_KEYS: Mapping[str, tuple[str, _Hook]] = {
     "job_complete": ("job_complete", _is_complete),
     "job_success": ("job_success", _optional_flag),
+    "code": ("code", _optional_text),
     "message": ("result", _message),
     "result": ("result", _result),
     "history": ("history", _history),
@@ -240,11 +245,11 @@ _STATUS_KEYS: Mapping[str, tuple[str, _Hook | None]] = {
     "raw": (_SELF, _itself),
 }
 
-_RESULT_KEYS: Mapping[str, tuple[str, _Hook | None]] = {
-    "result_code": ("ResultCode", None),
+_RESULT_KEYS: Mapping[str, tuple[str, _Hook]] = {
+    "result_code": ("ResultCode", _optional_text),
     "result_text": ("ResultText", _descriptive_text),
     "result_type": ("ResultType", _descriptive_text),
-    "smile_job_id": ("SmileJobID", None),
+    "smile_job_id": ("SmileJobID", _optional_text),
     "partner_params": ("PartnerParams", _partner_params),
     "confidence_value": ("ConfidenceValue", _number),
     "actions": ("Actions", _actions),
@@ -271,12 +276,14 @@ _RESULT_KEYS: Mapping[str, tuple[str, _Hook | None]] = {
     "raw": (_SELF, _itself),
 }
 
-_PARAMS_KEYS: Mapping[str, tuple[str, _Hook | None]] = {
+_PARAMS_KEYS: Mapping[str, tuple[str, _Hook]] = {
+    "user_id": ("user_id", _optional_text),
+    "job_id": ("job_id", _optional_text),
     "job_type": ("job_type", _job_type),
     "extra": (_EXTRA, _itself),
 }
 
-_KEYS: Mapping[type, Mapping[str, tuple[str, _Hook | None]]] = {
+_KEYS: Mapping[type, Mapping[str, tuple[str, _Hook]]] = {
     JobStatus: _STATUS_KEYS,
     JobResult: _RESULT_KEYS,
     PartnerParams: _PARAMS_KEYS,
@@ -314,7 +321,7 @@ def _paths(error: BaseException, path: str) -> Iterator[str]:
         yield from _paths(error.error, f"{path}[{error.index}]")
     elif isinstance(error, ClassValidationError):
         for inner, attribute in error.group_exceptions()[0]:
-            key, _ = _KEYS[error.cl].get(attribute.name, (attribute.name, None))
+            key, _ = _KEYS[error.cl][attribute.name]
             yield from _paths(inner, f"{path}.{key}" if path else key)
     elif isinstance(error, _TooManyError):
         yield f"{path} ({error})"
