@@ -7,6 +7,7 @@ block, so that they have no ``__context__`` that keeps the body reachable.
 """
 
 import math
+from codecs import BOM_UTF8
 from datetime import UTC, datetime, timedelta
 from json import JSONDecoder
 
@@ -48,7 +49,7 @@ def decode_object(body: bytes) -> JSONObject:
     value: object = None
     why = ""
     try:
-        value = _decoder.decode(body.decode("utf-8-sig"))
+        value = _decoder.decode(body.removeprefix(BOM_UTF8).decode())
     except UnreadableError as error:
         why = str(error)
     except UnicodeDecodeError:
@@ -73,8 +74,10 @@ def decode_text(body: JSONObject, key: str) -> str | None:
         UnreadableError: The value is neither a text nor a number.
     """
     value = body.get(key)
+    if value is None or isinstance(value, str):
+        return value
     text = read_text(value)
-    if text is None and value is not None:
+    if text is None:
         raise UnreadableError(f"wrong shape at {key}")
     return text
 

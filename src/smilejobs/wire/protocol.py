@@ -225,10 +225,10 @@ def _read(head: _Head, credentials: Credentials, body: bytes, include: Include) 
             status = decode_status(data, ref, head.retry_after, include)
         else:
             status = JobStatus(user_id=ref.user_id, job_id=ref.job_id, code=code, retry_after=head.retry_after)
-        ids = _ids(data, status)
+        is_wrong = _is_about_another_job(data, status)
     except UnreadableError as error:
         return _make_unreadable_error(head, str(error), code=code)
-    if any(received not in (None, sent) for received, sent in ids):
+    if is_wrong:
         return WrongJobError(
             "the answer is about another job or user than the one that was polled",
             ref=ref,
@@ -305,15 +305,14 @@ def _has_content(data: JSONObject) -> bool:
     )
 
 
-def _ids(data: JSONObject, status: JobStatus) -> tuple[tuple[str | None, str], ...]:
-    """Return each id in an answer, with the id that was sent."""
-    params = None if status.result is None else status.result.partner_params
-    return (
-        (decode_text(data, "user_id"), status.user_id),
-        (decode_text(data, "job_id"), status.job_id),
-        (None if params is None else params.user_id, status.user_id),
-        (None if params is None else params.job_id, status.job_id),
-    )
+def _is_about_another_job(data: JSONObject, status: JobStatus) -> bool:
+    """Return whether an answer holds an id that is not the one that was sent."""
+    user_ids = {decode_text(data, "user_id")}
+    job_ids = {decode_text(data, "job_id")}
+    if status.result is not None and status.result.partner_params is not None:
+        user_ids.add(status.result.partner_params.user_id)
+        job_ids.add(status.result.partner_params.job_id)
+    return not (user_ids <= {None, status.user_id} and job_ids <= {None, status.job_id})
 
 
 def _make_unreadable_error(
