@@ -18,6 +18,8 @@ def require_aware(now: Callable[[], datetime]) -> Callable[[], datetime]:
     """
     if not callable(now):
         raise TypeError("now must be a function that returns a timezone-aware datetime")
+    if now is utcnow:
+        return now
 
     def call() -> datetime:
         at = now()
