@@ -5,7 +5,7 @@ be used all at once when connections become free.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from functools import partial
 from threading import get_ident
@@ -191,12 +191,12 @@ class Exchange:
         # It may have been the answer to another request on that connection, which is closed now.
         return await self._post(ref, include, deadline, sent, fresh=True)
 
-    async def _post(
+    def _post(
         self, ref: JobRef, include: Include, deadline: float, sent: "_Requests", *, fresh: bool
-    ) -> JobStatus:
+    ) -> Awaitable[JobStatus]:
         sent.add_one()
         # The body is no local variable: crash reporters copy those of each frame, and it is signed.
-        return await self._transport.post(
+        return self._transport.post(
             encode_request(ref, self._credentials, self._now(), include),
             partial(self._read, ref, include),
             deadline=deadline,

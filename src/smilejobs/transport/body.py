@@ -75,11 +75,13 @@ class Body:
             if self._left:
                 piece = self._inflate(self._left)
             else:
-                piece = await self._receive()
+                piece = await self._response.read()
                 if not piece:
                     self._check_end()
                     self.is_whole = True
                     return b""
+                self._received += len(piece)
+                self._check_size(self._received)
                 if self._gzip is not None:
                     piece = self._inflate(piece)
             if piece:
@@ -95,12 +97,6 @@ class Body:
         while piece := await self.read():
             pieces.append(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-    async def _receive(self) -> bytes:
-        piece = await self._response.read()
-        self._received += len(piece)
-        self._check_size(self._received)
-        return piece
 
     def _inflate(self, data: bytes) -> bytes:
         assert self._gzip is not None, "only compressed bytes are left over"

@@ -117,7 +117,8 @@ async def send_bounded(carrier: Carrier, request: Request, *, fresh: bool = Fals
         Exception: Whatever the library raises.
     """
     response = await carrier.send(request, fresh=fresh)
-    if sum(len(name) + len(value) for name, value in response.headers.items()) <= MAX_HEAD_BYTES:
+    headers = response.headers
+    if sum(map(len, headers)) + sum(map(len, headers.values())) <= MAX_HEAD_BYTES:
         return response
     with suppress(Exception):
         await response.aclose(keep=False)

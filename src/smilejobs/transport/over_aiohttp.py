@@ -44,6 +44,8 @@ class OverAiohttp:
         self._proxy = None if proxy is None else URL(str(proxy.url))
         self._proxy_headers = None if proxy is None else proxy_headers(proxy)
         self._url: tuple[str, URL] = ("", URL())
+        self._headers: Mapping[str, str] = {}
+        self._unwanted: list[str] | None = None
         self._used: WeakSet[object] = WeakSet()
 
     async def send(self, request: Request, *, fresh: bool = False) -> Response:
@@ -54,6 +56,9 @@ class OverAiohttp:
             if self._url[0] != request.url:
                 self._url = (request.url, URL(request.url, encoded=True))
             url = self._url[1]
+        if self._headers is not request.headers:
+            self._headers = request.headers
+            self._unwanted = [name for name in _ADDED_BY_AIOHTTP if name not in request.headers] or None
         while True:
             sending = _Sending(is_fresh=fresh, used=self._used)
             token = _SENDING.set(sending)
@@ -63,17 +68,10 @@ class OverAiohttp:
                     url,
                     data=request.body or None,
                     headers=request.headers,
-                    skip_auto_headers=_NOT_OURS,
+                    skip_auto_headers=self._unwanted,
                     allow_redirects=False,
-                    raise_for_status=False,
-                    auto_decompress=False,
-                    timeout=_NO_TIMEOUT,
-                    read_bufsize=READ_BUFFER_BYTES,
                     proxy=self._proxy,
                     proxy_headers=self._proxy_headers,
-                    max_line_size=MAX_HEAD_BYTES,
-                    max_field_size=MAX_HEAD_BYTES,
-                    max_headers=MAX_HEADERS,
                 )
             except Exception as error:
                 if not sending.is_used or not is_closed_without_answer(error):
@@ -120,7 +118,12 @@ def _session_over(connector: aiohttp.BaseConnector, *, is_owner: bool) -> aiohtt
         connector_owner=is_owner,
         cookie_jar=aiohttp.DummyCookieJar(),
         request_class=_Request,
-        trust_env=False,
+        auto_decompress=False,
+        timeout=aiohttp.ClientTimeout(),
+        read_bufsize=READ_BUFFER_BYTES,
+        max_line_size=MAX_HEAD_BYTES,
+        max_field_size=MAX_HEAD_BYTES,
+        max_headers=MAX_HEADERS,
     )
 
 
@@ -144,8 +147,7 @@ class _Sending:
 
 
 _SENDING: ContextVar[_Sending] = ContextVar("_SENDING")
-_NO_TIMEOUT = aiohttp.ClientTimeout()
-_NOT_OURS = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
+_ADDED_BY_AIOHTTP = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 
 
 class _Request(aiohttp.ClientRequest):
