@@ -14,6 +14,7 @@ import aiohttp.abc
 import httpx
 from aiohttp.connector import Connection
 from attrs import define
+from multidict import CIMultiDict
 from yarl import URL
 
 from smilejobs.transport.carrier import KEEPALIVE_SECONDS, MAX_HEAD_BYTES, Request, Response
@@ -44,8 +45,7 @@ class OverAiohttp:
         self._proxy = None if proxy is None else URL(str(proxy.url))
         self._proxy_headers = None if proxy is None else proxy_headers(proxy)
         self._url: tuple[str, URL] = ("", URL())
-        self._headers: Mapping[str, str] = {}
-        self._unwanted: list[str] | None = None
+        self._headers: tuple[Mapping[str, str], CIMultiDict[str], list[str] | None] = ({}, CIMultiDict(), None)
         self._used: WeakSet[object] = WeakSet()
 
     async def send(self, request: Request, *, fresh: bool = False) -> Response:
@@ -56,9 +56,10 @@ class OverAiohttp:
             if self._url[0] != request.url:
                 self._url = (request.url, URL(request.url, encoded=True))
             url = self._url[1]
-        if self._headers is not request.headers:
-            self._headers = request.headers
-            self._unwanted = [name for name in _ADDED_BY_AIOHTTP if name not in request.headers] or None
+        if self._headers[0] is not request.headers:
+            unwanted = [name for name in _ADDED_BY_AIOHTTP if name not in request.headers]
+            self._headers = (request.headers, CIMultiDict(request.headers), unwanted or None)
+        _, headers, skip_auto_headers = self._headers
         while True:
             sending = _Sending(is_fresh=fresh, used=self._used)
             token = _SENDING.set(sending)
@@ -67,8 +68,8 @@ class OverAiohttp:
                     request.method,
                     url,
                     data=request.body or None,
-                    headers=request.headers,
-                    skip_auto_headers=self._unwanted,
+                    headers=headers,
+                    skip_auto_headers=skip_auto_headers,
                     allow_redirects=False,
                     proxy=self._proxy,
                     proxy_headers=self._proxy_headers,
