@@ -3,7 +3,7 @@
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast
 
 import anyio.lowlevel
 from attrs import field, frozen
@@ -110,17 +110,24 @@ class OverClient:
             response = await context.__aenter__()
         except errors("HTTPStatusError") as error:  # raised by a hook of the client
             return _Refused(error.response)
+        connection = _connection_of(response)
         self._is_used = True
-        self.has_connections = _connection_of(response) is not None
-        return _ClientResponse(response, context)
+        self.has_connections = connection is not None
+        return _ClientResponse(response, context, connection)
 
 
 class _ClientResponse:
     """An answer over a client of the caller's."""
 
-    def __init__(self, response: HTTPResponse, context: AbstractAsyncContextManager[HTTPResponse]) -> None:
+    def __init__(
+        self,
+        response: HTTPResponse,
+        context: AbstractAsyncContextManager[HTTPResponse],
+        connection: "_NetworkStream | None",
+    ) -> None:
         self._response = response
         self._context = context
+        self._connection = connection
         self._pieces: AsyncIterator[bytes] | None = None
         self.status = response.status_code
         self.headers: Mapping[str, str] = response.headers
@@ -145,9 +152,8 @@ class _ClientResponse:
         try:
             if not keep and self._pieces is not None:
                 await end_body(self._pieces)
-            connection = _connection_of(self._response)
-            if not keep and connection is not None:
-                _shut_down(connection)
+            if not keep and self._connection is not None:
+                _shut_down(self._connection)
         finally:
             await self._context.__aexit__(None, None, None)
 
@@ -174,7 +180,6 @@ class _Socket(Protocol):
     def shutdown(self, how: int) -> None: ...
 
 
-@runtime_checkable
 class _NetworkStream(Protocol):
     def get_extra_info(self, info: str) -> _Socket | None: ...
 
@@ -184,7 +189,7 @@ def _connection_of(response: object) -> _NetworkStream | None:
     extensions: Mapping[str, object] = getattr(response, "extensions", {})
     connection = extensions.get("network_stream")
     is_alone = extensions.get("http_version") in (b"HTTP/1.0", b"HTTP/1.1")
-    return connection if is_alone and isinstance(connection, _NetworkStream) else None
+    return cast("_NetworkStream", connection) if is_alone and hasattr(connection, "get_extra_info") else None
 
 
 def _shut_down(connection: _NetworkStream) -> None:
