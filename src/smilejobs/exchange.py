@@ -225,7 +225,7 @@ class Exchange:
         """
         self._check_open()
         if self._event_loop is None:
-            self._event_loop = anyio.lowlevel.current_token()
+            self._event_loop = _running_loop()
             self._thread = get_ident()
             if is_asyncio():  # anyio looks for the event loop each time that it is asked for the time
                 self.time = asyncio.get_running_loop().time
@@ -259,7 +259,12 @@ class Exchange:
             raise RuntimeError("this smilejobs client is closed; open a new one")
 
     def _check_event_loop(self) -> None:
-        if self._event_loop is not None and self._event_loop != anyio.lowlevel.current_token():
+        if self._event_loop is not None and self._event_loop != _running_loop():
             raise RuntimeError(
                 "this smilejobs client was first used in another event loop; open one client per event loop"
             )
+
+
+def _running_loop() -> object:
+    """Return what identifies the event loop; on asyncio the loop itself, which anyio takes longer to find."""
+    return asyncio.get_running_loop() if is_asyncio() else anyio.lowlevel.current_token()

@@ -207,7 +207,7 @@ class _Response:
         self._connection = connection
         self._owner = owner
         self.status = response.status_code
-        self.headers: Mapping[str, str] = response.headers
+        self.headers: Mapping[str, str] = dict(response.headers.items())  # httpx looks at all of them for each look-up
 
     async def read(self) -> bytes:
         if self._pieces is None:
