@@ -25,6 +25,12 @@ def group(name: str) -> tuple[str, ...]:
     return nox.project.dependency_groups(PYPROJECT, name)
 
 
+def install(session: nox.Session, *requirements: str) -> None:
+    """Install, and leave it to Python to compile the modules that are imported: few of eleven thousand are."""
+    session.install("--no-compile", *requirements)
+    session.env["PYTHONDONTWRITEBYTECODE"] = ""  # else each process would compile them again
+
+
 def wheel(folder: Path) -> Path:
     """Return the only wheel in a folder."""
     (path,) = folder.glob("*.whl")
@@ -42,7 +48,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def typing(session: nox.Session) -> None:
     """Types, by mypy and pyright."""
-    session.install(PACKAGE, *group("typing"))
+    install(session, PACKAGE, *group("typing"))
     session.run("mypy", "src", "tests", "examples", "benchmarks", "docs/_ext", "noxfile.py")
     session.run("pyright")
 
@@ -52,7 +58,7 @@ def tests(session: nox.Session) -> None:
     """The whole suite on the oldest Python, with branch coverage; on the others, the tests that are not marked slow."""
     # CI builds the wheel once, in another job.
     built = os.environ.get("SMILEJOBS_WHEEL")
-    session.install(PACKAGE if built is None else f"{wheel(Path(built))}{EXTRAS}", *group("tests"))
+    install(session, PACKAGE if built is None else f"{wheel(Path(built))}{EXTRAS}", *group("tests"))
     selected = ["--cov", "--cov-report=", "--cov-fail-under=0"] if session.python == OLDEST else ["-m", "not slow"]
     session.run("pytest", *PARALLEL, *selected, *session.posargs, env={"COVERAGE_FILE": f".coverage.{session.python}"})
 
@@ -72,14 +78,14 @@ def browser(session: nox.Session) -> None:
     """The page of the sandbox and the report of a batch in headless Chromium, where it and its driver are installed."""
     if missing := [program for program in ("chromium", "chromedriver") if shutil.which(program) is None]:
         session.skip(f"not installed: {' and '.join(missing)}")
-    session.install(".[sandbox]", *group("browser"))
+    install(session, ".[sandbox]", *group("browser"))
     session.run("pytest", "tests/heavy/test_browser.py", *session.posargs)
 
 
 @nox.session(default=False)
 def docs(session: nox.Session) -> None:
     """The site of the documentation, in docs/_build: warnings are errors, and every reference is resolved."""
-    session.install(PACKAGE, *group("docs"))
+    install(session, PACKAGE, *group("docs"))
     session.run("sphinx-build", "-W", "--keep-going", "-E", "-b", "html", "docs", "docs/_build", *session.posargs)
     session.run("pytest", "-q", "tests/heavy/test_site.py")
 
@@ -100,7 +106,7 @@ def build(session: nox.Session) -> None:
 @nox.session(python=PYTHONS, default=False)
 def built(session: nox.Session) -> None:
     """The tests in the sdist of dist/, against the wheel beside it."""
-    session.install(f"{wheel(DIST)}{EXTRAS}", *group("tests"))
+    install(session, f"{wheel(DIST)}{EXTRAS}", *group("tests"))
     folder = Path(session.create_tmp()) / "sdist"
     shutil.rmtree(folder, ignore_errors=True)
     (sdist,) = DIST.glob("*.tar.gz")
@@ -131,21 +137,21 @@ def mutants(session: nox.Session) -> None:
 @nox.session(default=False)
 def recipes(session: nox.Session) -> None:
     """The recipes for Django and Celery, run."""
-    session.install(PACKAGE, *group("recipes"))
+    install(session, PACKAGE, *group("recipes"))
     session.run("pytest", "tests/heavy/test_recipes.py", *session.posargs)
 
 
 @nox.session(default=False)
 def quick(session: nox.Session) -> None:
     """The tests of the core, against the source tree: under a minute on two cores, for each save."""
-    session.install("-e", PACKAGE, *group("tests"))
+    install(session, "-e", PACKAGE, *group("tests"))
     session.run("pytest", "-n2", "tests/core", *session.posargs)
 
 
 @nox.session(python=PYTHONS, default=False)
 def full(session: nox.Session) -> None:
     """The whole suite, the slow tests included, on every Python."""
-    session.install(PACKAGE, *group("tests"))
+    install(session, PACKAGE, *group("tests"))
     session.run("pytest", *PARALLEL, *session.posargs)
 
 
@@ -165,14 +171,14 @@ def lowest(session: nox.Session) -> None:
 @nox.session(python=PYTHONS[-1], default=False)
 def newest(session: nox.Session) -> None:
     """The tests with the newest versions of the dependencies, pre-releases included."""
-    session.install("--pre", "--upgrade", PACKAGE, *group("tests"))
+    install(session, "--pre", "--upgrade", PACKAGE, *group("tests"))
     session.run("pytest", *PARALLEL, *session.posargs)
 
 
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """The figures that the documentation claims, measured again."""
-    session.install(PACKAGE, *group("peers"))
+    install(session, PACKAGE, *group("peers"))
     session.run("python", "benchmarks/overhead.py")
     session.run("python", "benchmarks/pace.py")
     session.run("python", "benchmarks/pace.py", "--learn")
@@ -189,47 +195,47 @@ def bench(session: nox.Session) -> None:
 @nox.session(default=False)
 def peers(session: nox.Session) -> None:
     """Our signatures and our sandbox against the vendor's own clients, in Python and, where node is, in JavaScript."""
-    session.install(PACKAGE, *group("peers"))
+    install(session, PACKAGE, *group("peers"))
     session.run("pytest", *sorted(map(str, Path("tests/heavy").glob("test_peers*.py"))), *session.posargs)
 
 
 @nox.session(default=False)
 def soak(session: nox.Session) -> None:
     """A batch of 20,000 jobs against a server with faults, for ten minutes."""
-    session.install(PACKAGE, *group("tests"))
+    install(session, PACKAGE, *group("tests"))
     session.run("pytest", "-s", "tests/heavy/test_soak.py", *session.posargs)
 
 
 @nox.session(default=False)
 def crash(session: nox.Session) -> None:
     """A batch that is killed a hundred times at random moments, and resumed."""
-    session.install(PACKAGE, *group("tests"))
+    install(session, PACKAGE, *group("tests"))
     session.run("pytest", "tests/heavy/test_crash.py", *session.posargs)
 
 
 @nox.session(default=False)
 def crash_durable(session: nox.Session) -> None:
     """Workers of a watch list that are killed, stopped and sent away while 5,000 jobs end."""
-    session.install(PACKAGE, *group("tests"))
+    install(session, PACKAGE, *group("tests"))
     session.run("pytest", "-s", "tests/heavy/test_crash_durable.py", *session.posargs)
 
 
 @nox.session(default=False)
 def images(session: nox.Session) -> None:
     """500 pictures, saved while their links live for 2 s."""
-    session.install(PACKAGE, *group("tests"))
+    install(session, PACKAGE, *group("tests"))
     session.run("pytest", "tests/heavy/test_images.py", *session.posargs)
 
 
 @nox.session(default=False)
 def fuzz(session: nox.Session) -> None:
     """Tens of thousands of damaged responses against every HTTP carrier."""
-    session.install(PACKAGE, *group("tests"))
+    install(session, PACKAGE, *group("tests"))
     session.run("pytest", "-s", "tests/heavy/test_response_fuzz.py", *session.posargs)
 
 
 @nox.session(default=False)
 def chaos(session: nox.Session) -> None:
     """A batch of 3,000 jobs through a proxy that cuts, delays, resets and freezes connections."""
-    session.install(PACKAGE, *group("tests"))
+    install(session, PACKAGE, *group("tests"))
     session.run("pytest", "-s", "tests/heavy/test_chaos.py", *session.posargs)
