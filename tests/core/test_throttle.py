@@ -297,7 +297,7 @@ def test_a_judgement_that_turns_out_wrong_is_taken_back() -> None:
 
 
 def test_each_judgement_that_is_taken_back_doubles_the_evidence_for_the_next() -> None:
-    """A fifth is refused at any speed, now and then all polls are: 6, then 12 refusals at a lower speed are evidence."""
+    """A fifth is refused, now and then all polls are: 6, then 12 refusals at a lower speed are evidence."""
     throttle = Throttle()
     now = 0.0
 
