@@ -74,6 +74,13 @@ def test_what_is_missing_doubled_or_garbage_leaves_the_expiry_unknown(url: str) 
     assert expiry(url) is None
 
 
+@pytest.mark.parametrize(("parameters", "is_read"), [(100, True), (101, False)])
+def test_a_link_with_too_many_parameters_is_not_parsed(parameters: int, is_read: bool) -> None:
+    """A hundred are read; the work for a link is bounded."""
+    more = {f"name{number}": "" for number in range(parameters - 8)}
+    assert (expiry(sigv4_url(**more)) is not None) is is_read
+
+
 @pytest.mark.parametrize(
     "signed",
     [
