@@ -93,7 +93,8 @@ def test_bounds_that_can_never_be_right_are_refused(
 )
 def test_shares_that_can_never_be_right_are_refused(given_: dict[str, Any], error: type[Exception]) -> None:
     """A fraction is a number above 0, a jitter a number from 0 to below 1."""
-    with pytest.raises(error):
+    (name,) = given_
+    with pytest.raises(error, match=f"^{name} must be "):
         Pace(**given_)
 
 
