@@ -373,6 +373,15 @@ def test_memory_is_bounded() -> None:
     assert len(pace.to_json()) < 40_000
 
 
+def test_a_job_beyond_the_last_bin_is_counted_in_it() -> None:
+    """A wait of years, after many of seconds, ends at the longest delay and harms no plan."""
+    pace = learn(LearnedPace(), drawn(16, 200, machine))
+    for _ in range(200):
+        pace.observe(pending_at=1e8, complete_at=1.1e8)
+    assert pace.base.min <= pace(1e7, 100) <= pace.limit
+    assert LearnedPace.from_json(pace.to_json()) == pace
+
+
 def test_the_schedule_is_that_of_keller_where_polls_are_dense() -> None:
     """For a constant hazard, polls are evenly spaced by the square root of twice the price over the hazard."""
     hazard, price = 1 / 600, 3.0

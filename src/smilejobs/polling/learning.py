@@ -159,7 +159,7 @@ class Learner:
         lowest = min(self.base.min / 1000, highest)
         base_jobs = _BASE_JOBS + _BASE_JOBS_AT_FIRST / max(jobs, 1.0)
         if settled:  # by what the last plan does on newer jobs, which it was not made for
-            ages = zip(EDGES[len(self.targets) :], table.delays[len(self.targets) :], strict=False)
+            ages = zip(EDGES[len(self.targets) :], (*table.delays, self.base.max)[len(self.targets) :], strict=True)
             targets = self.targets + [age + delay for age, delay in ages]
             ratio = wanted / mean_lateness(known, targets)
             self.price = min(max(self.price * min(max(ratio, 0.5), 2.0), lowest), highest)
