@@ -382,6 +382,15 @@ def test_a_job_beyond_the_last_bin_is_counted_in_it() -> None:
     assert LearnedPace.from_json(pace.to_json()) == pace
 
 
+def test_a_poll_falls_between_edges_where_that_is_best() -> None:
+    """A schedule for jobs that become complete within one bin of half a minute is not bound to its edges."""
+    number = 170
+    start, end = EDGES[number], EDGES[number + 1]
+    rates = [0.0] * number + [1 - 1e-12, *[0.0] * 5]
+    targets = best_targets(shares(rates), price=(end - start) / 10, shortest=1.0, delays=[60.0] * len(rates))
+    assert start < targets[0] < end
+
+
 def test_the_schedule_is_that_of_keller_where_polls_are_dense() -> None:
     """For a constant hazard, polls are evenly spaced by the square root of twice the price over the hazard."""
     hazard, price = 1 / 600, 3.0

@@ -2,16 +2,18 @@
 
 Barlow, Hunter and Proschan (1963) posed the problem, and Keller (1974) gave its solution for checks that are dense:
 their spacing is ``sqrt(2 * price / hazard)``. Where they are not dense, as around a peak, that is far from the best. A
-dynamic program over the edges of the bins is exact: if ``F`` is the share of the jobs that are complete at an age and
+dynamic program is exact: if ``F`` is the share of the jobs that are complete at an age and
 ``V(s)`` the cost of what follows a poll at the age ``s``, then ::
 
     V(s) = price * (1 - F(s)) + min over t of (integral of (t - x) dF(x) from s to t, plus V(t))
 
 For each ``t``, what is minimised is a line in ``F(s)`` with the slope ``-t``, so the minimum is read off the lower
-envelope of these lines, and all minima take time in proportion to the number of bins. Inside of bins that are longer
-than Keller's spacing, polls follow at that spacing.
+envelope of these lines, and all minima over the edges of bins take time in proportion to their number. In the bins on
+both sides of the best edge, where ``F`` and ``V`` are taken to be linear, the minimum is that of a parabola. Inside of
+bins that are longer than Keller's spacing, polls follow at that spacing.
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from math import inf, sqrt
 from typing import NamedTuple
@@ -72,8 +74,8 @@ class _Envelope:
         ages.append(age)
         constants.append(constant)
 
-    def lowest(self, share: float) -> tuple[float, float, bool]:
-        """Return the least value for *share*, the age of its line, and whether that is the last line added."""
+    def lowest(self, share: float) -> tuple[float, float]:
+        """Return the least value for *share*, and the age of its line."""
         ages, constants = self.ages, self.constants
         last = len(ages) - 1
         position = min(self._position, last)
@@ -82,7 +84,7 @@ class _Envelope:
             least = value
             position += 1
         self._position = position
-        return least, ages[position], position == last
+        return least, ages[position]
 
 
 def best_targets(known: Shares, *, price: float, shortest: float, delays: Sequence[float]) -> list[float]:
@@ -110,11 +112,13 @@ def best_targets(known: Shares, *, price: float, shortest: float, delays: Sequen
             envelope.add(EDGES[edge], constants[edge])
             edge -= 1
         if envelope.ages:
-            least, target, is_first = envelope.lowest(so_far)
-            if is_first and edge > number:
-                value = _between(known, costs, edge, earliest) - earliest * so_far
-                if value < least:
-                    least, target = value, earliest
+            least, target = envelope.lowest(so_far)
+            best = bisect_left(EDGES, target)
+            for within in (best - 1, best):
+                if number < within < count:
+                    value, at = _within(known, costs, within, so_far, earliest)
+                    if value < least:
+                        least, target = value, at
         else:
             least, target = constants[count] - end * so_far, max(earliest, age + delays[number])
         cost = price * pending[number] + moments[number] + least
@@ -129,13 +133,16 @@ def best_targets(known: Shares, *, price: float, shortest: float, delays: Sequen
     return targets
 
 
-def _between(known: Shares, costs: list[float], edge: int, age: float) -> float:
-    """Return the constant of the line for a poll at an age between *edge* and the next one."""
-    start = EDGES[edge]
-    share = (age - start) / (EDGES[edge + 1] - start)
-    mass = share * known.masses[edge]
-    moment = known.moments[edge] + mass * (start + age) / 2
-    return age * (known.complete[edge] + mass) - moment + costs[edge] + share * (costs[edge + 1] - costs[edge])
+def _within(known: Shares, costs: list[float], number: int, so_far: float, earliest: float) -> tuple[float, float]:
+    """Return the least value for a poll within a bin, not before *earliest*, and the age of that poll."""
+    start, end = EDGES[number], EDGES[number + 1]
+    mass, complete = known.masses[number], known.complete[number]
+    rise = costs[number + 1] - costs[number]
+    excess = so_far - complete - rise / (end - start)
+    share = max((earliest - start) / (end - start), min(excess / mass, 1.0) if mass else 0.0, 0.0)
+    age = start + share * (end - start)
+    moment = known.moments[number] + share * mass * (start + age) / 2
+    return age * (complete + share * mass - so_far) - moment + costs[number] + share * rise, age
 
 
 def _dense(known: Shares, price: float, shortest: float, number: int) -> tuple[float, float]:
