@@ -3,13 +3,16 @@
 A poll that finds a job complete does not tell when it became complete, but that it did between two polls. Such counts
 are interval-censored; a wait that ended early is right-censored. The estimate is that of Turnbull (1976) by
 expectation and maximisation, an interval being spread over its bins in proportion to the estimate so far, and smoothed
-(Silverman, Jones, Wilson and Nychka 1990). Old jobs count less and less.
+(Silverman, Jones, Wilson and Nychka 1990), but not across differences that are too large for chance, as in the
+diffusion of Perona and Malik (1990): wide distributions become smooth, narrow ones stay narrow. Old jobs count less
+and less.
 """
 
 from collections.abc import Sequence
 from itertools import accumulate
 from math import exp, log, log1p
 from operator import add, mul
+from typing import Self
 
 from attrs import define, field
 
@@ -24,7 +27,7 @@ EDGES: Sequence[float] = tuple(RATIO**number - 1.0 for number in range(BINS + 1)
 
 LOG_RATIO = log(RATIO)
 
-MEMORY_JOBS = 600.0
+MEMORY_JOBS = 800.0
 """A job counts ``1 / e`` once so many newer ones have been seen; the counts add up to this many jobs at most."""
 
 _GROWTH = exp(1.0 / MEMORY_JOBS)
@@ -35,10 +38,13 @@ _SHARE_UNKNOWN = 0.5
 """Jobs that are taken to have been at risk in every bin, with the hazard of a distribution that has no scale."""
 
 _SMOOTHING = 0.25
-"""The share of a bin's events that goes to each of its neighbours, if the bin has few."""
+"""The share of the difference between two bins that is moved from one to the other, if it may be chance."""
 
-_SMOOTHING_STEPS = ((1, 20.0), (2, 3.0), (4, 3.0))
-"""How far away the neighbours are, in bins, and how many events a bin can have before it is smoothed less."""
+_STEPS = (1, 2, 4, 8)
+"""How far apart these two are, in bins, one pass after the other."""
+
+_CHANCE = 4.0
+"""The square of a difference, over its variance by chance, from which on less than half of that is moved."""
 
 
 def edge_at(age: float) -> int:
@@ -53,10 +59,18 @@ class Hazard:
     Attributes:
         events: Per bin.
         at_risk: Per bin, at its beginning.
+        seen: What `rates` was before the events were smoothed.
     """
 
     events: list[float]
     at_risk: list[float]
+    seen: list[float] = field(factory=list)
+
+    @classmethod
+    def of(cls, events: list[float], censored: list[float]) -> Self:
+        """Return the hazard of events per bin, and of jobs that were pending at an edge when their wait ended."""
+        at_risk = list(accumulate(map(add, reversed(events), reversed(censored[1:]))))
+        return cls(events=events, at_risk=at_risk[::-1])
 
     def rates(self) -> list[float]:
         """Return the share of the jobs at risk that become complete within each bin."""
@@ -141,7 +155,10 @@ class Counts:
         return counts
 
     def estimate(self, rounds: int) -> Hazard:
-        """Improve `masses` by so many rounds, and return the hazard that they are taken from."""
+        """Improve `masses` by so many rounds, and return the hazard, smoothed.
+
+        `masses` are half smoothed: of the smoothed hazard alone, they would become smoother with each estimate.
+        """
         length = max(self.end + 3, len(self.masses))
         length = min(length, BINS)
         masses = self._extended(length)
@@ -149,22 +166,13 @@ class Counts:
         censored = [0.0] * (length + 1)
         for edge, weight in self.censored.items():
             censored[min(edge, length)] += weight / self.weight
-        unknown = _SHARE_UNKNOWN * LOG_RATIO
-        events, at_risk = list[float](), list[float]()
-        for left in reversed(range(rounds)):
-            events = _spread(masses, intervals)
-            if left == 0:
-                events = _smoothed(events)
-            at_risk = list(accumulate(map(add, reversed(events), reversed(censored[1:]))))
-            at_risk.reverse()
-            masses = []
-            surviving = 1.0
-            for new, jobs in zip(events, at_risk, strict=True):
-                mass = surviving * (new + unknown) / (jobs + _SHARE_UNKNOWN)
-                masses.append(mass)
-                surviving -= mass
-        self.masses = masses
-        return Hazard(events=events, at_risk=at_risk)
+        for _ in range(rounds - 1):
+            masses = _masses(Hazard.of(_spread(masses, intervals), censored))
+        seen = Hazard.of(_spread(masses, intervals), censored)
+        hazard = Hazard.of(_smoothed(seen.events), censored)
+        hazard.seen = seen.rates()
+        self.masses = [(one + two) / 2 for one, two in zip(_masses(seen), _masses(hazard), strict=True)]
+        return hazard
 
     def _extended(self, length: int) -> list[float]:
         """Return the masses for so many bins; those that are new get those of a distribution that has no scale."""
@@ -182,6 +190,13 @@ class Counts:
             counted.update(scaled)
 
 
+def _masses(hazard: Hazard) -> list[float]:
+    """Return the share of all jobs that becomes complete within each bin."""
+    rates = hazard.rates()
+    pending = accumulate([1.0 - rate for rate in rates], mul, initial=1.0)
+    return list(map(mul, pending, rates))
+
+
 def _spread(masses: list[float], intervals: list[tuple[int, int, float]]) -> list[float]:
     """Return how many jobs became complete in each bin, if those of an interval are spread by the masses in it."""
     below = [0.0, *accumulate(masses)]
@@ -194,15 +209,14 @@ def _spread(masses: list[float], intervals: list[tuple[int, int, float]]) -> lis
 
 
 def _smoothed(events: list[float]) -> list[float]:
-    """Return the events, smoothed over neighbouring bins; a bin with many of them keeps nearly all."""
-    for step, enough in _SMOOTHING_STEPS:
-        moved = [_SMOOTHING * count / (1.0 + count / enough) for count in events]
-        events = [
-            count - out - out + left + right
-            for count, out, left, right in zip(
-                events, moved, moved[:step] + moved[:-step], moved[step:] + moved[-step:], strict=True
-            )
+    """Return the events, smoothed: differences that may be chance are evened out, those of peaks and edges stay."""
+    for step in _STEPS:
+        flows = [
+            _SMOOTHING * (one - two) / (1.0 + (one - two) ** 2 / (_CHANCE * (one + two) + 1e-9))
+            for one, two in zip(events, events[step:], strict=False)
         ]
+        none = [0.0] * step
+        events = [count - out + into for count, out, into in zip(events, flows + none, none + flows, strict=False)]
     return events
 
 

@@ -29,9 +29,9 @@ class LearnedPace:
     for the hazard rate ``h(t)`` of the jobs seen so far: the share of the jobs pending at the age ``t`` that becomes
     complete per second. Where polls are dense, their spacing is ``sqrt(2 * price / h(t))``; around peaks and over
     stretches where no job becomes complete, a dynamic program does better. The price is the one at which the mean
-    lateness is that of *base* on the same jobs; it is at most three times what a poll is worth to *base*, so that where
+    lateness is that of *base* on the same jobs; it is at most 2.8 times what a poll is worth to *base*, so that where
     polls can be saved in plenty, lateness is saved as well. Where few jobs were at risk, ``h(t)`` is blended with the
-    hazard for which *base* would be best. What was seen 600 jobs ago weighs a third; a change is noticed within some
+    hazard for which *base* would be best. What was seen 800 jobs ago weighs a third; a change is noticed within some
     dozens of jobs. One in ten long delays is cut at random, to find jobs that are complete earlier than expected.
 
     The instance is not synchronised: use it from one thread at a time.

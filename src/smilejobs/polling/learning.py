@@ -17,8 +17,8 @@ _FIRST_PLAN_JOBS = 5
 _GROWTH = 0.4
 """A new plan is made after so many new jobs, as a share of those that count."""
 
-_FIRST_ROUNDS = 5
-_ROUNDS = 2
+_FIRST_ROUNDS = 10
+_ROUNDS = 6
 """Rounds of the estimate for the first plans and for the later ones, which go on from the estimate before."""
 
 _FIRST_PLANS = 4
@@ -26,13 +26,13 @@ _PRICES = 5
 """How many prices are tried for the first plans; the later ones go on from the price before."""
 
 _TOLERANCE = 0.02
-_SLACK = 1.0
-"""How far the predicted lateness may be from the one wanted, and how much more than that of the base is wanted."""
+_SLACK = 1.025
+"""How far the predicted lateness may be from the one wanted, and how much of that of the base is wanted."""
 
-_HIGHEST_PRICE = 3.0
+_HIGHEST_PRICE = 2.8
 """In units of the base's lateness per poll: where polls are this cheap already, lateness is saved instead."""
 
-_BASE_JOBS = 2.0
+_BASE_JOBS = 0.5
 _BASE_JOBS_AT_FIRST = 200.0
 """The base counts as so many jobs at risk, plus so many over the number of jobs that have been seen."""
 
@@ -146,7 +146,7 @@ class Learner:
         self.counts.rescale()
         jobs = self.counts.jobs()
         hazard = self.counts.estimate(_ROUNDS if settled else _FIRST_ROUNDS)
-        known = shares(hazard.rates())
+        known = shares(hazard.seen)
         self._ranks = self.counts.ranks()
         table = base_table(self.base)
         lateness_of_base = _mean(known, table.lateness)
