@@ -18,7 +18,7 @@ EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "submit_and_wait.py
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_submitted_there_waited_for_here(tmp_path: Path) -> None:
     """The vendor's client submits the job, and the wait ends with its verdict."""
-    selfie = pictures(tmp_path)[SELFIE]
+    selfie = pictures(tmp_path / "images")[SELFIE]
     sandbox = Sandbox()
     async with sandbox.serve() as base_url:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SMILE_")}

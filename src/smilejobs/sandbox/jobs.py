@@ -129,9 +129,9 @@ class Job:
             return Stage.REFUSED
         if self.uploaded_at is None or at < self.uploaded_at:
             return Stage.NO_ZIP
-        if not self.results(at):
+        if at < self.uploaded_at + self.machine:
             return Stage.RUNNING
-        return Stage.FINAL if self.final_at is not None and self.final_at <= at else Stage.UNDER_REVIEW
+        return Stage.UNDER_REVIEW if self.final_at is None or at < self.final_at else Stage.FINAL
 
     def milestones(self) -> list[tuple[datetime, dict[str, object]]]:
         """Return each time at which it gets a new result, with that result, the earliest first.

@@ -40,14 +40,11 @@ class Images:
 
     def links(self, job: Job, root: str, at: datetime) -> dict[str, str]:
         """Return the links to the images of *job*, by the vendor's names; their lifetime begins at *at*."""
-        paths = {
-            name: IMAGE_PATH.format(smile_job_id=job.smile_job_id, file_name=file_name)
-            for name, file_name in job.pictures.items()
-        }
-        return {
-            name: sign_url(self._secret, "GET", root, path, at=at, lifetime=self._lifetime)
-            for name, path in paths.items()
-        }
+        links = {}
+        for name, file_name in job.pictures.items():
+            path = IMAGE_PATH.format(smile_job_id=job.smile_job_id, file_name=file_name)
+            links[name] = sign_url(self._secret, "GET", root, path, at=at, lifetime=self._lifetime)
+        return links
 
     async def answer(self, request: Request) -> Response:
         """Serve an image."""

@@ -75,7 +75,8 @@ class Status:
         faults = draw_faults(profile, rng)
         replacement = "too_many" if self._is_above_rate(profile) else None
         if replacement is None:
-            await anyio.sleep(faults.latency)
+            if faults.latency:
+                await anyio.sleep(faults.latency)
             replacement = next((name for name in _REPLACEMENTS if name in faults.names), None)
         if replacement is not None:
             return with_api_headers(_replace(replacement, profile, rng, self._registry.now()))
