@@ -255,8 +255,8 @@ def test_the_page_of_jobs_of_any_length(median: float) -> None:
     html = render_pace_page(Findings.of(read(as_csv(rows(20, median)))))
     for tag, attributes in Page(html).tags:
         if tag == "circle":
-            assert 52 <= float(attributes["cx"] or "") <= 388
-            assert 10 <= float(attributes["cy"] or "") <= 210
+            assert 62 <= float(attributes["cx"] or "") <= 380
+            assert 10 <= float(attributes["cy"] or "") <= 208
 
 
 def test_the_file_of_the_page(tmp_path: Path) -> None:

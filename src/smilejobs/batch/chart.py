@@ -7,8 +7,8 @@ from itertools import pairwise
 from attrs import frozen
 
 _WIDTH, _HEIGHT = 400, 250
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 10, 40
-_MIN_TICK_DISTANCE = 0.13
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 20, 10, 42
+_MIN_TICK_DISTANCE = 0.15
 """Of the length of the axis, so that the labels of ticks do not overlap."""
 
 STYLES = ("solid", "dashed")
@@ -126,7 +126,7 @@ figure { margin: 0 0 .8rem; }
 figcaption { color: var(--soft); margin-bottom: .4rem; }
 figure .axis { margin: 0; font-size: .85rem; }
 svg { display: block; width: 100%; max-width: 36rem; height: auto; }
-svg text { fill: var(--soft); font-size: 12px; }
+svg text { fill: var(--soft); font-size: 13px; }
 svg path { fill: none; stroke-width: 1.8; }
 svg .grid { stroke: var(--line); stroke-width: 1; }
 .solid path { stroke: var(--solid); }

@@ -110,7 +110,7 @@ def _render_lateness(findings: Findings) -> str:
     chart = render_chart(
         f"How late results are seen: half of them within {format_time(costs[0].lateness_of(0.5))} by Pace() and within "
         f"{format_time(costs[1].lateness_of(0.5))} by the learned pace.",
-        Axis("late by at most", 0.0, latest, _TIME_TICKS),
+        Axis("late by at most", 0.0, latest, _TIME_TICKS, math.log1p),
         Axis("share of the results", 0.0, 1.0, _SHARE_TICKS),
         [
             Line(name, [(cost.lateness_of(share), share) for share in shares], style)

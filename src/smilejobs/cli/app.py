@@ -139,13 +139,17 @@ app.command(epilog=doctor.EPILOG)(doctor.doctor)
 app.command(epilog=sandbox.EPILOG)(sandbox.sandbox)
 
 
-@app.command(epilog="Example: smilejobs demo\n\nExit codes: 0 if every wait ended as expected, else 4.")
-def demo() -> None:
+@app.command(epilog="Example: smilejobs demo --learn\n\nExit codes: 0 if every wait ended as expected, else 4.")
+def demo(
+    *, learn: Annotated[bool, typer.Option("--learn", help="Show how a pace learns, in 30 seconds.")] = False
+) -> None:
     """Show how 24 jobs are waited for, in 15 seconds."""
     with exit_on(ImportError, ExitCode.USAGE):
         from smilejobs.cli.demo import run as run_demo
+        from smilejobs.cli.demo_learn import run as run_learning
+    show_demo = partial(run_learning if learn else run_demo, console())
     with exit_on(KeyboardInterrupt, ExitCode.INTERRUPTED):
-        raise typer.Exit(ExitCode.COMPLETE if run_until_stopped(partial(run_demo, console())) else ExitCode.ERROR)
+        raise typer.Exit(ExitCode.COMPLETE if run_until_stopped(show_demo) else ExitCode.ERROR)
 
 
 def _run(client: Client, poll: Callable[[], Awaitable[JobStatus]], *, as_json: bool, links: bool) -> NoReturn:
