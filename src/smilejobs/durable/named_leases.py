@@ -110,7 +110,8 @@ class NamedLeases:
         if not any(age is None or age > self._database.tuning.stalled_seconds for age in ages):
             return None
         what = "no worker hands out the buckets" if has_worker else "no worker is at work"
-        ends = [at for name, _, _, end, _ in rows if name.startswith((WORKER, SWEEPER)) and (at := instant_of(end))]
+        ended = [end for name, _, _, end, is_free in rows if is_free and name.startswith((WORKER, SWEEPER))]
+        ends = [at for at in map(instant_of, ended) if at is not None]
         since = f"since {max(ends).isoformat(timespec='seconds')}" if ends else "and none has been yet"
         return f"jobs are pending, but {what}, {since}: start a worker, or see the log of those that run"
 
