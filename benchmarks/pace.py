@@ -182,8 +182,10 @@ SEEDS = 8
 
 def simulated(pace: PaceFunction, duration: float) -> tuple[float, Wait]:
     """Wait for one job; return the age at the last pending poll as well."""
-    pending_at = 0.0
-    for polls, age in enumerate(poll_ages(pace), 1):  # noqa: B007  # without end
+    pending_at = age = 0.0
+    polls = 0
+    for age in poll_ages(pace):
+        polls += 1
         if age >= duration:
             break
         pending_at = age

@@ -44,6 +44,7 @@ def rows(count: int = 60, median: float = 5.0) -> list[Row]:
     for _ in range(count):
         duration = median * random.lognormvariate(0, 0.5)
         pending_age: float | None = None
+        age = 0.0
         for age in poll_ages(Pace()):
             if age >= duration:
                 break

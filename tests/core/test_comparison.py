@@ -21,6 +21,7 @@ def waited(durations: list[float], *, timeout: float = math.inf) -> Waits:
     waits = Waits()
     for duration in durations:
         pending_at: float | None = None
+        age = 0.0
         for age in poll_ages(Pace()):
             if age >= duration:
                 break
