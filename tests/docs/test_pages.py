@@ -8,6 +8,9 @@ from itertools import takewhile
 from pathlib import Path
 
 import pytest
+from attrs import fields
+
+from smilejobs.sandbox import FaultProfile
 
 ROOT = Path(__file__).parent.parent.parent
 BLOB = "https://github.com/smilejobs/smilejobs/blob/main/"
@@ -106,3 +109,12 @@ def test_the_first_block_of_the_readme_is_two_commands() -> None:
 def test_ci_runs_the_second_command_of_the_readme() -> None:
     """The last line of the script is that command, unchanged."""
     assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == first_block()[1]
+
+
+def test_the_page_of_the_sandbox_has_every_fault() -> None:
+    """Each is named in the table of faults."""
+    table = (
+        (ROOT / "docs" / "sandbox.md").read_text("utf-8").partition("| fault | share of polls")[2].partition("\n\n")[0]
+    )
+    named = set(re.findall(r"`(\w+)`", "".join(line.split("|")[1] for line in table.splitlines()[2:])))
+    assert named == {field.name for field in fields(FaultProfile)}
