@@ -13,6 +13,7 @@ from hypothesis import given, settings
 
 from smilejobs import LearnedPace, Pace
 from smilejobs.polling.comparison import MIN_COMPLETE_JOBS, Setting, Waits, choose, poll_ages
+from smilejobs.polling.hazard import MEMORY_JOBS
 from tests.helpers.strategies import unhurried
 
 
@@ -96,7 +97,7 @@ def test_the_pace_has_learned_from_all_jobs() -> None:
     durations = drawn(7400, machine)
     learned = waited(durations).compare().learned_pace
     assert isinstance(learned, LearnedPace)
-    assert learned.jobs == pytest.approx(600, rel=0.01)
+    assert learned.jobs == pytest.approx(MEMORY_JOBS, rel=0.01)
     few = waited(durations[:20]).compare().learned_pace
     assert few.jobs == pytest.approx(20, rel=0.05)
 
