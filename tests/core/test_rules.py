@@ -182,6 +182,24 @@ def test_a_job_without_a_zip_is_pending_for_a_while() -> None:
     assert "No zip uploaded yet" not in str(error)
 
 
+def test_a_job_that_may_have_been_found_before_is_not_given_up_at_once() -> None:
+    """The fifth "not found" in a row ends its wait; failures of another kind do not count."""
+    state = waiting(age=3600.0, is_resumed=True, max_failures=1000, timeout=None)
+    for now in range(30):
+        slept(poll(state, TRANSIENT[0], float(now)))
+    for now in range(30, 34):
+        assert slept(poll(state, NOT_FOUND, float(now))) >= 0.5
+    assert slept(poll(state, TRANSIENT[0], 34.0)) >= 0.5
+    for now in range(35, 39):
+        slept(poll(state, NOT_FOUND, float(now)))
+    assert given_up(poll(state, NOT_FOUND, 39.0)) is NOT_FOUND
+
+    state = waiting(age=3600.0, is_resumed=True)
+    for now in range(4):
+        slept(poll(state, NOT_FOUND, float(now)))
+    assert poll(state, APPROVED, 4.0) == Done(APPROVED)
+
+
 @pytest.mark.parametrize("answer", [APPROVED, PROVISIONAL, RUNNING])
 def test_old_jobs_are_not_given_up_for_being_old(answer: JobStatus) -> None:
     """The grace period is for jobs that are not found; a running job may run for ever."""
@@ -536,9 +554,10 @@ class Waiting(RuleBasedStateMachine):
         age=st.floats(0, 200),
         grace=st.floats(0, 200) | st.floats(0, 5000),
         patience=st.integers(0, 12),
-        max_failures=st.integers(1, 5),
+        max_failures=st.integers(1, 8),
         max_hint=st.floats(1, 500),
         sits_out_outages=st.booleans(),
+        is_resumed=st.booleans(),
         started=st.floats(0, 1e6),
     )
     def start(
@@ -657,12 +676,18 @@ class Waiting(RuleBasedStateMachine):
         if self.last is not None:
             self.fails(error, took)
             return
+        was_missing = isinstance(self.state.last_error, JobNotFoundError)
         decision = self.bring(error, took)
-        if self.age_seen >= self.state.terms.grace:
-            assert given_up(decision) is error
-        else:
+        if self.age_seen < self.state.terms.grace:
             self.failures = 0
             assert self.goes_on(decision)
+            return
+        if self.state.terms.is_resumed and not was_missing:
+            self.failures = 0
+        if not self.state.terms.is_resumed or self.failures == 4:
+            assert given_up(decision) is error
+        else:
+            self.has_failed(error, decision)
 
     @precondition(lambda self: self.in_flight)
     @rule(
@@ -675,7 +700,9 @@ class Waiting(RuleBasedStateMachine):
         self.fails(cls("oh", retry_after=hint), took)
 
     def fails(self, error: SmileJobsError, took: float) -> None:
-        decision = self.bring(error, took)
+        self.has_failed(error, self.bring(error, took))
+
+    def has_failed(self, error: SmileJobsError, decision: Decision) -> None:
         self.failures += 1
         if self.failures < self.state.terms.max_failures:
             assert self.goes_on(decision)

@@ -32,6 +32,9 @@ Until = Literal["complete", "final"]
 CLOCK_TOLERANCE_SECONDS = 1e-6
 """Instants that differ by less are equal: rounding errors of sums of floating-point numbers are smaller."""
 
+_NOT_FOUND_POLLS = 5
+"""Consecutive "not found" that end the wait for a job that may have been found before, by another process."""
+
 
 def _timeout(value: Duration | None) -> float | None:
     return None if value is None else seconds(value, "timeout", zero=False)
@@ -69,7 +72,8 @@ class Terms:
             about the job.
         is_age_known: Whether the job's ``submitted_at``, if it has one, is when it was submitted, and not a later
             instant that stands in for it.
-        is_resumed: Whether the job may have been polled before, with answers that are not known here.
+        is_resumed: Whether the job may have been polled before, with answers that are not known here. After *grace*,
+            one "job not found" does not end such a wait, but five in a row do.
 
     Raises:
         TypeError: An argument has the wrong type.
@@ -300,13 +304,18 @@ def _after_answer(state: PollState, status: JobStatus, now: float) -> Decision:
 
 
 def _after_failure(state: PollState, error: SmileJobsError, now: float, *, api_has_answered: bool) -> Decision:
-    state.last_error = error
+    previous, state.last_error = state.last_error, error
     missing = isinstance(error, JobNotFoundError)
     if missing and state.last is None:
-        if state.age(now) >= state.terms.grace:
+        if state.age(now) < state.terms.grace:
+            state.failures = 0
+            return _sleep(state, _pace_delay(state, now), error.retry_after, now)
+        if not state.terms.is_resumed:
             return GiveUp(error)
-        state.failures = 0
-        return _sleep(state, _pace_delay(state, now), error.retry_after, now)
+        if not isinstance(previous, JobNotFoundError):
+            state.failures = 0  # the API answers again
+        if state.failures + 1 >= _NOT_FOUND_POLLS:
+            return GiveUp(error)
     if not (missing or _is_recoverable(error, state.terms, api_has_answered=api_has_answered)):
         return GiveUp(error)
     state.failures += 1
