@@ -34,3 +34,8 @@ def test_a_clock_is_a_function() -> None:
     """A datetime in its place is a TypeError at once."""
     with pytest.raises(TypeError, match="^now must be a function"):
         require_aware(datetime(2026, 3, 4, tzinfo=UTC))  # type: ignore[arg-type]  # an instant is what it must refuse
+
+
+def test_the_default_clock_is_read_as_it_is() -> None:
+    """Its instants are known to be aware, so it is read without a check."""
+    assert require_aware(utcnow) is utcnow
