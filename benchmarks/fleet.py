@@ -292,12 +292,12 @@ def learning(jobs: int = 1_000_000, rounds: int = 3) -> bool:
         async with WatchList.open(f"sqlite:///{folder}/jobs.db") as watch:
             worker = Learning(watch.store.learned, base, watch.store.retry, 60.0)
             teach(worker.pace, 2000)
-            await worker.share()
+            await worker.sync()
             taken = []
             for _ in range(5):
                 teach(worker.pace, 1000)
                 cpu = time.process_time()
-                await worker.share()
+                await worker.sync()
                 taken.append(time.process_time() - cpu)
             return median(taken), len(worker.pace.to_json())
 

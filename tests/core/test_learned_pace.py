@@ -153,8 +153,8 @@ def test_a_file_that_cannot_be_replaced_leaves_nothing_behind(tmp_path: Path) ->
     ("change", "text"),
     [
         ({"kind": "other"}, "^not a learned pace: expected"),
-        ({"version": 2}, "^a learned pace of version 2; this release reads version 1"),
-        ({"version": None}, "version None"),
+        ({"version": 2}, "^a learned pace in format 2; this version of smilejobs reads format 1"),
+        ({"version": None}, "format None"),
         ({"base": {"min": 1}}, "KeyError: 'max'"),
         ({"base": {"min": True, "max": 60, "fraction": 0.15, "jitter": 0.1}}, "expected a number, not bool"),
         ({"base": {"min": 2, "max": 1, "fraction": 0.15, "jitter": 0.1}}, "max must not be less than min"),

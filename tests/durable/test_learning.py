@@ -76,7 +76,7 @@ def test_workers_learn_what_one_would_have_that_saw_all(turns: list[tuple[int, l
         for index, some in [*turns, *((index, []) for index in everyone), *((index, []) for index in everyone)]:
             teach(workers[index].pace, *some)
             seen.extend(some)
-            await workers[index].share()
+            await workers[index].sync()
 
     anyio.run(run)
     one = teach(LearnedPace(), *seen)
@@ -95,12 +95,12 @@ async def test_workers_that_write_late_lose_nothing() -> None:
     first, second = learning(row), learning(row)
     teach(first.pace, *drawn(1, 30))
     teach(second.pace, *drawn(2, 30))
-    await second.share()
-    await first.share()
+    await second.sync()
+    await first.sync()
     assert row.stored == teach(LearnedPace(), *drawn(2, 30), *drawn(1, 30)).to_json()
     assert first.pace.jobs == pytest.approx(60, rel=0.1)
     assert second.pace.jobs == pytest.approx(30, rel=0.1)
-    await second.share()
+    await second.sync()
     assert second.pace == first.pace
 
 
@@ -116,11 +116,11 @@ async def test_what_is_learned_while_it_writes_is_kept() -> None:
     row = Busy()
     worker = learning(row)
     teach(worker.pace, *drawn(1, 10))
-    await worker.share()
+    await worker.sync()
     assert row.stored == teach(LearnedPace(), *drawn(1, 10)).to_json()
     assert worker.pace == teach(LearnedPace(), *drawn(1, 10), *drawn(2, 10))
     assert len(worker.pace.lessons) == 10
-    await worker.share()
+    await worker.sync()
     assert row.jobs == 20
     assert row.stored == worker.pace.to_json()
 
@@ -130,14 +130,14 @@ async def test_a_list_begins_with_the_pace_of_its_first_worker() -> None:
     given_pace, row = teach(LearnedPace(), *drawn(1, 50)), Row()
     before = given_pace.to_json()
     worker = learning(row, given_pace)
-    await worker.share()
+    await worker.sync()
     assert row.stored is None
     teach(worker.pace, *drawn(2, 3))
-    await worker.share()
+    await worker.sync()
     assert row.stored == teach(LearnedPace.from_json(before), *drawn(2, 3)).to_json()
     assert given_pace.to_json() == before
     later = learning(row, teach(LearnedPace(), *drawn(3, 70)))
-    await later.share()
+    await later.sync()
     assert later.pace == worker.pace
 
 
@@ -146,10 +146,10 @@ async def test_a_row_that_is_deleted_is_forgotten() -> None:
     row = Row()
     worker = learning(row)
     teach(worker.pace, *drawn(1, 50))
-    await worker.share()
+    await worker.sync()
     row.stored = None
     teach(worker.pace, *drawn(2, 3))
-    await worker.share()
+    await worker.sync()
     assert row.stored == worker.pace.to_json() == teach(LearnedPace(), *drawn(2, 3)).to_json()
 
 
@@ -180,7 +180,7 @@ async def test_an_outage_of_the_database_loses_nothing() -> None:
     worker = learning(row)
     teach(worker.pace, *drawn(1, 10))
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(worker.share)
+        tasks.start_soon(worker.sync)
         await anyio.lowlevel.checkpoint()
         teach(worker.pace, *drawn(2, 10))
     assert row.stored == worker.pace.to_json() == teach(LearnedPace(), *drawn(1, 10), *drawn(2, 10)).to_json()
@@ -201,7 +201,7 @@ async def test_a_commit_that_was_not_confirmed_counts_once() -> None:
     row = Unconfirmed()
     worker = learning(row)
     teach(worker.pace, *drawn(1, 10))
-    await worker.share()
+    await worker.sync()
     assert row.jobs == 15
     assert row.stored == worker.pace.to_json() == teach(LearnedPace(), *drawn(1, 10), *drawn(2, 5)).to_json()
 
@@ -219,7 +219,7 @@ async def test_a_commit_that_has_failed_is_done_again() -> None:
     row = Failing()
     worker = learning(row)
     teach(worker.pace, *drawn(1, 10))
-    await worker.share()
+    await worker.sync()
     assert (row.jobs, row.writes) == (10, 2)
     assert row.stored == teach(LearnedPace(), *drawn(1, 10)).to_json()
 
@@ -231,7 +231,7 @@ async def test_few_lessons_are_kept() -> None:
     some = drawn(1, MAX_LESSONS + 50)
     teach(worker.pace, *some)
     assert worker.pace == teach(LearnedPace(), *some)
-    await worker.share()
+    await worker.sync()
     assert row.jobs == MAX_LESSONS
     assert row.stored == teach(LearnedPace(), *some[50:]).to_json()
 
@@ -249,14 +249,17 @@ async def test_a_row_of_another_version_stays_as_it_is(caplog: pytest.LogCapture
     row = Row(newer)
     worker = learning(row)
     for _ in range(3):
-        await worker.share()
+        await worker.sync()
         teach(worker.pace, *drawn(2, 7))
     assert row.stored == newer
     assert len(told(caplog)) == 1
-    assert "of version 2; this release reads version 1; run the same release of smilejobs in all workers" in caplog.text
+    assert (
+        "in format 2; this version of smilejobs reads format 1; run the same version of smilejobs in all workers"
+        in caplog.text
+    )
     assert worker.pace == teach(LearnedPace(), *drawn(2, 7), *drawn(2, 7), *drawn(2, 7))
     row.stored = None
-    await worker.share()
+    await worker.sync()
     assert row.jobs == 21
 
 
@@ -266,12 +269,12 @@ async def test_a_damaged_row_is_replaced(junk: object, caplog: pytest.LogCapture
     row = Row()
     worker = learning(row)
     teach(worker.pace, *drawn(1, 20))
-    await worker.share()
+    await worker.sync()
     row.stored = junk
-    await worker.share()
+    await worker.sync()
     assert row.stored == junk
     teach(worker.pace, *drawn(2, 20))
-    await worker.share()
+    await worker.sync()
     assert row.stored == worker.pace.to_json() == teach(LearnedPace(), *drawn(1, 20), *drawn(2, 20)).to_json()
     assert len(told(caplog)) == 1
     assert "the learned pace of the watch list is damaged" in caplog.text
@@ -283,7 +286,7 @@ async def test_a_row_with_another_base_keeps_what_is_known(caplog: pytest.LogCap
     worker = learning(row, LearnedPace(base=Pace(min=2)))
     for seed in (2, 3):
         teach(worker.pace, *drawn(seed, 10))
-        await worker.share()
+        await worker.sync()
     assert isinstance(row.stored, str)
     stored = LearnedPace.from_json(row.stored)
     assert (stored.base, stored.lateness) == (Pace(min=2), None)
@@ -300,7 +303,7 @@ async def test_a_database_that_refuses_the_row_does_not_end_the_worker(caplog: p
     worker = learning(row)
     for _ in range(3):
         teach(worker.pace, *drawn(1, 5))
-        await worker.share()
+        await worker.sync()
     assert told(caplog) == ["the learned pace cannot be stored, so this worker learns on its own: permission denied"]
     assert row.jobs == 15
 
@@ -325,9 +328,9 @@ def test_no_row_ends_the_polling(seed: int, share: float) -> None:
     worker = learning(row)
 
     async def run() -> None:
-        await worker.share()
+        await worker.sync()
         teach(worker.pace, *drawn(seed + 1, 20), (1.0, 2.0, True))
-        await worker.share()
+        await worker.sync()
 
     anyio.run(run)
     for age in (0.0, 3.0, 1e4):

@@ -52,13 +52,13 @@ async def test_workers_write_at_the_same_time(database_url: str) -> None:
         async def work(worker: Learning, seed: int) -> None:
             for number in range(5):
                 teach(worker.pace, *drawn(seed + number, 4), (1.0, 2.0, True))
-                await worker.share()
+                await worker.sync()
 
         async with anyio.create_task_group() as tasks:
             for seed, worker in enumerate(workers):
                 tasks.start_soon(work, worker, 10 * seed)
         for worker in workers:
-            await worker.share()
+            await worker.sync()
         learned = await one.store.learned.summary()
         assert workers[0].pace == workers[1].pace == workers[2].pace
     assert learned is not None
@@ -73,7 +73,7 @@ async def test_nothing_is_told_where_nothing_was_learned(database_url: str) -> N
     """A worker that has seen no job makes a row without a pace."""
     assert await summary(database_url) is None
     async with WatchList.open(database_url, tuning=PATIENT) as watch:
-        await learning(watch.store.learned).share()
+        await learning(watch.store.learned).sync()
     assert await summary(database_url) is None
 
 
@@ -82,7 +82,7 @@ async def test_figures_that_cannot_be_read(sqlite_url: str) -> None:
     async with WatchList.open(sqlite_url) as watch:
         worker = learning(watch.store.learned)
         teach(worker.pace, *drawn(1, 3))
-        await worker.share()
+        await worker.sync()
     with closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"))) as connection, connection:
         connection.execute("UPDATE learned_pace SET pace = x'ff', jobs = 'a', reviews = 'b', since = 'c'")
         connection.execute("UPDATE learned_pace SET updated_at = ''")
@@ -108,7 +108,7 @@ async def test_a_worker_learns_and_the_next_one_knows(database_url: str) -> None
         assert (learned.jobs, learned.reviews) == (20, 0)
         assert first.jobs == 0
         later = learning(watch.store.learned, LearnedPace(base=BASE))
-        await later.share()
+        await later.sync()
         assert later.pace.jobs == pytest.approx(20, rel=0.1)
         again = [JobRef("user-1", f"again-{number}", ages_ago(30)) for number in range(3)]
         script = Script({ref.job_id: [complete()] for ref in again}, now=utcnow)
@@ -123,7 +123,7 @@ async def test_a_worker_learns_and_the_next_one_knows(database_url: str) -> None
 async def test_a_worker_shares_while_it_runs(sqlite_url: str) -> None:
     """The row is written at intervals, not only at the end."""
     script = Script({"job-1": [pending(), complete()]}, now=utcnow)
-    tuning = Tuning(share_pace_seconds=0.05)
+    tuning = Tuning(sync_pace_seconds=0.05)
     async with WatchList.open(sqlite_url) as watch:
         await watch.add([("user-1", "job-1")])
         async with working(script, sqlite_url, tuning=tuning, pace=LearnedPace(base=BASE)):

@@ -18,9 +18,10 @@ from smilejobs import JobRef, Pace
 from smilejobs.clock import utcnow
 from smilejobs.durable import WatchList, Worker
 from smilejobs.durable.database import connection_options
-from smilejobs.durable.notifications import ADDED, LOOK, JobNews, ThrottleRequest, parse_notification
+from smilejobs.durable.notifications import JobNews, ThrottleRequest, parse_notification
 from smilejobs.durable.reading import UNREADABLE_ID
 from smilejobs.durable.rows import key_of
+from smilejobs.durable.store import ADDED, LOOK
 from smilejobs.durable.tuning import Tuning
 from smilejobs.errors import WatchListError
 from smilejobs.testing import Reply, Script, complete, cut, pending, refused
@@ -141,7 +142,7 @@ async def test_a_worker_that_lives_is_seen(database_url: str) -> None:
 
 
 async def test_a_worker_that_begins_calls_no_list_stalled(database_url: str, caplog: pytest.LogCaptureFixture) -> None:
-    """It takes a moment until it hands out the buckets, although jobs have been pending for long."""
+    """It takes a moment until it assigns the buckets, although jobs have been pending for long."""
     async with open_list(database_url, tuning=AT_ONCE) as watch:
         await watch.add(jobs(1))
         async with working(scripted(jobs(1)), database_url, tuning=AT_ONCE, heartbeat=100.0):

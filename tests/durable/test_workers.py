@@ -18,8 +18,9 @@ import pytest
 from smilejobs import Event, JobRef, Pace, Throttled
 from smilejobs.clock import utcnow
 from smilejobs.durable import WatchList, Worker
-from smilejobs.durable.notifications import ADDED, Notification, ThrottleRequest, listen
+from smilejobs.durable.notifications import Notification, ThrottleRequest, listen
 from smilejobs.durable.rows import key_of
+from smilejobs.durable.store import ADDED
 from smilejobs.durable.tuning import Tuning
 from smilejobs.errors import WatchListError
 from smilejobs.testing import Script, cut, html, rate_limited

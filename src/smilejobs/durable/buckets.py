@@ -29,7 +29,7 @@ class Buckets:
         return self._leases.keys()
 
     def is_polled(self, bucket: int) -> bool:
-        """Whether a bucket is held, or was released a short time ago."""
+        """Return whether a bucket is held, or was released a short time ago."""
         return bucket in self._leases or bucket in self._released
 
     @contextmanager

@@ -36,8 +36,8 @@ class Database:
 
     A cancellation does not end a transaction half-way: cancelled twice, as a cancel scope does, the driver of SQLite
     never ends. So a server that hangs is given up after the time limit, and soon after the waiting task is cancelled.
-    A pooled connection is checked before it is used. If it does not answer, all are replaced: a firewall that has
-    forgotten one of them has forgotten the others.
+    A pooled connection is checked before it is used. If it does not answer, all are replaced: a firewall that
+    dropped one has usually dropped all.
 
     Args:
         url: The database, as `parse` returns it.
@@ -92,7 +92,7 @@ class Database:
         raise damaged(len(rows))
 
     async def prepare(self) -> None:
-        """Create the tables, or bring them to today's version.
+        """Create the tables, or bring them to the current version.
 
         Raises:
             WatchListError: The database cannot be used.
@@ -164,7 +164,7 @@ class Database:
 
 
 async def _answers(connection: psycopg.AsyncConnection[Any], within: float) -> bool:
-    """Whether a connection in a pool still works; as SQLAlchemy's own check, with a time limit in seconds."""
+    """Return whether a connection in a pool works, as SQLAlchemy's own check does; with a time limit in seconds."""
     with suppress(psycopg.Error), anyio.move_on_after(within):
         await connection.set_autocommit(True)  # psycopg's signature
         await connection.execute("SELECT 1")
@@ -184,7 +184,7 @@ async def _hasten(working: anyio.CancelScope, watching: anyio.CancelScope, secon
 
 @asynccontextmanager
 async def open_database(url: URL, tuning: Tuning) -> AsyncGenerator[Database, None]:
-    """Open the database, with the tables of today in it.
+    """Open the database, with its tables in the current version.
 
     Raises:
         WatchListError: It cannot be used.

@@ -118,7 +118,7 @@ def _translate(error: Exception) -> WatchListError:
 
 
 def _is_connection_failure(cause: BaseException) -> bool:
-    """Whether an error without a SQLSTATE is about the connection, not about a statement or its result."""
+    """Return whether an error without a SQLSTATE is about the connection, not about a statement or its result."""
     kinds = (psycopg.OperationalError, psycopg.InterfaceError, sqlite3.OperationalError, exc.TimeoutError, OSError)
     return isinstance(cause, kinds) or (isinstance(cause, exc.DBAPIError) and cause.connection_invalidated)
 

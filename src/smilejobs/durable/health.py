@@ -102,7 +102,7 @@ class Reporter:
     async def run(self) -> None:
         """Report at intervals, and at once when an outage begins or ends; check the list after each interval.
 
-        A worker that begins does not check at once: it takes a moment until it, or another, hands out the buckets.
+        A worker that begins does not check at once: it takes a moment until it, or another, assigns the buckets.
         """
         while True:
             await self.store.retry(self._report)

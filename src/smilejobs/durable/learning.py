@@ -155,7 +155,7 @@ class ListPace(LearnedPace):
         self.taught += 1
 
     def drop(self, taught: int) -> None:
-        """Drop the lessons that were there when there had been so many: they are written."""
+        """Drop the lessons up to number *taught*: they are written."""
         while len(self.lessons) > self.taught - taught:
             self.lessons.popleft()
 
@@ -200,16 +200,16 @@ class Learning:
         """Share what is learned at regular intervals, until cancelled."""
         while True:
             await anyio.sleep(self._interval * random.uniform(1.0, 1.2))  # workers that start at once drift apart
-            await self.share()
+            await self.sync()
 
-    async def share(self) -> None:
+    async def sync(self) -> None:
         """Write the lessons that are kept, and take over those of the other workers."""
         try:
-            await self._retry(self._share)
+            await self._retry(self._sync)
         except WatchListError as error:
             self._warn(f"the learned pace cannot be stored, so this worker learns on its own: {error}")
 
-    async def _share(self) -> None:
+    async def _sync(self) -> None:
         stored: LearnedPace | None = None
         taught = 0
 
@@ -240,7 +240,7 @@ class Learning:
         except OtherVersionError as error:
             self._warn(
                 f"the learned pace of the watch list stays as it is, and this worker learns on its own: {error}; run "
-                "the same release of smilejobs in all workers"
+                "the same version of smilejobs in all workers"
             )
             return None
         except Exception as error:  # noqa: BLE001  # other programs can write the row, and numbers that fit no estimate

@@ -4,8 +4,9 @@ A worker holds the lease on a bucket while it runs the bucket's Procrastinate jo
 the caller, which knows nothing of Procrastinate, as this module knows nothing of jobs at Smile ID.
 
 One worker is the *sweeper*. About once a second it ends the leases of dead workers, and enqueues every bucket that has
-pending jobs and no holder. So it treats a lease that has expired, a worker that has stopped, a job that was added and a
-crash in between alike. The function *lead* says which worker is the sweeper; two at once do no harm.
+pending jobs and no holder. All four causes are handled the same way: a lease has expired, a worker has stopped, a job
+was added, or a worker has crashed in between. The function *lead* says which worker is the sweeper; two at once do no
+harm.
 
 Procrastinate is used through its documented API only. It runs on asyncio only, and needs PostgreSQL 14 or newer,
 without a pooler in between that shares sessions (LISTEN belongs to a session).
@@ -44,7 +45,7 @@ _QUEUE = "smilejobs"
 _TASK = "smilejobs.work_on_bucket"
 
 _NEVER_SECONDS = 10**6
-"""Between two looks for jobs that are to be aborted: there are none."""
+"""Effectively never: no job is aborted."""
 
 _CONNECTIONS = 4
 """In the pool of a worker, at most."""
@@ -59,7 +60,7 @@ _BEATS = 5
 """Signs of life within a heartbeat, so that a late one costs no lease."""
 
 _SWEEPER_BEATS = 3
-"""Signs of life for which a sweeper stays the sweeper without renewing that."""
+"""A sweeper keeps its role for this many signs of life without renewing it."""
 
 _LOGGERS = (f"procrastinate.worker.{_QUEUE}", "procrastinate.utils")
 """Those that report, with tracebacks, a database that is unavailable."""

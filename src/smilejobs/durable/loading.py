@@ -79,7 +79,7 @@ class Loader:
         await self._load_after(0, spread=self._spread(total), is_new=False)
 
     async def load(self, bucket: int) -> None:
-        """Load a bucket, unless its rows are just those that are known."""
+        """Load a bucket, unless count and sum of its rows are unchanged."""
         async with self._parallel:
             known = self.buckets.sums(bucket)
             if known[0] and known == await self.store.sums({bucket}):

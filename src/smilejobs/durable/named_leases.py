@@ -1,8 +1,8 @@
 """Named leases in the database, which a worker holds, or reports something with, for a limited time.
 
 A lease is a row that expires. Only roles that may write the tables can touch it; an advisory lock is open to every
-role of the database. Its instants are of the database's clock alone. A lease that was renewed in the future was renewed
-before that clock was set back: it counts as expired.
+role of the database. Its instants are of the database's clock alone. A lease that has a renewal time later than now was
+renewed before that clock was set back: it counts as expired.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from smilejobs.durable.rows import Health
 from smilejobs.durable.schema import IS_PENDING, LEASES, WATCH
 
 SWEEPER = "sweeper"
-"""Held by the worker that hands out the buckets."""
+"""Held by the worker that assigns the buckets: the sweeper of `leases`."""
 
 OUTAGE = "outage"
 """Held by a worker that gets no good answer from the API; its text says what it gets."""
@@ -109,7 +109,7 @@ class NamedLeases:
         ages = [row[0] for row in await self._database.read(first, self._database.tuning.quick_transaction_seconds)]
         if not any(age is None or age > self._database.tuning.stalled_seconds for age in ages):
             return None
-        what = "no worker hands out the buckets" if has_worker else "no worker is at work"
+        what = "no worker assigns the buckets" if has_worker else "no worker is at work"
         ended = [end for name, _, _, end, is_free in rows if is_free and name.startswith((WORKER, SWEEPER))]
         ends = [at for at in map(instant_of, ended) if at is not None]
         since = f"since {max(ends).isoformat(timespec='seconds')}" if ends else "and none has been yet"

@@ -12,7 +12,7 @@ from attrs import frozen
 from psycopg.sql import SQL, Identifier
 
 from smilejobs.durable.failures import translated
-from smilejobs.durable.store import Store
+from smilejobs.durable.store import ADDED, LOOK, Store
 
 _KEY_BYTES = 16
 
@@ -24,12 +24,6 @@ _ANSWER_SECONDS = 3.0
 
 _READ_SECONDS = 0.2
 """Between two reads of the notifications in a SQLite file."""
-
-LOOK = "look"
-"""Something may have been missed, or much has changed."""
-
-ADDED = "added"
-"""There are new jobs."""
 
 
 @frozen
@@ -63,7 +57,7 @@ def parse_notification(text: object) -> Notification:
     """Return the notification that a text stands for; `LOOK` for a malformed one."""
     with suppress(ValueError):
         match text.split(" ") if isinstance(text, str) else ():
-            case ["added"]:
+            case [word] if word == ADDED:
                 return ADDED
             case ["news", key] if len(parsed := bytes.fromhex(key)) == _KEY_BYTES:
                 return JobNews(parsed)

@@ -14,7 +14,8 @@ class Learned:
     """What the workers of a watch list have learned about how long its jobs take; see `LearnedPace`.
 
     Attributes:
-        remembered: How many jobs count; older ones are forgotten. None if this release cannot read what is stored.
+        remembered: How many jobs count; older ones are forgotten. None if this version of smilejobs cannot read
+            what is stored.
         jobs: How many jobs it was learned from in all.
         reviews: How many waits from a provisional answer to the final one it was learned from in all.
         since: When that began (aware); None if it is not known.
@@ -52,7 +53,7 @@ class Counts(Health):
         outage: What polls fail with, where no good answer of the API comes; None where they come. Polling goes on.
         outage_since: Since when (aware).
         stalled: Why pending jobs are not polled although polling is not paused: no worker is at work, or begins a poll
-            although jobs are due, or none hands out the buckets; None where all is well.
+            although jobs are due, or none assigns the buckets; None where all is well.
         learned: What the workers have learned about how long jobs take; None if none of them has learned anything.
     """
 

@@ -1,4 +1,4 @@
-"""The tables of a watch list, and how those of an older version become those of today."""
+"""The tables of a watch list, and how those of an older version become those of the current one."""
 
 from collections.abc import Awaitable, Callable
 
@@ -128,9 +128,10 @@ row of `ABOUT` first."""
 
 
 async def migrate(connection: AsyncConnection, version: int, name: str) -> None:
-    """Bring the tables from *version* (0: there are none) to today's, in one transaction; *name* is for a new list.
+    """Bring the tables from *version* (0: there are none) to the current one, in one transaction.
 
-    Nothing is written where they are today's: a reader does not wait for a transaction that stores outcomes.
+    The *name* is for a new list. Nothing is written where the tables are current: a reader does not wait for a
+    transaction that stores outcomes.
     """
     if version == len(STEPS):
         return

@@ -1,4 +1,4 @@
-"""One connected stretch of a worker: from its start to its end, or to a pause of the list."""
+"""The polling of a worker between two pauses of the list, also across losses of its connection to the database."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -14,10 +14,11 @@ from smilejobs.durable.learning import Learning
 from smilejobs.durable.leases import Leases
 from smilejobs.durable.loading import Loader
 from smilejobs.durable.named_leases import SWEEPER
-from smilejobs.durable.notifications import ADDED, JobNews, Notification, ThrottleRequest, listen
+from smilejobs.durable.notifications import JobNews, Notification, ThrottleRequest, listen
 from smilejobs.durable.outbox import Outbox
 from smilejobs.durable.rows import key_of
 from smilejobs.durable.schema import BUCKETS
+from smilejobs.durable.store import ADDED
 from smilejobs.durable.watchlist import WatchList
 from smilejobs.errors import CredentialsError, RateLimitedError, SmileJobsError, WatchListError
 from smilejobs.model.jobs import JobRef
@@ -36,7 +37,7 @@ _FULL_LOOK_SECONDS = 0.5
 
 
 class Session:
-    """Polls until the list is paused.
+    """Polls until the list is paused, or the API refuses the credentials.
 
     Its parts: `Leases` says which *buckets* are polled here, the *loader* reads their rows, the *scheduler* polls their
     jobs, the *outbox* stores their outcomes.
@@ -119,7 +120,7 @@ class Session:
             await self._store.retry(self._leases.prepare)
         learn: tuple[Callable[[], Awaitable[None]], ...] = ()
         if self._learning is not None:
-            await self._learning.share()
+            await self._learning.sync()
             learn = (self._learning.run,)
         await self._store.retry(self._loader.start)
         async with self._scheduler.running():
@@ -145,7 +146,7 @@ class Session:
                     if self._store.is_shared:  # so that the others look now for buckets without a holder
                         await self._store.retry(partial(self._store.notify, ADDED))
                     if self._learning is not None:
-                        await self._learning.share()
+                        await self._learning.sync()
 
     async def _limit_stop(self) -> None:
         try:

@@ -52,6 +52,12 @@ within it."""
 _PERMIT_SLACK_SECONDS = 0.02
 """The delay of a request for more permits that costs none."""
 
+LOOK = "look"
+"""The notification that something may have been missed, or that much has changed."""
+
+ADDED = "added"
+"""The notification that there are new jobs."""
+
 
 class Store:
     """The rows of one watch list.
@@ -116,7 +122,7 @@ class Store:
             added = await (self._add_arrays if self.is_shared else self._add_rows)(connection, rows)
             differ = () if added == len(keys) else (await connection.execute(other)).scalars().all()
             if self.is_shared:
-                await self._notify(connection, "added")
+                await self._notify(connection, ADDED)
         return added, [keys[key] for key in differ]
 
     async def _add_arrays(self, connection: AsyncConnection, rows: Iterable[tuple[object, ...]]) -> int:
@@ -151,7 +157,7 @@ class Store:
             raw=None,
         )
         total = await self._in_groups(again, WATCH.c.state == FAILED, WATCH.c.place <= last)
-        await self.notify("look")
+        await self.notify(LOOK)
         return total
 
     async def prune(self, before: float) -> int:
@@ -265,7 +271,7 @@ class Store:
         """Pause the list, and store *why*; None ends the pause."""
         async with self._database.writing(self.tuning.quick_transaction_seconds) as connection:
             await connection.execute(update(ABOUT).values(paused=why))
-            await self._notify(connection, "look")
+            await self._notify(connection, LOOK)
 
     async def paused(self) -> str | None:
         """Return why nothing is polled; None if that is not so."""

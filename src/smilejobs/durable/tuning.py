@@ -28,7 +28,7 @@ class Tuning:
             comes back, and no row has to be read again.
         stop_seconds: Time limit for storing outcomes and giving leases back when a worker stops; half of it for leases.
         liveness_heartbeats: Heartbeats for which a worker counts as alive in the health of the list.
-        share_pace_seconds: Time between two writes of what a worker has learned, up to a fifth more at random.
+        sync_pace_seconds: Time between two writes of what a worker has learned, up to a fifth more at random.
         stalled_seconds: Time for which a job may be pending before a missing worker is reported.
     """
 
@@ -51,7 +51,7 @@ class Tuning:
     released_bucket_seconds: float = 3.0
     stop_seconds: float = 8.0
     liveness_heartbeats: int = 3
-    share_pace_seconds: float = 60.0
+    sync_pace_seconds: float = 60.0
     stalled_seconds: float = 15.0
 
 

@@ -159,7 +159,7 @@ class WatchList:
 
         Raises:
             TypeError: An argument of the wrong type.
-            ValueError: An argument that can never be right; the groups before it are stored.
+            ValueError: An argument is invalid; the groups before it are stored.
             WatchListError: The database cannot be used.
         """
         if until not in get_args(Until):
@@ -188,7 +188,7 @@ class WatchList:
                     yield _watched(row)
 
     async def outcomes(self, *, after: str | None = None, follow: bool = False) -> AsyncIterator[WatchOutcome]:
-        """Yield outcomes in the order of their completion.
+        """Yield outcomes in the order in which they were stored.
 
         Args:
             after: The cursor of the last outcome that you have processed; None for all from the beginning. Every

@@ -1,7 +1,7 @@
 """A worker polls the jobs of a watch list, in sessions that end when the list is paused.
 
-The database holds the truth, and the pace of a job depends on its age alone: a worker that is killed loses the polls in
-flight, and the next one computes from the row when a job is due.
+All that must survive is in the database, and the pace of a job depends on its age alone: a worker that is killed loses
+the polls in flight, and the next one computes from the row when a job is due.
 """
 
 import secrets
@@ -56,10 +56,10 @@ class Worker:
             every second at first and every hour when it is seven hours old. With a `LearnedPace`, for which
             ``LearnedPace(base=Pace(max=3600))`` begins like that, the workers learn how long jobs take: what each of
             them sees goes into the watch list about once a minute, and all poll by it, also after a restart. The one
-            given here is where a list begins about which nothing has been learned; it stays as it is. Its base and its
-            lateness count.
-        concurrency: How many polls may be under way at once, at most the client's ``max_connections``, which None
-            stands for.
+            given here is used until the list has learned something, and is not changed. Afterwards only its base and
+            its lateness count.
+        concurrency: How many polls may be under way at once, at most the client's ``max_connections``,
+            which is also the default.
         keep_raw: Store the last answer of each job as it came, with personal data and links that expire.
         lease_duration: On PostgreSQL, for how many seconds (or a timedelta) a worker holds the lease on a share of the
             jobs: a new worker has its part after two of these.
@@ -70,8 +70,8 @@ class Worker:
             writes what is there: the pace given here learns from this worker's waits alone.
 
     Raises:
-        TypeError: An argument of the wrong type.
-        ValueError: An argument that can never be right.
+        TypeError: An argument has the wrong type.
+        ValueError: An argument is invalid.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Worker:
         learning = None
         if learn and isinstance(pace, LearnedPace):
             store = watch.store
-            learning = Learning(store.learned, pace, store.retry, store.tuning.share_pace_seconds)
+            learning = Learning(store.learned, pace, store.retry, store.tuning.sync_pace_seconds)
             pace = learning.pace
         self._session = partial(
             Session,
@@ -152,7 +152,7 @@ class Worker:
                 await store.retry(partial(store.pause, why))
 
     async def _is_refused(self) -> bool:
-        """Whether credentials that were refused are not accepted either when they are tried again."""
+        """Return whether credentials that were refused are refused again in further tries."""
         for _ in range(_ATTEMPTS):
             await anyio.sleep(self._heartbeat / _ATTEMPTS)
             if await self._is_accepted():

@@ -35,7 +35,7 @@ def load(text: str) -> tuple[Pace, float | None, Learner, Learner]:
     """Return the parts that `dump` was given.
 
     Raises:
-        OtherVersionError: The text is of another version.
+        OtherVersionError: The text is in another format.
         ValueError: The text is not JSON, or not what `dump` returns.
     """
     try:
@@ -46,7 +46,7 @@ def load(text: str) -> tuple[Pace, float | None, Learner, Learner]:
         raise ValueError(f"not a learned pace: expected an object with kind {_KIND!r}")
     if data.get("version") != _VERSION:
         raise OtherVersionError(
-            f"a learned pace of version {data.get('version')!r}; this release reads version {_VERSION}"
+            f"a learned pace in format {data.get('version')!r}; this version of smilejobs reads format {_VERSION}"
         )
     try:
         base = Pace(**{name: _number(data["base"], name) for name in ("min", "max", "fraction", "jitter")})
