@@ -21,7 +21,7 @@ async def run_bare(
     same, the results count.
 
     Tasks of their own also protect what they await: `asyncio.Task.cancel`, `asyncio.timeout` and the like cancel once,
-    at whatever is awaited, and anyio's shields do not stop them. httpcore then forgets connections, each of which takes
+    at each await, and anyio's shields do not stop them. httpcore then forgets connections, each of which takes
     a place in its pool for ever. A task group turns that into a cancellation of anyio's.
 
     Args:

@@ -256,7 +256,7 @@ def test_a_worker_learns(command: Command) -> None:
     told = f"learned      remembers 2, from 2 jobs and 0 reviews, last stored {at.isoformat(timespec='seconds')}\n"
     assert command("watch", "counts", URL).out.endswith(told)
     rows("UPDATE learned_pace SET pace = '{', updated_at = NULL")
-    told = "learned      what is stored cannot be read by this release, from 2 jobs and 0 reviews\n"
+    told = "learned      what is stored cannot be read by this version, from 2 jobs and 0 reviews\n"
     assert command("watch", "counts", URL).out.endswith(told)
 
 

@@ -185,7 +185,7 @@ async def check(
 
     Raises:
         TypeError: An argument has the wrong type.
-        ValueError: An argument can never be right.
+        ValueError: An argument is invalid.
         ImportError: *progress* is true and the extra ``notebook`` is not installed.
         TooManyFailuresError: 30 polls in a row failed without one good answer.
         CredentialsError: Two in a row: partner id, API key, clock and environment do not fit each other.

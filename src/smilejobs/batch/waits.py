@@ -87,8 +87,8 @@ def _require_ages(columns: Container[str], name: str) -> None:
     missing = [column for column in _AGES if column not in columns]
     if missing:
         raise ValueError(
-            f"{name} has no column {' and no column '.join(missing)}; results of earlier releases do not say how long "
-            "jobs took: use those of a batch of this release"
+            f"{name} has no column {' and no column '.join(missing)}; results of earlier versions do not say how long "
+            "jobs took: use those of a batch of this version"
         )
 
 

@@ -80,7 +80,7 @@ def make_client_and_ref(
 
     Raises:
         ImportError: A variable names a proxy that needs a missing package.
-        ValueError: A variable, an id or the time can never be right.
+        ValueError: A variable, an id or the time is invalid.
     """
     return Client.from_env(hooks=(log_event, *hooks)), JobRef(
         user_id, job_id, read_instant(submitted_at, "--submitted-at")
@@ -91,7 +91,7 @@ def read_base_url() -> str:
     """Return the base URL of the API that the environment variables name.
 
     Raises:
-        ValueError: A variable can never be right.
+        ValueError: A variable is invalid.
     """
     arguments = arguments_from(os.environ)
     return arguments.get("base_url") or HOSTS[str(arguments.get("environment"))]

@@ -236,7 +236,7 @@ def paused(url: ListURL, *, as_json: Annotated[bool, typer.Option("--json", help
 
 def _describe_learned(learned: "Learned") -> str:
     if learned.remembered is None:
-        remembered = "what is stored cannot be read by this release"
+        remembered = "what is stored cannot be read by this version"
     else:
         remembered = f"remembers {learned.remembered:,}"
     at = "" if learned.updated_at is None else f", last stored {_format_value(learned.updated_at)}"

@@ -109,7 +109,7 @@ class BaseClient:
             options: The other arguments of `Client`.
 
         Raises:
-            ValueError: A variable is missing or can never be right; the text names it and its argument.
+            ValueError: A variable is missing or invalid; the text names it and its argument.
         """
         insecure_http = options.get("insecure_http", False)
         return cls(**arguments_from(os.environ, insecure_http=insecure_http), **options)

@@ -55,7 +55,7 @@ class Client(BaseClient):
     Raises:
         ImportError: The transport needs an extra that is not installed.
         TypeError: An argument has the wrong type (a partner id that is a number has lost its zeros).
-        ValueError: An argument can never be right; the text names it.
+        ValueError: An argument is invalid; the text names it.
     """
 
     async def job_status(

@@ -1,4 +1,9 @@
-"""Follows the links to the pictures of a job, polls for new links when they expire, and checks the responses."""
+"""Follows the links to the pictures of a job, polls for new links when they expire, and checks the responses.
+
+Here a picture gets the reason of its `ImageError`. Other modules hold the rules: `hosts` which links may be followed,
+`values` which formats are pictures, `transport.body` how many bytes are read, `model.links` how long a link may be and
+when it expires. ``docs/images.md`` lists all causes of each reason.
+"""
 
 from collections import deque
 from collections.abc import Callable, Collection, Sequence

@@ -1,6 +1,6 @@
 """Links to images, and when each of them expires.
 
-A link is a bearer secret: everyone with the link can fetch the picture. It never appears in a repr.
+A link is a bearer secret: the link alone is enough to fetch the picture. It never appears in a repr.
 """
 
 import re

@@ -203,7 +203,8 @@ class Learner:
         return best_targets(
             shares(rates),
             price=price,
-            shortest=self.base.min * (1 + self.base.jitter / 4),  # the mean, for no jitter makes a delay shorter
+            shortest=self.base.min
+            * (1 + self.base.jitter / 4),  # the mean: jitter never makes a delay shorter than min
             delays=table.delays,
         )
 

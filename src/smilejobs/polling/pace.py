@@ -79,8 +79,7 @@ class Pace:
 class Backoff:
     """The delays after consecutive failures: exponential backoff with full jitter.
 
-    The delay is a uniform random number between *min* and ``min * 2 ** failures``, of which the latter is at most
-    *max*.
+    The delay is a uniform random number between *min* and the smaller of ``min * 2 ** failures`` and *max*.
 
     Args:
         min: The shortest delay, in seconds or as a timedelta.

@@ -8,7 +8,8 @@ speed. Congestion control that takes each loss for a sign of overload ties the s
 *with* the speed:
 
 - TCP Westwood (Mascolo et al., MobiCom 2001) falls back, after a loss, to the rate at which data arrived. Here: a
-  throttled batch goes on at nine tenths of the polls per second that were answered well, not at half its speed.
+  throttled batch goes on at nine tenths of the polls per second that were answered well; that is at least half and at
+  most nine tenths of its speed.
 - BBR (draft-ietf-ccwg-bbr) models the path by its delivery rate, and takes losses for overload only above a share of
   2 % in one round trip. Here: losses must be many, three of ten among the last twenty polls.
 - Netflix's Gradient2 limit and Envoy's adaptive concurrency compare answer times with those of an idle server. Here
@@ -16,23 +17,29 @@ speed. Congestion control that takes each loss for a sign of overload ties the s
 - Finagle's failure accrual marks a host dead by its success rate, then tries it again after growing pauses. So does a
   batch for which nothing works.
 
-What decides is an experiment. If an overload is the cause, trouble disappears below the speed at which polls were
-answered well before. So the first throttling notes that speed, and the polls that begin clearly below it are counted.
-If the share of trouble among them is as large as it was, the speed is not the cause: the throttle lets go, and only
-more trouble than this usual share counts from then on. This is learned separately for losses (broken connections,
-5xx, unreadable answers, answers of a gateway) and for refusals (429, 503). A refusal says that the speed is too high,
-so one is enough to throttle until refusals are known to be usual; and a ``Retry-After`` stops the whole batch until
-then, and only its own job from then on. If that judgement turns out wrong, trouble rises above the usual share within
-some polls; the batch is throttled again, and the next judgement takes twice the evidence.
+**The experiment.** A lower speed shows whether the speed causes the trouble. It is tried separately for two kinds of
+trouble: losses (broken connections, 5xx, unreadable answers, answers of a gateway) and refusals (429, 503).
 
-Where most polls fail, the API is spared whatever the cause.
+1. The first throttling notes the speed at which polls were answered well.
+2. The polls that begin below 80 % of that speed are counted, and those among them that meet the trouble.
+3. If at least half as large a share of them meets it as before, the speed is not its cause. The throttle then sets no
+   limit, and that share becomes the *usual share* of this kind of trouble: from then on only a clearly larger share
+   throttles. Otherwise throttling goes on.
+4. If this judgement was wrong, the share exceeds the usual one within some polls. The batch is throttled again, and the
+   next judgement takes twice the evidence.
+
+Unlike a loss, a single refusal says that the speed is too high: one throttles, as long as refusals have no usual share.
+A ``Retry-After`` stops the whole batch as long as its kind of trouble has no usual share, and only the job that was
+polled afterwards.
+
+A share of more than six in ten is never usual: the batch then stays throttled, whether the speed is the cause or not.
 
 **The curve** is CUBIC's, for polls per second in the place of bytes in flight: back to the speed at which it was
 throttled quickly, slowly about there, and quickly beyond if nothing fails. If next to nothing was answered well, or
-nothing since it was throttled before, a poll a second at most asks whether the API is well, with growing pauses; once
-it is, the speed doubles every second. It is the speed that is lowered, and with it the number of polls under way: where
-an answer takes a few milliseconds, a single connection can poll more often than an API allows, and fewer connections
-would slow nothing down.
+nothing since it was throttled before, at most one poll per second tries the API, after pauses that grow (*probing*);
+once such a poll is answered well, the speed doubles every second. It is the speed that is lowered, and with it the
+number of polls under way: where an answer takes a few milliseconds, a single connection can poll more often than an API
+allows, and fewer connections would slow nothing down.
 """
 
 import math
@@ -48,20 +55,20 @@ _HIGHEST_SHARE = 0.9
 """A throttled batch goes on at this share of the speed that worked, and at a share of its speed between the two."""
 
 _NOTHING_WORKS = 0.1
-"""If a smaller share of the speed than this worked, single polls ask whether the API is well again."""
+"""If a smaller share of the speed than this was answered well, single polls try the API."""
 
 _BURST = 2.0
 """A throttled batch goes on at so many times the polls per second since it was throttled before, at most. Stops count:
 where an API lets polls through in bursts, the speed within a burst means little."""
 
 _SLOWEST = 1.0
-"""Polls per second: no batch is made slower than this, or it would never learn that the API is well again."""
+"""Polls per second: no batch is made slower than this, or it would not notice that the API answers well again."""
 
 _CURVE_SECONDS = 10.0
 """The scale of the curve: so long after it is back at the speed at which it was throttled, a batch is twice as fast."""
 
 _TIMER_LATENESS_SECONDS = 0.01
-"""Timers are late by so much now and then; it is caught up."""
+"""A timer may be this late; the next poll then begins earlier."""
 
 _PAUSE_SECONDS = 0.25
 _LONGEST_PAUSE_SECONDS = 30.0
@@ -88,7 +95,7 @@ _AS_MUCH = 0.5
 _LEAST_SHARE = 0.05
 _LARGEST_SHARE = 0.6
 """Shares of trouble that can be usual. Rarer trouble costs too little speed to ignore it; where it is more frequent,
-the API is spared whatever the cause."""
+the batch stays throttled, whether the speed is the cause or not."""
 
 _CALM_POLLS = 100
 """If so many polls meet no trouble, throttling has helped."""
@@ -130,6 +137,12 @@ class _Trouble:
         usual: The share that did not become less at a lower speed; 0 where none is known.
         worked: The polls per second that were answered well when this trouble throttled; the polls below that speed
             are counted as evidence. 0 where no experiment is under way: the speed of a poll does not matter then.
+        _calm: How many polls in a row have not met it.
+        _needed: How many slower polls must meet it before its cause is judged.
+        _polls: The polls while no experiment was under way; halved now and then, so that older ones weigh less.
+        _met: Those of *_polls* that met it.
+        _slow_polls: The polls below the speed of the experiment.
+        _slow_met: Those of *_slow_polls* that met it.
     """
 
     margin: float
@@ -209,6 +222,24 @@ class Throttle:
 
     Args:
         max_hint: A ``Retry-After`` of more seconds is taken for this many.
+
+    Attributes:
+        _ceiling: The polls per second at which it throttled last; infinite while it sets no limit.
+        _remaining: The share of the ceiling at which polls go on.
+        _is_doubling: Whether the limit doubles every second, instead of following the curve.
+        _well_since: When the first poll was answered well that began after the pause of the last throttling; None if
+            none was.
+        _throttled_at: When it throttled last.
+        _resumes_at: No poll begins before.
+        _next: When the next poll may begin by the limit.
+        _stopped: For how long no poll could begin, in all.
+        _pauses: Throttlings since a poll was answered well; each doubles the pause.
+        _is_dark: Whether no poll that began after the last throttling was answered well.
+        _polls: The polls that have begun since the last throttling.
+        _uncounted: Polls without trouble that the shares of trouble do not include yet.
+        _last: When the last poll began.
+        _begun: The polls per second that began.
+        _good: The polls per second that were answered well.
     """
 
     max_hint: float = 300.0
@@ -239,7 +270,7 @@ class Throttle:
         return max(0.0, self._resumes_at - now)
 
     def is_on(self, now: float) -> bool:
-        """Whether polls are held back at the instant *now*."""
+        """Return whether polls are held back at the instant *now*."""
         return now < self._resumes_at or self.limit(now) < 2 * self._ceiling
 
     def speed(self, now: float) -> float:
@@ -310,7 +341,7 @@ class Throttle:
 
     @property
     def _is_probing(self) -> bool:
-        """Whether single polls ask if the API is well again, and none was answered well yet."""
+        """Whether single polls try the API, and none of them was answered well yet."""
         return self._is_doubling and self._well_since is None
 
     def _is_overload(self, trouble: _Trouble, now: float) -> bool:

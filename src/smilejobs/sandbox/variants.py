@@ -289,7 +289,7 @@ class Draft:
         self.body |= {"timestamp": self.asked["timestamp"], "signature": self.asked["signature"]}
 
     def forgeries(self) -> None:
-        """Replace the signature by a wrong one, or remove it. One is the old unkeyed hash, which needs no key."""
+        """Replace the signature by a wrong one, or remove it. One is the vendor's former hash, which needs no key."""
         signed, partner_id = str(self.body["timestamp"]), self.credentials.partner_id
         unkeyed = sha256(f"{partner_id.lstrip('0')}:{signed}".encode()).hexdigest()
         other_key = Credentials(partner_id, f"{self.credentials.api_key}-of-another")

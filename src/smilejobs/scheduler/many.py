@@ -18,7 +18,7 @@ from smilejobs.scheduler.scheduler import Scheduler
 
 MAX_FAILURES = 30
 """So many polls in a row without one good answer end a batch. A poll counts if it began after the failure before it was
-known, so all that are under way when a connection breaks are one. With the pauses of the throttle they take about ten
+known, so polls that fail together count once. With the pauses of the throttle they take about ten
 minutes: longer than an API needs to restart. More than the 20 that end the wait for one job: the job ends first."""
 
 
@@ -76,7 +76,7 @@ class ManyJobs:
             self._reporter.report()
 
     def _check_failures(self, count: int, last_error: SmileJobsError) -> None:
-        """End the batch if the API cannot be reached, or does not speak of any job.
+        """End the batch if the API cannot be reached, or answers about no job.
 
         Raises:
             TooManyFailuresError: Too many polls in a row have failed.

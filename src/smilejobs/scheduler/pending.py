@@ -13,7 +13,7 @@ from smilejobs.outcomes import Outcome
 from smilejobs.polling.rules import PollState
 
 POLLS_OWED = 2
-"""How many polls a job gets however late they are, if its time runs from its first poll."""
+"""Polls that a job gets even after its timeout, if the timeout runs from its first poll: they are *owed*."""
 
 _NOTHING: Mapping[str, object] = MappingProxyType({})
 

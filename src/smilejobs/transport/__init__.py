@@ -1,6 +1,6 @@
-"""Send bytes, get bytes: the only room that knows HTTP libraries.
+"""Send bytes, get bytes: only this package sends requests through HTTP libraries.
 
-Their errors become ours here; nothing of theirs passes upwards.
+Their errors become errors of smilejobs here; no type of an HTTP library passes upwards.
 """
 
 from smilejobs.transport.body import UnreadableBodyError

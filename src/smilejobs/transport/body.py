@@ -38,7 +38,8 @@ class Body:
     Args:
         response: The answer.
         max_bytes: The most bytes, as they come and when they are inflated.
-        encodings: The encodings that were asked for; None to hand out the bytes as they come, whatever the head says.
+        encodings: The encodings that were asked for; None to return the bytes as they come, even if the head
+            names one.
 
     Attributes:
         is_whole: Whether it has been read to its end.

@@ -1,4 +1,4 @@
-"""What carries a request, whatever the HTTP library: one protocol for polls and pictures."""
+"""Carriers of requests: one protocol for all HTTP libraries, and for polls and pictures."""
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -7,7 +7,7 @@ from typing import Protocol
 from attrs import field, frozen
 
 KEEPALIVE_SECONDS = 75.0
-"""How long an idle connection is kept: longer than the longest delay between two polls."""
+"""How long an idle connection is kept: longer than the longest delay of `Pace()`, 66 s with its jitter."""
 
 MAX_HEAD_BYTES = 65_536
 """The largest line of an answer's head that is read, and the largest head."""
@@ -53,7 +53,7 @@ class Response(Protocol):
         """Return the next piece of the body as it came, not decompressed; nothing at the end.
 
         Raises:
-            Exception: Whatever the library raises.
+            Exception: Any error of the library.
         """
         ...
 
@@ -87,7 +87,7 @@ class Carrier(Protocol):
             fresh: Use a new connection.
 
         Raises:
-            Exception: Whatever the library raises.
+            Exception: Any error of the library.
         """
         ...
 
@@ -114,7 +114,7 @@ async def send_bounded(carrier: Carrier, request: Request, *, fresh: bool = Fals
 
     Raises:
         LargeHeadError: The head is too large; the connection is closed.
-        Exception: Whatever the library raises.
+        Exception: Any error of the library.
     """
     response = await carrier.send(request, fresh=fresh)
     headers = response.headers

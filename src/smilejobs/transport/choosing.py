@@ -1,4 +1,4 @@
-"""Which carrier a client gets."""
+"""Choose the carrier of a client."""
 
 import logging
 import ssl
@@ -70,7 +70,10 @@ def choose(
     max_connections: int,
     transport: TransportName | None,
 ) -> Callable[[], Carrier]:
-    """Return what opens the carrier for a URL, in the event loop that it is for.
+    """Return a function that opens the carrier for a URL, to be called in the event loop of the carrier.
+
+    An *http_client* is the carrier itself. Without one, *transport* names the library; None stands for aiohttp if that
+    is installed and asyncio runs when the carrier is opened, and for httpx otherwise, also for a SOCKS proxy.
 
     Raises:
         ImportError: The extra that *transport* needs is missing.
@@ -89,7 +92,7 @@ def choose(
 def open_own(
     trust: ssl.SSLContext, proxy: httpx.Proxy | None, max_connections: int, transport: TransportName | None
 ) -> Callable[[], Carrier]:
-    """Return what opens a carrier with connections of our own.
+    """Return a function that opens a carrier with connections of its own; for *transport* see `choose`.
 
     Raises:
         ImportError: The extra that *transport* needs is missing.
@@ -137,7 +140,7 @@ def _over_session(session: "aiohttp.ClientSession") -> Carrier:
 
 
 def is_client(http_client: object) -> bool:
-    """Whether requests go through an HTTP client of the caller's, whose connections the carrier does not manage."""
+    """Return whether requests go through an HTTP client of the caller, which manages its connections itself."""
     return not (http_client is None or _is_session(http_client))
 
 

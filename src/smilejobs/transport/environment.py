@@ -35,7 +35,7 @@ def _proxy_at(address: str) -> httpx.Proxy | None:
 
 
 def is_socks(proxy: httpx.Proxy | None) -> bool:
-    """Whether a proxy speaks SOCKS, which httpx knows with an extra of its own, and aiohttp does not."""
+    """Return whether a proxy speaks SOCKS, which httpx knows with an extra of its own, and aiohttp does not."""
     return proxy is not None and proxy.url.scheme.startswith("socks")
 
 
@@ -47,7 +47,7 @@ def proxy_headers(proxy: httpx.Proxy) -> dict[str, str]:
 
 
 def is_asyncio() -> bool:
-    """Whether a task of asyncio is running; trio may run inside of an event loop of asyncio, but not in its tasks."""
+    """Return whether a task of asyncio runs; trio may run inside of an event loop of asyncio, but not in its tasks."""
     try:
         return asyncio.current_task() is not None
     except RuntimeError:

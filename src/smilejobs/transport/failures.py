@@ -1,4 +1,4 @@
-"""What went wrong, in the same words whatever library it went wrong in."""
+"""The failures of all HTTP libraries, in the same words."""
 
 import os
 import socket
@@ -24,7 +24,7 @@ def errors(name: str) -> tuple[Any, ...]:
 
 
 def is_closed_without_answer(error: BaseException) -> bool:
-    """Whether a connection ended before the head of an answer had come."""
+    """Return whether a connection ended before the head of an answer had come."""
     if isinstance(error, errors("ServerDisconnectedError")):
         return True
     if isinstance(error, (*errors("ClientConnectorError"), *errors("ConnectError"), *errors("ProxyError"))):
@@ -109,7 +109,7 @@ def _is_connecting(error: Exception) -> bool:
 
 
 def _chain(error: BaseException | None, seen: set[int] | None = None) -> Iterator[BaseException]:
-    """All that led to an error, the members of groups too."""
+    """Yield an error and all that led to it, the members of groups too."""
     seen = set() if seen is None else seen
     while error is not None and id(error) not in seen:
         seen.add(id(error))

@@ -1,4 +1,4 @@
-"""What others store is fetched, with nothing of ours in the request."""
+"""Downloads pictures from stores. A request has no header but Host and Accept-Encoding."""
 
 import ssl
 from collections.abc import AsyncIterator, Mapping
@@ -53,16 +53,16 @@ class Download:
             return await self._body.read()
         except UnreadableBodyError:
             raise
-        except Exception:  # noqa: BLE001  # whatever a carrier raises ends this picture alone
+        except Exception:  # noqa: BLE001  # any error of a carrier ends this picture alone
             failure = RequestError(f"the picture cannot be read: {BROKE_OFF}")
         raise failure  # not from the error itself, which knows the URL
 
 
 class Fetcher:
-    """GETs what others store, bare.
+    """Downloads pictures from stores; sends no header but Host and Accept-Encoding.
 
-    No header of ours goes there, no cookie, no credentials; no redirect is followed, nothing is decompressed, no URL is
-    logged. An injected client is not used, which would do all of these. Certificates and proxies are those of
+    No cookie and no credentials are sent; no redirect is followed, nothing is decompressed, no URL is logged. An
+    injected client is not used, because it could do all of these. Certificates and proxies are those of
     `Transport`.
 
     Args:
@@ -112,7 +112,7 @@ class Fetcher:
             return await send_bounded(carrier, request)
         except RequestError:
             raise
-        except Exception as error:  # noqa: BLE001  # whatever a carrier raises ends this picture alone
+        except Exception as error:  # noqa: BLE001  # any error of a carrier ends this picture alone
             failure = no_answer(error)
         raise failure  # not from the error itself, which knows the URL
 

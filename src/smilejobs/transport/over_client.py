@@ -27,7 +27,7 @@ class HTTPResponse(Protocol):
         ...
 
     def aiter_raw(self) -> AsyncIterator[bytes]:
-        """The body as it came, not decompressed, piece by piece."""
+        """Yield the body as it came, not decompressed, piece by piece."""
         ...
 
 
