@@ -99,7 +99,7 @@ SCHEDULES: Sequence[tuple[str, Schedule, str]] = (
     ("Ruby client", fixed(delays(2, (2, 3), (6, 16))), RETURNS),
     ("Java client", fixed(delays(0, (2, 1), (4, 1), (8, 1), (16, 1))), RETURNS),
     ("PHP client", fixed(delays(2, (2, 19))), RETURNS),
-    ("Android client", fixed(delays(0, (1, 29))), "ends without a word"),
+    ("Android client", fixed(delays(0, (1, 29))), "ends without an error"),
     ("Python client of V3", fixed(delays(0, (2, 30))), RAISES),
     ("every 2 s for ever", fixed(lambda: repeat(2)), "-"),
     ("every 60 s for ever", fixed(lambda: repeat(60)), "-"),
