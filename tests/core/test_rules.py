@@ -42,6 +42,7 @@ from smilejobs.polling.rules import (
 )
 from tests.helpers.bodies import REF, complete, pending, read, result, signed
 
+BACKOFF = Backoff()
 RUNNING = read(signed(pending()))
 NO_ZIP = read(signed(pending(code="2314", result="No zip uploaded yet")))
 APPROVED = read(signed(complete()))
@@ -220,7 +221,7 @@ def test_a_job_that_was_there_and_is_not_found_is_a_failure_that_passes(seen: Jo
     """After a good answer, "not found" is an absorbed and counted failure, at any age."""
     state = waiting(until="final", timeout=None)
     poll(state, seen, 0.0)
-    assert slept(poll(state, NOT_FOUND, 500.0)) >= 0.5
+    assert BACKOFF.min <= slept(poll(state, NOT_FOUND, 500.0)) <= BACKOFF.max
     assert (state.failures, state.last, state.last_error) == (1, seen, NOT_FOUND)
 
 
@@ -233,7 +234,7 @@ def test_what_may_pass_is_absorbed_up_to_a_limit(error: SmileJobsError) -> None:
     state = waiting(timeout=None)
     poll(state, RUNNING, 0.0)
     for failures in range(1, 20):
-        assert 0.5 <= slept(poll(state, error, failures)) <= 30.0
+        assert BACKOFF.min <= slept(poll(state, error, failures)) <= BACKOFF.max
         assert (state.failures, state.last_error, state.last) == (failures, error, RUNNING)
     ended = given_up(poll(state, error, 20.0))
     assert isinstance(ended, TooManyFailuresError)
@@ -247,7 +248,7 @@ def test_once_the_api_has_answered_what_is_not_from_it_may_pass(error: SmileJobs
     """URL and certificate are right then: a wrong path, a login page or an untrusted certificate is temporary."""
     state = waiting(timeout=None)
     for failures in range(1, 20):
-        assert 0.5 <= slept(poll(state, error, failures)) <= 30.0
+        assert BACKOFF.min <= slept(poll(state, error, failures)) <= BACKOFF.max
     assert isinstance(given_up(poll(state, error, 20.0)), TooManyFailuresError)
 
 

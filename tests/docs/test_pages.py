@@ -10,12 +10,17 @@ from pathlib import Path
 import pytest
 from attrs import fields
 
+from smilejobs import Client
+from smilejobs.polling.pace import Backoff
 from smilejobs.sandbox import FaultProfile
 
 ROOT = Path(__file__).parent.parent.parent
 BLOB = "https://github.com/smilejobs/smilejobs/blob/main/"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 EXAMPLES = sorted((ROOT / "examples").rglob("*.py"))
+NOT_SHOWN: dict[str, str] = {}
+"""Examples that are on no page, each with the reason."""
+
 CELLS = json.loads((ROOT / "examples" / "notebook.ipynb").read_text("utf-8"))["cells"]
 
 
@@ -57,7 +62,7 @@ def test_every_piece_of_python_in_a_page_is_part_of_an_example(page: Path) -> No
     """What a reader copies is what the tests run; the imports that it needs stand above it."""
     sources = [example.read_text() for example in EXAMPLES]
     cells = ["".join(cell["source"]) + "\n" for cell in CELLS if cell["cell_type"] == "code"]
-    for block in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE):
+    for block in blocks_of(page):
         if any(block in cell for cell in cells):
             continue  # a notebook imports in its first cell
         if any(block in source for source in sources):
@@ -72,6 +77,30 @@ def test_every_piece_of_python_in_a_page_is_part_of_an_example(page: Path) -> No
 
 def imported_by(node: ast.AST) -> list[str]:
     return imported(node) if isinstance(node, (ast.Import, ast.ImportFrom)) else []
+
+
+def blocks_of(page: Path) -> list[str]:
+    """Return the Python in a page."""
+    return re.findall(r"^```python\n(.*?)^```", page.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def test_every_example_is_on_a_page() -> None:
+    """A part of each example is shown, or `NOT_SHOWN` says why not."""
+    codes = [split(block)[0] for page in PAGES for block in blocks_of(page)]
+    sources = {path.relative_to(ROOT / "examples").as_posix(): path.read_text("utf-8") for path in EXAMPLES}
+    sources["notebook.ipynb"] = "\n".join("".join(cell["source"]) + "\n" for cell in CELLS)
+    hidden = {name for name, source in sources.items() if not any(code in source for code in codes)}
+    assert hidden == NOT_SHOWN.keys()
+
+
+def test_the_pages_name_the_figures_of_the_backoff() -> None:
+    """A changed default of `Backoff` changes these sentences too."""
+    backoff = Backoff()
+    waiting = (ROOT / "docs" / "explanation" / "waiting.md").read_text("utf-8")
+    assert f"backs off ({backoff.min:g} s to {backoff.max:g} s with jitter" in waiting
+    assert f"the longest backoff ({backoff.max:g} s)" in waiting
+    assert Client.job_status.__doc__ is not None
+    assert f"a pause of more than {backoff.max:g} s" in " ".join(Client.job_status.__doc__.split())
 
 
 def test_links_between_the_pages_lead_somewhere() -> None:
