@@ -95,7 +95,7 @@ def test_an_object_is_read(body: bytes) -> None:
 )
 def test_what_is_no_object_cannot_be_read_and_the_reason_is_said(body: bytes, why: str) -> None:
     """The text says what the body is, without quoting it."""
-    with pytest.raises(UnreadableError, match=why) as caught:
+    with pytest.raises(UnreadableError, match=f"^it (is|holds) .*{why}") as caught:
         decode_object(body)
     for inside in ("Gateway", "AccessDenied", "upstream", "quotes", "999", "0000004711"):
         assert inside not in str(caught.value)

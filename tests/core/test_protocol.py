@@ -214,7 +214,7 @@ BAD_SIGNATURES: dict[str, dict[str, object]] = {
 @pytest.mark.parametrize("what", SAYS_SOMETHING)
 def test_what_says_more_than_not_yet_must_verify(what: str, why: str) -> None:
     """Without a valid signature it is a SignatureError, with one it is a status."""
-    with pytest.raises(SignatureError) as caught:
+    with pytest.raises(SignatureError, match="^the answer.s signature does not verify: .*; check the API key and base_url") as caught:
         read({**SAYS_SOMETHING[what], **BAD_SIGNATURES[why]})
     assert not caught.value.transient
     assert caught.value.ref == REF
@@ -355,7 +355,7 @@ ELSEWHERE: dict[str, dict[str, object]] = {
 def test_a_verified_answer_about_another_job_is_refused(what: str) -> None:
     """Ids in an answer must be those of the polled job, complete or pending."""
     for body in (complete(**ELSEWHERE[what]), pending(**ELSEWHERE[what])):
-        with pytest.raises(WrongJobError) as caught:
+        with pytest.raises(WrongJobError, match="^the answer is about another job or user") as caught:
             read(signed(body))
         assert not caught.value.transient
         assert caught.value.ref == REF
