@@ -214,7 +214,9 @@ BAD_SIGNATURES: dict[str, dict[str, object]] = {
 @pytest.mark.parametrize("what", SAYS_SOMETHING)
 def test_what_says_more_than_not_yet_must_verify(what: str, why: str) -> None:
     """Without a valid signature it is a SignatureError, with one it is a status."""
-    with pytest.raises(SignatureError, match="^the answer.s signature does not verify: .*; check the API key and base_url") as caught:
+    with pytest.raises(
+        SignatureError, match="^the answer.s signature does not verify: .*; check the API key and base_url"
+    ) as caught:
         read({**SAYS_SOMETHING[what], **BAD_SIGNATURES[why]})
     assert not caught.value.transient
     assert caught.value.ref == REF

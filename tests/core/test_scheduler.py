@@ -14,6 +14,8 @@ from smilejobs import (
     Client,
     Event,
     JobRef,
+    JobResult,
+    JobStatus,
     Outcome,
     Pace,
     RateLimitedError,
@@ -23,6 +25,7 @@ from smilejobs import (
 )
 from smilejobs.polling.rules import Terms
 from smilejobs.scheduler import Scheduler
+from smilejobs.scheduler.pending import without_raw
 from smilejobs.testing import Script, complete, cut, pending, provisional, rate_limited, refused
 
 pytestmark = pytest.mark.anyio
@@ -310,3 +313,16 @@ async def test_a_job_that_was_reported_as_pending_has_no_other_outcome() -> None
         (OTHER, WaitTimeoutError),
     ]
     assert (progress.pending, progress.done, progress.failed) == (0, 0, 2)
+
+
+def test_all_of_an_answer_is_kept_but_its_raw_bodies() -> None:
+    """While a job is pending, its last answer takes little memory."""
+    raw = {"ResultText": "raw"}
+    outcome, earlier = JobResult(result_code="0812", raw=raw), JobResult(result_text="earlier", raw=raw)
+    status = JobStatus(user_id="u", job_id="j", code="2302", result=outcome, history=(earlier,), raw=raw)
+    kept = without_raw(status)
+    assert kept == status
+    assert kept is not None
+    assert kept.result is not None
+    assert [dict(part.raw) for part in (kept, kept.result, *kept.history)] == [{}, {}, {}]
+    assert without_raw(None) is None
