@@ -686,6 +686,10 @@ async def test_an_api_that_never_answers_well_ends_the_batch(step: Reply | Excep
         assert isinstance(outcome.error, smilejobs.WaitTimeoutError)
         assert outcome.error.last_error is not None
         assert outcome.elapsed >= 0
+    assert str(caught.value).endswith(
+        "The jobs may be fine: those that are pending are reported as pending, wait for them and for the rest of the "
+        "input again when the API can be reached"
+    )
     assert (caught.value.ref, caught.value.polls) == (None, seen[-1].polls)
     assert caught.value.last_error is caught.value.__cause__
     assert f"the last one with {type(caught.value.last_error).__name__}: {caught.value.last_error.args[0]}. " in str(
