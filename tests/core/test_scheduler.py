@@ -324,5 +324,5 @@ def test_all_of_an_answer_is_kept_but_its_raw_bodies() -> None:
     assert kept == status
     assert kept is not None
     assert kept.result is not None
-    assert [dict(part.raw) for part in (kept, kept.result, *kept.history)] == [{}, {}, {}]
+    assert [dict(kept.raw), dict(kept.result.raw), *(dict(entry.raw) for entry in kept.history)] == [{}, {}, {}]
     assert without_raw(None) is None
