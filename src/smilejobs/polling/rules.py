@@ -181,7 +181,7 @@ def start(state: PollState, now: float, wall_clock: datetime) -> None:
 def begin(state: PollState, now: float, *, is_owed: bool = False) -> GiveUp | None:
     """Record that a poll begins at the instant *now*; if the wait is over, return its end instead.
 
-    A poll that is owed begins in any case; if the job is not complete then, the wait ends with it.
+    With *is_owed*, the poll begins even if the wait is over; if the job is not complete then, the wait ends with it.
     """
     over = None if is_owed else end(state, now)
     if over is None:
