@@ -171,7 +171,7 @@ async def test_a_stalled_list_is_warned_of_once(postgres_url: str, caplog: pytes
             async with await psycopg.AsyncConnection.connect(postgres_url) as other:
                 await other.execute("INSERT INTO smilejobs.leases VALUES ('sweeper', 'x', 0, 0, 0)"
                                     " ON CONFLICT (name) DO UPDATE SET holder = 'x', expires_at = 0")  # fmt: skip
-                await until(lambda: "is stalled: jobs are pending, but no worker hands out" in caplog.text)
+                await until(lambda: "is stalled: jobs are pending, but no worker assigns" in caplog.text)
                 await other.rollback()
             await until(lambda: "the watch list is no longer stalled" in caplog.text)
 

@@ -117,7 +117,7 @@ async def test_two_workers_share_the_jobs(postgres_url: str) -> None:
 
 
 async def test_a_new_worker_gets_its_share(postgres_url: str) -> None:
-    """Within two leases, of which each hands out every bucket once."""
+    """Within two leases, of which each assigns every bucket once."""
     refs = jobs(60)
     buckets = {key_of(ref)[0] for ref in refs}
     gate = Gate(open=False)
