@@ -164,7 +164,7 @@ async def lessons(url: str, script: Script, *refs: JobRef, is_new: bool, end: Un
     async with WatchList.open(url) as watch:
         if not is_new:
             await watch.add(refs, until=end)
-        async with working(script, url, pace=pace, learn=False):
+        async with working(script, url, pace=pace, learn=False, lease_duration=600.0, heartbeat=100.0):
             if is_new:
                 await watch.add([JobRef("user-1", "other")])
                 await until_ended(watch)
