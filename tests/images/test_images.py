@@ -1129,7 +1129,7 @@ def client_of(base_url: str, **options: Any) -> Client:
 
 
 async def test_the_sandbox_in_a_storm_of_pictures(sandboxed: None, tmp_path: Path) -> None:
-    """Cut, slow and missing pictures: what is saved is what is stored, and each error has its reason."""
+    """Cut and slow pictures, missing links and placeholders: what is saved is what is stored; errors have reasons."""
     faults = FaultProfile(link_errors=0.2, slow_pictures=0.2, slow=0.05, cut_pictures=0.3)
     sandbox = Sandbox(faults=faults, picture_bytes=20_000)
     refs = [sandbox.submit("user", f"job-{index}", job_type=6, machine=0) for index in range(15)]
@@ -1145,7 +1145,7 @@ async def test_the_sandbox_in_a_storm_of_pictures(sandboxed: None, tmp_path: Pat
         if isinstance(outcome.error, ImageError)
         for error in (outcome.error, *outcome.error.others)
     )
-    assert reasons.keys() == {"missing", "store"}
+    assert reasons.keys() == {"missing", "store", "untrusted"}
     assert len(names(tmp_path)) == sum(len(outcome.paths) for outcome in ended)
     assert all(FILE.fullmatch(name) for name in names(tmp_path))
 
