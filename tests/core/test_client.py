@@ -2,6 +2,8 @@
 
 import asyncio
 import pickle
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -17,6 +19,7 @@ from smilejobs.testing import (
     EPOCH,
     Reply,
     Script,
+    Step,
     complete,
     cut,
     html,
@@ -26,6 +29,7 @@ from smilejobs.testing import (
     rate_limited,
     refused,
 )
+from smilejobs.transport.over_client import LocalResponse
 
 KEY = "key-of-nobody"
 
@@ -304,6 +308,46 @@ async def test_job_status_does_not_try_again_what_will_not_pass(
             await client.job_status("user-1", "job-1")
     assert not caught.value.transient
     assert "user-1" not in str(caught.value)
+
+
+class NoSocket:
+    def get_extra_info(self, _: str) -> None:
+        return None
+
+
+class KeptResponse(LocalResponse):
+    extensions = {"http_version": b"HTTP/1.1", "network_stream": NoSocket()}  # noqa: RUF012
+
+
+class KeptConnections(Script):
+    """Answers over connections that the client keeps, as `httpx.AsyncClient` does."""
+
+    def __init__(self, steps: Mapping[str, Sequence[Step]]) -> None:
+        super().__init__(steps)
+        self.is_fresh: list[bool] = []
+
+    @asynccontextmanager
+    async def stream(
+        self, method: str, url: str, *, content: bytes, **options: Any
+    ) -> AsyncGenerator[LocalResponse, None]:
+        self.is_fresh.append(options["headers"].get("Connection") == "close")
+        async with super().stream(method, url, content=content, **options) as response:
+            yield KeptResponse(response.status_code, response.headers, response.body)
+
+
+@pytest.mark.anyio
+async def test_what_must_not_be_believed_is_asked_once_more_on_a_fresh_connection() -> None:
+    """It may have been the answer to another request on a connection that was kept; the poll counts two requests."""
+    forged = Reply(body={"job_complete": True, "signature": "forged"})
+    script = KeptConnections({"job-1": [forged, complete()], "job-2": [forged, forged]})
+    events: list[smilejobs.Event] = []
+    async with script.client(hooks=[events.append]) as client:
+        assert (await client.job_status("user-1", "job-1")).job_complete
+        with pytest.raises(smilejobs.SignatureError):
+            await client.job_status("user-1", "job-2")
+    assert script.is_fresh == [False, True] * 2
+    polls = [event for event in events if isinstance(event, (smilejobs.PollFinished, smilejobs.PollFailed))]
+    assert [poll.requests for poll in polls] == [2, 2]
 
 
 @pytest.mark.anyio
