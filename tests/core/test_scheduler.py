@@ -4,6 +4,7 @@ By script, under the virtual clock.
 """
 
 import itertools
+import math
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
@@ -23,9 +24,12 @@ from smilejobs import (
     Throttled,
     WaitTimeoutError,
 )
-from smilejobs.polling.rules import Terms
+from smilejobs.polling.rules import Sleep, Terms
 from smilejobs.scheduler import Scheduler
-from smilejobs.scheduler.pending import without_raw
+from smilejobs.scheduler.clock import Clock
+from smilejobs.scheduler.pending import Entry, without_raw
+from smilejobs.scheduler.polls import decide
+from smilejobs.scheduler.results import Results
 from smilejobs.testing import Script, complete, cut, pending, provisional, rate_limited, refused
 
 pytestmark = pytest.mark.anyio
@@ -326,3 +330,46 @@ def test_all_of_an_answer_is_kept_but_its_raw_bodies() -> None:
     assert kept.result is not None
     assert [dict(kept.raw), dict(kept.result.raw), *(dict(entry.raw) for entry in kept.history)] == [{}, {}, {}]
     assert without_raw(None) is None
+
+
+async def test_the_clock_leaves_out_every_stop() -> None:
+    """It runs again when no reason is left, and a deadline under it moves by all the time that it was stopped."""
+    clock, scope = Clock(), anyio.CancelScope()
+    began = anyio.current_time()
+    assert clock.at(began) == began
+    stopped = 0
+    with clock.limiting(scope, began + 100):
+        for seconds in (5, 8):
+            clock.stop("consumer")
+            clock.stop("throttle")
+            await anyio.sleep(seconds)
+            clock.resume("consumer")
+            assert (clock.is_running, scope.deadline) == (False, math.inf)
+            clock.resume("throttle")
+            stopped += seconds
+            assert scope.deadline == pytest.approx(began + 100 + stopped)
+            await anyio.sleep(1)
+            assert clock.at(anyio.current_time()) == pytest.approx(anyio.current_time() - stopped)
+
+
+def test_results_end_with_their_first_error() -> None:
+    """Also if they had ended without one before, and once only."""
+    results: Results[int] = Results(1, lambda: None)
+    results.end()
+    results.end(ValueError("first"))
+    results.end(KeyError("second"))
+    results.end()
+    with pytest.raises(ValueError, match="first"):
+        results.raise_error()
+    results.raise_error()
+
+
+@pytest.mark.parametrize(("retry_after", "rest"), [(None, 0.0), (2.0, 2.0), (10_000.0, FOREVER.max_hint)])
+def test_a_poll_that_is_still_owed_comes_after_the_rest_that_is_asked_for(
+    retry_after: float | None, rest: float
+) -> None:
+    """At once if none is asked for; the time of the job does not run meanwhile."""
+    entry = Entry(index=0, ref=ONE, terms=Terms(timeout=10, pace=STEADY), polls_owed=1, started=100.0, polls=1)
+    error = RateLimitedError("throttled", http_status=429, retry_after=retry_after)
+    assert decide(entry, error, 111.0, stopped_for=0.0, api_has_answered=True) == Sleep(rest)
+    assert entry.started == 100.0 + rest

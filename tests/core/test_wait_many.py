@@ -86,6 +86,8 @@ async def test_an_unexpected_error_of_one_poll_fails_that_job_alone(monkeypatch:
     assert found["job-1"].status is not None
     error = found["job-0"].error
     assert isinstance(error, smilejobs.WaitTimeoutError)
+    assert error.last_error is not None
+    assert error.last_error.ref == found["job-0"].ref
     assert "ZeroDivisionError" in str(error.last_error)
     assert "secret" not in f"{error} {error.last_error}"
 
@@ -234,6 +236,14 @@ async def test_few_jobs_wait_for_their_first_poll() -> None:
     assert max(outcome.elapsed for outcome in ended) < 3
     instants = sorted(poll.at for polls in script.polls.values() for poll in polls)
     assert instants[-1] == pytest.approx(59.9, abs=0.5)
+
+
+async def test_one_poll_at_a_time_does_not_mean_one_job_at_a_time() -> None:
+    """The next job is read once the first poll of the one before has begun."""
+    script = scripts(3, [pending(), complete()])
+    async with script.client() as client, client.wait_many(refs(3), pace=STEADY, concurrency=1) as outcomes:
+        await everything(outcomes)
+    assert anyio.current_time() < 2
 
 
 async def test_jobs_are_polled_in_the_order_in_which_they_fall_due() -> None:
