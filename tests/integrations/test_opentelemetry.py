@@ -51,18 +51,20 @@ class Telemetry:
         """Return the ended spans, in the order of their ends."""
         return [span for span in self.exporter.get_finished_spans() if name in (None, span.name)]
 
-    def points(self, name: str) -> list[NumberDataPoint | HistogramDataPoint]:
-        """Return the points of a metric, by attributes."""
+    def collected(self) -> dict[str, list[NumberDataPoint | HistogramDataPoint]]:
+        """Return the points of each metric, by attributes; older SDKs give each value of a gauge out only once."""
         data = self.reader.get_metrics_data()
         assert data is not None
-        (found,) = [
-            metric
+        return {
+            metric.name: list(metric.data.data_points)  # type: ignore[arg-type]  # of the types that mypy knows, exponential histograms are not made here
             for resource in data.resource_metrics
             for scope in resource.scope_metrics
             for metric in scope.metrics
-            if metric.name == name
-        ]
-        return list(found.data.data_points)  # type: ignore[arg-type]  # of the types that mypy knows, exponential histograms are not made here
+        }
+
+    def points(self, name: str) -> list[NumberDataPoint | HistogramDataPoint]:
+        """Return the points of a metric, by attributes."""
+        return self.collected()[name]
 
     def counts(self, name: str) -> list[Any]:
         """Return the number of measurements, by attributes."""
@@ -375,9 +377,9 @@ def test_gauges_of_a_watch_list(oldest: datetime | None, paused: str | None, age
     gauges.record(Counts(pending=9, complete=8, failed=7, expired=0, oldest=None, paused=None))
     counts = Counts(pending=4, complete=3, failed=2, expired=1, oldest=oldest, paused=paused)
     gauges.record(evolve(counts, outage=paused, stalled=paused))
+    points = telemetry.collected()
     jobs = {
-        str(dict(point.attributes or {})["smilejobs.state"]): point
-        for point in telemetry.points("smilejobs.watch_list.jobs")
+        str(dict(point.attributes or {})["smilejobs.state"]): point for point in points["smilejobs.watch_list.jobs"]
     }
     assert {state: getattr(point, "value", None) for state, point in jobs.items()} == {
         "pending": 4,
@@ -385,8 +387,8 @@ def test_gauges_of_a_watch_list(oldest: datetime | None, paused: str | None, age
         "failed": 2,
         "expired": 1,
     }
-    assert [getattr(point, "value", None) for point in telemetry.points("smilejobs.watch_list.age")] == [age]
+    assert [getattr(point, "value", None) for point in points["smilejobs.watch_list.age"]] == [age]
     for name in ("paused", "outage", "stalled"):
-        assert [getattr(point, "value", None) for point in telemetry.points(f"smilejobs.watch_list.{name}")] == [
+        assert [getattr(point, "value", None) for point in points[f"smilejobs.watch_list.{name}"]] == [
             int(paused is not None)
         ]
