@@ -342,11 +342,10 @@ def _schedules(setting: Setting, duration: float) -> Iterator[list[float]]:
 
 def _polls_of(setting: Setting, duration: float) -> list[float]:
     """Return the ages at which a job of that duration is polled."""
-    ages: list[float] = []
-    for age in poll_ages(setting.pace, setting.first_after):
-        ages.append(age)
-        if age >= duration:
-            break
+    following = poll_ages(setting.pace, setting.first_after)
+    ages = [next(following)]
+    while ages[-1] < duration:
+        ages.append(next(following))
     return ages
 
 
