@@ -366,6 +366,18 @@ def test_merging_adds_what_both_know() -> None:
     assert lateness < 1.0
 
 
+def test_the_jitter_of_a_learned_delay_is_that_of_its_base() -> None:
+    """It is a part of the delay that the base has at the age of the next poll."""
+    random.seed(16)
+    exact, spread = (
+        taught([(99.0, 100.0, False)] * 50, LearnedPace(base=Pace(min=1, max=300, fraction=0.2, jitter=jitter)))
+        for jitter in (0.0, 0.5)
+    )
+    delay = max(exact(50.0, 9) for _ in range(50))  # one of ten is shorter, to explore
+    longest = max(spread(50.0, 9) for _ in range(300))
+    assert longest == pytest.approx(delay + 0.5 * 0.2 * (50.0 + delay), rel=0.02)
+
+
 def test_memory_is_bounded() -> None:
     """However many jobs it has seen, it remembers some hundred, in a bounded number of intervals."""
     pace = learn(LearnedPace(), drawn(15, 5000, machine))

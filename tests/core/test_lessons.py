@@ -256,3 +256,17 @@ def test_a_review_of_unknown_beginning_is_polled_by_the_age_of_its_job() -> None
     """A worker that starts again does not poll old reviews as often as young ones."""
     state = resumed(LearnedPace(base=Pace(max=3600, jitter=0)), 400.0)
     assert delay_of_pace(state, 400.0) == pytest.approx(60.0)
+
+
+def test_after_news_a_pace_counts_from_them() -> None:
+    """From 0, also for a poll that comes before the instant at which the news want one."""
+    ages: list[float] = []
+
+    def pace(age: float, _: int) -> float:
+        ages.append(age)
+        return 1.0
+
+    state = PollState(ref=JobRef("user-1", "job-1"), terms=Terms(pace=pace), woken_at=7.0)
+    for now in (7.0, 9.5, 6.0):
+        delay_of_pace(state, now)
+    assert ages == [0.0, 2.5, 0.0]
