@@ -242,6 +242,6 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def chaos(session: nox.Session) -> None:
-    """A batch of 3,000 jobs through a proxy that cuts, delays, resets and freezes connections."""
+    """Cut, delay, reset and freeze the connections of a batch to the API, and of workers to their database."""
     install(session, PACKAGE, *group("tests"))
     session.run("pytest", "-s", "tests/heavy/test_chaos.py", *session.posargs)

@@ -1,7 +1,7 @@
 """A TCP proxy on loopback that harms connections on purpose, at random but by a seed.
 
 Each direction of each connection may have one fault: it is drawn when the connection opens, from the seed and from the
-number of the connection, and happens after some bytes of that direction.
+number of the connection, and happens after some bytes of that direction, or after some time.
 """
 
 import random
@@ -34,6 +34,8 @@ class Faults:
         delay_seconds: How late a piece comes at most.
         freeze_seconds: For how long nothing is forwarded.
         after_bytes: After how many bytes of a direction a fault happens at most.
+        after_seconds: For connections that stay open and carry little: the age of a connection, at most, from which the
+            next bytes meet the fault, in place of *after_bytes*.
     """
 
     cut: float = 0.0
@@ -43,6 +45,7 @@ class Faults:
     delay_seconds: float = 0.05
     freeze_seconds: float = 1.0
     after_bytes: int = 10_000
+    after_seconds: float | None = None
 
     def draw(self, chance: random.Random) -> Fault | None:
         """Return the fault of one direction; None for most of them."""
@@ -99,8 +102,12 @@ class FaultProxy:
     ) -> None:
         fault = self.faults.draw(chance)
         left = chance.randrange(self.faults.after_bytes)
+        by_age = self.faults.after_seconds
+        due = None if by_age is None else anyio.current_time() + chance.uniform(0.0, by_age)
         try:
             async for piece in source:
+                if due is not None:
+                    left = len(piece) if anyio.current_time() < due else chance.randrange(len(piece))
                 if fault is None or left >= len(piece):
                     left -= len(piece)
                     await sink.send(piece)
