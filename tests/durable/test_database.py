@@ -23,7 +23,7 @@ from smilejobs.durable import WatchList
 from smilejobs.durable.database import open_database, set_journal_mode
 from smilejobs.durable.failures import translated
 from smilejobs.durable.schema import ABOUT, STEPS, migrate
-from smilejobs.durable.tuning import DEFAULTS
+from smilejobs.durable.tuning import DEFAULTS, Tuning
 from smilejobs.durable.urls import parse, without_secrets
 from smilejobs.errors import WatchListError
 from tests.helpers.leaks import assert_keeps_secrets
@@ -450,3 +450,10 @@ def test_the_journal_mode_is_left_to_the_connection_that_uses_the_file(tmp_path:
         pytest.raises(sqlite3.OperationalError, match="readonly"),
     ):
         set_journal_mode(reader.cursor())
+
+
+async def test_checks_that_fail_in_a_row_are_no_error(postgres_url: str) -> None:
+    """A pooled connection that does not answer is replaced, also if the new one would not answer in time either."""
+    async with open_database(parse(postgres_url), Tuning(ping_seconds=0.0)) as database:
+        for _ in range(3):
+            assert await database.read_one(select(ABOUT.c.version), int) == len(STEPS)

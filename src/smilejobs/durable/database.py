@@ -156,8 +156,11 @@ class Database:
         )
 
         @event.listens_for(engine.sync_engine, "checkout")
-        def on_checkout(connection: Any, _record: "ConnectionPoolEntry", _proxy: "PoolProxiedConnection") -> None:
-            if not connection.run_async(partial(_answers, within=self.tuning.ping_seconds)):
+        def on_checkout(connection: Any, record: "ConnectionPoolEntry", _proxy: "PoolProxiedConnection") -> None:
+            # A new connection is not checked: when two checks in a row fail, SQLAlchemy reports an error of usage.
+            if not record.info.get("was_used"):
+                record.info["was_used"] = True
+            elif not connection.run_async(partial(_answers, within=self.tuning.ping_seconds)):
                 raise exc.InvalidatePoolError
 
         return engine
