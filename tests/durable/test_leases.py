@@ -18,7 +18,7 @@ from procrastinate.exceptions import ConnectorException
 from procrastinate.jobs import Job
 
 from smilejobs.durable.database import connection_options
-from smilejobs.durable.leases import Leases, end_lease
+from smilejobs.durable.leases import Leases, end_lease, without_errors
 from smilejobs.durable.tuning import Tuning
 from smilejobs.errors import WatchListError
 from tests.helpers.patience import until
@@ -563,6 +563,17 @@ async def test_a_database_that_is_away_is_waited_for(own_server: Postgres, caplo
     assert str(urlsplit(url).password) not in caplog.text
     of_others = [record for record in caplog.records if record.name.startswith("procrastinate")]
     assert [record.getMessage() for record in of_others if record.levelno >= logging.WARNING] == []
+
+
+def test_the_end_of_one_worker_does_not_let_the_errors_of_another_be_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Each worker of a process silences Procrastinate's errors on its own."""
+    listener = logging.getLogger("procrastinate.utils")
+    with without_errors():
+        with without_errors():
+            pass
+        listener.error("of the worker that goes on")
+    listener.error("of an application")
+    assert [record.getMessage() for record in caplog.records] == ["of an application"]
 
 
 async def test_who_hears_nothing_of_the_database_lets_go(buckets: List, caplog: pytest.LogCaptureFixture) -> None:

@@ -128,7 +128,7 @@ class Leases:
             WatchListError: Procrastinate's tables are of another version.
         """
         failures, logged = 0, ""
-        with _without_errors():
+        with without_errors():
             while True:
                 began = anyio.current_time()
                 mismatch, words = None, ""
@@ -339,20 +339,20 @@ async def _create_tables(app: App) -> None:
 
 
 @contextmanager
-def _without_errors() -> Generator[None, None, None]:
+def without_errors() -> Generator[None, None, None]:
     """Silence Procrastinate's errors about the worker while the block runs: they are logged here, in one line each."""
     loggers = [logging.getLogger(name) for name in _LOGGERS]
+
+    def is_no_error(record: logging.LogRecord) -> bool:  # of its own: another worker of the process may end earlier
+        return record.levelno < logging.WARNING
+
     for each in loggers:
-        each.addFilter(_is_no_error)
+        each.addFilter(is_no_error)
     try:
         yield
     finally:
         for each in loggers:
-            each.removeFilter(_is_no_error)
-
-
-def _is_no_error(record: logging.LogRecord) -> bool:
-    return record.levelno < logging.WARNING
+            each.removeFilter(is_no_error)
 
 
 def _retrieve_error(task: asyncio.Task[Any]) -> None:
