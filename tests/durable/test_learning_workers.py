@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from itertools import chain, repeat
-from pathlib import Path
 
 import anyio
 import pytest
@@ -31,11 +30,6 @@ BASE = Pace(min=0.05, max=0.05, jitter=0)
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
-
-
-@pytest.fixture
-def sqlite_url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'jobs.db'}"
 
 
 async def summary(url: str) -> Learned | None:

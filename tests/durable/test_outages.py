@@ -48,11 +48,6 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture
-def sqlite_url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'jobs.db'}"
-
-
 async def change(url: str, statement: str, *values: object) -> None:
     """Write into the tables behind everybody's back."""
     if url.startswith("postgresql"):

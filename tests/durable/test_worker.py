@@ -46,11 +46,6 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture
-def sqlite_url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'jobs.db'}"
-
-
 def same_bucket(count: int, ref: JobRef | None = None) -> list[JobRef]:
     """Jobs that whoever holds the bucket of *ref* holds."""
     bucket = 7 if ref is None else key_of(ref)[0]

@@ -54,11 +54,6 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture
-def sqlite_url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'jobs.db'}"
-
-
 @pytest.fixture(scope="module")
 def own_server() -> Generator[Postgres, None, None]:
     """A server that a test may stop."""
