@@ -316,7 +316,7 @@ class NoSocket:
 
 
 class KeptResponse(LocalResponse):
-    extensions = {"http_version": b"HTTP/1.1", "network_stream": NoSocket()}  # noqa: RUF012
+    extensions = {"http_version": b"HTTP/1.1", "network_stream": NoSocket()}  # noqa: RUF012  # nothing changes it
 
 
 class KeptConnections(Script):

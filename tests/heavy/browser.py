@@ -196,7 +196,7 @@ class Browser:
         return {urlsplit(url).netloc for url in urls}
 
     def _log(self, name: str) -> list[dict[str, str]]:
-        entries: list[dict[str, str]] = self.driver.get_log(name)  # type: ignore[no-untyped-call]
+        entries: list[dict[str, str]] = self.driver.get_log(name)  # type: ignore[no-untyped-call]  # selenium has no types for it
         return entries
 
     def _tell(self, command: str, **parameters: object) -> dict[str, list[dict[str, object]]]:
