@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from attrs import frozen
 
 from smilejobs.batch.waits import Results
-from smilejobs.batch.words import format_time, number_of
+from smilejobs.batch.words import format_share, format_time, number_of
 from smilejobs.polling.comparison import MIN_COMPLETE_JOBS, Comparison, Cost
 from smilejobs.polling.pace import Pace
 
@@ -54,10 +54,7 @@ class Findings:
 
     def durations(self) -> Sequence[tuple[str, str]]:
         """Return the rows of the table of durations, for `DURATION_COLUMNS`."""
-        known = [
-            (f"{share:.0%}".replace("%", "\u00a0%"), self.comparison.durations.quantile(share))
-            for _, share in _QUANTILES
-        ]
+        known = [(format_share(share), self.comparison.durations.quantile(share)) for _, share in _QUANTILES]
         return [(share, "not known" if value is None else format_time(value)) for share, value in known]
 
     def costs(self) -> Sequence[tuple[str, str, str, str]]:

@@ -21,16 +21,14 @@ from attrs import fields
 from cattrs import Converter
 
 from smilejobs.batch.formats import CSV, JSONLines
-from smilejobs.batch.records import Ending, RowRecord
+from smilejobs.batch.records import AGES, Ending, RowRecord
 from smilejobs.batch.rows import Row
 from smilejobs.files import create_private, open_private, temporary_path
 from smilejobs.polling.rules import Until
 
 SUFFIXES = (".jsonl", ".ndjson", ".csv")
 _OWN = tuple(attribute.name for attribute in fields(RowRecord))
-_AGES = ("pending_age", "end_age")
-"""Files of earlier releases lack these columns."""
-_NAMES = frozenset(_OWN) - frozenset(_AGES)
+_NAMES = frozenset(_OWN) - frozenset(AGES)
 _CARRIED = "carried"
 _BLOCK_ROWS = 64
 _MAX_ROW_BYTES = 2**27
@@ -80,7 +78,7 @@ class Journal:
         carried = [_CARRIED] if columns is None else [name for name in columns if name not in self._own]
         names = (*self._own, *carried)
         self._format: CSV | JSONLines = CSV(names) if path.suffix == ".csv" else JSONLines()
-        self._earlier = [CSV([name for name in names if name not in _AGES])] if path.suffix == ".csv" else []
+        self._earlier = [CSV([name for name in names if name not in AGES])] if path.suffix == ".csv" else []
         self._jobs: dict[int, array[int]] = {}
         """By index, in blocks of `_BLOCK_ROWS`: a checksum of the ids of the job if its row is settled, else 0.
 

@@ -9,7 +9,7 @@ from os import PathLike
 from smilejobs.batch.chart import CHART_CSS, STYLES, Axis, Line, render_chart
 from smilejobs.batch.findings import COST_COLUMNS, DURATION_COLUMNS, Findings
 from smilejobs.batch.page import render_page, render_section, render_sentences
-from smilejobs.batch.words import format_time
+from smilejobs.batch.words import format_share, format_time
 from smilejobs.files import open_private
 from smilejobs.polling.comparison import Setting
 from smilejobs.polling.pace import Pace
@@ -23,7 +23,7 @@ _TICKS_SECONDS = (
 )
 _TIME_TICKS = [(float(value), format_time(value)) for value in _TICKS_SECONDS]
 _RATE_TICKS = [(10.0**power, f"{10.0 ** (power + 2):g}\u00a0%") for power in range(-8, 3)]
-_SHARE_TICKS = [(share / 100, f"{share}\u00a0%") for share in (0, 25, 50, 75, 100)]
+_SHARE_TICKS = [(share, format_share(share)) for share in (0, 0.25, 0.5, 0.75, 1)]
 _SHOWN_SHARE = 0.99
 """Of the jobs: the longest ones would take most of the space, and little is known of them."""
 _LEAST_RATE = 1e-4
@@ -118,7 +118,7 @@ def _render_lateness(findings: Findings) -> str:
         ],
     )
     rows = [
-        (f"{share:.0%}".replace("%", "\u00a0%"), *(format_time(cost.lateness_of(share)) for cost in costs))
+        (format_share(share), *(format_time(cost.lateness_of(share)) for cost in costs))
         for share in (0.25, 0.5, 0.75, 0.9, 0.99)
     ]
     columns = ("share of the results", "late by at most: Pace()", "learned")

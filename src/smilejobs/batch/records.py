@@ -42,6 +42,8 @@ class Ending(enum.StrEnum):
 WORDS = (*(verdict.value for verdict in Verdict), *(ending.value for ending in Ending if ending != Ending.COMPLETE))
 """All values of `RowRecord.word`, best first."""
 
+AGES = ("pending_age", "end_age")
+"""The columns that say how long a job took; results of development versions lack them."""
 
 _ROW = ("index", "line", "user_id", "job_id", "submitted_at", "outcome")
 

@@ -6,11 +6,9 @@ from typing import TextIO
 
 from attrs import define, field
 
-from smilejobs.batch.records import Ending
+from smilejobs.batch.records import AGES, Ending
 from smilejobs.batch.rows import BadRow, Row, Rows
 from smilejobs.polling.comparison import Waits
-
-_AGES = ("pending_age", "end_age")
 
 
 @define
@@ -56,7 +54,7 @@ class Results:
                 self._add(row)
             except ValueError as error:
                 raise ValueError(f"{name}, line {row.line}: {error}") from None
-            keys.update(column for column in _AGES if column in row.carried)
+            keys.update(column for column in AGES if column in row.carried)
         if rows.columns is None:
             _require_ages(keys, name)
 
@@ -66,7 +64,7 @@ class Results:
         if isinstance(row, BadRow) or ending in (Ending.REFUSED, Ending.FAILED, Ending.INVALID):
             self.ended_otherwise += 1
             return
-        pending_age, end_age = (_read_age(row.carried, column) for column in _AGES)
+        pending_age, end_age = (_read_age(row.carried, column) for column in AGES)
         if pending_age is not None and end_age is not None and end_age < pending_age:
             raise ValueError("end_age is less than pending_age")
         is_complete = ending is Ending.COMPLETE
@@ -84,7 +82,7 @@ class Results:
 
 
 def _require_ages(columns: Container[str], name: str) -> None:
-    missing = [column for column in _AGES if column not in columns]
+    missing = [column for column in AGES if column not in columns]
     if missing:
         raise ValueError(
             f"{name} has no column {' and no column '.join(missing)}; results of earlier versions do not say how long "

@@ -1,4 +1,4 @@
-"""Counts with nouns, and times with units."""
+"""Counts with nouns, and times and shares with units."""
 
 
 def number_of(count: int, noun: str) -> str:
@@ -17,3 +17,8 @@ def format_time(seconds: float) -> str:
         if seconds >= size:
             return f"{seconds / size:.3g}\u00a0{unit}"
     return f"{seconds:.3g}\u00a0s"
+
+
+def format_share(share: float) -> str:
+    """Return a share in whole per cent, with a no-break space before the unit."""
+    return f"{100 * share:.0f}\u00a0%"
