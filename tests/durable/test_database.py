@@ -457,3 +457,11 @@ async def test_checks_that_fail_in_a_row_are_no_error(postgres_url: str) -> None
     async with open_database(parse(postgres_url), Tuning(ping_seconds=0.0)) as database:
         for _ in range(3):
             assert await database.read_one(select(ABOUT.c.version), int) == len(STEPS)
+
+
+async def test_a_connection_that_comes_after_the_end_is_closed(postgres_url: str) -> None:
+    """A task that was given up may still open one; nothing would close it."""
+    async with open_database(parse(postgres_url), Tuning()) as database:
+        earlier = await database.connect()
+    later = await database.connect()
+    assert (earlier.closed, later.closed) == (True, True)

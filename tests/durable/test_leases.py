@@ -1,6 +1,7 @@
 """The leases on the buckets of a watch list: on a real Postgres, in real time, with short leases and heartbeats."""
 
 import asyncio
+import gc
 import itertools
 import logging
 from collections.abc import AsyncGenerator, Generator
@@ -12,7 +13,7 @@ from urllib.parse import urlsplit
 import anyio
 import psycopg
 import pytest
-from attrs import define, field
+from attrs import define, evolve, field
 from procrastinate import App, PsycopgConnector
 from procrastinate.exceptions import ConnectorException
 from procrastinate.jobs import Job
@@ -593,6 +594,26 @@ async def test_who_hears_nothing_of_the_database_lets_go(buckets: List, caplog: 
                 between.speaks.set()
                 await until(lambda: buckets.held("a"))
     assert any("gives its leases back and starts anew" in text for text in warnings(caplog))
+
+
+async def test_connections_are_closed_although_another_is_being_opened(buckets: List) -> None:
+    """Procrastinate's pool would first wait for the new connection, which may take as long as the server wants."""
+    buckets.pending = {1}
+    await buckets.leases().prepare()
+    async with wire(buckets.url) as between:
+        between.most = 4  # the check, the one that listens, and two of the pool
+        parts = urlsplit(buckets.url)
+        netloc = f"{parts.username}:{parts.password}@127.0.0.1:{between.port}"
+        worker = List(parts._replace(netloc=netloc).geturl(), buckets.pending)
+        task = asyncio.create_task(worker.leases(tuning=evolve(PATIENT, close_seconds=0.2, stop_seconds=1.0)).run())
+        await until(worker.held)
+        async with await psycopg.AsyncConnection.connect(buckets.url) as other:
+            await other.execute("SET search_path = smilejobs")
+            await other.execute("LOCK TABLE procrastinate_jobs")
+            await until(lambda: between.count > between.most)
+        opened = [each for each in gc.get_objects() if isinstance(each, psycopg.AsyncConnection)]
+        await cancel(task)
+        assert [each for each in opened if not each.closed] == []
 
 
 async def test_a_worker_whose_checks_hang_starts_anew(buckets: List, caplog: pytest.LogCaptureFixture) -> None:

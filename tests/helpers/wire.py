@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from math import inf
 from urllib.parse import urlsplit
 
 import anyio
@@ -16,6 +17,10 @@ class Wire:
 
     port: int
     speaks: asyncio.Event = field(factory=asyncio.Event)
+    most: float = inf
+    """Connections that come after so many are silent from the start."""
+    count: int = 0
+    """Connections so far."""
 
     def forget(self) -> None:
         """Fall silent on all connections that there are; those that come later are as good as ever."""
@@ -44,9 +49,11 @@ async def wire(url: str) -> AsyncGenerator[Wire, None]:
             pass
 
     async def connection(near: SocketStream) -> None:
+        between.count += 1
+        speaks = between.speaks if between.count <= between.most else asyncio.Event()
         async with near, await anyio.connect_tcp(host, port) as far, anyio.create_task_group() as tasks:
-            tasks.start_soon(pump, near, far, between.speaks)
-            tasks.start_soon(pump, far, near, between.speaks)
+            tasks.start_soon(pump, near, far, speaks)
+            tasks.start_soon(pump, far, near, speaks)
 
     async with listener, anyio.create_task_group() as tasks:
         tasks.start_soon(listener.serve, connection)

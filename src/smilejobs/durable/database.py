@@ -31,6 +31,27 @@ _APPLICATION_ID = 0x534D4A42
 _IS_OURS_OR_NEW = "SELECT application_id = ? OR NOT EXISTS (SELECT 1 FROM sqlite_master) FROM pragma_application_id"
 
 
+class OpenConnections:
+    """The connections to PostgreSQL of one user, whatever opened them, so that none of them outlives it."""
+
+    def __init__(self) -> None:
+        self._connections: list[psycopg.AsyncConnection[Any]] = []
+        self._is_closed = False
+
+    async def add(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        """Add a new connection; close it at once if all have been closed meanwhile."""
+        if self._is_closed:
+            await connection.close()
+        self._connections = [each for each in self._connections if not each.closed]
+        self._connections.append(connection)
+
+    async def close(self) -> None:
+        """Close all connections, those in use too, without waiting for the server."""
+        self._is_closed = True
+        for connection in self._connections:
+            await connection.close()
+
+
 class Database:
     """An open database. Its errors are `WatchListError`s, and each transaction on PostgreSQL has a time limit.
 
@@ -52,7 +73,7 @@ class Database:
         self.is_shared = url.get_backend_name() != "sqlite"
         self.tuning = tuning
         self._conninfo = url.set(drivername="postgresql").render_as_string(hide_password=False)
-        self._connections: list[psycopg.AsyncConnection[Any]] = []
+        self._connections = OpenConnections()
         self._engine = self._open_postgres(url) if self.is_shared else _open_sqlite(url)
         self._reading = self._engine.execution_options(reads=True)
 
@@ -110,8 +131,7 @@ class Database:
         """Open a connection to PostgreSQL outside the pool; `close` closes it without waiting for the server."""
         options = connection_options(self.tuning)
         connection = await psycopg.AsyncConnection.connect(self._conninfo, autocommit=autocommit, **options)
-        self._connections = [each for each in self._connections if not each.closed]
-        self._connections.append(connection)
+        await self._connections.add(connection)
         return connection
 
     async def close(self) -> None:
@@ -120,11 +140,11 @@ class Database:
         A transaction that is given up leaves its connection to a background task of SQLAlchemy, which may return it
         after the pool was closed; a task that is cancelled twice leaves it as it is.
         """
-        with anyio.CancelScope(shield=True):
-            with anyio.move_on_after(self.tuning.close_seconds):
+        try:
+            with anyio.move_on_after(self.tuning.close_seconds, shield=True):
                 await self._engine.dispose()
-            for connection in self._connections:
-                await connection.close()
+        finally:
+            await self._connections.close()
 
     @asynccontextmanager
     async def _limited(self, within: float | None) -> AsyncGenerator[None, None]:

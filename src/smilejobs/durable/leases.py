@@ -27,7 +27,7 @@ from procrastinate import App, JobContext, PsycopgConnector
 from procrastinate.exceptions import AlreadyEnqueued, ConnectorException
 from procrastinate.jobs import Job, Status
 
-from smilejobs.durable.database import connection_options
+from smilejobs.durable.database import OpenConnections, connection_options
 from smilejobs.durable.failures import cause_of, describe, find_mismatch, retry_creation, translated
 from smilejobs.durable.schema import BUCKETS
 from smilejobs.durable.tuning import Tuning
@@ -157,9 +157,11 @@ class Leases:
 
     @asynccontextmanager
     async def _open_app(self) -> AsyncGenerator[App, None]:
+        connections = OpenConnections()
         connector = PsycopgConnector(
             conninfo=self.url,
             kwargs=self._connection_options(),
+            configure=connections.add,
             min_size=1,
             max_size=_CONNECTIONS,
             timeout=self.heartbeat,
@@ -170,8 +172,11 @@ class Leases:
             await app.open_async()
             yield app
         finally:
-            with anyio.move_on_after(self.tuning.close_seconds, shield=True):
-                await app.close_async()
+            try:
+                with anyio.move_on_after(self.tuning.close_seconds, shield=True):
+                    await app.close_async()  # waits for connections that are being opened
+            finally:
+                await connections.close()
 
     def _connection_options(self) -> dict[str, Any]:
         # A host that is cut off is noticed in time, where TCP can report it.
