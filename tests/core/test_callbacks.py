@@ -259,7 +259,8 @@ def test_the_vendors_largest_fits_by_default() -> None:
 @pytest.mark.parametrize("body", ["{}", None, {}, bytearray(b"{}"), memoryview(b"{}")])
 def test_a_body_is_bytes(body: Any) -> None:
     """A parsed body, or a coroutine that would read it, is a TypeError."""
-    with pytest.raises(TypeError, match="^body must be the body of the request as bytes, not"):
+    kind = type(body).__name__
+    with pytest.raises(TypeError, match=f"^body must be the body of the request as bytes, not {kind}$"):
         verifier().verify(body)
 
 
@@ -290,6 +291,10 @@ def test_without_a_signature_of_this_partner_it_is_unsigned(body: JSONObject) ->
     error = refusal(body)
     assert error.reason == "unsigned"
     assert error.ref is None
+    assert str(error) == (
+        "the callback's signature does not verify: it does not come from Smile ID, or it comes from another "
+        "environment than the API key"
+    )
 
 
 def test_the_signature_is_looked_at_before_the_shape() -> None:
@@ -400,7 +405,7 @@ def test_a_timestamp_that_names_no_instant_has_no_age(timestamp: object) -> None
     body = signed(flat(timestamp=timestamp))
     error = refusal(body)
     assert (error.reason, error.ref) == ("undated", REF)
-    assert "timestamp cannot be read" in str(error)
+    assert str(error) == f"the callback's timestamp cannot be read, so its age is unknown [job {REF.tag}]"
     callback = verify(body, max_age=None)
     assert (callback.ref, callback.timestamp) == (REF, None)
 
@@ -548,9 +553,10 @@ def test_arguments_that_can_never_be_right_are_refused_at_once(
 @pytest.mark.parametrize("credentials", [None, "085", ("085", "key-marker")])
 def test_credentials_are_credentials(credentials: Any) -> None:
     """Any other type is refused, and its value is not repeated."""
-    with pytest.raises(TypeError, match=r"^credentials must be Credentials\(partner_id, api_key\), not") as caught:
+    with pytest.raises(TypeError) as caught:
         CallbackVerifier(credentials)
-    assert "marker" not in str(caught.value)
+    kind = type(credentials).__name__
+    assert str(caught.value) == f"credentials must be Credentials(partner_id, api_key), not {kind}"
 
 
 def test_a_naive_clock_is_refused_when_it_is_read() -> None:

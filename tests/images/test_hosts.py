@@ -85,6 +85,14 @@ def test_hostile_links(link: str) -> None:
     assert "evil" not in words
 
 
+def test_a_link_may_be_as_long_as_it_is_read() -> None:
+    """One of 8,192 characters may be followed, a longer one may not."""
+    link = "https://smile-a.s3.amazonaws.com/"
+    longest = link + "a" * (8192 - len(link))
+    assert problem(longest) is None
+    assert problem(longest + "a") == "the link has more than 8192 characters"
+
+
 @pytest.mark.parametrize("link", ["http://127.0.0.1:8787/a", "https://localhost:1/a", "http://[::1]:9/a"])
 def test_loopback_in_tests(link: str) -> None:
     """Where the API is on loopback its links may be, and only there; other addresses are no better for it."""
