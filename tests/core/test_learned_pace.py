@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import re
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from itertools import pairwise
@@ -152,63 +153,111 @@ def test_a_file_that_cannot_be_replaced_leaves_nothing_behind(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"kind": "other"}, "^not a learned pace: expected"),
-        ({"version": 2}, "^a learned pace in format 2; this version of smilejobs reads format 1"),
-        ({"version": None}, "format None"),
-        ({"base": {"min": 1}}, "KeyError: 'max'"),
-        ({"base": {"min": True, "max": 60, "fraction": 0.15, "jitter": 0.1}}, "expected a number, not bool"),
-        ({"base": {"min": 2, "max": 1, "fraction": 0.15, "jitter": 0.1}}, "max must not be less than min"),
-        ({"lateness": -1}, "the number -1 is out of range"),
-        ({"lateness": "1"}, "expected a number, not str"),
-        ({"complete": None}, "TypeError"),
-        ({"final": {}}, "KeyError"),
+        ({"kind": "other"}, "not a learned pace: expected an object with kind 'smilejobs learned pace'"),
+        ({"version": 2}, "a learned pace in format 2; this version of smilejobs reads format 1"),
+        ({"version": None}, "a learned pace in format None; this version of smilejobs reads format 1"),
+        ({"base": {"min": 1}}, "not a whole learned pace: KeyError: 'max'"),
+        (
+            {"base": {"min": True, "max": 60, "fraction": 0.15, "jitter": 0.1}},
+            "not a whole learned pace: TypeError: expected a number, not bool",
+        ),
+        (
+            {"base": {"min": 2, "max": 1, "fraction": 0.15, "jitter": 0.1}},
+            "not a whole learned pace: ValueError: max must not be less than min",
+        ),
+        ({"lateness": -1}, "not a whole learned pace: ValueError: the number -1 is out of range"),
+        ({"lateness": 0}, "not a whole learned pace: ValueError: the number 0 is out of range"),
+        ({"lateness": "1"}, "not a whole learned pace: TypeError: expected a number, not str"),
+        ({"complete": None}, "not a whole learned pace: TypeError: "),
+        ({"final": {}}, "not a whole learned pace: KeyError: 'weight'"),
     ],
 )
 def test_a_file_of_another_kind_is_refused(change: dict[str, Any], text: str) -> None:
     """The text says what is wrong."""
     data = json.loads(LearnedPace().to_json())
-    with pytest.raises(ValueError, match=text):
+    with pytest.raises(ValueError, match=f"^{re.escape(text)}"):
         LearnedPace.from_json(json.dumps(data | change))
+
+
+NO_FIT = "ValueError: masses and targets do not fit each other"
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"weight": 0.5}, "ValueError: the number 0.5 is out of range"),
+        ({"weight": 1e300}, "ValueError: the number 1e+300 is out of range"),
+        ({"weight": None}, "TypeError: expected a number, not NoneType"),
+        ({"intervals": [[3, 3, 1.0]]}, "ValueError: no interval from 3 to 3"),
+        ({"intervals": [[-1, 3, 1.0]]}, "TypeError: expected a whole number, not -1"),
+        ({"intervals": [[1, BINS + 1, 1.0]]}, f"ValueError: no interval from 1 to {BINS + 1}"),
+        ({"intervals": [[1.5, 2, 1.0]]}, "TypeError: expected a whole number, not 1.5"),
+        ({"intervals": [[1, 2, -1.0]]}, "ValueError: the number -1.0 is out of range"),
+        ({"intervals": [[1, 2, 0.0]]}, "ValueError: the number 0.0 is out of range"),
+        ({"intervals": [[1, 2]]}, "ValueError: "),
+        ({"intervals": 5}, "TypeError: "),
+        ({"censored": [[BINS + 1, 1.0]]}, f"ValueError: no edge {BINS + 1}"),
+        ({"censored": [[True, 1.0]]}, "TypeError: expected a whole number, not True"),
+        ({"censored": [[1, 0.0]]}, "ValueError: the number 0.0 is out of range"),
+        ({"masses": [2.0], "targets": [1.0, 2.0]}, NO_FIT),
+        ({"masses": [0.5, 0.501], "targets": [1.0, 2.0, 3.0]}, NO_FIT),
+        ({"masses": [0.0] * (BINS + 1), "targets": [1.0] * (BINS + 2)}, NO_FIT),
+        ({"masses": [-0.1]}, "ValueError: the number -0.1 is out of range"),
+        ({"masses": [0.1], "targets": [1.0]}, NO_FIT),
+        ({"masses": [0.1], "targets": [1.0, 2.0, 3.0]}, NO_FIT),
+        ({"masses": [0.1], "targets": [1.0, -2.0]}, "ValueError: the number -2.0 is out of range"),
+        ({"targets": [1.0]}, NO_FIT),
+        ({"price": 0}, "ValueError: the number 0 is out of range"),
+        ({"until_plan": -1}, "TypeError: expected a whole number, not -1"),
+        ({"until_plan": 1.0}, "TypeError: expected a whole number, not 1.0"),
+        ({"plans": 10**400}, "TypeError: expected a whole number, not 1"),
+        ({"drift": -2}, "ValueError: the number -2 is out of range"),
+        ({"drift_of_variance": -2}, "ValueError: the number -2 is out of range"),
+        ({"drift_of_variance": 10**400}, "OverflowError: "),
+    ],
+)
+@pytest.mark.parametrize("phase", ["complete", "final"])
+def test_a_file_with_junk_is_refused(phase: str, change: dict[str, Any], text: str) -> None:
+    """Counts, weights and ages that cannot be are never taken in; the text says what is wrong."""
+    data = json.loads(LearnedPace().to_json())
+    data[phase] |= change
+    with pytest.raises(ValueError, match=f"^{re.escape(f'not a whole learned pace: {text}')}"):
+        LearnedPace.from_json(json.dumps(data))
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"weight": 0.5},
-        {"weight": 1e300},
-        {"intervals": [[3, 3, 1.0]]},
-        {"intervals": [[-1, 3, 1.0]]},
-        {"intervals": [[1, BINS + 1, 1.0]]},
-        {"intervals": [[1.5, 2, 1.0]]},
-        {"intervals": [[1, 2, -1.0]]},
-        {"intervals": [[1, 2]]},
-        {"intervals": 5},
-        {"censored": [[BINS + 1, 1.0]]},
-        {"censored": [[True, 1.0]]},
-        {"masses": [2.0]},
-        {"masses": [0.0] * (BINS + 1)},
-        {"masses": [-0.1]},
-        {"targets": [1.0]},
-        {"price": 0},
-        {"until_plan": -1},
-        {"plans": 10**400},
-        {"drift": -2},
-        {"drift_of_variance": 10**400},
+        {"weight": 1.0, "until_plan": 0, "plans": 0, "price": 1e-12, "drift": -1.0, "drift_of_variance": -1.0},
+        {"weight": 1e9, "until_plan": 10**9, "plans": 10**9, "price": 1e9, "drift": 1.0, "drift_of_variance": 1.0},
+        {"intervals": [[0, 1, 1e-9], [BINS - 1, BINS, 1e9]], "censored": [[0, 1e-9], [BINS, 1e9]]},
+        {"masses": [0.0, 1.0], "targets": []},
+        {"masses": [1 / BINS] * BINS, "targets": [0.0] * BINS + [1e9]},
     ],
 )
-def test_a_file_with_junk_is_refused(change: dict[str, Any]) -> None:
-    """Counts, weights and ages that cannot be are never taken in."""
-    data = json.loads(LearnedPace().to_json())
+def test_all_that_may_be_in_a_file_is_taken_in(change: dict[str, Any]) -> None:
+    """Up to the least and the largest values; it is written again as it was read."""
+    data = json.loads(LearnedPace(lateness=1e-9).to_json())
     data["complete"] |= change
-    with pytest.raises(ValueError, match="^not a whole learned pace"):
-        LearnedPace.from_json(json.dumps(data))
+    assert json.loads(LearnedPace.from_json(json.dumps(data)).to_json()) == data
 
 
 @pytest.mark.parametrize("text", ["", "[]", "5", "null", '{"kind": NaN}', "[" * 100_000, '{"kind": 1'])
 def test_what_is_no_pace_is_refused(text: str) -> None:
     """Any other text is a ValueError."""
-    with pytest.raises(ValueError, match="^not a learned pace"):
+    with pytest.raises(ValueError, match="^not a learned pace: "):
         LearnedPace.from_json(text)
+
+
+def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    """As any other text that is no JSON; a number that JSON does not know is named."""
+    path = tmp_path / "pace.json"
+    path.write_bytes(b"\xff")
+    with pytest.raises(ValueError, match="^not a learned pace: the JSON cannot be read"):
+        LearnedPace.load(path)
+    path.write_bytes(b'{"kind": -Infinity}')
+    with pytest.raises(ValueError, match=r"^not a learned pace: the JSON cannot be read \(-Infinity is not JSON\)$"):
+        LearnedPace.load(path)
 
 
 def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
@@ -265,9 +314,9 @@ def test_what_cannot_be_merged_is_refused() -> None:
     """Only learned paces with the same base and lateness can be merged."""
     with pytest.raises(TypeError, match="^other must be a LearnedPace, not Pace"):
         LearnedPace().merge(Pace())  # type: ignore[arg-type]  # that is what is tested
-    with pytest.raises(ValueError, match="different bases or lateness"):
+    with pytest.raises(ValueError, match="^paces with different bases or lateness cannot be merged$"):
         LearnedPace().merge(LearnedPace(lateness=1))
-    with pytest.raises(ValueError, match="different bases or lateness"):
+    with pytest.raises(ValueError, match="^paces with different bases or lateness cannot be merged$"):
         LearnedPace().merge(LearnedPace(base=Pace(min=2)))
 
 
