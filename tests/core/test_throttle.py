@@ -4,7 +4,7 @@ import itertools
 import math
 import random
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 from hypothesis import given, strategies
@@ -59,6 +59,99 @@ def test_429_and_503_throttle_at_once(observation: SmileJobsError) -> None:
     assert throttle.ready_at() - now == pytest.approx(0.25)
     now = run(throttle, GOOD, now=now)
     assert 1 / (throttle.ready_at() - (now - 0.01)) == pytest.approx(0.9 * 100, rel=0.1)
+
+
+def steady(*, answered: int = 1, begun: int = 1, seconds: int = 20) -> tuple[Throttle, float]:
+    """Return a throttle after 100 polls per second of which some are not answered yet, and the instant."""
+    throttle = Throttle()
+    for number in range(100 * seconds):
+        throttle.begin(number / 100)
+        if number % begun < answered:
+            throttle.end(GOOD, began=number / 100, now=number / 100)
+    return throttle, seconds - 0.01
+
+
+@pytest.mark.parametrize(
+    ("answered", "begun", "share"), [(1, 1, 0.9), (9, 10, 0.81), (4, 5, 0.72), (2, 3, 0.6), (1, 2, 0.5), (1, 4, 0.5)]
+)
+def test_the_curve_of_the_limit(answered: int, begun: int, share: float) -> None:
+    """It begins at nine tenths of what worked, not below half, and is back where it was throttled on the third root."""
+    throttle, now = steady(answered=answered, begun=begun)
+    assert throttle.limit(now) == math.inf
+    throttle.end(LIMITED, began=now, now=now)
+    resumed = throttle.ready_at()
+    assert resumed == pytest.approx(now + 0.25)
+    back = resumed + 10 * math.cbrt(1 - share)
+    for at, times in [(resumed - 0.1, share), (resumed, share), (back, 1.0), (back + 5, 1.125), (back + 10, 2.0)]:
+        assert throttle.limit(at) == pytest.approx(100 * times, rel=0.03)
+    assert throttle.is_on(back + 9.5)
+    assert not throttle.is_on(back + 10.5)
+
+
+def test_a_limit_spaces_polls_evenly() -> None:
+    """A timer that is a few milliseconds late loses nothing; a pause of the batch is not made up for."""
+    throttle, now = steady()
+    throttle.end(LIMITED, began=now, now=now)
+    at = throttle.ready_at()
+    throttle.begin(at)
+    first = throttle.ready_at()
+    assert first - at == pytest.approx(1 / 90, rel=0.05)
+    throttle.begin(first + 0.009)
+    assert throttle.ready_at() - first == pytest.approx(1 / 90, rel=0.05)
+    throttle.begin(late := throttle.ready_at() + 0.5)
+    assert throttle.ready_at() - late == pytest.approx(1 / throttle.limit(late))
+
+
+def test_where_nothing_works_single_polls_try_the_api_and_the_speed_doubles_then() -> None:
+    """One poll per second until one is answered well; then half of the speed before, and twice as much each second."""
+    throttle, now = steady()
+    for number in range(300):
+        throttle.begin(now + number / 100)
+    assert any(throttle.end(BROKEN, began=now, now=now + 3) for _ in range(20))
+    resumed = throttle.ready_at()
+    assert [throttle.limit(resumed + more) for more in (0, 10, 1000)] == [1.0, 1.0, 1.0]
+    throttle.end(GOOD, began=resumed - 0.5, now=resumed + 3)  # it began before
+    assert throttle.limit(resumed + 3) == 1.0
+    throttle.begin(resumed)
+    throttle.end(GOOD, began=resumed, now=resumed + 4)
+    limits = [throttle.limit(resumed + 4 + more) for more in (0, 1, 2, 3)]
+    assert limits == pytest.approx([50, 100, 200, 400], rel=0.05)
+    assert throttle.is_on(resumed + 4 + 1.9)
+    assert not throttle.is_on(resumed + 4 + 2.1)
+    assert limits[-1] < throttle.limit(resumed + 1e6) < math.inf
+
+
+def test_the_speed_of_few_polls_is_not_underestimated() -> None:
+    """After a tenth of a second it is that of this tenth."""
+    throttle = Throttle()
+    assert throttle.speed(0.0) == 0.0
+    for number in range(11):
+        throttle.begin(7.0 + number / 100)
+    assert throttle.speed(7.1) == pytest.approx(105, rel=0.06)
+    assert Throttle().speed(5.0) == 0.0
+
+
+REFUSED_AT_RANDOM: list[JobStatus | SmileJobsError] = [LIMITED, GOOD, GOOD, GOOD]
+TRACE: tuple[Sequence[JobStatus | SmileJobsError], ...] = (
+    *([GOOD] * 30, [LIMITED], [GOOD] * 40, [BROKEN] * 9, [GOOD] * 5, [UNAVAILABLE], [TROUBLE] * 12, [GOOD] * 200),
+    *(REFUSED_AT_RANDOM * 60, [GOOD] * 300, [BROKEN] * 30, [GOOD] * 50),
+)
+
+
+@pytest.mark.parametrize("shift", [1e3, 1e5])
+def test_the_origin_of_the_clock_does_not_matter(shift: float) -> None:
+    """Decisions and instants are the same for a clock that shows another time."""
+    one, other = Throttle(), Throttle()
+    now = 0.0
+    for observation in itertools.chain(*TRACE):
+        now = max(now + 0.01, one.ready_at() + 1e-6)  # not at the edge, where rounding decides
+        one.begin(now)
+        other.begin(now + shift)
+        throttles = one.end(observation, began=now, now=now + 0.02)
+        assert other.end(observation, began=now + shift, now=now + shift + 0.02) is throttles
+        now += 0.02
+        assert other.ready_at() - shift == pytest.approx(one.ready_at(), abs=1e-3)
+        assert other.speed(now + shift) == pytest.approx(one.speed(now), rel=1e-3, abs=1e-3)
 
 
 @pytest.mark.parametrize("observation", [BROKEN, TROUBLE])
