@@ -32,9 +32,8 @@ from smilejobs.sandbox.http.uploads import Uploads
 from smilejobs.sandbox.jobs import Job, Stage, copy_json
 from smilejobs.sandbox.products import result_code_for
 from smilejobs.sandbox.registry import MACHINE, REVIEW, Registry, Review
-from smilejobs.sandbox.server import serve
+from smilejobs.sandbox.server import Authority, serve
 from smilejobs.sandbox.state import State, StateError
-from smilejobs.sandbox.tls import Authority
 from smilejobs.settings import Credentials
 from smilejobs.transport import HTTPClient
 from smilejobs.wire.protocol import PATH
@@ -273,46 +272,32 @@ class Sandbox:
 
     @property
     def ca_pem(self) -> bytes:
-        """The certificate that a client has to trust if the sandbox is served with ``tls=True``.
-
-        Raises:
-            ImportError: trustme is not installed.
-        """
+        """The certificate that a client has to trust if the sandbox is served with ``tls=True``."""
         return self._authority.pem
 
     @asynccontextmanager
-    async def serve(
-        self, *, host: str = "127.0.0.1", port: int = 0, tls: bool | Collection[str] = False
-    ) -> AsyncGenerator[str, None]:
+    async def serve(self, *, host: str = "127.0.0.1", port: int = 0, tls: bool = False) -> AsyncGenerator[str, None]:
         """Serve over HTTP while the block runs, in the running event loop, which must be asyncio's.
 
-        A request is answered only if its ``Host`` is a name of this machine, the *host*, or one of the names in *tls*,
-        and if it is not from a web page of another origin. With a *host* beyond loopback any address and any name
-        without a dot is accepted too.
+        A request is answered only if its ``Host`` is a name of this machine or the *host*, and if it is not from a web
+        page of another origin. With a *host* beyond loopback any address and any name without a dot is accepted too.
 
         The block gets the ``base_url`` for a client, for example "http://127.0.0.1:43211/v1".
 
         Args:
-            host: The address to listen at; loopback by default, something else in a container.
+            host: The address to listen at; loopback by default.
             port: The port; 0 for any that is free.
-            tls: Whether to serve https, with a certificate of the sandbox's own for this machine; or the names of
-                further hosts that the certificate is valid for. See `ca_pem`.
+            tls: Whether to serve https, with a certificate for this machine and the *host*; see `ca_pem`.
 
         Raises:
-            ImportError: trustme is not installed.
             OSError: The address cannot be listened at.
             RuntimeError: The event loop is not asyncio's.
             ValueError: A certificate cannot name such a host.
         """
-        names = () if isinstance(tls, bool) else tls
-        context = None if tls is False else self._authority.context(host, *names)
-        self._names.update(name.lower() for name in (host, *names))
-        async with self._callbacks.running(), serve(Guarded(self.app, self._names), host, port, context) as root:
-            before, self._root = self._root, root
-            try:
-                yield root + _BASE
-            finally:
-                self._root = before
+        context = self._authority.context(host) if tls else None
+        self._names.add(host.lower())
+        async with self._callbacks.running(), serve(Guarded(self.app, self._names), host, port, context) as self._root:
+            yield self._root + _BASE
 
     async def __aenter__(self) -> Self:
         self._background = self._callbacks.running()

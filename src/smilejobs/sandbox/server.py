@@ -2,9 +2,9 @@
 
 import asyncio
 import errno
+import os
 import socket
 import ssl
-import struct
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
@@ -35,7 +35,7 @@ async def serve(app: ASGIApp, host: str, port: int, tls: ssl.SSLContext | None =
         raise RuntimeError(
             "the sandbox can be served on asyncio only; elsewhere use it in process, as the app of an ASGITransport"
         ) from None
-    with _listen(host, port) as listener:
+    with _Listener(host, port) as listener:
         server = _Server(app, listener, tls)
         async with beside(server.serve_until_stopped, server.stop):
             await server.is_serving.wait()
@@ -48,9 +48,29 @@ class _Listener(socket.socket):
     asyncio would wait for such a client for a minute, and from Python 3.12 on the server would wait too.
     """
 
-    def __init__(self, fileno: int) -> None:
-        super().__init__(fileno=fileno)
+    def __init__(self, host: str, port: int) -> None:
+        if not host:
+            raise OSError("host must not be empty; to listen at every address of this machine, give 0.0.0.0 or ::")
+        super().__init__(socket.AF_INET6 if ":" in host else socket.AF_INET)
         self._accepted = WeakSet[socket.socket]()
+        self.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, os.name == "posix")
+        # Connections inherit it; asyncio does not set it for such sockets. Without it the body of an answer, which is
+        # sent after its head, waits up to 40 ms for the client's system.
+        self.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            self.bind((host, port))
+            self.listen()
+        except (OverflowError, UnicodeError) as error:
+            self.close()
+            raise OSError(f"cannot listen at host {host!r}, port {port}: {error}") from None
+        except OSError as error:
+            self.close()
+            if error.errno != errno.EADDRINUSE:
+                raise
+            raise OSError(
+                f"port {port} of {host} is in use by another program, perhaps by another sandbox: end that one, or "
+                "choose another port, or port 0 for any that is free",
+            ) from None
 
     def accept(self) -> tuple[socket.socket, Any]:
         accepted, address = super().accept()
@@ -64,11 +84,7 @@ class _Listener(socket.socket):
 
 
 class _Server(uvicorn.Server):
-    """Serves in a task, leaves the signals of the process alone, and stops without waiting for its clients.
-
-    Attributes:
-        is_serving: Set when it accepts connections.
-    """
+    """Serves in a task, leaves the signals of the process alone, and stops without waiting for its clients."""
 
     def __init__(self, app: ASGIApp, listener: _Listener, tls: ssl.SSLContext | None) -> None:
         super().__init__(
@@ -119,49 +135,46 @@ class _Server(uvicorn.Server):
         self._stopped.set()
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request; close its connection where the application cuts it.
+        """Answer one request; close its connection where the application cuts it, or `main_loop` has cancelled it.
 
-        uvicorn would answer 500 and log an error if this returned before the client is gone, so it waits for that; also
-        where `stop` has cancelled an answer.
+        uvicorn would answer 500 and log an error if this returned before the client is gone, so it waits for that.
         """
         try:
             await self._app(scope, receive, send)
-        except ConnectionCutError:
+        except (ConnectionCutError, asyncio.CancelledError):
             for connection in self.server_state.connections:
                 if tuple(connection.transport.get_extra_info("peername")[:2]) == scope["client"]:
                     connection.transport.close()
-        except asyncio.CancelledError:
-            if not self.should_exit:
-                raise
-        else:
-            return
-        while (await receive())["type"] != "http.disconnect":
-            pass
+            while (await receive())["type"] != "http.disconnect":
+                pass
 
 
-def _listen(host: str, port: int) -> _Listener:
-    if not host:
-        raise OSError("host must not be empty; to listen at every address of this machine, give 0.0.0.0 or ::")
-    try:
-        # `socket.create_server` leaks its socket where these fail.
-        host.encode("idna")
-        struct.pack("!H", port)
-    except (UnicodeError, struct.error) as error:
-        raise OSError(f"cannot listen at host {host!r}, port {port}: {error}") from None
-    try:
-        server = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            raise
-        raise OSError(
-            f"port {port} of {host} is in use by another program, perhaps by another sandbox: end that one, or choose "
-            "another port, or port 0 for any that is free",
-        ) from None
-    listener = _Listener(server.detach())
-    # Connections inherit it; asyncio does not set it for such sockets. Without it the body of an answer, which is sent
-    # after its head, waits up to 40 ms for the client's system.
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return listener
+class Authority:
+    """A certificate authority for one sandbox; clients trust it only if they are told to.
+
+    Its keys are made anew each time and stay in memory, except while OpenSSL reads them from a temporary file with mode
+    0600.
+    """
+
+    def __init__(self) -> None:
+        import trustme  # takes a tenth of a second
+
+        self._ca = trustme.CA(organization_name="smilejobs sandbox")
+
+    @property
+    def pem(self) -> bytes:
+        """The certificate that a client has to trust."""
+        return self._ca.cert_pem.bytes()
+
+    def context(self, host: str = "localhost") -> ssl.SSLContext:
+        """Return a server-side TLS context whose certificate is valid for this machine and for *host*.
+
+        Raises:
+            ValueError: A certificate cannot name such a host.
+        """
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        self._ca.issue_cert(*dict.fromkeys(("localhost", "127.0.0.1", "::1", host))).configure_cert(context)
+        return context
 
 
 def make_url(scheme: str, host: str, port: int) -> str:
