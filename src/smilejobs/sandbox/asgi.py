@@ -5,23 +5,21 @@ from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
 import anyio.lowlevel
+from attrs import frozen
 from starlette.types import ASGIApp, Message
 
 from smilejobs.sandbox.http.common import ConnectionCutError
 from smilejobs.transport.over_client import LocalResponse
 
 
+@frozen
 class InProcess:
     """An HTTP client whose requests go to an ASGI application.
 
     Unlike `httpx.ASGITransport` it delivers the part of a body that was sent before the connection was cut.
-
-    Args:
-        app: The application.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    _app: ASGIApp
 
     @asynccontextmanager
     async def stream(
@@ -32,17 +30,11 @@ class InProcess:
         sent = {"host": parts.netloc, **{name.lower(): value for name, value in headers.items()}}
         scope = {
             "type": "http",
-            "asgi": {"version": "3.0"},
-            "http_version": "1.1",
             "method": method,
             "scheme": parts.scheme,
             "path": parts.path,
-            "raw_path": parts.path.encode(),
             "query_string": parts.query.encode(),
-            "root_path": "",
             "headers": [(name.encode("latin-1"), value.encode("latin-1")) for name, value in sent.items()],
-            "client": None,
-            "server": (parts.hostname, parts.port),
         }
         messages: list[Message] = []
 

@@ -13,20 +13,12 @@ _MAX_EXPONENT = 100.0
 
 
 def make_rng(seed: int, *purpose: object) -> random.Random:
-    """Return a random generator for one purpose, for example the third poll of a certain job.
-
-    Each purpose has a generator of its own, so requests draw the same values in any order of arrival.
-    """
+    """Return a random generator of its own for one purpose, for example the third poll of a certain job."""
     return random.Random(repr((seed, *purpose)))
 
 
 def to_seconds(value: Duration, name: str) -> float:
-    """Return *value* in seconds.
-
-    Raises:
-        TypeError: *value* is not a duration.
-        ValueError: *value* is negative, not finite, or longer than ten years: dates have an end.
-    """
+    """Return a duration in seconds; raise as `seconds` does, and ValueError beyond ten years, for dates have an end."""
     number = seconds(value, name)
     if number > _TEN_YEARS:
         raise ValueError(f"{name} must be at most ten years")
@@ -103,10 +95,5 @@ Distribution = Lognormal | Mixture
 
 
 def as_distribution(value: Duration | Distribution, name: str) -> Distribution:
-    """Return *value* as a distribution; a duration always draws itself.
-
-    Raises:
-        TypeError: *value* is neither a duration nor a distribution.
-        ValueError: *value* is negative, not finite, or longer than ten years; the text begins with *name*.
-    """
+    """Return *value* as a distribution; a duration always draws itself, and raises as in `to_seconds`."""
     return value if isinstance(value, Distribution) else Lognormal(to_seconds(value, name))

@@ -37,14 +37,8 @@ class State:
     """A SQLite file with one row for each job, and for each count of polls or image downloads.
 
     The file may hold personal data, so it is made with mode 0600. Each row has a checksum, by which a row that no
-    sandbox has written is found. One sandbox at a time may use a file. It is opened for each change, and a change
-    survives a process that is killed. All methods raise `StateError`.
-
-    Args:
-        path: The file; it is created if it is missing, but not its directory.
-
-    Raises:
-        StateError: The file cannot be used, or is not the state of a sandbox.
+    sandbox has written is found. The file is opened for each change, which survives a process that is killed. All
+    methods raise `StateError`.
     """
 
     def __init__(self, path: str | PathLike[str]) -> None:
