@@ -1191,7 +1191,7 @@ async def test_one_job_of_slow_pictures(sandboxed: None) -> None:
         images = client.images(ref.user_id, ref.job_id)
         await anext(images)
         await let_pass(30)
-        assert len([image async for image in images]) == len(sandbox.jobs[ref].pictures) - 1 > 1
+        assert len([image async for image in images]) == len(sandbox.jobs[ref].product.pictures) - 1 > 1
     assert sandbox.polls(ref) == 2
 
 

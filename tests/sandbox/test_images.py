@@ -138,9 +138,8 @@ def test_any_other_query_is_refused(query: str) -> None:
     """Garbage is a wrong signature, never another error."""
     request = request_for(f"https://{HOST}{PATH}")
     request.scope["query_string"] = query.encode("latin-1")
-    with pytest.raises(StorageError) as refused:
+    with pytest.raises(StorageError, match="does not match"):
         check_url("sandbox-key", request, EPOCH)
-    assert refused.value.code == "SignatureDoesNotMatch"
 
 
 def test_the_picture_is_a_png() -> None:

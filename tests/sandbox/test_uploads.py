@@ -221,20 +221,11 @@ async def test_a_registration_that_is_wrong_is_refused(body: object, code: str) 
     assert not sandbox.jobs
 
 
-async def test_a_registration_for_a_host_that_is_none_is_refused() -> None:
-    """The links of its callbacks would name that host."""
-    sandbox = Sandbox(now=virtual_now)
-    async with opened(sandbox) as http_client:
-        answer = await http_client.post("/v1/upload", json=registration(), headers={"host": "local host"})
-    assert (answer.status_code, answer.json()["code"]) == (400, "2204")
-    assert not sandbox.jobs
-
-
 async def test_a_registration_that_is_too_large_is_refused() -> None:
     """After a megabyte nothing more is read."""
     pieces: list[bytes | None] = [b" " * 1024 * 1024, b" ", None]
     http_status, body = await raw(Sandbox(), "POST", f"{BASE}/v1/upload", pieces)
-    assert (http_status, json.loads(body)["code"]) == (413, "2203")
+    assert (http_status, json.loads(body)) == (413, {"message": "Request Too Long"})
     assert pieces == [None]
 
 
@@ -366,13 +357,13 @@ async def test_a_state_that_cannot_be_written_is_a_fault_that_passes(
 
 
 async def test_a_zip_that_is_too_large_is_not_read_to_its_end() -> None:
-    """The store says so, and the job has no zip."""
+    """It is refused, and the job has no zip."""
     sandbox = Sandbox(now=virtual_now)
     async with opened(sandbox) as http_client:
         url = await registered(http_client)
         pieces: list[bytes | None] = [bytes(MAX_ZIP_BYTES), b"1", None]
-        http_status, body = await raw(sandbox, "PUT", url, pieces)
-        assert (http_status, b"EntityTooLarge" in body) == (400, True)
+        http_status, _ = await raw(sandbox, "PUT", url, pieces)
+        assert http_status == 413
         assert pieces == [None]
         assert (await client_of(http_client).job_status("user-1", "job-1")).code == "2314"
 
@@ -382,8 +373,8 @@ async def test_a_zip_that_breaks_off_is_none() -> None:
     sandbox = Sandbox(now=virtual_now)
     async with opened(sandbox) as http_client:
         url = await registered(http_client)
-        http_status, body = await raw(sandbox, "PUT", url, [zipped(), None])
-        assert (http_status, b"IncompleteBody" in body) == (400, True)
+        http_status, _ = await raw(sandbox, "PUT", url, [zipped(), None])
+        assert http_status == 503
         assert (await client_of(http_client).job_status("user-1", "job-1")).code == "2314"
 
 
@@ -682,21 +673,21 @@ async def test_a_request_may_be_compressed(path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "http_status"),
+    ("content", "code"),
     [
-        (compressed(b" " * (1024 * 1024 + 1)), 413),
-        (compressed(b"{}" + b" " * 10**8), 413),
-        (compressed(json.dumps(registration()).encode())[:-1], 400),
-        (json.dumps(registration()).encode(), 400),
-        (b"", 400),
+        (compressed(b" " * (1024 * 1024 + 1)), None),
+        (compressed(b"{}" + b" " * 10**8), None),
+        (compressed(json.dumps(registration()).encode())[:-1], "2203"),
+        (json.dumps(registration()).encode(), "2203"),
+        (b"", "2203"),
     ],
 )
-async def test_a_compressed_request_that_is_wrong_is_refused(content: bytes, http_status: int) -> None:
-    """A bomb, one that ends too early, one that is not compressed: as any other that is not JSON, in little memory."""
+async def test_a_compressed_request_that_is_wrong_is_refused(content: bytes, code: str | None) -> None:
+    """A bomb, one that ends too early, one that is not compressed: in little memory."""
     tracemalloc.start()
     async with opened(Sandbox(now=virtual_now)) as http_client:
         answer = await http_client.post("/v1/upload", content=content, headers={"Content-Encoding": "gzip"})
-    assert (answer.status_code, answer.json()["code"]) == (http_status, "2203")
+    assert (answer.status_code, answer.json().get("code")) == (400 if code else 413, code)
     assert tracemalloc.get_traced_memory()[1] < 8 * 1024 * 1024
     tracemalloc.stop()
 

@@ -1,34 +1,32 @@
 """Callbacks: the results of a job are POSTed to the partner when they are due.
 
-The body of a callback is the result, with ``timestamp``, ``signature`` and ``ImageLinks`` in it. The provisional result
-is sent before the final one. A callback that is not answered with a 2xx is sent again, a few times, with growing
-delays, so that even without faults a callback may arrive late, twice, or after its successor. Sources: the vendor's
-page about callbacks, and one recorded callback.
+The body of a callback is the result, with ``timestamp``, ``signature`` and ``ImageLinks`` in it. A callback that is not
+answered with a 2xx is sent again, so that even without faults it may arrive late, twice, or after its successor.
+Sources: the vendor's page about callbacks, and one recorded callback.
 """
 
-import json
-import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 from functools import partial
 from types import MappingProxyType
-from urllib.parse import urlsplit
 
 import anyio
 from anyio.abc import TaskGroup
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 from smilejobs.durations import Duration
 from smilejobs.sandbox.distributions import Lognormal, to_seconds
 from smilejobs.sandbox.faults import FaultProfileName, share
-from smilejobs.sandbox.http.common import logger
+from smilejobs.sandbox.http.common import encode_json, logger
+from smilejobs.sandbox.http.guard import host_in
 from smilejobs.sandbox.jobs import Job
-from smilejobs.sandbox.products import has_succeeded, result_code_for
+from smilejobs.sandbox.products import has_succeeded, result_code_for, text_for
 from smilejobs.sandbox.registry import Registry
 from smilejobs.settings import Credentials, is_loopback, split_url
 from smilejobs.tasks import beside
 from smilejobs.transport import HTTPClient
+from smilejobs.transport.body import Body
 from smilejobs.transport.carrier import Carrier, Request
 from smilejobs.transport.failures import no_answer
 from smilejobs.transport.over_client import OverClient
@@ -37,7 +35,6 @@ from smilejobs.transport.trust import load_trust
 from smilejobs.wire.signature import format_timestamp, sign
 
 _MAX_CONNECTIONS = 100
-_MAX_URL_LENGTH = 8192
 _MAX_RETRY_DELAY_SECONDS = 60.0
 _MAX_ANSWER_BYTES = 64 * 1024
 _ANSWER_BODY_SECONDS = 1.0
@@ -84,63 +81,57 @@ DELIVERIES: Mapping[FaultProfileName, Delivery] = MappingProxyType(
 )
 """The delivery of callbacks with each preset of faults."""
 
+
+def _to_hosts(value: Collection[str]) -> frozenset[str]:
+    if isinstance(value, str):
+        raise TypeError("allow_callbacks_to must be a collection of host names, not one string")
+    return frozenset(host.lower() for host in value)
+
+
 _Due = tuple[datetime, str, bool]
 """When a callback is to be sent, the number of its job, and whether it is the final one."""
-ImageLinks = Callable[[Job, datetime], Mapping[str, str]]
-"""Makes the links to the images of a job, whose lifetime begins at the given time."""
 
 
+@define(eq=False, repr=False)
 class Callbacks:
     """Sends the callbacks of a sandbox, to this machine and to the hosts in *allow_to*.
 
     They are sent by *http_client*, which is not closed, or over connections of our own, without a proxy. Each is sent
     up to *attempts* times, until it is answered with a 2xx within *timeout* seconds; the first time again after
-    *retry_delay* seconds, then after twice as long each time, up to a minute.
+    *retry_delay* seconds, then after twice as long each time, up to a minute. *links* makes the links to the images of
+    a job, whose lifetime begins at the given time.
     """
 
-    def __init__(
-        self,
-        registry: Registry,
-        *,
-        delivery: Delivery,
-        links: ImageLinks,
-        allow_to: Collection[str] = (),
-        http_client: HTTPClient | None = None,
-        attempts: int = 5,
-        retry_delay: float = 2.0,
-        timeout: float = 10.0,
-    ) -> None:
-        if isinstance(allow_to, str):
-            raise TypeError("allow_callbacks_to must be a collection of host names, not one string")
-        self._registry = registry
-        self._delivery = delivery
-        self._links = links
-        self._allowed = frozenset(host.lower() for host in allow_to)
-        self._http_client = http_client
-        self._attempts = attempts
-        self._retry_delay = retry_delay
-        self._timeout = timeout
-        self._carriers: dict[str, Carrier] = {}
-        """The connections, by the scheme of the URL."""
-        self._warned: set[str] = set()
-        """The hosts that are not allowed and were named in the log."""
-        self._sent = {due[1:] for job in registry.jobs.values() for due in self._dues(job) if due[0] < registry.now()}
-        """The callbacks that were sent or are being sent, also by an earlier sandbox with the same state."""
-        self._tasks: TaskGroup | None = None
-        """Runs a task for each callback that is not sent yet."""
-        self._is_running = False
+    _registry: Registry
+    _delivery: Delivery
+    _links: Callable[[Job, datetime], Mapping[str, str]]
+    _allow_to: frozenset[str] = field(default=(), converter=_to_hosts)
+    _http_client: HTTPClient | None = None
+    _attempts: int = 5
+    _retry_delay: float = 2.0
+    _timeout: float = 10.0
+    _carrier: Carrier | None = field(init=False, default=None)
+    _warned: set[str] = field(init=False, factory=set)
+    """The hosts that are not allowed and were named in the log."""
+    _sent: set[tuple[str, bool]] = field(init=False)
+    """The callbacks that were sent or are being sent, also by an earlier sandbox with the same state."""
+    _tasks: TaskGroup | None = field(init=False, default=None)
+    """Runs a task for each callback that is not sent yet."""
+    _scope: anyio.CancelScope | None = field(init=False, default=None)
+    """Ends the tasks; None if none run."""
+    _limiter: anyio.CapacityLimiter = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        dues = [due for job in self._registry.jobs.values() for due in self._dues(job)]
+        self._sent = {due[1:] for due in dues if due[0] < self._registry.now()}
 
     def check(self, url: str) -> None:
-        """Check that callbacks may be sent to *url*: a job must not make the sandbox POST to any address it reaches.
+        """Raise as `split_url` does, or ValueError if the host is not allowed.
 
-        Raises:
-            TypeError: *url* is not a string.
-            ValueError: *url* is not a URL, or its host is not allowed.
+        A job must not make the sandbox POST to any address that it reaches.
         """
-        if isinstance(url, str) and len(url) > _MAX_URL_LENGTH:
-            raise ValueError(f"callback_url must be at most {_MAX_URL_LENGTH} characters long")
         host = str(split_url(url, "callback_url").hostname)
-        if not is_loopback(host) and host not in self._allowed:
+        if not is_loopback(host) and host not in self._allow_to:
             raise ValueError(
                 "callback_url must be on this machine, at localhost or 127.0.0.1: the sandbox posts to no other host, "
                 "unless allow_callbacks_to= names it"
@@ -171,18 +162,15 @@ class Callbacks:
 
         Errors of the block are raised as they are, not in a group. A block within a block has no effect.
         """
-        if self._is_running:
+        if self._scope is not None:
             yield
             return
-        self._is_running = True
-        scope = anyio.CancelScope()
+        self._scope = anyio.CancelScope()
         try:
-            async with beside(partial(self._run, scope), scope.cancel):
+            async with beside(partial(self._run, self._scope), self._scope.cancel):
                 yield
         finally:
-            self._is_running = False
-            self._tasks = None
-            self._carriers.clear()
+            self._scope = self._tasks = self._carrier = None
 
     async def _run(self, scope: anyio.CancelScope) -> None:
         self._limiter = anyio.CapacityLimiter(_MAX_CONNECTIONS)
@@ -207,17 +195,17 @@ class Callbacks:
         at, result = next(milestone for milestone in job.milestones() if (milestone[0] == job.final_at) == is_final)
         timestamp = format_timestamp(at)
         proof = {"timestamp": timestamp, "signature": sign(credentials, timestamp)}
-        body = _encode({**result, "ImageLinks": dict(self._links(job, at)), **proof})
+        body = encode_json({**result, "ImageLinks": dict(self._links(job, at)), **proof})
         send = partial(self._send, str(job.callback_url))
         is_forged = self._draw(job, "forgeries", is_final=is_final)
         claim = _opposite(job, result, is_final=is_final)
         if is_forged:
             wrong = Credentials(credentials.partner_id, _WRONG_KEY)
-            await send(_encode({**claim, "timestamp": timestamp, "signature": sign(wrong, timestamp)}))
+            await send(encode_json({**claim, "timestamp": timestamp, "signature": sign(wrong, timestamp)}))
         if await self._is_accepted(job, send, body) and self._draw(job, "duplicates", is_final=is_final):
             await send(body)
         if is_forged:
-            await send(_encode({**claim, **proof}))
+            await send(encode_json({**claim, **proof}))
 
     async def _is_accepted(self, job: Job, send: Callable[[bytes], Awaitable[str | None]], body: bytes) -> bool:
         """Send a callback until it is accepted or there are no attempts left; return whether it was accepted."""
@@ -238,29 +226,34 @@ class Callbacks:
         async with self._limiter:
             with anyio.move_on_after(self._timeout):
                 try:
-                    status = await _post(self._carrier(url), url, body)
+                    status = await self._post(url, body)
                 except Exception as error:  # noqa: BLE001  # any error of a client of the caller's ends one attempt
                     return str(no_answer(error))
         if not status:
             return f"no answer within {self._timeout:.10g} s"
         return None if 200 <= status < 300 else f"HTTP {status}"
 
-    def _carrier(self, url: str) -> Carrier:
-        if self._http_client is not None:
-            return OverClient(self._http_client)
-        scheme = urlsplit(url).scheme
-        if scheme not in self._carriers:
-            # Reading the certificates takes 30 ms, and plain http needs none.
-            trust = load_trust() if scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            self._carriers[scheme] = over_httpcore(_MAX_CONNECTIONS, trust, None)
-        return self._carriers[scheme]
+    async def _post(self, url: str, body: bytes) -> int:
+        """POST *body*, and return the HTTP status of the answer; read a part of its body, which is not used."""
+        if self._carrier is None:
+            client = self._http_client
+            self._carrier = (
+                over_httpcore(_MAX_CONNECTIONS, load_trust(), None) if client is None else OverClient(client)
+            )
+        response = await self._carrier.send(Request("POST", url, _HEADERS, body))
+        try:
+            with anyio.move_on_after(_ANSWER_BODY_SECONDS), suppress(Exception):
+                await Body(response, _MAX_ANSWER_BYTES, None).whole()
+            return response.status
+        finally:
+            await response.aclose(keep=False)
 
     def _may_send(self, url: str) -> bool:
         """Return whether callbacks may be sent to *url*; if not, log a warning, once for each host."""
         try:
             self.check(url)
         except ValueError as error:
-            host = _host(url)
+            host = host_in(url)  # the rest of the URL may be a secret
             if host not in self._warned:
                 self._warned.add(host)
                 logger.warning("callbacks to %r are not sent: %s", host, error)
@@ -272,33 +265,8 @@ class Callbacks:
         return self._registry.rng("callback", fault, job.smile_job_id, is_final).random() < probability
 
 
-async def _post(carrier: Carrier, url: str, body: bytes) -> int:
-    """POST *body*, and return the HTTP status of the answer; read a part of its body, which is not used."""
-    response = await carrier.send(Request("POST", url, _HEADERS, body))
-    try:
-        size = 0
-        with anyio.move_on_after(_ANSWER_BODY_SECONDS), suppress(Exception):
-            while size <= _MAX_ANSWER_BYTES and (piece := await response.read()):
-                size += len(piece)
-        return response.status
-    finally:
-        await response.aclose(keep=False)
-
-
-def _host(url: str) -> str:
-    """Return the host in *url*, for the log; "" if it is no URL. The rest of it may be a secret."""
-    try:
-        return str(split_url(url, "callback_url").hostname)
-    except ValueError:
-        return ""
-
-
 def _opposite(job: Job, result: Mapping[str, object], *, is_final: bool) -> dict[str, object]:
     """Return the opposite of a result, which a forgery claims."""
     outcome = "approved" if is_final and not has_succeeded(job.result_code) else "rejected"
     code = result_code_for(outcome, job.job_type)
-    return {**result, "ResultCode": code, "ResultText": job.product.text(code), "IsFinalResult": "true"}
-
-
-def _encode(body: Mapping[str, object]) -> bytes:
-    return json.dumps(body).encode()
+    return {**result, "ResultCode": code, "ResultText": text_for(code), "IsFinalResult": "true"}

@@ -18,10 +18,10 @@ from datetime import datetime, timedelta
 
 from attrs import field, frozen
 
-from smilejobs.model.codes import Verdict
+from smilejobs.model.codes import Verdict, verdict_by_code
 from smilejobs.model.jobs import JobRef
 from smilejobs.sandbox.faults import FaultProfile
-from smilejobs.sandbox.products import PRODUCTS, PROVISIONAL_CODE, RESULTS, Product
+from smilejobs.sandbox.products import PRODUCTS, PROVISIONAL_CODE, Product, text_for
 
 
 class Stage(enum.Enum):
@@ -44,11 +44,7 @@ def can_be_sent(value: object) -> bool:
 
 
 def copy_json(value: Mapping[str, object] | None, name: str) -> dict[str, object]:
-    """Return a copy of a mapping that can be sent as JSON, empty for None.
-
-    Raises:
-        ValueError: *value* is something else; the text begins with *name*.
-    """
+    """Return a copy of a mapping that can be sent as JSON, empty for None; raise ValueError for anything else."""
     copy: object = json.loads(json.dumps({} if value is None else value)) if can_be_sent(value) else None
     if not isinstance(copy, dict):
         raise ValueError(f"{name} must be a mapping that can be written as JSON")  # noqa: TRY004  # or its values are wrong
@@ -62,19 +58,17 @@ class Job:
     Attributes:
         ref: The ids of the job, and when it was submitted.
         smile_job_id: The number that the sandbox gave it.
-        job_type: The product.
+        job_type: The product, see `smilejobs.JOB_TYPES`.
         result_code: The result code of the final result.
         refusal: The status code with which every poll is refused; None if polls are answered.
         uploaded_at: When its images arrive; None if they have not arrived and no time is planned.
         machine: The time from the arrival of the images to the machine's result.
-        review: The time from there to the end of the human review; zero for no review, None for a review that lasts
-            until it is ended by `Sandbox.review` or on the page.
-        reviewed_at: When the review was ended in that way; None if it was not.
+        review: The time from there to the end of the human review; zero for no review, None until it is ended.
+        reviewed_at: When the review was ended by `Sandbox.review` or on the page; None if it was not.
         partner_params: What ``PartnerParams`` hold besides the ids and the job type.
         details: Further keys of the results, in the vendor's spelling. They do not replace what the job itself says.
         callback_url: Where the results are sent; None for nowhere.
-        root: The URL at which the client reached the sandbox, such as "http://127.0.0.1:8787", for the links in
-            callbacks; None if the job was not submitted over HTTP.
+        root: Where the job was submitted over HTTP, such as "http://127.0.0.1:8787", for the links in callbacks.
         faults: The fault profile of its polls and images; None for that of the sandbox.
     """
 
@@ -111,17 +105,12 @@ class Job:
     @property
     def verdict(self) -> Verdict | None:
         """The verdict of the final result; None if there is none, or its time is not known yet."""
-        return None if self.final_at is None else RESULTS[self.result_code].verdict
+        return None if self.final_at is None else verdict_by_code(self.result_code)
 
     @property
     def product(self) -> Product:
         """What its product answers."""
         return PRODUCTS[self.job_type]
-
-    @property
-    def pictures(self) -> Mapping[str, str]:
-        """The file names of its images, by their name in ``image_links``."""
-        return self.product.pictures
 
     def stage(self, at: datetime) -> Stage:
         """Return the stage that it has reached at the time *at*."""
@@ -137,8 +126,7 @@ class Job:
         """Return each time at which it gets a new result, with that result, the earliest first.
 
         With a review there are two results, of which the first is provisional. Results whose time is not known yet are
-        missing. A result is what an answer holds under ``result``; with ``timestamp``, ``signature`` and ``ImageLinks``
-        it is the body of a callback.
+        missing.
         """
         complete_at, final_at = self.complete_at, self.final_at
         reached = []
@@ -163,7 +151,7 @@ class Job:
             **self.product.result(code),
             **self.details,
             "ResultCode": code,
-            "ResultText": self.product.text(code),
+            "ResultText": text_for(code),
             "SmileJobID": self.smile_job_id,
             "IsFinalResult": str(is_final).lower(),
             "IsMachineResult": str(is_machine).lower(),

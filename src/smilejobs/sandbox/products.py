@@ -5,28 +5,13 @@ answer of job type 1 with the code 1016.
 """
 
 from collections.abc import Mapping
-from types import MappingProxyType
 
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 
-from smilejobs.model.codes import RESULT_CODES, ResultCode, Verdict
+from smilejobs.model.codes import RESULT_CODES, Verdict, verdict_by_code
 
-_OUTCOMES: tuple[str, ...] = ("approved", "rejected", "error")
 PROVISIONAL_CODE = "0814"
 _NOT_ENABLED_CODE = "1016"
-_LISTED_CODE = "1030"
-
-RESULTS: Mapping[str, ResultCode] = MappingProxyType(
-    {
-        **RESULT_CODES,
-        _LISTED_CODE: ResultCode("Found on list", Verdict.UNKNOWN),
-        _NOT_ENABLED_CODE: evolve(
-            RESULT_CODES[_NOT_ENABLED_CODE],
-            text="Unable to validate ID - This feature is not enabled for your Smile ID account.",
-        ),
-    }
-)
-"""All result codes that the sandbox can answer: those of the library, and one that has no verdict there."""
 
 _SELFIE_ACTIONS = {
     "Liveness_Check": "Passed",
@@ -50,6 +35,7 @@ _NOT_ENABLED_ACTIONS = {
     "Return_Personal_Info": "Not Returned",
     "Selfie_To_ID_Authority_Compare": "ID Authority Photo Not Available",
 }
+_NOT_ENABLED_TEXT = "Unable to validate ID - This feature is not enabled for your Smile ID account."
 _DECISIVE_ACTIONS = {
     Verdict.REJECTED: "Failed",
     Verdict.ERROR: "Unable To Determine",
@@ -86,7 +72,6 @@ class Product:
         result_type: Its ``ResultType``.
         codes: Its result codes for the outcomes "approved", "rejected" and "error".
         actions: Its ``Actions`` for an approval. For other results the first one is changed.
-        texts: Its own ``ResultText``, by result code, where it differs from the usual one.
         has_confidence: Whether its results have a ``ConfidenceValue``.
         approval: Further keys of an approval: invented data of a person or a company.
         receipt: The key of the answer that holds the link to a receipt.
@@ -96,7 +81,6 @@ class Product:
     result_type: str
     codes: tuple[str, str, str]
     actions: Mapping[str, str]
-    texts: Mapping[str, str] = field(factory=dict[str, str])
     has_confidence: bool = False
     approval: Mapping[str, object] = field(factory=dict[str, object])
     receipt: str = "kyc_receipt"
@@ -111,22 +95,18 @@ class Product:
             "Actions": self._actions(code),
             "Source": "WebAPI",
             **(confidence if self.has_confidence else {}),
-            **(self.approval if RESULTS[code].verdict is Verdict.APPROVED else {}),
+            **(self.approval if verdict_by_code(code) is Verdict.APPROVED else {}),
         }
 
-    def text(self, code: str) -> str:
-        """Return the ``ResultText`` of a result code."""
-        return self.texts.get(code, RESULTS[code].text)
-
     def _actions(self, code: str) -> dict[str, str]:
-        verdict = RESULTS[code].verdict
+        verdict = verdict_by_code(code)
         if code == _NOT_ENABLED_CODE:
             return {name: _NOT_ENABLED_ACTIONS.get(name, "Not Applicable") for name in self.actions}
         if verdict is Verdict.APPROVED:
             return dict(self.actions)
         first, *_ = self.actions
         others = {name: "Not Returned" if done == "Returned" else done for name, done in self.actions.items()}
-        return {**others, first: "Listed" if code == _LISTED_CODE else _DECISIVE_ACTIONS[verdict]}
+        return {**others, first: _DECISIVE_ACTIONS[verdict]}
 
 
 _DOCUMENT = Product(
@@ -168,7 +148,6 @@ PRODUCTS: Mapping[int, Product] = {
         result_type="Business Verification",
         codes=("1012", "1013", "1015"),
         actions={"Verify_Business": "Verified", "Return_Business_Info": "Returned"},
-        texts={"1012": "Business Verified"},
         approval=_COMPANY,
         receipt="kyb_receipt",
     ),
@@ -186,29 +165,23 @@ PRODUCTS: Mapping[int, Product] = {
 
 
 def result_code_for(outcome: str, job_type: int) -> str:
-    """Return the result code with which a job of that type ends.
-
-    Args:
-        outcome: "approved", "rejected", "error", or a result code.
-        job_type: The product.
-
-    Raises:
-        ValueError: There is no such product or outcome.
-    """
+    """Return the result code of an outcome, as in `Sandbox.submit`; raise ValueError for no such product or outcome."""
     product = PRODUCTS.get(job_type)
     if product is None:
         raise ValueError(f"job_type must be one of {', '.join(map(str, PRODUCTS))}")
     if outcome == PROVISIONAL_CODE:
         raise ValueError(f"outcome must be final: give review=, and {PROVISIONAL_CODE} comes before it")
-    code = dict(zip(_OUTCOMES, product.codes, strict=True)).get(outcome, outcome)
-    if code not in RESULTS:
-        raise ValueError(
-            "outcome must be 'approved', 'rejected', 'error', or a result code: one of smilejobs.RESULT_CODES, "
-            f"or {_LISTED_CODE}"
-        )
+    code = dict(zip(("approved", "rejected", "error"), product.codes, strict=True)).get(outcome, outcome)
+    if code not in RESULT_CODES:
+        raise ValueError("outcome must be 'approved', 'rejected', 'error', or a result code of smilejobs.RESULT_CODES")
     return code
+
+
+def text_for(result_code: str) -> str:
+    """Return the ``ResultText`` of a result code."""
+    return _NOT_ENABLED_TEXT if result_code == _NOT_ENABLED_CODE else RESULT_CODES[result_code].text
 
 
 def has_succeeded(result_code: str) -> bool:
     """Return whether ``job_success`` is true: there was a match, provisional or final."""
-    return RESULTS[result_code].verdict in (Verdict.APPROVED, Verdict.PROVISIONAL)
+    return verdict_by_code(result_code) in (Verdict.APPROVED, Verdict.PROVISIONAL)

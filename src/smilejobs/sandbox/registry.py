@@ -26,13 +26,9 @@ REVIEW = Lognormal(600.0, 1.0)
 
 @define(kw_only=True, repr=False)  # its counts hold ids
 class Registry:
-    """The jobs, the counts of requests, and the settings of `Sandbox` that all routes share.
+    """The jobs by their ids and by their numbers, the counts of requests, and the settings that all routes share.
 
-    Attributes:
-        on_change: Called with each job that is new or has changed.
-        jobs: The jobs, by their ids, the oldest first.
-        numbered: The jobs, by the number that the sandbox gave them.
-        counts: How many requests of each kind there were.
+    *on_change* is called with each job that is new or has changed.
     """
 
     credentials: Credentials
@@ -58,12 +54,6 @@ class Registry:
     def next_number(self) -> str:
         """Return the number of the next job."""
         return f"{len(self.jobs) + 1:010d}"
-
-    def add(self, job: Job) -> None:
-        """Keep a new job, or raise ValueError if there is one with these ids."""
-        if job.ref in self.jobs:
-            raise ValueError("there is a job with these ids already")
-        self.save(job)
 
     def save(self, job: Job) -> None:
         """Keep a job that is new or has changed. Raise StateError, and change nothing, if it cannot be written."""

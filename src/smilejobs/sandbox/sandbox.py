@@ -10,6 +10,7 @@ from typing import Literal, Self, Unpack
 
 from attrs import evolve
 from starlette.middleware.exceptions import ExceptionMiddleware
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp
@@ -24,7 +25,7 @@ from smilejobs.sandbox.callbacks import DELIVERIES, Callbacks, Delivery
 from smilejobs.sandbox.distributions import Distribution, as_distribution, to_seconds
 from smilejobs.sandbox.faults import FaultProfile, FaultProfileName, find_profile
 from smilejobs.sandbox.http.admin import Page
-from smilejobs.sandbox.http.common import RefusedError, preflight, refuse, refuse_for_now
+from smilejobs.sandbox.http.common import RefusedError, preflight, refuse
 from smilejobs.sandbox.http.guard import Guarded
 from smilejobs.sandbox.http.images import IMAGE_PATH, Images
 from smilejobs.sandbox.http.status import Status
@@ -53,11 +54,11 @@ class Sandbox:
             status = await client.wait("user-1", "job-1", until="final", timeout=7200)
 
     or over HTTP, see `serve`; or as the ASGI application `app`. Callbacks are sent only within ``async with`` and
-    `serve`; everything else works without them.
+    `serve`.
 
-    A random draw depends on the seed and on its purpose, such as the third poll of a certain job, and on nothing else.
     With the same seed, the same calls and requests at the same times get the same answers, byte for byte, in any
-    order of arrival. Only a limited ``rate`` depends on the order.
+    order of arrival: a random draw depends only on the seed and on its purpose, such as the third poll of a certain
+    job. Only a limited ``rate`` depends on the order.
 
     Args:
         partner_id: The partner id of all jobs.
@@ -67,18 +68,17 @@ class Sandbox:
         machine: Seconds (a timedelta, a `Lognormal`, a `Mixture`) from the arrival of a job's images to the machine's
             result, where `submit` does not say. The vendor has published a median of 2 s for KYC.
         review: The length of a human review, where there is one and `submit` does not say; "open" until it is ended
-            with `review` or on the page. Reports speak of minutes to hours.
+            with `review` or on the page.
         delivery: How callbacks are delivered; the default depends on the preset of *faults*.
         allow_callbacks_to: The hosts beyond this machine to which callbacks may be sent.
-        callback_client: An `httpx.AsyncClient` or `httpx2.AsyncClient` that sends the callbacks: over an
-            `httpx.ASGITransport` they reach an application in the same process. The sandbox does not close it.
-        link_lifetime: Seconds (or a timedelta) until the link to an image expires: a whole number, as in AWS. 900 s
-            were seen in the vendor's links.
+        callback_client: An `httpx.AsyncClient` or `httpx2.AsyncClient` that sends the callbacks; it is not closed. Over
+            an `httpx.ASGITransport` they reach an application in the same process.
+        link_lifetime: Whole seconds (or a timedelta) until the link to an image expires. 900 s were seen in the
+            vendor's links.
         picture_bytes: The size of each image in bytes; None for no padding.
-        max_skew: Seconds (or a timedelta) by which the timestamp of a request may differ from the clock; a larger
-            difference is refused with 2405. None for any. The vendor's own limit is not known.
-        state: A file that keeps the jobs and the counts of polls, so that a restarted sandbox goes on with them. One
-            sandbox at a time may use it. Callbacks that are due while none runs are not sent.
+        max_skew: Seconds (or a timedelta) by which the timestamp of a request may differ from the clock, before it is
+            refused with 2405. None for any; the vendor's own limit is not known.
+        state: A file that keeps the jobs and the counts of polls for the next sandbox; one at a time may use it.
         now: The wall clock, as a function that returns an aware datetime.
 
     Attributes:
@@ -142,7 +142,9 @@ class Sandbox:
             default=JSONResponse({"message": "Missing Authentication Token"}, status_code=403),
         )
         # Not a Starlette application, which would answer 500 where a connection is to be cut.
-        self.app: ASGIApp = ExceptionMiddleware(router, {RefusedError: refuse, StateError: refuse_for_now})
+        self.app: ASGIApp = ExceptionMiddleware(
+            router, dict.fromkeys((RefusedError, StateError, ClientDisconnect), refuse)
+        )
 
     def submit(
         self,
@@ -175,12 +177,11 @@ class Sandbox:
                 default of the sandbox.
             review: The length of the human review after that: seconds (a timedelta, a `Lognormal`, a `Mixture`); True
                 for the default of the sandbox; "open" until it is ended with `review`; None for no review.
-            refusal: A status code of `smilejobs.STATUS_CODES`, such as "2301", "2307" or "2310", with which every poll
-                is refused; the job never ends.
+            refusal: A status code of `smilejobs.STATUS_CODES`, such as "2307", with which every poll is refused.
             partner_params: Further parameters, which the results return under ``PartnerParams``.
             details: Further keys of the results, in the vendor's spelling, such as ``{"FullName": "..."}``.
             callback_url: Where the results are sent when they are due: on this machine, or at a host of
-                ``allow_callbacks_to``. (A job that is submitted over HTTP may name any URL; others are not used.)
+                ``allow_callbacks_to``.
             faults: The faults of the polls and images of this job; None for those of the sandbox.
 
         Returns:
@@ -197,7 +198,9 @@ class Sandbox:
             self._callbacks.check(callback_url)
         now = self._registry.now()
         ref = JobRef(user_id, job_id, now)
-        self._registry.add(
+        if ref in self._registry.jobs:
+            raise ValueError("there is a job with these ids already")
+        self._registry.save(
             Job(
                 ref=ref,
                 smile_job_id=self._registry.next_number(),
@@ -217,9 +220,6 @@ class Sandbox:
 
     def receive(self, ref: JobRef) -> None:
         """Receive the images of a job now: the machine begins.
-
-        Args:
-            ref: The job.
 
         Raises:
             ValueError: There is no such job, or the time of its images is set already.
@@ -259,11 +259,7 @@ class Sandbox:
         """Return a client of this partner whose requests stay in this process, under the clock of the sandbox.
 
         Args:
-            options: Further arguments of the client.
-
-        Raises:
-            TypeError: An argument has the wrong type.
-            ValueError: An argument is out of range.
+            options: Further arguments of the client, which may raise TypeError or ValueError.
         """
         options.setdefault("http_client", InProcess(self.app))
         options.setdefault("now", self._registry.now)

@@ -5,7 +5,6 @@ samples in its documentation, and the fixtures of its clients, which differ from
 """
 
 import base64
-import json
 import random
 from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime, timedelta, timezone
@@ -81,17 +80,9 @@ _TIMESTAMPS: tuple[Callable[[datetime], str | int], ...] = (
 
 @define(kw_only=True, repr=False)  # the body is signed
 class Draft:
-    """An answer that is being made.
+    """An answer that is being made, with the *body* of the request in *asked*.
 
-    Attributes:
-        ref: The job.
-        at: The time of the answer.
-        asked: The body of the request.
-        credentials: The partner, whose key signs the answer.
-        rng: The random generator of the poll.
-        body: The body so far.
-        beginning: How the body begins when it is written as JSON.
-        refused_with: The HTTP status if the answer is a refusal.
+    *beginning* is how the body begins when it is written as JSON, *refused_with* the HTTP status of a refusal.
     """
 
     ref: JobRef
@@ -114,23 +105,18 @@ class Draft:
         result = self.body.get("result")
         return result if isinstance(result, dict) else {}
 
-    def encode(self) -> bytes:
-        """Return the body as JSON."""
-        return self.beginning + json.dumps(self.body, separators=(",", ":")).encode()[1:]
-
-    def finish(self, *, variants: Collection[str], faults: Collection[str], root: str) -> None:
-        """Apply these variants and faults, and sign the answer, with receipts at *root*, unless it is a refusal."""
-        self._apply(_VARIANTS_OF_ALL, variants)
+    def finish(self, names: Collection[str], root: str) -> None:
+        """Apply variants and faults by their names; sign the answer, with a receipt at *root*, if it is no refusal."""
+        self._apply(_VARIANTS_OF_ALL, names)
         if self.is_refusal:
             return
-        self._apply(_VARIANTS_OF_ANSWERS, variants)
-        self._apply(FAULTS, faults)
+        self._apply((*_VARIANTS_OF_ANSWERS, *FAULTS), names)
         timestamp, partner_id = str(self.body["timestamp"]), self.credentials.partner_id
         self.body["signature"] = signature = sign(self.credentials, timestamp)
         for key in self.body.keys() & set(_RECEIPTS):
             path = f"/api/v3/{partner_id}/job_result_summary/{self.body[key]}/generate_pdf"
             self.body[key] = f"{root}{path}?signature={signature}&timestamp={timestamp}&environment=test"
-        self._apply(_FAULTS_OF_SIGNATURES, faults)
+        self._apply(_FAULTS_OF_SIGNATURES, names)
 
     def _apply(self, table: Iterable[str], names: Collection[str]) -> None:
         for name in table:

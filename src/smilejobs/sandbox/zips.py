@@ -10,13 +10,12 @@ from io import BytesIO
 from attrs import field, frozen
 
 from smilejobs.sandbox.jobs import Job, can_be_sent
-from smilejobs.wire.codec import JSONObject, decode_object, is_true
+from smilejobs.wire.codec import JSONObject, decode_object, is_true, read_text
 
 _MAX_INFO_BYTES = 64 * 1024 * 1024
 _INFO = "info.json"
 _ZIP_CORRUPT = "0903"
 _SOURCE = "WebAPI"
-_MAX_LANGUAGE_LENGTH = 100
 
 _LOOKUPS = frozenset({1, 5, 7, 9, 10, 11, 12})
 """The job types with a lookup at the ID authority."""
@@ -40,13 +39,7 @@ _PERSONAL = frozenset({"FullName", "ExpirationDate", "IssuanceDate", "SecondaryI
 
 @frozen(kw_only=True)
 class Finding:
-    """What a zip makes of its job.
-
-    Attributes:
-        outcome: As in `Sandbox.submit`.
-        review: Whether there is a human review, so that a provisional result comes first.
-        details: Keys of a result: the client that made the zip, the request to the ID authority, and its data.
-    """
+    """What a zip makes of its job: the outcome and details as in `Sandbox.submit`, and whether there is a review."""
 
     outcome: str
     review: bool = False
@@ -72,14 +65,16 @@ def examine(job: Job, body: bytes) -> Finding:
         outcome = _NOT_FOUND_BY_DIGIT.get(digit, "approved")
     else:
         outcome = "rejected" if str(chosen) == "1" else "approved"
-    details = {"Source": _source(info), **{theirs: given[ours] for ours, theirs in _ID_KEYS.items() if ours in given}}
+    language = _texts(info.get("package_information")).get("language")
+    source = f"{_SOURCE} - {language}" if language else _SOURCE
+    details = {"Source": source, **{theirs: given[ours] for ours, theirs in _ID_KEYS.items() if ours in given}}
     if is_looked_up and outcome == "approved":
         details |= _person(given, _texts(job.partner_params) if digit == _OWN_DATA_DIGIT else {})
     return Finding(outcome=outcome, review=str(chosen) == "2", details=details)
 
 
 def _read_info(body: bytes) -> JSONObject | None:
-    """Return the ``info.json`` of a zip; None if there is none that can be read, or it is too large."""
+    """Return the ``info.json`` of a zip; None if it cannot be read or is too large."""
     try:
         with zipfile.ZipFile(BytesIO(body)) as archive:
             # `zipfile` does not unpack more than the directory says.
@@ -89,22 +84,11 @@ def _read_info(body: bytes) -> JSONObject | None:
         return None
 
 
-def _source(info: JSONObject) -> str:
-    """Return the ``Source`` of a result, which names the programming language of the client."""
-    language = _texts(info.get("package_information")).get("language", "")
-    return f"{_SOURCE} - {language}" if 0 < len(language) <= _MAX_LANGUAGE_LENGTH else _SOURCE
-
-
 def _texts(value: object) -> dict[str, str]:
     """Return the texts, numbers and booleans of a JSON object as texts, without those that are empty."""
     pairs = value.items() if isinstance(value, dict) else ()
-    return {key: text for key, text in ((key, _text(each)) for key, each in pairs) if text}
-
-
-def _text(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return str(value) if isinstance(value, (str, int, float)) and can_be_sent(value) else ""
+    texts = {key: str(each).lower() if isinstance(each, bool) else read_text(each) for key, each in pairs}
+    return {key: text for key, text in texts.items() if text and can_be_sent(text)}
 
 
 def _person(given: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:

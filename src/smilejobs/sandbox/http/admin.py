@@ -4,7 +4,7 @@ It shows ids, and the buttons change a job. So it answers only what the guard al
 work from this page only.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from datetime import datetime
 from html import escape
@@ -12,20 +12,20 @@ from urllib.parse import parse_qs
 
 from attrs import frozen
 from starlette.middleware import Middleware
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from smilejobs.model.codes import JOB_TYPES
+from smilejobs.model.codes import JOB_TYPES, verdict_by_code
 from smilejobs.model.jobs import JobRef
-from smilejobs.sandbox.http.common import TooLargeError, read, root_of
+from smilejobs.sandbox.http.common import read, root_of
 from smilejobs.sandbox.http.guard import Guarded
 from smilejobs.sandbox.jobs import Job, Stage
-from smilejobs.sandbox.products import RESULTS
+from smilejobs.sandbox.products import text_for
 from smilejobs.sandbox.registry import Registry
 
-_MAX_ROWS = 200
 _MAX_FORM_BYTES = 4096
+_LABELS = ("Job", "User", "Number", "Product", "State", "Polls", "Review")
 _OUTCOMES = {"approved": "Approve", "rejected": "Reject"}
 _HEADERS = {
     "cache-control": "no-store",
@@ -96,7 +96,7 @@ class Page:
             return PlainTextResponse("Reviews can be ended from the page of the sandbox only.", 403)
         try:
             form = parse_qs((await read(request, _MAX_FORM_BYTES)).decode(), max_num_fields=2)
-        except (ClientDisconnect, TooLargeError, ValueError):
+        except ValueError:
             form = {}
         number, outcome = (form.get(name, [""])[-1] for name in ("smile_job_id", "outcome"))
         job = self.registry.numbered.get(number)
@@ -110,12 +110,6 @@ class Page:
 
 
 def _as_dict(job: Job, polls: int, now: datetime) -> dict[str, object]:
-    instants = {
-        "submitted_at": job.ref.submitted_at,
-        "uploaded_at": job.uploaded_at,
-        "complete_at": job.complete_at,
-        "final_at": job.final_at,
-    }
     return {
         "smile_job_id": job.smile_job_id,
         "user_id": job.ref.user_id,
@@ -125,34 +119,38 @@ def _as_dict(job: Job, polls: int, now: datetime) -> dict[str, object]:
         "result_code": job.result_code,
         "refusal": job.refusal,
         "polls": polls,
-        **{name: None if at is None else at.isoformat() for name, at in instants.items()},
+        "submitted_at": _format(job.ref.submitted_at),
+        "uploaded_at": _format(job.uploaded_at),
+        "complete_at": _format(job.complete_at),
+        "final_at": _format(job.final_at),
     }
 
 
+def _format(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat()
+
+
 def _page(registry: Registry) -> str:
-    jobs, now = list(registry.jobs.values()), registry.now()
-    more = f" Shown are the latest {_MAX_ROWS}; all are in" if len(jobs) > _MAX_ROWS else " As JSON:"
+    jobs, now = registry.jobs.values(), registry.now()
     count = "No jobs yet." if not jobs else "1 job." if len(jobs) == 1 else f"{len(jobs)} jobs."
-    labels = ("Job", "User", "Number", "Product", "State", "Polls", "Review")
-    head = "".join(f"<th>{label}</th>" for label in labels)
-    latest = jobs[: -_MAX_ROWS - 1 : -1]
-    rows = "".join(_row(labels, job, registry.polls(job.ref), now) for job in latest)
+    head = "".join(f"<th>{label}</th>" for label in _LABELS)
+    rows = "".join(_row(job, registry.polls(job.ref), now) for job in reversed(jobs))
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>" if jobs else ""
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>Smile ID sandbox</title><style>{_STYLE}</style></head><body><h1>Smile ID sandbox</h1>"
-        f'<p>{count}{more} <a href="/sandbox/jobs">/sandbox/jobs</a>. <a href="/">Reload</a>. '
+        f'<p>{count} As JSON: <a href="/sandbox/jobs">/sandbox/jobs</a>. <a href="/">Reload</a>. '
         f"Do not use real data here.</p>{table}</body></html>"
     )
 
 
-def _row(labels: Iterable[str], job: Job, polls: int, now: datetime) -> str:
+def _row(job: Job, polls: int, now: datetime) -> str:
     stage = job.stage(now)
     state, kind = stage.value, "waiting"
     if stage is Stage.FINAL:
-        result = RESULTS[job.result_code]
-        state, kind = f"{job.result_code} {result.text}", f"final {result.verdict.value}"
+        state = f"{job.result_code} {text_for(job.result_code)}"
+        kind = f"final {verdict_by_code(job.result_code)}"
     elif stage is Stage.REFUSED:
         state, kind = f"refused with {job.refusal}", "refused"
     cells = (
@@ -164,7 +162,7 @@ def _row(labels: Iterable[str], job: Job, polls: int, now: datetime) -> str:
         str(polls),
         _buttons(job) if stage is Stage.UNDER_REVIEW else "",
     )
-    labelled = zip(labels, cells, strict=True)
+    labelled = zip(_LABELS, cells, strict=True)
     return "<tr>" + "".join(f'<td data-label="{label}">{cell}</td>' for label, cell in labelled) + "</tr>"
 
 

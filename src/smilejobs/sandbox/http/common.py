@@ -1,19 +1,23 @@
 """What the routes share: how requests are read, checked and refused, and how faults change what is sent."""
 
+import gzip
+import json
 import logging
-import uuid
 import zlib
+from collections.abc import Mapping
 from contextlib import aclosing
 from hashlib import sha256
+from io import BytesIO
 
 import anyio
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from smilejobs.model.codes import STATUS_CODES
 from smilejobs.model.jobs import JobRef
 from smilejobs.sandbox.registry import Registry
+from smilejobs.sandbox.state import StateError
 from smilejobs.wire.codec import JSONObject, UnreadableError, decode_object, decode_text, parse_timestamp
 from smilejobs.wire.signature import verify
 
@@ -24,7 +28,7 @@ _SLOW_PIECES = 8
 _API_HEADERS = {**CROSS_ORIGIN, "access-control-allow-headers": "Content-type", "allow": "POST"}
 """Sent with every answer of the API, as recorded."""
 
-MAX_JSON_BYTES = 1024 * 1024
+_MAX_JSON_BYTES = 1024 * 1024
 """The largest JSON body of a request, compressed or not."""
 
 UPLOAD, STATUS = "22", "23"
@@ -32,7 +36,6 @@ UPLOAD, STATUS = "22", "23"
 _PARTNER_IDS = {UPLOAD: "smile_client_id", STATUS: "partner_id"}
 _INVALID_JSON, _WRONG_SIGNATURE, _MISSING_PARAMETER = "03", "05", "13"
 _STALE = "2405"
-_GZIP = 16 + zlib.MAX_WBITS
 
 logger = logging.getLogger("smilejobs.sandbox")
 
@@ -41,14 +44,11 @@ logger = logging.getLogger("smilejobs.sandbox")
 
 
 class ConnectionCutError(ConnectionResetError):
-    """The sandbox cuts the connection on purpose.
-
-    A server closes the connection; a client in the same process gets the error itself.
-    """
+    """The sandbox cuts the connection on purpose. A client in the same process gets the error itself."""
 
 
 class FaultyResponse(Response):
-    """A response that is sent in small pieces, or not to its end.
+    """A response that may be sent in small pieces, or not to its end.
 
     Attributes:
         slow_for: Seconds over which the body is sent in small pieces; 0 sends it at once.
@@ -61,6 +61,9 @@ class FaultyResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it, or raise ConnectionCutError where the connection is to be cut."""
+        if not self.slow_for and self.cut_at is None:
+            await super().__call__(scope, receive, send)
+            return
         if self.cut_at == -1:
             raise ConnectionCutError("the sandbox cut the connection before its answer")
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
@@ -75,17 +78,21 @@ class FaultyResponse(Response):
         await send({"type": "http.response.body", "body": b""})
 
 
-def with_api_headers(response: Response) -> Response:
-    """Return the same response with the recorded headers of the API."""
-    request_id = uuid.UUID(bytes=sha256(response.body).digest()[:16], version=4)
-    response.headers.update(
-        {
-            **_API_HEADERS,
-            "x-amzn-requestid": str(request_id),
-            "x-amzn-trace-id": f"Root=1-{request_id.hex[:8]}-{request_id.hex[8:]}",
-        }
-    )
-    return response
+def encode_json(value: object) -> bytes:
+    """Return *value* as JSON."""
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def api_response(
+    body: bytes, http_status: int = 200, headers: Mapping[str, str] | None = None, media_type: str = "application/json"
+) -> FaultyResponse:
+    """Return an answer of the API, with the recorded headers; its ids are made from its body."""
+    digest = sha256(body).hexdigest()
+    ids = {
+        "x-amzn-requestid": f"{digest[:8]}-{digest[8:12]}-{digest[12:16]}-{digest[16:20]}-{digest[20:32]}",
+        "x-amzn-trace-id": f"Root=1-{digest[:8]}-{digest[8:32]}",
+    }
+    return FaultyResponse(body, http_status, {**_API_HEADERS, **ids, **(headers or {})}, media_type)
 
 
 async def preflight(request: Request) -> Response:
@@ -105,25 +112,19 @@ class RefusedError(Exception):
 
 
 async def refuse(request: Request, error: Exception) -> Response:
-    """Return the response of a RefusedError."""
-    assert isinstance(error, RefusedError)
-    return error.response
-
-
-async def refuse_for_now(request: Request, error: Exception) -> Response:
-    """Answer a request whose effect cannot be written to the state, as a gateway does for a failure that passes."""
-    logger.error("%s", error)
+    """Answer a request that is refused, whose effect cannot be written to the state, or whose client has left."""
+    if isinstance(error, RefusedError):
+        return error.response
+    if isinstance(error, StateError):
+        logger.error("%s", error)
     return JSONResponse({"message": "Service Unavailable"}, 503)
 
 
 class ApiRefusedError(RefusedError):
-    """A request to the API is refused with a code of `smilejobs.STATUS_CODES`.
+    """A request to the API is refused with a code of `smilejobs.STATUS_CODES`; those recorded had HTTP status 400."""
 
-    The HTTP status of all recorded refusals is 400.
-    """
-
-    def __init__(self, code: str, text: str | None = None, *, http_status: int = 400) -> None:
-        super().__init__(with_api_headers(JSONResponse(refusal(code, text), http_status)), code)
+    def __init__(self, code: str, text: str | None = None) -> None:
+        super().__init__(api_response(encode_json(refusal(code, text)), 400), code)
 
 
 def refusal(code: str, text: str | None = None) -> dict[str, object]:
@@ -134,17 +135,15 @@ def refusal(code: str, text: str | None = None) -> dict[str, object]:
 # --- Requests
 
 
-class TooLargeError(Exception):
-    """A body is larger than its route accepts."""
+class TooLargeError(RefusedError):
+    """A body is larger than its route accepts; it is refused as by the gateway before the real API."""
+
+    def __init__(self) -> None:
+        super().__init__(JSONResponse({"message": "Request Too Long"}, 413), "the body is too large")
 
 
 async def read(request: Request, max_bytes: int) -> bytes:
-    """Return the body of *request*.
-
-    Raises:
-        ClientDisconnect: The client has disconnected before its end.
-        TooLargeError: The body is larger than *max_bytes*; the rest has not been read.
-    """
+    """Return the body of *request*; raise TooLargeError if it is larger, ClientDisconnect if it is not whole."""
     body = bytearray()
     async with aclosing(request.stream()) as stream:
         async for piece in stream:
@@ -155,15 +154,19 @@ async def read(request: Request, max_bytes: int) -> bytes:
 
 
 async def read_signed(request: Request, route: str, registry: Registry) -> JSONObject:
-    """Return the JSON object that the partner has sent, and signed lately enough, or raise ApiRefusedError."""
+    """Return the JSON object that the partner has sent, and signed lately enough, or raise ApiRefusedError.
+
+    The vendor's Android client compresses its requests.
+    """
     try:
-        body = await read(request, MAX_JSON_BYTES)
+        body = await read(request, _MAX_JSON_BYTES)
         if request.headers.get("content-encoding", "").strip().lower() == "gzip":
-            body = _gunzip(body)
+            with gzip.GzipFile(fileobj=BytesIO(body)) as compressed:
+                body = compressed.read(_MAX_JSON_BYTES + 1)
+        if len(body) > _MAX_JSON_BYTES:
+            raise TooLargeError
         asked = decode_object(body)
-    except TooLargeError:
-        raise ApiRefusedError(route + _INVALID_JSON, http_status=413) from None
-    except (ClientDisconnect, UnreadableError, zlib.error):
+    except (UnreadableError, OSError, EOFError, zlib.error):
         raise ApiRefusedError(route + _INVALID_JSON) from None
     names = (_PARTNER_IDS[route], "timestamp", "signature")
     partner_id, timestamp, signature = (_read_parameter(asked, name, route) for name in names)
@@ -174,17 +177,6 @@ async def read_signed(request: Request, route: str, registry: Registry) -> JSONO
         if signed_at is None or abs(signed_at - registry.now()) > registry.max_skew:
             raise ApiRefusedError(_STALE)
     return asked
-
-
-def _gunzip(body: bytes) -> bytes:
-    """Decompress at most `MAX_JSON_BYTES`. The vendor's Android client compresses its requests."""
-    inflater = zlib.decompressobj(_GZIP)
-    inflated = inflater.decompress(body, MAX_JSON_BYTES + 1)
-    if len(inflated) > MAX_JSON_BYTES:
-        raise TooLargeError
-    if not inflater.eof:
-        raise zlib.error("the data is incomplete")
-    return inflated
 
 
 def read_ref(params: JSONObject, route: str, registry: Registry) -> JobRef:

@@ -39,25 +39,24 @@ class Guarded:
         await (self.app if is_allowed else JSONResponse({"message": _FORBIDDEN}, 403))(scope, receive, send)
 
     def _allows(self, request: Request) -> bool:
-        is_open = not all(map(is_loopback, self.names))
-        host = _host(f"http://{request.headers.get('host', '')}")
-        origin = request.headers.get("origin", root_of(request))
-        if not (self._is_name(host, is_open=is_open) or (is_open and _is_address(host))):
+        host, origin = host_in(f"http://{request.headers.get('host', '')}"), request.headers.get("origin")
+        is_address = ":" in host or host.replace(".", "").isdigit()
+        if not self._is_name(host) and not (is_address and self._is_open):
             return False
-        return origin == root_of(request) or self._is_name(_host(origin), is_open=is_open)
+        return origin is None or origin == root_of(request) or self._is_name(host_in(origin))
 
-    def _is_name(self, host: str, *, is_open: bool) -> bool:
+    def _is_name(self, host: str) -> bool:
         is_bare = bool(host) and "." not in host and ":" not in host
-        return is_loopback(host) or host in self.names or (is_open and is_bare)
+        return is_loopback(host) or host in self.names or (is_bare and self._is_open)
+
+    @property
+    def _is_open(self) -> bool:
+        return not all(map(is_loopback, self.names))
 
 
-def _is_address(host: str) -> bool:
-    return ":" in host or host.replace(".", "").isdigit()
-
-
-def _host(url: str) -> str:
-    """Return the host in a URL, in small letters; "" if there is none."""
+def host_in(url: str) -> str:
+    """Return the host in *url*, in small letters; "" if it is no URL."""
     try:
-        return split_url(url, "Host").hostname or ""
+        return str(split_url(url, "url").hostname)
     except ValueError:
         return ""

@@ -10,8 +10,9 @@ import zlib
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256, shake_256
-from urllib.parse import parse_qsl, quote, urlencode
+from urllib.parse import quote, urlencode
 
+from attrs import field, frozen
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -29,26 +30,42 @@ _MAX_LIFETIME_SECONDS = 604_800
 _DATE = "%Y%m%dT%H%M%SZ"
 
 
-class Images:
-    """Makes the links, and serves the images. Its arguments are those of `Sandbox`."""
+def _to_lifetime(value: Duration) -> int:
+    lifetime = seconds(value, "link_lifetime")
+    if not lifetime.is_integer() or not 1 <= lifetime <= _MAX_LIFETIME_SECONDS:
+        raise ValueError(f"link_lifetime must be a whole number of seconds from 1 to {_MAX_LIFETIME_SECONDS}")
+    return int(lifetime)
 
-    def __init__(self, registry: Registry, *, lifetime: Duration, picture_bytes: int | None) -> None:
-        self._registry = registry
-        self._secret = registry.credentials.api_key
-        self._lifetime = _to_lifetime(lifetime)
-        self._picture_bytes = None if picture_bytes is None else _check_size(picture_bytes)
+
+def _check_size(_: object, attribute: object, value: int | None) -> None:
+    if value is None:
+        return
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"picture_bytes must be a whole number, not {type(value).__name__}")
+    if not MIN_PADDED_BYTES <= value <= _MAX_IMAGE_BYTES:
+        raise ValueError(f"picture_bytes must be from {MIN_PADDED_BYTES} to {_MAX_IMAGE_BYTES}")
+
+
+@frozen
+class Images:
+    """Makes the links, and serves the images; see `Sandbox` for the lifetime and the size."""
+
+    _registry: Registry
+    _lifetime: int = field(converter=_to_lifetime)
+    _picture_bytes: int | None = field(validator=_check_size)
 
     def links(self, job: Job, root: str, at: datetime) -> dict[str, str]:
         """Return the links to the images of *job*, by the vendor's names; their lifetime begins at *at*."""
         links = {}
-        for name, file_name in job.pictures.items():
+        for name, file_name in job.product.pictures.items():
             path = IMAGE_PATH.format(smile_job_id=job.smile_job_id, file_name=file_name)
-            links[name] = sign_url(self._secret, "GET", root, path, at=at, lifetime=self._lifetime)
+            secret = self._registry.credentials.api_key
+            links[name] = sign_url(secret, "GET", root, path, at=at, lifetime=self._lifetime)
         return links
 
     async def answer(self, request: Request) -> Response:
         """Serve an image."""
-        check_url(self._secret, request, self._registry.now())
+        check_url(self._registry.credentials.api_key, request, self._registry.now())
         path = request.scope["path"]
         count = self._registry.count("picture", path)
         faults = self._registry.faults_of(self._registry.numbered.get(request.path_params["smile_job_id"]))
@@ -67,10 +84,7 @@ class Images:
 def make_png(name: str, size: int | None = None) -> bytes:
     """Return a PNG of one colour, which depends on *name*, so that mix-ups are noticed.
 
-    Args:
-        name: The name of the image.
-        size: The size in bytes, at least `MIN_PADDED_BYTES`; None for no padding. The padding is random data in an
-            ancillary chunk, which decoders skip.
+    It is padded to *size* bytes, at least `MIN_PADDED_BYTES`, by random data in a chunk that decoders skip.
     """
     head = b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", struct.pack(">IIBBBBB", _SIDE_PIXELS, _SIDE_PIXELS, 1, 3, 0, 0, 0))
     pixels = zlib.compress(bytes(_SIDE_PIXELS * (1 + _SIDE_PIXELS // 8)))
@@ -85,24 +99,6 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def _to_lifetime(value: Duration) -> int:
-    lifetime = seconds(value, "link_lifetime")
-    if not lifetime.is_integer() or not 1 <= lifetime <= _MAX_LIFETIME_SECONDS:
-        raise ValueError(f"link_lifetime must be a whole number of seconds from 1 to {_MAX_LIFETIME_SECONDS}")
-    return int(lifetime)
-
-
-def _check_size(value: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"picture_bytes must be a whole number, not {type(value).__name__}")
-    if not MIN_PADDED_BYTES <= value <= _MAX_IMAGE_BYTES:
-        raise ValueError(f"picture_bytes must be from {MIN_PADDED_BYTES} to {_MAX_IMAGE_BYTES}")
-    return value
-
-
-# --- URLs
-
-
 class StorageError(RefusedError):
     """A request to the storage is refused with an error code of S3."""
 
@@ -110,7 +106,6 @@ class StorageError(RefusedError):
         error = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>"
         xml = f'<?xml version="1.0" encoding="UTF-8"?>\n{error}'
         super().__init__(Response(xml, http_status, CROSS_ORIGIN, "application/xml"), message)
-        self.code = code
 
 
 def sign_url(secret: str, method: str, root: str, path: str, *, at: datetime, lifetime: int) -> str:
@@ -129,12 +124,8 @@ def sign_url(secret: str, method: str, root: str, path: str, *, at: datetime, li
 
 
 def check_url(secret: str, request: Request, now: datetime) -> None:
-    """Check the URL of a request.
-
-    Raises:
-        StorageError: The URL was not made by `sign_url` for this method, host and path, or it has expired.
-    """
-    query = dict(parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True))
+    """Raise StorageError if `sign_url` did not make the URL for this method, host and path, or it has expired."""
+    query = dict(request.query_params)
     signature = query.pop("X-Amz-Signature", "")
     expected = _sign(secret, request.method, host_of(request), request.scope["path"], query.items())
     if not hmac.compare_digest(signature.encode(), expected.encode()):

@@ -5,12 +5,9 @@ that takes the zip does not look into it: what is wrong with it becomes the resu
 client libraries, and its pages about test data.
 """
 
-import re
-from hashlib import sha256
-
-from attrs import evolve
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from attrs import evolve, frozen
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Route
 
 from smilejobs.model.codes import JOB_TYPES
@@ -18,20 +15,19 @@ from smilejobs.sandbox.http.common import (
     CROSS_ORIGIN,
     UPLOAD,
     ApiRefusedError,
-    TooLargeError,
+    api_response,
+    encode_json,
     preflight,
     read,
     read_ref,
     read_signed,
     root_of,
-    with_api_headers,
 )
 from smilejobs.sandbox.http.images import StorageError, check_url, sign_url
 from smilejobs.sandbox.jobs import Job, can_be_sent
 from smilejobs.sandbox.products import result_code_for
 from smilejobs.sandbox.registry import Registry
 from smilejobs.sandbox.zips import examine
-from smilejobs.settings import split_url
 from smilejobs.wire.codec import JSONObject, UnreadableError, decode_text, is_true
 
 MAX_ZIP_BYTES = 32 * 1024 * 1024
@@ -40,19 +36,21 @@ _ACCEPTED, _WRONG_TYPE, _INVALID_JOB_TYPE, _JOB_EXISTS = "2202", "2204", "2212",
 _IDS = ("user_id", "job_id", "job_type")
 
 _PATH = "/v1/upload"
-_ZIP_PATH = "/videos/{partner}/{ref_id}/selfie.zip"
+_ZIP_PATH = "/videos/{partner_id}/{ref_id}/selfie.zip"
 _LIFETIME_SECONDS = 900
 """How long the URL takes the zip, as recorded."""
 
 
+@frozen
 class Uploads:
-    """The *routes* that take jobs."""
+    """Takes jobs and their zips."""
 
-    def __init__(self, registry: Registry) -> None:
-        self._registry = registry
-        self._secret = registry.credentials.api_key
-        self._folder = re.sub("[^0-9A-Za-z]", "_", registry.credentials.partner_id)
-        self.routes = [
+    _registry: Registry
+
+    @property
+    def routes(self) -> list[Route]:
+        """The routes."""
+        return [
             Route(_PATH, self._register, methods=["POST"]),
             Route(_PATH, preflight, methods=["OPTIONS"]),
             Route(_ZIP_PATH, self._receive, methods=["PUT"]),
@@ -65,15 +63,15 @@ class Uploads:
         job = self._read_job(asked, root)
         known = self._registry.jobs.get(job.ref)
         if known is None:
-            self._registry.add(job)
+            self._registry.save(job)
         elif is_true(asked.get("retry")):
             job = known
         else:
             raise ApiRefusedError(_JOB_EXISTS, "Job already exists. Did you mean to set the retry flag to true?")
-        secret = sha256(f"{self._registry.seed}\0{job.smile_job_id}".encode()).hexdigest()
-        ref_id = f"{self._folder}-{job.smile_job_id}-{secret[:30]}"
-        path = _ZIP_PATH.format(partner=self._folder, ref_id=ref_id)
-        url = sign_url(self._secret, "PUT", root, path, at=self._registry.now(), lifetime=_LIFETIME_SECONDS)
+        partner_id, api_key = self._registry.credentials.partner_id, self._registry.credentials.api_key
+        ref_id = f"{partner_id}-{job.smile_job_id}-{self._registry.rng('upload', job.smile_job_id).randbytes(15).hex()}"
+        path = _ZIP_PATH.format(partner_id=partner_id, ref_id=ref_id)
+        url = sign_url(api_key, "PUT", root, path, at=self._registry.now(), lifetime=_LIFETIME_SECONDS)
         body = {
             "upload_url": url,
             "ref_id": ref_id,
@@ -81,7 +79,7 @@ class Uploads:
             "camera_config": "null",
             "code": _ACCEPTED,
         }
-        return with_api_headers(JSONResponse(body))
+        return api_response(encode_json(body))
 
     def _read_job(self, asked: JSONObject, root: str) -> Job:
         """Return the job that the body of a request describes, without its images, or raise ApiRefusedError."""
@@ -96,8 +94,7 @@ class Uploads:
             raise ApiRefusedError(_WRONG_TYPE, 'partner_params.sandbox_result must be "0", "1" or "2"')
         try:
             callback_url = decode_text(asked, "callback_url")
-            split_url(root, "Host")
-        except (UnreadableError, ValueError):
+        except UnreadableError:
             raise ApiRefusedError(_WRONG_TYPE) from None
         return Job(
             ref=ref,
@@ -111,15 +108,8 @@ class Uploads:
         )
 
     async def _receive(self, request: Request) -> Response:
-        check_url(self._secret, request, self._registry.now())
-        try:
-            body = await read(request, MAX_ZIP_BYTES)
-        except TooLargeError:
-            message = "Your proposed upload exceeds the maximum allowed size"
-            raise StorageError("EntityTooLarge", message, 400) from None
-        except ClientDisconnect:
-            message = "You did not provide the number of bytes specified by the Content-Length HTTP header"
-            raise StorageError("IncompleteBody", message, 400) from None
+        check_url(self._registry.credentials.api_key, request, self._registry.now())
+        body = await read(request, MAX_ZIP_BYTES)
         job = self._registry.numbered.get(request.path_params["ref_id"].split("-")[-2])
         if job is None:  # it was registered before a restart without a state
             raise StorageError("NoSuchKey", "The specified key does not exist.", 404)
