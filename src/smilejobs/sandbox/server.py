@@ -60,7 +60,7 @@ class _Listener(socket.socket):
         try:
             self.bind((host, port))
             self.listen()
-        except (OverflowError, UnicodeError) as error:
+        except (OverflowError, TypeError, UnicodeError) as error:
             self.close()
             raise OSError(f"cannot listen at host {host!r}, port {port}: {error}") from None
         except OSError as error:
