@@ -1,13 +1,18 @@
 """The checks of the project. ``nox`` without arguments runs what CI runs; the other sessions run by name."""
 
+import functools
 import os
 import shutil
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
 import nox
 
-nox.options.default_venv_backend = "venv"
+nox.needs_version = ">=2025.10.14"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False
 nox.options.sessions = ["lint", "typing", "tests", "coverage", "browser"]
 
@@ -25,9 +30,23 @@ def group(name: str) -> tuple[str, ...]:
     return nox.project.dependency_groups(PYPROJECT, name)
 
 
+@functools.cache
+def index() -> dict[str, str | None]:
+    """Return the package index of pip's configuration for uv, which does not read it."""
+    if "UV_DEFAULT_INDEX" in os.environ:
+        return {}
+    command = [sys.executable, "-m", "pip", "config", "list"]  # an environment of uv or pipx has no pip
+    listed = subprocess.run(command, capture_output=True, check=False, text=True).stdout.splitlines()  # noqa: S603
+    settings = dict(line.split("=", 1) for line in listed)
+    for name in (":env:.index-url", "install.index-url", "global.index-url"):
+        if name in settings:
+            return {"UV_DEFAULT_INDEX": settings[name].strip("'")}
+    return {}
+
+
 def install(session: nox.Session, *requirements: str) -> None:
     """Install, and leave it to Python to compile the modules that are imported: few of eleven thousand are."""
-    session.install("--no-compile", *requirements)
+    session.install("--no-compile", *requirements, env=index())
     session.env["PYTHONDONTWRITEBYTECODE"] = ""  # else each process would compile them again
 
 
@@ -40,7 +59,7 @@ def wheel(folder: Path) -> Path:
 @nox.session
 def lint(session: nox.Session) -> None:
     """Style, by ruff."""
-    session.install(*group("lint"))
+    install(session, *group("lint"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
 
@@ -68,7 +87,7 @@ def coverage(session: nox.Session) -> None:
     """Every branch of the package is covered by the suite."""
     if not any(Path().glob(".coverage.*")):
         session.skip(f"the branches are counted by Python {OLDEST}")
-    session.install("coverage[toml]")
+    install(session, "coverage[toml]")
     session.run("coverage", "combine")
     session.run("coverage", "report")
 
@@ -93,7 +112,7 @@ def docs(session: nox.Session) -> None:
 @nox.session(default=False)
 def build(session: nox.Session) -> None:
     """Sdist and wheel, in dist/, checked; then the session `built` on each Python, but not with ``-- --no-tests``."""
-    session.install(*group("build"))
+    install(session, *group("build"))
     shutil.rmtree(DIST, ignore_errors=True)
     session.run("python", "-m", "build")
     session.run("twine", "check", "--strict", *sorted(map(str, DIST.iterdir())))
@@ -120,14 +139,14 @@ def built(session: nox.Session) -> None:
 @nox.session(default=False)
 def workflows(session: nox.Session) -> None:
     """The workflows of CI: no action without a hash, no permission that a job does not need."""
-    session.install(*group("workflows"))
+    install(session, *group("workflows"))
     session.run("zizmor", "--offline", "--no-progress", ".github")
 
 
 @nox.session(default=False)
 def mutants(session: nox.Session) -> None:
     """Changes to the core that no test notices; ``-- 'smilejobs.polling.pace*'`` looks at one module alone."""
-    session.install(PACKAGE, *group("mutants"))
+    install(session, PACKAGE, *group("mutants"))
     # With a pattern, mutmut first runs the tests by their ids, and fails where it cannot; without one, it takes an id
     # that pytest does not find for a test that noticed.
     session.run("mutmut", "run", *(session.posargs or ["smilejobs.*"]), env={"CI": "true"})
@@ -155,16 +174,16 @@ def full(session: nox.Session) -> None:
     session.run("pytest", *PARALLEL, *session.posargs)
 
 
-@nox.session(python=OLDEST, default=False)
+@nox.session(python=OLDEST, default=False, venv_backend="uv")
 def lowest(session: nox.Session) -> None:
     """The tests with the lowest versions of the dependencies that pyproject.toml allows."""
     constraints = str(Path(session.create_tmp()) / "lowest.txt")
-    session.install("uv")
-    session.run(
+    session.run_install(
         *("uv", "pip", "compile", "--quiet", "--universal", "--resolution", "lowest-direct", "--all-extras"),
         *("--python-version", OLDEST, "--no-annotate", "--output-file", constraints, "pyproject.toml"),
+        env=index(),
     )
-    session.run("uv", "pip", "install", "--quiet", "--constraint", constraints, PACKAGE, *group("tests"))
+    install(session, "--constraint", constraints, PACKAGE, *group("tests"))
     # Users may have these releases of starlette: they use a deprecated name of anyio, and leave generators open.
     ignored = (
         "The anyio.abc.BlockingPortal alias is deprecated:DeprecationWarning",
