@@ -12,7 +12,8 @@ Errors are raised outside the ``except`` block, so that they have no ``__context
 import math
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
-from typing import TypeVar
+from functools import cache
+from typing import Any, TypeVar
 
 from attrs import evolve
 from cattrs import ClassValidationError, Converter
@@ -61,7 +62,7 @@ def decode_status(body: JSONObject, ref: JobRef, retry_after: float | None, incl
         _RETRY_AFTER: retry_after,
         _SELF: body,
     }
-    return _structure(given, JobStatus, _structure_status, "")
+    return _structure(given, JobStatus, _from_keys, "")
 
 
 def decode_callback(body: JSONObject) -> Callback:
@@ -172,7 +173,7 @@ def _partner_params(value: object, _: object) -> PartnerParams | None:
     given = _require_object(value)
     known: JSONObject = {key: given.get(key) for key in _PARAMS}
     known[_EXTRA] = {} if len(given) > MAX_KEYS else {key: given[key] for key in given if key not in _PARAMS}
-    return _structure_params(known, PartnerParams)
+    return _from_keys(known, PartnerParams)
 
 
 def _result(value: object, _: object) -> JobResult | None:
@@ -184,7 +185,7 @@ def _entry(value: object, _: object) -> JobResult:
     given = _require_object(value)
     if "Secondary_ID_Number" in given:
         given = {"SecondaryIDNumber": given["Secondary_ID_Number"], **given}
-    return _structure_result({**given, _SELF: value}, JobResult)
+    return _from_keys({**given, _SELF: value}, JobResult)
 
 
 def _message(value: object, _: object) -> str | None:
@@ -329,13 +330,16 @@ def _paths(error: BaseException, path: str) -> Iterator[str]:
         yield path
 
 
-def _compile(cls: type[_T]) -> Callable[[Mapping[str, object], object], _T]:
+def _from_keys(given: Mapping[str, object], cls: type[_T]) -> _T:
+    """Return *given* as the class, by its keys."""
+    value: _T = _compile(cls)(given, cls)  # type: ignore[arg-type]  # mypy takes type[_T] for unhashable
+    return value
+
+
+@cache
+def _compile(cls: type) -> Callable[[Mapping[str, object], type], Any]:
+    """Return what makes values of the class; cattrs generates it when it is first needed, not at import."""
+    converter = Converter()
+    converter.register_structure_hook(str, _text)
     overrides = {name: override(rename=key, struct_hook=hook) for name, (key, hook) in _KEYS[cls].items()}
-    return make_dict_structure_fn(cls, _converter, **overrides)  # type: ignore[arg-type]  # mypy also matches ** with the flags of the function
-
-
-_converter = Converter()
-_converter.register_structure_hook(str, _text)
-_structure_status = _compile(JobStatus)
-_structure_result = _compile(JobResult)
-_structure_params = _compile(PartnerParams)
+    return make_dict_structure_fn(cls, converter, **overrides)  # type: ignore[arg-type]  # mypy also matches ** with the flags of the function
