@@ -21,9 +21,11 @@ def seconds(value: Duration, name: str, *, zero: bool = True) -> float:
         TypeError: *value* is not a number or a timedelta (a bool is neither).
         ValueError: *value* is negative, infinite or NaN, or is 0 and *zero* is false.
     """
-    if isinstance(value, timedelta):
+    if isinstance(value, float):
+        number = float(value)
+    elif isinstance(value, timedelta):
         number = value.total_seconds()
-    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+    elif isinstance(value, int) and not isinstance(value, bool):
         number = _float(value)
     else:
         raise TypeError(f"{name} must be seconds (a number) or a timedelta, not {type(value).__name__}")

@@ -192,7 +192,8 @@ def begin(state: PollState, now: float, *, is_owed: bool = False) -> GiveUp | No
 
 def end(state: PollState, now: float) -> GiveUp | None:
     """Return the end of the wait if its deadline has passed at *now* and at least one poll has begun, else None."""
-    if state.polls and state.deadline is not None and now >= state.deadline - CLOCK_TOLERANCE_SECONDS:
+    timeout = state.terms.timeout
+    if timeout is not None and state.polls and now >= state.started + timeout - CLOCK_TOLERANCE_SECONDS:
         return GiveUp(make_timeout_error(state, now))
     return None
 
@@ -290,8 +291,8 @@ def _after_answer(state: PollState, status: JobStatus, now: float) -> Decision:
         state.last = status
     if status.job_complete and (state.terms.until == "complete" or status.is_final):
         return Done(status)
-    state.pending_at = state.age(now)
-    if status.code == NO_ZIP and not status.job_complete and state.age(now) >= state.terms.grace:
+    state.pending_at = age = state.age(now)
+    if status.code == NO_ZIP and not status.job_complete and age >= state.terms.grace:
         return GiveUp(
             NoZipError(
                 "the job was registered, but its images never arrived: submit it again",

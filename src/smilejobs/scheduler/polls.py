@@ -45,7 +45,8 @@ class Polls:
             late: How many seconds after it was due.
         """
         now = self._clock.at(began)
-        left = math.inf if entry.deadline is None else entry.deadline - now
+        deadline = entry.deadline
+        left = math.inf if deadline is None else deadline - now
         try:
             # A job that was added when its time was almost over gets one whole poll all the same, and a job that is
             # owed a second poll gets a whole one after its time is over.
