@@ -70,6 +70,8 @@ class Scheduler:
         self._concurrency = concurrency
         self._on_failures = on_failures
         self._jobs = PendingJobs(concurrency)
+        self._others: dict[JobRef, list[tuple[int, JobRef]]] = {}
+        """The index and the ref of each addition of a job that was pending already."""
         self._clock = Clock()
         self._polls = Polls(engine.exchange, include, self._clock)
         self._api = ApiState(engine.exchange.emit, on_throttle)
@@ -134,11 +136,8 @@ class Scheduler:
         index = self._added
         self._added += 1
         self.pending += 1
-        entry = self._jobs.get(ref)
-        if entry is not None:
-            if entry.others is None:
-                entry.others = []
-            entry.others.append((index, ref))
+        if ref in self._jobs:
+            self._others.setdefault(ref, []).append((index, ref))
             return
         now = self._clock.at(self._exchange.time())
         entry = Entry(index=index, ref=ref, terms=terms, polls_owed=POLLS_OWED if first_after is None else 0)
@@ -153,7 +152,7 @@ class Scheduler:
         for ref in refs:
             entry = self._jobs.remove(ref)
             if entry is not None:
-                self.pending -= 1 + len(entry.others or ())
+                self.pending -= 1 + len(self._others.pop(ref, ()))
                 self._unpolled -= not entry.polls
         self._jobs.tidy()
 
@@ -255,22 +254,21 @@ class Scheduler:
             if not self._is_due():
                 await self._until_due()
             await self._exchange.acquire()
-            self._read_at = began = self._exchange.time()
+            self._read_at = real_now = self._exchange.time()
             try:
-                taken = self._take(began)
+                taken = self._take(real_now)
             except BaseException:
                 self._exchange.release()
                 raise
             if taken is not None:
-                entry, late = taken
-                return entry, began, late
+                return taken
             self._exchange.release()
 
     def _is_due(self) -> bool:
         """Return whether a job was due already when the clock was read last, which saves reading it."""
         if self._notified or not self._clock.is_running:
             return False
-        return max(self._until_first(self._read_at), self._throttle.ready_at() - self._read_at) < 0
+        return self._jobs.first_due() < self._clock.at(self._read_at) and self._throttle.ready_at() < self._read_at
 
     async def _until_due(self) -> None:
         while True:
@@ -295,16 +293,18 @@ class Scheduler:
 
     def _until_first(self, real_now: float) -> float:
         """Return the seconds until a job is due."""
-        first = self._jobs.first()
-        return math.inf if first is None or first.due is None else first.due - self._clock.at(real_now)
+        return self._jobs.first_due() - self._clock.at(real_now)
 
-    def _take(self, real_now: float) -> tuple[Entry, float] | None:
-        """Take the job that is due first, if there still is one, and return it with its lateness.
+    def _take(self, real_now: float) -> tuple[Entry, float, float] | None:
+        """Take the job that is due first, if there still is one, and return it, *real_now*, and how late it is.
 
         Jobs whose time is over end here.
         """
         now = self._clock.at(real_now)
-        while max(self._until_first(real_now), self._throttle.ready_at() - real_now) < CLOCK_TOLERANCE_SECONDS:
+        while (
+            self._jobs.first_due() - now < CLOCK_TOLERANCE_SECONDS
+            and self._throttle.ready_at() - real_now < CLOCK_TOLERANCE_SECONDS
+        ):
             entry, due = self._jobs.pop_first()
             if not entry.polls:
                 if entry.polls_owed:
@@ -317,7 +317,7 @@ class Scheduler:
                 self.polls += 1
                 self._last_poll_at = real_now
                 self._throttle.begin(real_now)
-                return entry, now - due
+                return entry, real_now, now - due
             self._finish(entry, over, now)
         return None
 
@@ -327,7 +327,7 @@ class Scheduler:
         now = self._clock.at(real_now)
         if observation is not None and self._api.observe(observation, began=began, now=real_now):
             self._changed.set()
-        if self._jobs.get(entry.ref) is not entry:
+        if entry.due is not None:  # it has ended meanwhile
             return
         if entry.polls_owed and not isinstance(observation, RateLimitedError):
             entry.polls_owed -= 1
@@ -374,7 +374,7 @@ class Scheduler:
         """Emit the end of a wait, and return its outcomes."""
         record_end(entry, decision)
         self._exchange.emit(ended := WaitEnded.of(entry, decision, now))
-        return entry.outcomes(ended)
+        return entry.outcomes(ended, self._others.pop(entry.ref, ()))
 
     def _on_room(self) -> None:
         self._clock.resume("consumer")
