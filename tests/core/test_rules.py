@@ -1,6 +1,6 @@
 """When to poll again, and when to stop."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import hypothesis.strategies as st
@@ -15,6 +15,7 @@ from smilejobs import (
     CredentialsError,
     GatewayError,
     JobNotFoundError,
+    JobRef,
     JobStatus,
     NoZipError,
     Pace,
@@ -39,7 +40,9 @@ from smilejobs.polling.rules import (
     is_outage,
     make_batch_timeout_error,
     make_timeout_error,
+    start,
     step,
+    wake,
 )
 from tests.helpers.bodies import REF, complete, pending, read, result, signed
 
@@ -535,6 +538,60 @@ def test_the_text_of_a_batch_that_ends_says_why() -> None:
     )
     assert (error.ref, error.polls, error.elapsed, error.age, error.timeout) == (REF, 2, 30.0, 37.0, 25.0)
     assert (error.last, error.last_error, error.retry_after) == (state.last, state.last_error, None)
+
+
+# The start, and notifications
+
+
+def test_the_age_at_the_start_is_the_time_since_the_submission() -> None:
+    """0 where that is unknown or in the future."""
+    wall_clock = datetime(2026, 3, 4, tzinfo=UTC)
+    for submitted_at, age in (
+        (None, 0.0),
+        (wall_clock - timedelta(seconds=30), 30.0),
+        (wall_clock + timedelta(days=1), 0.0),
+    ):
+        state = PollState(ref=JobRef("user-1", "job-1", submitted_at), terms=Terms())
+        start(state, 7.0, wall_clock)
+        assert (state.started, state.age(7.0), state.age(9.5)) == (7.0, age, age + 2.5)
+
+
+def test_a_notification_brings_the_next_poll_forward() -> None:
+    """It is due at once; the pace counts from the notification then."""
+    state = waiting(timeout=None, age=1e6)
+    assert slept(poll(state, RUNNING, 0.0)) == 60.0
+    assert wake(state, 1010.0) == 1010.0
+    assert slept(poll(state, RUNNING, 10.0)) == 1.0
+    assert slept(poll(state, RUNNING, 30.0)) == pytest.approx(0.15 * 20)
+
+
+def test_notifications_cause_one_poll_per_shortest_delay() -> None:
+    """Those in between are about the same news, and those later are not."""
+    state = waiting(timeout=None, pace=Pace(min=2, jitter=0))
+    poll(state, RUNNING, 0.0)
+    assert [wake(state, 1000.0 + at) for at in (10.0, 10.4, 11.9, 12.5, 50.0)] == [1010, 1012, 1012, 1014, 1050]
+
+
+def test_a_notification_during_a_poll_causes_another_poll() -> None:
+    """The answer may be older than the news: the next poll follows as soon as notifications may cause one."""
+    state = waiting(timeout=None, age=1e6)
+    assert begin(state, 1000.0) is None
+    wake(state, 1001.0)
+    assert slept(step(state, RUNNING, 1001.25, api_has_answered=True)) == 0.0
+    assert begin(state, 1001.25) is None
+    wake(state, 1001.5)
+    assert slept(step(state, RUNNING, 1001.75, api_has_answered=True)) == 0.25
+    assert begin(state, 1002.0) is None
+    assert slept(step(state, RUNNING, 1002.5, api_has_answered=True)) > 0.0
+
+
+def test_a_notification_does_not_shorten_a_retry_after() -> None:
+    """The API has asked for it."""
+    state = waiting(timeout=None)
+    assert slept(poll(state, hinted(50.0), 0.0)) == 50.0
+    assert wake(state, 1010.0) == 1050.0
+    assert slept(poll(state, hinted(20.0), 60.0)) == 20.0
+    assert wake(state, 1061.0) == 1080.0
 
 
 # The terms
