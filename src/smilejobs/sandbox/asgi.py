@@ -19,7 +19,7 @@ class InProcess:
     Unlike `httpx.ASGITransport` it delivers the part of a body that was sent before the connection was cut.
     """
 
-    _app: ASGIApp
+    app: ASGIApp
 
     @asynccontextmanager
     async def stream(
@@ -47,7 +47,7 @@ class InProcess:
         failure = None
         await anyio.lowlevel.checkpoint()
         try:
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
         except ConnectionCutError as error:
             if not messages:
                 raise

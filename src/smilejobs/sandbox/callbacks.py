@@ -102,14 +102,14 @@ class Callbacks:
     a job, whose lifetime begins at the given time.
     """
 
-    _registry: Registry
-    _delivery: Delivery
-    _links: Callable[[Job, datetime], Mapping[str, str]]
-    _allow_to: frozenset[str] = field(default=(), converter=_to_hosts)
-    _http_client: HTTPClient | None = None
-    _attempts: int = 5
-    _retry_delay: float = 2.0
-    _timeout: float = 10.0
+    registry: Registry
+    delivery: Delivery
+    links: Callable[[Job, datetime], Mapping[str, str]]
+    allow_to: frozenset[str] = field(default=(), converter=_to_hosts)
+    http_client: HTTPClient | None = None
+    attempts: int = 5
+    retry_delay: float = 2.0
+    timeout: float = 10.0
     _carrier: Carrier | None = field(init=False, default=None)
     _warned: set[str] = field(init=False, factory=set)
     """The hosts that are not allowed and were named in the log."""
@@ -122,8 +122,8 @@ class Callbacks:
     _limiter: anyio.CapacityLimiter = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        dues = [due for job in self._registry.jobs.values() for due in self._dues(job)]
-        self._sent = {due[1:] for due in dues if due[0] < self._registry.now()}
+        dues = [due for job in self.registry.jobs.values() for due in self._dues(job)]
+        self._sent = {due[1:] for due in dues if due[0] < self.registry.now()}
 
     def check(self, url: str) -> None:
         """Raise as `split_url` does, or ValueError if the host is not allowed.
@@ -131,7 +131,7 @@ class Callbacks:
         A job must not make the sandbox POST to any address that it reaches.
         """
         host = str(split_url(url, "callback_url").hostname)
-        if not is_loopback(host) and host not in self._allow_to:
+        if not is_loopback(host) and host not in self.allow_to:
             raise ValueError(
                 "callback_url must be on this machine, at localhost or 127.0.0.1: the sandbox posts to no other host, "
                 "unless allow_callbacks_to= names it"
@@ -153,7 +153,7 @@ class Callbacks:
                 if len(milestones) == 1:
                     continue  # the final one, which it follows, has no time yet
                 due = milestones[-1][0] + _REORDERED_DELAY
-            delay = self._delivery.delay.draw(self._registry.rng("callback", "delay", job.smile_job_id, is_final))
+            delay = self.delivery.delay.draw(self.registry.rng("callback", "delay", job.smile_job_id, is_final))
             yield due + timedelta(seconds=delay), job.smile_job_id, is_final
 
     @asynccontextmanager
@@ -176,26 +176,26 @@ class Callbacks:
         self._limiter = anyio.CapacityLimiter(_MAX_CONNECTIONS)
         with scope:
             async with anyio.create_task_group() as self._tasks:
-                for job in self._registry.jobs.values():
+                for job in self.registry.jobs.values():
                     self.schedule(job)
                 await anyio.sleep_forever()
 
     async def _deliver(self, due: _Due) -> None:
         """Send a callback when it is due, unless the schedule of its job has changed, or it was sent."""
         at, number, is_final = due
-        await anyio.sleep(max(0.0, (at - self._registry.now()).total_seconds()))
-        job = self._registry.numbered[number]
+        await anyio.sleep(max(0.0, (at - self.registry.now()).total_seconds()))
+        job = self.registry.numbered[number]
         if due[1:] not in self._sent and due in self._dues(job):
             self._sent.add(due[1:])
             await self._send_with_faults(job, is_final=is_final)
 
     async def _send_with_faults(self, job: Job, *, is_final: bool) -> None:
         """Send a callback until it is accepted, and its duplicates and forgeries."""
-        credentials = self._registry.credentials
+        credentials = self.registry.credentials
         at, result = next(milestone for milestone in job.milestones() if (milestone[0] == job.final_at) == is_final)
         timestamp = format_timestamp(at)
         proof = {"timestamp": timestamp, "signature": sign(credentials, timestamp)}
-        body = encode_json({**result, "ImageLinks": dict(self._links(job, at)), **proof})
+        body = encode_json({**result, "ImageLinks": dict(self.links(job, at)), **proof})
         send = partial(self._send, str(job.callback_url))
         is_forged = self._draw(job, "forgeries", is_final=is_final)
         claim = _opposite(job, result, is_final=is_final)
@@ -210,33 +210,33 @@ class Callbacks:
     async def _is_accepted(self, job: Job, send: Callable[[bytes], Awaitable[str | None]], body: bytes) -> bool:
         """Send a callback until it is accepted or there are no attempts left; return whether it was accepted."""
         problem: str | None = None
-        for attempt in range(self._attempts):
+        for attempt in range(self.attempts):
             if attempt:
-                await anyio.sleep(min(self._retry_delay * 2.0 ** (attempt - 1), _MAX_RETRY_DELAY_SECONDS))
+                await anyio.sleep(min(self.retry_delay * 2.0 ** (attempt - 1), _MAX_RETRY_DELAY_SECONDS))
             problem = await send(body)
             if problem is None:
                 return True
         text = "a callback of job %s was not accepted, attempts: %d; %s"
-        logger.warning(text, job.ref.tag, self._attempts, problem)
+        logger.warning(text, job.ref.tag, self.attempts, problem)
         return False
 
     async def _send(self, url: str, body: bytes) -> str | None:
         """POST once; return what was wrong, or None for a 2xx."""
         status = 0
         async with self._limiter:
-            with anyio.move_on_after(self._timeout):
+            with anyio.move_on_after(self.timeout):
                 try:
                     status = await self._post(url, body)
                 except Exception as error:  # noqa: BLE001  # any error of a client of the caller's ends one attempt
                     return str(no_answer(error))
         if not status:
-            return f"no answer within {self._timeout:.10g} s"
+            return f"no answer within {self.timeout:.10g} s"
         return None if 200 <= status < 300 else f"HTTP {status}"
 
     async def _post(self, url: str, body: bytes) -> int:
         """POST *body*, and return the HTTP status of the answer; read a part of its body, which is not used."""
         if self._carrier is None:
-            client = self._http_client
+            client = self.http_client
             self._carrier = (
                 over_httpcore(_MAX_CONNECTIONS, load_trust(), None) if client is None else OverClient(client)
             )
@@ -261,8 +261,8 @@ class Callbacks:
         return True
 
     def _draw(self, job: Job, fault: str, *, is_final: bool) -> bool:
-        probability: float = getattr(self._delivery, fault)
-        return self._registry.rng("callback", fault, job.smile_job_id, is_final).random() < probability
+        probability: float = getattr(self.delivery, fault)
+        return self.registry.rng("callback", fault, job.smile_job_id, is_final).random() < probability
 
 
 def _opposite(job: Job, result: Mapping[str, object], *, is_final: bool) -> dict[str, object]:

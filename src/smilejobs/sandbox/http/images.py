@@ -50,27 +50,27 @@ def _check_size(_: object, attribute: object, value: int | None) -> None:
 class Images:
     """Makes the links, and serves the images; see `Sandbox` for the lifetime and the size."""
 
-    _registry: Registry
-    _lifetime: int = field(converter=_to_lifetime)
-    _picture_bytes: int | None = field(validator=_check_size)
+    registry: Registry
+    lifetime: int = field(converter=_to_lifetime)
+    picture_bytes: int | None = field(validator=_check_size)
 
     def links(self, job: Job, root: str, at: datetime) -> dict[str, str]:
         """Return the links to the images of *job*, by the vendor's names; their lifetime begins at *at*."""
         links = {}
         for name, file_name in job.product.pictures.items():
             path = IMAGE_PATH.format(smile_job_id=job.smile_job_id, file_name=file_name)
-            secret = self._registry.credentials.api_key
-            links[name] = sign_url(secret, "GET", root, path, at=at, lifetime=self._lifetime)
+            secret = self.registry.credentials.api_key
+            links[name] = sign_url(secret, "GET", root, path, at=at, lifetime=self.lifetime)
         return links
 
     async def answer(self, request: Request) -> Response:
         """Serve an image."""
-        check_url(self._registry.credentials.api_key, request, self._registry.now())
+        check_url(self.registry.credentials.api_key, request, self.registry.now())
         path = request.scope["path"]
-        count = self._registry.count("picture", path)
-        faults = self._registry.faults_of(self._registry.numbered.get(request.path_params["smile_job_id"]))
-        image = make_png(path, self._picture_bytes)
-        rng = self._registry.rng("picture", path, count)
+        count = self.registry.count("picture", path)
+        faults = self.registry.faults_of(self.registry.numbered.get(request.path_params["smile_job_id"]))
+        image = make_png(path, self.picture_bytes)
+        rng = self.registry.rng("picture", path, count)
         is_slow, is_cut = rng.random() < faults.slow_pictures, rng.random() < faults.cut_pictures
         size = rng.randrange(1, len(image)) if is_cut else len(image)
         # Either the stored file is incomplete, which only the image itself shows, or the connection breaks.

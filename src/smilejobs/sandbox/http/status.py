@@ -52,20 +52,20 @@ _REPLACEMENTS: Mapping[str, tuple[tuple[int, object], ...]] = {
 class Status:
     """Answers polls."""
 
-    _registry: Registry
-    _images: Images
+    registry: Registry
+    images: Images
     _buckets: dict[FaultProfile, tuple[float, datetime]] = field(init=False, factory=dict)
     """The tokens of each fault profile, and when they were counted."""
 
     async def answer(self, request: Request) -> Response:
         """Answer one poll."""
-        asked = await read_signed(request, STATUS, self._registry)
-        ref = read_ref(asked, STATUS, self._registry)
-        number = self._registry.count("poll", ref.user_id, ref.job_id)
-        profile = self._registry.faults_of(self._registry.jobs.get(ref))
+        asked = await read_signed(request, STATUS, self.registry)
+        ref = read_ref(asked, STATUS, self.registry)
+        number = self.registry.count("poll", ref.user_id, ref.job_id)
+        profile = self.registry.faults_of(self.registry.jobs.get(ref))
         faults, rng = PollFaults(), _UNUSED
         if profile != FAULT_PROFILES["none"]:  # spares a fifth of the time of a poll
-            rng = self._registry.rng("poll", ref.user_id, ref.job_id, number)
+            rng = self.registry.rng("poll", ref.user_id, ref.job_id, number)
             faults = draw_faults(profile, rng)
         replacement = next((name for name in _REPLACEMENTS if name in faults.names), None)
         if self._is_above_rate(profile):
@@ -73,13 +73,13 @@ class Status:
         elif faults.latency:
             await anyio.sleep(faults.latency)
         if replacement is not None:
-            return _replace(replacement, profile, rng, self._registry.now())
-        job, at = self._registry.jobs.get(ref), self._registry.now()
+            return _replace(replacement, profile, rng, self.registry.now())
+        job, at = self.registry.jobs.get(ref), self.registry.now()
         if "replays" in faults.names and job is not None and job.ref.submitted_at is not None:
             at = max(job.ref.submitted_at, at - timedelta(seconds=rng.uniform(0.0, _MAX_REPLAY_AGE_SECONDS)))
         root = root_of(request)
         body = refusal(JOB_NOT_FOUND) if job is None else self._make_body(job, asked, at, root)
-        draft = Draft(ref=ref, at=at, asked=asked, credentials=self._registry.credentials, rng=rng, body=body)
+        draft = Draft(ref=ref, at=at, asked=asked, credentials=self.registry.credentials, rng=rng, body=body)
         draft.finish(faults.names, root)
         return _send(draft, profile, faults.names, request)
 
@@ -104,11 +104,11 @@ class Status:
             body["result"] = results[-1]
             body[job.product.receipt] = job.smile_job_id
             if is_true(asked.get("image_links")):
-                body["image_links"] = self._images.links(job, root, at)
+                body["image_links"] = self.images.links(job, root, at)
         if is_true(asked.get("history")):
             body["history"] = [
                 result
-                for other in self._registry.jobs.values()
+                for other in self.registry.jobs.values()
                 if other.ref.user_id == job.ref.user_id
                 for result in other.results(at)
             ]
@@ -118,7 +118,7 @@ class Status:
         """Take a token from the bucket of a profile, which holds those of one second; return whether there was none."""
         if profile.rate is None:
             return False
-        now, most = self._registry.now(), max(1.0, profile.rate)
+        now, most = self.registry.now(), max(1.0, profile.rate)
         tokens, since = self._buckets.get(profile, (most, now))
         tokens = min(most, tokens + max(0.0, (now - since).total_seconds()) * profile.rate)
         self._buckets[profile] = (tokens - 1 if tokens >= 1 else tokens, now)

@@ -45,7 +45,7 @@ _LIFETIME_SECONDS = 900
 class Uploads:
     """Takes jobs and their zips."""
 
-    _registry: Registry
+    registry: Registry
 
     @property
     def routes(self) -> list[Route]:
@@ -58,20 +58,20 @@ class Uploads:
         ]
 
     async def _register(self, request: Request) -> Response:
-        asked = await read_signed(request, UPLOAD, self._registry)
+        asked = await read_signed(request, UPLOAD, self.registry)
         root = root_of(request)
         job = self._read_job(asked, root)
-        known = self._registry.jobs.get(job.ref)
+        known = self.registry.jobs.get(job.ref)
         if known is None:
-            self._registry.save(job)
+            self.registry.save(job)
         elif is_true(asked.get("retry")):
             job = known
         else:
             raise ApiRefusedError(_JOB_EXISTS, "Job already exists. Did you mean to set the retry flag to true?")
-        partner_id, api_key = self._registry.credentials.partner_id, self._registry.credentials.api_key
-        ref_id = f"{partner_id}-{job.smile_job_id}-{self._registry.rng('upload', job.smile_job_id).randbytes(15).hex()}"
+        partner_id, api_key = self.registry.credentials.partner_id, self.registry.credentials.api_key
+        ref_id = f"{partner_id}-{job.smile_job_id}-{self.registry.rng('upload', job.smile_job_id).randbytes(15).hex()}"
         path = _ZIP_PATH.format(partner_id=partner_id, ref_id=ref_id)
-        url = sign_url(api_key, "PUT", root, path, at=self._registry.now(), lifetime=_LIFETIME_SECONDS)
+        url = sign_url(api_key, "PUT", root, path, at=self.registry.now(), lifetime=_LIFETIME_SECONDS)
         body = {
             "upload_url": url,
             "ref_id": ref_id,
@@ -89,7 +89,7 @@ class Uploads:
         job_type = {str(number): number for number in JOB_TYPES}.get(str(params.get("job_type")))
         if job_type is None:
             raise ApiRefusedError(_INVALID_JOB_TYPE, "Invalid job type.")
-        ref = read_ref(params, UPLOAD, self._registry)
+        ref = read_ref(params, UPLOAD, self.registry)
         if str(params.get("sandbox_result")) not in ("None", "0", "1", "2"):
             raise ApiRefusedError(_WRONG_TYPE, 'partner_params.sandbox_result must be "0", "1" or "2"')
         try:
@@ -98,29 +98,29 @@ class Uploads:
             raise ApiRefusedError(_WRONG_TYPE) from None
         return Job(
             ref=ref,
-            smile_job_id=self._registry.next_number(),
+            smile_job_id=self.registry.next_number(),
             job_type=job_type,
             result_code=result_code_for("approved", job_type),
-            machine=self._registry.draw_machine(ref),
+            machine=self.registry.draw_machine(ref),
             partner_params={key: value for key, value in params.items() if key not in _IDS},
             callback_url=callback_url or None,
             root=root,
         )
 
     async def _receive(self, request: Request) -> Response:
-        check_url(self._registry.credentials.api_key, request, self._registry.now())
+        check_url(self.registry.credentials.api_key, request, self.registry.now())
         body = await read(request, MAX_ZIP_BYTES)
-        job = self._registry.numbered.get(request.path_params["ref_id"].split("-")[-2])
+        job = self.registry.numbered.get(request.path_params["ref_id"].split("-")[-2])
         if job is None:  # it was registered before a restart without a state
             raise StorageError("NoSuchKey", "The specified key does not exist.", 404)
         if job.uploaded_at is None:
             finding = examine(job, body)
-            self._registry.save(
+            self.registry.save(
                 evolve(
                     job,
-                    uploaded_at=self._registry.now(),
+                    uploaded_at=self.registry.now(),
                     result_code=result_code_for(finding.outcome, job.job_type),
-                    review=self._registry.draw_review(job.ref, finding.review),
+                    review=self.registry.draw_review(job.ref, finding.review),
                     details=finding.details,
                 )
             )
