@@ -105,7 +105,7 @@ class Callbacks:
     registry: Registry
     delivery: Delivery
     links: Callable[[Job, datetime], Mapping[str, str]]
-    allow_to: frozenset[str] = field(default=(), converter=_to_hosts)
+    allow_to: frozenset[str] = field(default=frozenset[str](), converter=_to_hosts)
     http_client: HTTPClient | None = None
     attempts: int = 5
     retry_delay: float = 2.0

@@ -10,6 +10,7 @@ from attrs import field, frozen
 
 from smilejobs.model.codes import RESULT_CODES, Verdict, verdict_by_code
 
+_OUTCOMES: tuple[str, ...] = ("approved", "rejected", "error")
 PROVISIONAL_CODE = "0814"
 _NOT_ENABLED_CODE = "1016"
 
@@ -171,7 +172,7 @@ def result_code_for(outcome: str, job_type: int) -> str:
         raise ValueError(f"job_type must be one of {', '.join(map(str, PRODUCTS))}")
     if outcome == PROVISIONAL_CODE:
         raise ValueError(f"outcome must be final: give review=, and {PROVISIONAL_CODE} comes before it")
-    code = dict(zip(("approved", "rejected", "error"), product.codes, strict=True)).get(outcome, outcome)
+    code = dict(zip(_OUTCOMES, product.codes, strict=True)).get(outcome, outcome)
     if code not in RESULT_CODES:
         raise ValueError("outcome must be 'approved', 'rejected', 'error', or a result code of smilejobs.RESULT_CODES")
     return code
