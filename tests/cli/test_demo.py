@@ -69,7 +69,7 @@ async def test_on_a_terminal_it_is_a_table_that_fits(size: tuple[int, int]) -> N
     assert show.is_as_expected()
     assert next(show.summary()).startswith("24 of 24 jobs ended as expected, after ")
     assert len(show.approved()) == sum(plan.expected == "approved" for plan in PLANS)
-    for state in ("running", "under review", "ready", "no images", "not submitted"):
+    for state in ("running", "under review", "final", "no zip", "refused", "not submitted"):
         assert state in out.getvalue()
     last = out.getvalue().rpartition("outcome")[2].replace("\x1b[?25h", "").splitlines()
     assert len(last) < height - 6

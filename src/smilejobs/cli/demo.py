@@ -8,11 +8,10 @@ import anyio
 from attrs import define, frozen
 from rich import box
 from rich.console import Console
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from smilejobs.cli.display import STYLES
+from smilejobs.cli.display import STYLES, live_table
 from smilejobs.client import Client
 from smilejobs.clock import utcnow
 from smilejobs.errors import JobNotFoundError, SmileJobsError, WaitTimeoutError
@@ -24,24 +23,11 @@ from smilejobs.sandbox import Sandbox
 _USER = "demo-user"
 _NO_ZIP = "no zip"
 _NOT_FOUND = "not found"
-_REFRESH_SECONDS = 0.125
 
 
 @frozen(kw_only=True)
 class Plan:
-    """One job of the demo; durations in seconds.
-
-    Attributes:
-        job_id: The id of the job.
-        is_submitted: Whether it is submitted at all.
-        has_zip: Whether its images are uploaded.
-        refusal: The status code with which the API refuses every poll.
-        job_type: The product.
-        machine: How long the machine takes.
-        review: How long a human review takes after that.
-        outcome: The outcome of the job.
-        timeout: The timeout of the wait.
-    """
+    """One job of the demo: the arguments of `Sandbox.submit`, if it is submitted, and the timeout of the wait."""
 
     job_id: str
     is_submitted: bool = True
@@ -93,14 +79,7 @@ PLANS = (
 
 @define(kw_only=True)
 class _Row:
-    """One job, and the progress of its wait.
-
-    Attributes:
-        plan: The plan of the job.
-        ref: The ids of the job.
-        outcome: The end of the wait; None while it lasts.
-        late: Seconds between the final result in the sandbox and the end of the wait.
-    """
+    """One job, and the end of its wait, which came so many seconds (*late*) after the final result in the sandbox."""
 
     plan: Plan
     ref: JobRef
@@ -135,15 +114,7 @@ async def run(console: Console, plans: Sequence[Plan] = PLANS) -> bool:
 
 
 class Show:
-    """Submits jobs to a sandbox, waits for them, and shows the progress.
-
-    Args:
-        console: As in `run`.
-        sandbox: The sandbox.
-        client: The client that waits.
-        now: The clock of the sandbox and the client.
-        plans: As in `run`.
-    """
+    """Submits jobs to a sandbox, waits for them, and shows the progress; all by the clock *now*."""
 
     def __init__(
         self,
@@ -163,10 +134,9 @@ class Show:
     async def wait(self) -> None:
         """Wait for all jobs, and show the progress."""
         started = anyio.current_time()
-        if self._console.is_terminal:
-            await self._wait_in_table()
-        else:
-            await self._wait_in_lines()
+        async with live_table(self._console, self._table), anyio.create_task_group() as tasks:
+            for row in self._rows:
+                tasks.start_soon(self._wait, row)
         self._elapsed = anyio.current_time() - started
 
     def approved(self) -> list[JobRef]:
@@ -194,26 +164,6 @@ class Show:
             if row.outcome != row.plan.expected:
                 yield f"{row.plan.job_id} ended as {row.outcome!r}; expected was {row.plan.expected!r}."
 
-    async def _wait_in_table(self) -> None:
-        with Live(console=self._console, auto_refresh=False) as live:
-            async with anyio.create_task_group() as tasks:
-                for row in self._rows:
-                    tasks.start_soon(self._wait, row)
-                while any(row.outcome is None for row in self._rows):
-                    live.update(self._table(), refresh=True)
-                    await anyio.sleep(_REFRESH_SECONDS)
-            live.update(self._table(), refresh=True)
-
-    async def _wait_in_lines(self) -> None:
-        async def report(row: _Row) -> None:
-            await self._wait(row)
-            polls = self._sandbox.polls(row.ref)
-            self._console.print(f"{row.plan.job_id}: {row.outcome}, polls: {polls}, late: {_late(row)}")
-
-        async with anyio.create_task_group() as tasks:
-            for row in self._rows:
-                tasks.start_soon(report, row)
-
     async def _wait(self, row: _Row) -> None:
         """Wait for a job, knowing only its ids; the sandbox tells only how late the result was seen."""
         ref = row.ref
@@ -233,6 +183,9 @@ class Show:
             row.outcome = word(status.verdict)
             job = self._sandbox.jobs[ref]
             row.late = None if job.final_at is None else (self._now() - job.final_at).total_seconds()
+        if not self._console.is_terminal:
+            polls = self._sandbox.polls(ref)
+            self._console.print(f"{row.plan.job_id}: {row.outcome}, polls: {polls}, late: {_late(row)}")
 
     def _table(self) -> Table:
         """Return two halves side by side: 24 lines and a heading do not fit in a terminal of 24 lines."""
@@ -261,14 +214,7 @@ class Show:
     def _progress(self, row: _Row) -> str:
         """Return the state of the job in the sandbox, which the wait does not know yet."""
         job = self._sandbox.jobs.get(row.ref)
-        if job is None:
-            return "not submitted"
-        if job.complete_at is None or job.final_at is None:
-            return "no images"
-        now = self._now()
-        if now < job.complete_at:
-            return "running"
-        return "under review" if now < job.final_at else "ready"
+        return "not submitted" if job is None else job.stage(self._now()).value
 
 
 def _submit(sandbox: Sandbox, plan: Plan) -> JobRef:

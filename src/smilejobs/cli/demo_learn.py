@@ -7,9 +7,9 @@ import anyio
 from attrs import define, field, frozen
 from rich import box
 from rich.console import Console
-from rich.live import Live
 from rich.table import Table
 
+from smilejobs.cli.display import live_table
 from smilejobs.client import Client
 from smilejobs.clock import utcnow
 from smilejobs.polling.learned_pace import LearnedPace
@@ -24,17 +24,11 @@ _JOBS = 20
 _TIMEOUT_SECONDS = 60
 _BASE = Pace(min=0.5)
 """Jobs of a demo take little time: half a second is much for them."""
-_REFRESH_SECONDS = 0.125
 
 
 @frozen(kw_only=True)
 class Kind:
-    """Jobs that take about as long.
-
-    Attributes:
-        name: What is said of them.
-        durations: How long they take.
-    """
+    """Jobs that take about as long; *name* says how long."""
 
     name: str
     durations: Distribution
@@ -49,12 +43,7 @@ KINDS = (
 
 @frozen
 class Round:
-    """What a round of waits has cost, as means.
-
-    Attributes:
-        polls: Per job.
-        late: Seconds between the result and the poll that has seen it.
-    """
+    """What a round of waits has cost, as means: polls per job, and seconds from the result to the poll that saw it."""
 
     polls: float
     late: float
@@ -99,15 +88,7 @@ async def run(console: Console, kinds: Sequence[Kind] = KINDS, rounds: int = _RO
 
 
 class LearningShow:
-    """Submits jobs to a sandbox, round by round, waits for them, and shows what that costs.
-
-    Args:
-        console: As in `run`.
-        sandbox: The sandbox.
-        client: The client that waits.
-        kinds: As in `run`.
-        rounds: As in `run`.
-    """
+    """Submits jobs to a sandbox, round by round, waits for them, and shows what that costs."""
 
     def __init__(
         self, console: Console, sandbox: Sandbox, client: Client, kinds: Sequence[Kind], rounds: int = _ROUNDS
@@ -122,19 +103,13 @@ class LearningShow:
     async def wait(self) -> None:
         """Wait for all rounds of all kinds, and show the progress."""
         await self._connect()
-        if not self._console.is_terminal:
+        async with live_table(self._console, self._table):
             for number in range(self._rounds + 1):
-                await self._wait_for_all(number)
-                for row in self._rows:
-                    self._console.print(f"{self._title(number)}, jobs that take {row.kind.name}: {_describe(row)}")
-            return
-        with Live(console=self._console, auto_refresh=False) as live:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._redraw, live)
-                for number in range(self._rounds + 1):
-                    await self._wait_for_all(number)
-                tasks.cancel_scope.cancel()
-            live.update(self._table(), refresh=True)
+                async with anyio.create_task_group() as tasks:
+                    for row in self._rows:
+                        tasks.start_soon(self._wait, row, number)
+                if not self._console.is_terminal:
+                    self._print_round(number)
 
     def is_as_expected(self) -> bool:
         """Return whether every wait ended with a result."""
@@ -157,11 +132,6 @@ class LearningShow:
             async for _ in outcomes:
                 pass
 
-    async def _wait_for_all(self, number: int) -> None:
-        async with anyio.create_task_group() as tasks:
-            for row in self._rows:
-                tasks.start_soon(self._wait, row, number)
-
     async def _wait(self, row: _Row, number: int) -> None:
         """Wait for the jobs of one round; the sandbox tells only how long each of them took."""
         rng = make_rng(0, row.kind.name, number)
@@ -182,10 +152,11 @@ class LearningShow:
                 late.append((outcome.end_age or 0.0) - durations[outcome.index])
         row.rounds.append(Round(fmean(polls), fmean(late)))
 
-    async def _redraw(self, live: Live) -> None:
-        while True:
-            live.update(self._table(), refresh=True)
-            await anyio.sleep(_REFRESH_SECONDS)
+    def _print_round(self, number: int) -> None:
+        for row in self._rows:
+            last = row.rounds[-1]
+            costs = f"{last.polls:.1f} polls per job, {last.late:.2f} s late"
+            self._console.print(f"{self._title(number)}, jobs that take {row.kind.name}: {costs}")
 
     def _table(self) -> Table:
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
@@ -201,8 +172,3 @@ class LearningShow:
 
     def _title(self, number: int) -> str:
         return f"round {number}" if number else "Pace"
-
-
-def _describe(row: _Row) -> str:
-    last = row.rounds[-1]
-    return f"{last.polls:.1f} polls per job, {last.late:.2f} s late"

@@ -1,16 +1,23 @@
 """Print answers, as text for people or as JSON."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
 from types import MappingProxyType
 from typing import Any
 
+import anyio
 from rich.console import Console
+from rich.live import Live
+from rich.table import Table
 from rich.text import Text
 
 from smilejobs.model.codes import Verdict
 from smilejobs.model.jobs import JobResult, JobStatus
 from smilejobs.model.tables import word
+from smilejobs.tasks import beside
+
+_REDRAW_INTERVAL_SECONDS = 0.125
 
 STYLES: Mapping[str, str] = MappingProxyType(
     {
@@ -44,6 +51,26 @@ class _Console(Console):
     def on_broken_pipe(self) -> None:
         """Re-raise the BrokenPipeError; rich would exit with 1, which means "complete, not approved"."""
         raise  # noqa: PLE0704  # rich calls this in its except block
+
+
+@asynccontextmanager
+async def live_table(console: Console, draw: Callable[[], Table]) -> AsyncGenerator[None, None]:
+    """Show a table in a terminal while the block runs, and redraw it in the event loop; elsewhere show nothing."""
+    if not console.is_terminal:
+        yield
+        return
+    drawing = anyio.CancelScope()
+
+    async def redraw() -> None:
+        with drawing:
+            while True:
+                live.update(draw(), refresh=True)
+                await anyio.sleep(_REDRAW_INTERVAL_SECONDS)
+
+    with Live(console=console, auto_refresh=False) as live:
+        async with beside(redraw, drawing.cancel):
+            yield
+        live.update(draw(), refresh=True)
 
 
 def show(status: JobStatus, *, as_json: bool, links: bool) -> None:
