@@ -13,10 +13,9 @@ from smilejobs.cli.exits import ExitCode, complain, exit_on, set_debug
 from smilejobs.cli.options import (
     CLIENT_ERRORS,
     CREDENTIALS_HELP,
-    UNTIL_HELP,
     JobID,
-    Until,
     UserID,
+    WaitUntil,
     make_client_and_ref,
     parse_duration,
 )
@@ -89,7 +88,7 @@ def wait(
     timeout: Annotated[
         str, typer.Option(metavar="DURATION", help="For the whole wait: 90s, 10m, 2h, 1d, or seconds.")
     ] = "5m",
-    until: Annotated[Until, typer.Option(help=UNTIL_HELP)] = Until.COMPLETE,
+    until: WaitUntil = "complete",
     submitted_at: Annotated[
         str | None,
         typer.Option(
@@ -115,7 +114,7 @@ def wait(
                 ref.job_id,
                 submitted_at=ref.submitted_at,
                 timeout=timeout_seconds,
-                until=until.value,
+                until=until,
                 pace=learned,
             )
 
@@ -148,8 +147,7 @@ def demo(
         from smilejobs.cli.demo import run as run_demo
         from smilejobs.cli.demo_learn import run as run_learning
     show_demo = partial(run_learning if learn else run_demo, console())
-    with exit_on(KeyboardInterrupt, ExitCode.INTERRUPTED):
-        raise typer.Exit(ExitCode.COMPLETE if run_until_stopped(show_demo) else ExitCode.ERROR)
+    raise typer.Exit(ExitCode.COMPLETE if run_until_stopped(show_demo) else ExitCode.ERROR)
 
 
 def _run(client: Client, poll: Callable[[], Awaitable[JobStatus]], *, as_json: bool, links: bool) -> NoReturn:
@@ -170,8 +168,7 @@ def _run(client: Client, poll: Callable[[], Awaitable[JobStatus]], *, as_json: b
         show(answer, as_json=as_json, links=links)
         return _exit_code(answer)
 
-    with exit_on(KeyboardInterrupt, ExitCode.INTERRUPTED):
-        raise typer.Exit(run_until_stopped(report))
+    raise typer.Exit(run_until_stopped(report))
 
 
 def _exit_code(answer: JobStatus) -> ExitCode:

@@ -28,8 +28,7 @@ from smilejobs.cli.exits import ExitCode, complain, exit_on
 from smilejobs.cli.options import (
     CLIENT_ERRORS,
     CREDENTIALS_HELP,
-    UNTIL_HELP,
-    Until,
+    WaitUntil,
     open_input,
     parse_duration,
     read_base_url,
@@ -73,7 +72,7 @@ def batch(
     deadline: Annotated[
         str | None, typer.Option(metavar="DURATION", help="For the whole batch; pending jobs are written as pending.")
     ] = None,
-    until: Annotated[Until, typer.Option(help=UNTIL_HELP)] = Until.COMPLETE,
+    until: WaitUntil = "complete",
     history: Annotated[bool, typer.Option("--history", help="Add the history of each user.")] = False,
     personal: Annotated[bool, typer.Option("--personal", help="Add personal data, without pictures.")] = False,
     save_images: Annotated[
@@ -100,7 +99,7 @@ def batch(
     A row is written as soon as its job ends. If the command is stopped, --resume goes on: it polls jobs that are
     pending, failed or not polled yet, rows that were invalid, and jobs whose missing pictures may still be saved.
     """
-    with exit_on(KeyboardInterrupt, ExitCode.INTERRUPTED), exit_on(_USAGE_ERRORS, ExitCode.USAGE):
+    with exit_on(_USAGE_ERRORS, ExitCode.USAGE):
         validate_suffix(out)
         _require_different_files(source, out, report, learn)
         learned = read_pace(pace, learn)
@@ -115,7 +114,7 @@ def batch(
             learn_path=learn,
             pace=learned,
             tally=Tally(name=source, total=_count_rows(source)),
-            is_settled=partial(is_settled, until=until.value, images=save_images is not None),
+            is_settled=partial(is_settled, until=until, images=save_images is not None),
             quiet=quiet,
             as_json=as_json,
         )
@@ -128,7 +127,7 @@ def batch(
         journal=journal,
         timeout=timeout_seconds,
         deadline=deadline_seconds,
-        until=until.value,
+        until=until,
         history=history,
         personal=personal,
         save_images=save_images,

@@ -70,8 +70,7 @@ def doctor() -> None:
         out.print("ok     API        the answer is signed with this key")
         return clock_is_right
 
-    with exit_on(KeyboardInterrupt, ExitCode.INTERRUPTED):
-        raise typer.Exit(ExitCode.COMPLETE if anyio.run(examine) else ExitCode.ERROR)
+    raise typer.Exit(ExitCode.COMPLETE if anyio.run(examine) else ExitCode.ERROR)
 
 
 def _advise(error: SmileJobsError, url: str) -> str | None:

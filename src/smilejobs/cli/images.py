@@ -35,8 +35,7 @@ def images(
     """Save the pictures of a job, and print their paths."""
     with exit_on(CLIENT_ERRORS, ExitCode.USAGE):
         client, ref = make_client_and_ref(user_id, job_id)
-    with exit_on(KeyboardInterrupt, ExitCode.INTERRUPTED):
-        raise typer.Exit(run_until_stopped(partial(_save, client, ref, out)))
+    raise typer.Exit(run_until_stopped(partial(_save, client, ref, out)))
 
 
 async def _save(client: Client, ref: JobRef, folder: Path) -> ExitCode:

@@ -1,6 +1,5 @@
 """Options and arguments of several commands."""
 
-import enum
 import os
 import re
 import select
@@ -18,6 +17,7 @@ from smilejobs.client import Client
 from smilejobs.durations import seconds
 from smilejobs.events import Hook, log_event
 from smilejobs.model.jobs import JobRef
+from smilejobs.polling.rules import Until
 from smilejobs.settings import HOSTS, arguments_from
 
 if TYPE_CHECKING:
@@ -28,8 +28,6 @@ CREDENTIALS_HELP = (
 )
 CLIENT_ERRORS = (ImportError, ValueError)
 """The errors of a client that is made from wrong variables, or from a proxy that needs a missing package."""
-
-UNTIL_HELP = "What to wait for; a provisional result is complete, but not final."
 
 _UNITS_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 
@@ -43,12 +41,9 @@ ListURL = Annotated[
     ),
 ]
 
-
-class Until(enum.StrEnum):
-    """The event that ends a wait."""
-
-    COMPLETE = "complete"
-    FINAL = "final"
+WaitUntil = Annotated[
+    Until, typer.Option("--until", help="What to wait for; a provisional result is complete, but not final.")
+]
 
 
 def parse_duration(text: str, name: str) -> float:

@@ -43,7 +43,7 @@ def pace(
     Compares the default pace, a learned pace and the best settings by hand: the polls per job, and how late results
     are seen. Nothing is polled, and no credentials are needed.
     """
-    with exit_on(KeyboardInterrupt, ExitCode.INTERRUPTED), exit_on((ValueError, OSError), ExitCode.USAGE):
+    with exit_on((ValueError, OSError), ExitCode.USAGE):
         _check_files(files, save, report)
         results = Results()
         for name in files:

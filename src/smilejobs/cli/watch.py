@@ -16,7 +16,7 @@ from smilejobs.batch.rows import BadRow, Rows
 from smilejobs.batch.words import number_of
 from smilejobs.cli.display import printable
 from smilejobs.cli.exits import ExitCode, exit_on
-from smilejobs.cli.options import UNTIL_HELP, ListURL, Until, open_input, parse_duration
+from smilejobs.cli.options import ListURL, WaitUntil, open_input, parse_duration
 from smilejobs.cli.stopping import run_until_stopped
 from smilejobs.errors import WatchListError
 from smilejobs.model.jobs import JobRef
@@ -49,7 +49,7 @@ def add(
         ),
     ],
     *,
-    until: Annotated[Until, typer.Option(help=UNTIL_HELP)] = Until.COMPLETE,
+    until: WaitUntil = "complete",
     deadline: Annotated[
         str, typer.Option(metavar="DURATION", help="From now until a job expires: 90s, 10m, 2h, 7d; none for never.")
     ] = "7d",
@@ -59,14 +59,14 @@ def add(
     Jobs that are already in the list do not change. Jobs are stored in groups of some thousands, the last group at the
     end of the input. After an error, add the file again.
     """
-    with exit_on(KeyboardInterrupt, ExitCode.INTERRUPTED), exit_on((OSError, ValueError), ExitCode.USAGE):
+    with exit_on((OSError, ValueError), ExitCode.USAGE):
         within = None if deadline == "none" else parse_duration(deadline, "--deadline")
         with ExitStack() as stack:
             jobs = _Jobs(source, Rows(stack.enter_context(open_input(source)), source))
             files = stack.pop_all()
 
     async def work(watch: "WatchList") -> ExitCode:
-        added = await watch.add(_read_in_thread(jobs), until=until.value, deadline=within)
+        added = await watch.add(_read_in_thread(jobs), until=until, deadline=within)
         bad = f", {jobs.bad:,} bad" if jobs.bad else ""
         typer.echo(f"{added.new:,} new, {added.known:,} known{bad}")
         if added.different:
@@ -333,11 +333,7 @@ def _run(url: str, work: Callable[["WatchList"], Awaitable[ExitCode]], *, new: b
         async with opening as watch:
             return await work(watch)
 
-    with (
-        exit_on(KeyboardInterrupt, ExitCode.INTERRUPTED),
-        exit_on(ValueError, ExitCode.USAGE),
-        exit_on(WatchListError, ExitCode.ERROR),
-    ):
+    with exit_on(ValueError, ExitCode.USAGE), exit_on(WatchListError, ExitCode.ERROR):
         raise typer.Exit(run_until_stopped(run))
 
 

@@ -103,7 +103,7 @@ def worker(
         with anyio.CancelScope() as working, end.on_sigterm(working.cancel):
             await work()
 
-    with exit_on(KeyboardInterrupt, ExitCode.INTERRUPTED), exit_on(WatchListError, ExitCode.ERROR), _warnings(out):
+    with exit_on(WatchListError, ExitCode.ERROR), _warnings(out):
         # The default event loop of Windows cannot be used with psycopg; elsewhere, this one is the default.
         anyio.run(run, backend_options={"loop_factory": asyncio.SelectorEventLoop})
     end.is_clean = True
