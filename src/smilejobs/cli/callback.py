@@ -1,14 +1,12 @@
 """``smilejobs verify-callback``: verify the signature of a stored callback."""
 
 import os
-import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from smilejobs.callbacks import CallbackVerifier
-from smilejobs.cli.display import console, printable
+from smilejobs.cli.display import console
 from smilejobs.cli.exits import ExitCode, exit_on
 from smilejobs.clock import utcnow
 from smilejobs.errors import CallbackError
@@ -23,7 +21,8 @@ EPILOG = (
 
 def verify_callback(
     source: Annotated[
-        str, typer.Argument(metavar="FILE", help="The body of the request, unchanged; - for standard input.")
+        typer.FileBinaryRead,
+        typer.Argument(metavar="FILE", help="The body of the request, unchanged; - for standard input."),
     ],
 ) -> None:
     """Verify the signature of a callback.
@@ -33,7 +32,7 @@ def verify_callback(
     with exit_on((OSError, ValueError), ExitCode.USAGE):
         credentials = credentials_from(os.environ)
         verifier = CallbackVerifier(credentials, max_age=None)
-        body = _read(source, verifier.max_bytes + 1)
+        body = source.read(verifier.max_bytes + 1)
     with exit_on(CallbackError, ExitCode.ERROR):
         callback = verifier.verify(body)
     signed_at = callback.timestamp
@@ -48,13 +47,4 @@ def verify_callback(
         f"  says        {callback.result.result_code or 'no code'} {callback.result.result_text or ''}".rstrip(),
         "To know the result, ask the API: smilejobs status USER JOB",
     )
-    out = console()
-    for line in lines:
-        out.print(printable(line))
-
-
-def _read(source: str, max_bytes: int) -> bytes:
-    if source == "-":
-        return sys.stdin.buffer.read(max_bytes)
-    with Path(source).open("rb") as file:
-        return file.read(max_bytes)
+    console().print("\n".join(lines))
