@@ -32,12 +32,22 @@ All of these can be pickled. No text holds an id, a signature, a link or persona
 and the ref itself is in ``.ref``.
 """
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from smilejobs.model.jobs import JobRef, JobStatus
+
+
+class _Facts(TypedDict, total=False):
+    """The keyword arguments of `SmileJobsError`, for errors that have further ones."""
+
+    ref: "JobRef | None"
+    code: str | None
+    http_status: int | None
+    retry_after: float | None
+    transient: bool | None
 
 
 class SmileJobsError(Exception):
@@ -112,20 +122,9 @@ class GatewayError(SmileJobsError):
     """
 
     def __init__(
-        self,
-        message: str,
-        *,
-        text: str | None = None,
-        wrong_url: bool = False,
-        ref: "JobRef | None" = None,
-        code: str | None = None,
-        http_status: int | None = None,
-        retry_after: float | None = None,
-        transient: bool | None = None,
+        self, message: str, *, text: str | None = None, wrong_url: bool = False, **facts: Unpack[_Facts]
     ) -> None:
-        super().__init__(
-            message, ref=ref, code=code, http_status=http_status, retry_after=retry_after, transient=transient
-        )
+        super().__init__(message, **facts)
         self.text = text
         self.wrong_url = wrong_url
 
@@ -149,20 +148,8 @@ class ApiError(SmileJobsError):
         text: The text that the API sent. It is not part of the error text, because it may quote ids.
     """
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        text: str | None = None,
-        ref: "JobRef | None" = None,
-        code: str | None = None,
-        http_status: int | None = None,
-        retry_after: float | None = None,
-        transient: bool | None = None,
-    ) -> None:
-        super().__init__(
-            message, ref=ref, code=code, http_status=http_status, retry_after=retry_after, transient=transient
-        )
+    def __init__(self, message: str, *, text: str | None = None, **facts: Unpack[_Facts]) -> None:
+        super().__init__(message, **facts)
         self.text = text
 
 
@@ -257,13 +244,8 @@ class TooManyFailuresError(SmileJobsError):
         last_error: SmileJobsError,
         polls: int,
     ) -> None:
-        super().__init__(
-            message,
-            ref=ref,
-            code=last_error.code,
-            http_status=last_error.http_status,
-            retry_after=last_error.retry_after,
-        )
+        code, http_status, retry_after = last_error.code, last_error.http_status, last_error.retry_after
+        super().__init__(message, ref=ref, code=code, http_status=http_status, retry_after=retry_after)
         self.last = last
         self.last_error = last_error
         self.polls = polls
@@ -295,13 +277,7 @@ class CallbackError(SmileJobsError):
             timestamp is more than a minute in the future.
     """
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        reason: _Reason,
-        ref: "JobRef | None" = None,
-    ) -> None:
+    def __init__(self, message: str, *, reason: _Reason, ref: "JobRef | None" = None) -> None:
         super().__init__(message, ref=ref)
         self.reason: _Reason = reason
 
@@ -336,11 +312,9 @@ class ImageError(SmileJobsError):
         text: str | None = None,
         saved: "tuple[Path, ...]" = (),
         others: "tuple[ImageError, ...]" = (),
-        ref: "JobRef | None" = None,
-        http_status: int | None = None,
-        transient: bool | None = None,
+        **facts: Unpack[_Facts],
     ) -> None:
-        super().__init__(message, ref=ref, http_status=http_status, transient=transient)
+        super().__init__(message, **facts)
         self.reason: ImageReason = reason
         self.name = name
         self.text = text
