@@ -23,7 +23,7 @@ from smilejobs.batch.report import Report
 from smilejobs.batch.rows import BadRow
 from smilejobs.cli import batch as batch_module
 from smilejobs.cli.options import parse_duration
-from smilejobs.cli.progress import Tally, make_view
+from smilejobs.cli.progress import Tally, View
 from smilejobs.sandbox import Sandbox
 from tests.helpers.commands import ENVIRONMENT, TIMEOUTS, Answer, Command, interrupt_when, wait_until
 
@@ -574,7 +574,7 @@ async def test_lines_where_there_is_no_terminal() -> None:
     """One every ten seconds, with what is known of the end."""
     out = console(terminal=False)
     made = tally(1000, [Ending.COMPLETE] * 100, earlier=50)
-    with make_view(out, made, quiet=False) as shown:
+    with View(out, made, quiet=False) as shown:
         for _ in range(25):
             await anyio.sleep(1)
             shown.on_progress(progress(throttled=True))
@@ -589,7 +589,7 @@ async def test_an_input_of_unknown_size_has_no_end() -> None:
     """Nor has one of which nothing is done yet."""
     for made in (tally(None, [Ending.PENDING]), tally(100_000, [])):
         out = console(terminal=False)
-        with make_view(out, made, quiet=False) as shown:
+        with View(out, made, quiet=False) as shown:
             shown.on_progress(progress())
         assert "left" not in printed(out)
 
@@ -600,7 +600,7 @@ async def test_the_display_in_a_terminal(total: int | None) -> None:
     """A bar, the speed, the counts and the last errors, within 80 columns; nothing is left of it at the end."""
     out = console(terminal=True)
     made = tally(total, [Ending.COMPLETE, *[Ending.FAILED] * 5, Ending.INVALID])
-    with make_view(out, made, quiet=False) as shown:
+    with View(out, made, quiet=False) as shown:
         await anyio.sleep(10)
         shown.on_progress(progress())
         shown.on_progress(progress(polls_per_second=1.0))
@@ -623,7 +623,7 @@ async def test_pictures_that_are_missing_are_among_the_last_errors() -> None:
     made.add(
         RowRecord(index=0, line=2, outcome=Ending.COMPLETE, images=1, images_error="store", images_error_text="no")
     )
-    with make_view(out, made, quiet=False) as shown:
+    with View(out, made, quiet=False) as shown:
         shown.on_progress(progress())
     assert "1 unknown" in printed(out)
     assert "line 2: no" in printed(out)
@@ -634,7 +634,7 @@ async def test_pictures_that_are_missing_are_among_the_last_errors() -> None:
 async def test_bad_rows_do_not_flood(quiet: bool) -> None:
     """The first ones are shown, however quiet."""
     out = console(terminal=False)
-    with make_view(out, tally(None, []), quiet=quiet) as shown:
+    with View(out, tally(None, []), quiet=quiet) as shown:
         for index in range(100):
             shown.on_bad_row(BadRow(index=index, line=index + 2, reason="no"))
         shown.on_progress(progress())

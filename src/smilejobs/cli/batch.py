@@ -34,7 +34,7 @@ from smilejobs.cli.options import (
     read_base_url,
 )
 from smilejobs.cli.paces import LearnFile, PaceFile, read_pace
-from smilejobs.cli.progress import Tally, View, make_view
+from smilejobs.cli.progress import Tally, View
 from smilejobs.cli.stopping import run_until_stopped
 from smilejobs.client import Client
 from smilejobs.clock import utcnow
@@ -121,7 +121,7 @@ def batch(
         rows, journal, files = _open_files(
             source, output, extra=extra_columns(history=history, personal=personal), resume=resume
         )
-    view = make_view(console(stderr=True), output.tally, quiet=quiet)
+    view = View(console(stderr=True), output.tally, quiet=quiet)
     run = Run(
         client=client,
         journal=journal,

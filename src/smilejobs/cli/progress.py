@@ -2,7 +2,6 @@
 
 from collections import Counter, deque
 from collections.abc import Iterator
-from types import TracebackType
 from typing import Self
 
 import anyio
@@ -68,23 +67,47 @@ class Tally:
 
 
 class View:
-    """Prints the first bad rows of the input, and no progress; a context manager, to be entered in an event loop."""
+    """Shows how far a batch is: in a terminal a live display, elsewhere a line every few seconds.
 
-    def __init__(self, console: Console, tally: Tally) -> None:
+    A context manager, to be entered in an event loop, which redraws the display without a thread.
+
+    Args:
+        console: The console.
+        tally: The counts to show.
+        quiet: Show only the first bad rows of the input.
+    """
+
+    def __init__(self, console: Console, tally: Tally, *, quiet: bool) -> None:
         self._console = console
         self._tally = tally
+        self._is_quiet = quiet
+        self._live: Live | None = None
+        if console.is_terminal and not console.is_dumb_terminal and not quiet:
+            self._live = Live(console=console, auto_refresh=False, transient=True, redirect_stdout=False)
         self._bad_rows = 0
 
     def __enter__(self) -> Self:
+        self._started = self._due = anyio.current_time()
+        if self._live is not None:
+            self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Remove a live display."""
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
 
     def on_progress(self, progress: Progress) -> None:
-        """Show the progress."""
+        """Show the progress, if it is time."""
+        now = anyio.current_time()
+        if self._is_quiet or now < self._due:
+            return
+        if self._live is not None:
+            self._due = now + _REDRAW_INTERVAL_SECONDS
+            self._live.update(self._draw(progress), refresh=True)
+        else:
+            self._due = now + _LINE_INTERVAL_SECONDS
+            counts = "".join(f", {count:,} {word}" for word, count in self._tally.counts())
+            self._console.print(f"{self._tally.format_rows()}, {self._format_speed(progress)}{counts}")
 
     def on_bad_row(self, row: BadRow) -> None:
         """Print the line and the reason of a bad row."""
@@ -93,35 +116,6 @@ class View:
             self._console.print(printable(f"{self._tally.name}:{row.line}: {row.reason}"))
         if self._bad_rows == _MAX_BAD_ROWS:
             self._console.print("further bad rows are only counted; the results file has them all")
-
-
-def make_view(console: Console, tally: Tally, *, quiet: bool) -> View:
-    """Return the view for a console.
-
-    Args:
-        console: The console.
-        tally: The counts to show.
-        quiet: Show bad rows and no progress.
-    """
-    if quiet:
-        return View(console, tally)
-    if console.is_terminal and not console.is_dumb_terminal:
-        return _LiveView(console, tally)
-    return _LineView(console, tally)
-
-
-class _PeriodicView(View):
-    def __enter__(self) -> Self:
-        self._started = anyio.current_time()
-        self._next = self._started
-        return super().__enter__()
-
-    def _is_due(self, interval: float) -> bool:
-        now = anyio.current_time()
-        if now < self._next:
-            return False
-        self._next = now + interval
-        return True
 
     def _format_speed(self, progress: Progress) -> str:
         tally = self._tally
@@ -132,31 +126,6 @@ class _PeriodicView(View):
             f"{'' if left is None else f', {format_clock(left)} left'}"
             f"{', throttled: the API cannot keep up' if progress.throttled else ''}"
         )
-
-
-class _LineView(_PeriodicView):
-    def on_progress(self, progress: Progress) -> None:
-        if self._is_due(_LINE_INTERVAL_SECONDS):
-            counts = "".join(f", {count:,} {word}" for word, count in self._tally.counts())
-            self._console.print(f"{self._tally.format_rows()}, {self._format_speed(progress)}{counts}")
-
-
-class _LiveView(_PeriodicView):
-    """A display that the event loop redraws, without a thread."""
-
-    def __enter__(self) -> Self:
-        self._live = Live(console=self._console, auto_refresh=False, transient=True, redirect_stdout=False)
-        self._live.start()
-        return super().__enter__()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._live.stop()
-
-    def on_progress(self, progress: Progress) -> None:
-        if self._is_due(_REDRAW_INTERVAL_SECONDS):
-            self._live.update(self._draw(progress), refresh=True)
 
     def _draw(self, progress: Progress) -> RenderableType:
         tally = self._tally
