@@ -159,7 +159,7 @@ def test_an_empty_input(command: Command) -> None:
     [
         (["in.csv", "--out", "out.xlsx"], "must end in one of .jsonl, .ndjson, .csv: out.xlsx"),
         (["none.csv", "--out", "out.csv"], "No such file or directory: 'none.csv'"),
-        (["in.csv", "--out", "nowhere/out.csv"], "No such file or directory: 'nowhere/out.csv'"),
+        (["in.csv", "--out", "nowhere/out.csv"], "--out: there is no folder nowhere, or nothing can be written there"),
         (["in.csv", "--out", "there.csv"], "there.csv exists: resume it with --resume"),
         (["in.csv", "--out", "there.csv", "--resume"], "there.csv is not a results file"),
         (

@@ -199,15 +199,17 @@ def test_a_report_that_could_never_be_written(command: Command, arguments: tuple
 def test_a_folder_where_no_report_can_be_written(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """As one that is not there; a file that is there already can be written all the same."""
     real = os.access
-    monkeypatch.setattr(os, "access", lambda path, mode: path != Path() and real(path, mode))  # root may always
+    folder = Path("reports").absolute()
+    monkeypatch.setattr(os, "access", lambda path, mode: path != folder and real(path, mode))  # root may always
     Path("in.csv").write_text(JOBS)
-    options = ("batch", "in.csv", "--out", "out.csv", "--report", "out.html")
+    folder.mkdir()
+    options = ("batch", "in.csv", "--out", "out.csv", "--report", "reports/out.html")
     answer = command(*options)
     assert (answer.code, answer.out) == (2, "")
     assert "nothing can be written there" in answer.err
-    Path("out.html").touch()
+    Path("reports/out.html").touch()
     assert command(*options).code == 0
-    assert "1 row, 1 complete." in Path("out.html").read_text()
+    assert "1 row, 1 complete." in Path("reports/out.html").read_text()
 
 
 def test_ctrl_c_and_a_report_that_cannot_be_written(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

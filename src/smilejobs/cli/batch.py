@@ -1,14 +1,11 @@
 """``smilejobs batch``: wait for the jobs of a file, and write a file of outcomes."""
 
 import json
-import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
-from errno import ENOENT
 from functools import partial
-from os import strerror
 from pathlib import Path
 from typing import Annotated
 
@@ -32,6 +29,7 @@ from smilejobs.cli.options import (
     open_input,
     parse_duration,
     read_base_url,
+    require_folder,
 )
 from smilejobs.cli.paces import LearnFile, PaceFile, read_pace
 from smilejobs.cli.progress import Tally, View
@@ -99,70 +97,55 @@ def batch(
     A row is written as soon as its job ends. If the command is stopped, --resume goes on: it polls jobs that are
     pending, failed or not polled yet, rows that were invalid, and jobs whose missing pictures may still be saved.
     """
-    with exit_on(_USAGE_ERRORS, ExitCode.USAGE):
-        validate_suffix(out)
-        _require_different_files(source, out, report, learn)
-        learned = read_pace(pace, learn)
-        timeout_seconds = parse_duration(timeout, "--timeout")
-        deadline_seconds = None if deadline is None else parse_duration(deadline, "--deadline")
-        client = Client.from_env(max_connections=concurrency, rate=rate, pace=learned)
-        output = _Output(
-            path=out,
-            images_folder=save_images,
-            report_path=report,
-            report=Report(_describe_settings(context.params)),
-            learn_path=learn,
-            pace=learned,
-            tally=Tally(name=source, total=_count_rows(source)),
-            is_settled=partial(is_settled, until=until, images=save_images is not None),
-            quiet=quiet,
-            as_json=as_json,
-        )
-        rows, journal, files = _open_files(
-            source, output, extra=extra_columns(history=history, personal=personal), resume=resume
-        )
-    view = View(console(stderr=True), output.tally, quiet=quiet)
-    run = Run(
-        client=client,
-        journal=journal,
-        timeout=timeout_seconds,
-        deadline=deadline_seconds,
-        until=until,
-        history=history,
-        personal=personal,
-        save_images=save_images,
-        on_record=output.add,
-        on_bad_row=view.on_bad_row,
-        on_progress=view.on_progress,
-    )
-    raise typer.Exit(_run(run, rows, files, view, output))
+    with ExitStack() as files:
+        with exit_on(_USAGE_ERRORS, ExitCode.USAGE):
+            validate_suffix(out)
+            _check_files(source, out, report, learn)
+            learned = read_pace(pace, learn)
+            timeout_seconds = parse_duration(timeout, "--timeout")
+            deadline_seconds = None if deadline is None else parse_duration(deadline, "--deadline")
+            client = Client.from_env(max_connections=concurrency, rate=rate, pace=learned)
+            output = _Output(
+                path=out,
+                images_folder=save_images,
+                report_path=report,
+                report=Report(_describe_settings(context.params)),
+                learn_path=learn,
+                pace=learned,
+                tally=Tally(name=source, total=_count_rows(source)),
+                is_settled=partial(is_settled, until=until, images=save_images is not None),
+                quiet=quiet,
+                as_json=as_json,
+            )
+            view = View(console(stderr=True), output.tally, quiet=quiet)
+            rows = Rows(files.enter_context(open_input(source)), source)
+            files.enter_context(_lock(out))
+            run = Run(
+                client=client,
+                journal=Journal(
+                    out,
+                    columns=rows.columns,
+                    extra=extra_columns(history=history, personal=personal),
+                    resume=resume,
+                    keep=output.is_settled,
+                    on_record=output.add,
+                ),
+                timeout=timeout_seconds,
+                deadline=deadline_seconds,
+                until=until,
+                history=history,
+                personal=personal,
+                save_images=save_images,
+                on_record=output.add,
+                on_bad_row=view.on_bad_row,
+                on_progress=view.on_progress,
+            )
+            output.tally.earlier = output.tally.ended
+        raise typer.Exit(_run(run, rows, view, output))
 
 
-def _open_files(
-    source: str, output: "_Output", *, extra: tuple[str, ...], resume: bool
-) -> tuple[Rows, Journal, ExitStack]:
-    """Open the input and the results file, and lock the latter; count the rows that are settled.
-
-    Returns:
-        The rows of the input, the results file, and a stack that closes the input and ends the lock.
-    """
-    with ExitStack() as stack:
-        rows = Rows(stack.enter_context(open_input(source)), source)
-        stack.enter_context(_lock(output.path))
-        journal = Journal(
-            output.path,
-            columns=rows.columns,
-            extra=extra,
-            resume=resume,
-            keep=output.is_settled,
-            on_record=output.add,
-        )
-        output.tally.earlier = output.tally.ended
-        return rows, journal, stack.pop_all()
-
-
-def _run(run: Run, rows: Rows, files: ExitStack, view: View, output: "_Output") -> ExitCode:
-    """Run the batch, close the files, write the report, print the summary, and return the exit code."""
+def _run(run: Run, rows: Rows, view: View, output: "_Output") -> ExitCode:
+    """Run the batch, close the results, write the report, print the summary, and return the exit code."""
 
     async def wait() -> None:
         with view:
@@ -171,7 +154,7 @@ def _run(run: Run, rows: Rows, files: ExitStack, view: View, output: "_Output") 
 
     code: ExitCode | None = None
     try:
-        with files, run.journal:
+        with run.journal:
             run_until_stopped(wait)
     except KeyboardInterrupt:
         code = ExitCode.INTERRUPTED
@@ -190,16 +173,8 @@ class _Output:
     """The output of the command: counts of all rows, those of earlier runs too; the report; the summary.
 
     Attributes:
-        path: The results file.
-        images_folder: The folder for pictures, if they are to be saved.
-        report_path: The file for the report, if one is to be written.
-        report: The report.
-        learn_path: The file for what was learned, if it is to be saved.
-        pace: What was learned.
-        tally: The number of rows by outcome.
+        path: The results file; the paths of the other files are None if they are not wanted.
         is_settled: Returns whether a row will not be polled again.
-        quiet: Print no summary.
-        as_json: Print the summary as JSON.
         unsettled: The number of rows that will be polled again.
         images: The number of saved pictures.
         without_images: The number of complete jobs that lack pictures.
@@ -230,23 +205,8 @@ class _Output:
 
     def write_report(self) -> Path | None:
         """Write the report, if one is wanted; return its path if it was written."""
-        if self.report_path is not None:
-            try:
-                self.report.write(self.report_path)
-            except OSError as error:
-                complain(error)
-                return None
-        return self.report_path
-
-    def save_pace(self) -> bool:
-        """Save what was learned, if that is wanted; return False if it cannot be saved."""
-        if self.learn_path is not None and self.pace is not None:
-            try:
-                self.pace.save(self.learn_path)
-            except OSError as error:
-                complain(error)
-                return False
-        return True
+        is_written = self.report_path is not None and _write(self.report_path, self.report.write)
+        return self.report_path if is_written else None
 
     def finish(self, code: ExitCode | None, *, is_read: bool) -> ExitCode:
         """Write the report, save the pace, print the summary and how to resume the batch, and return the exit code.
@@ -256,7 +216,9 @@ class _Output:
             is_read: Whether all rows of the input were read.
         """
         report = self.write_report()
-        is_missing = not self.save_pace() or report is not self.report_path
+        is_missing = report is not self.report_path
+        if self.learn_path is not None and self.pace is not None:
+            is_missing |= not _write(self.learn_path, self.pace.save)
         is_unfinished = self.unsettled or is_missing or code is not None or not is_read
         resume = _format_resume_command() if is_unfinished else None
         if self.as_json:
@@ -296,6 +258,16 @@ class _Output:
             yield f"the report: {report}"
 
 
+def _write(path: Path, write: Callable[[Path], None]) -> bool:
+    """Write a file; print the error and return False if that fails."""
+    try:
+        write(path)
+    except OSError as error:
+        complain(error)
+        return False
+    return True
+
+
 def _describe_settings(options: Mapping[str, object]) -> Mapping[str, object]:
     """Return the settings for the report, by name: the options that matter for the results, and the API."""
     settings = {
@@ -307,15 +279,14 @@ def _describe_settings(options: Mapping[str, object]) -> Mapping[str, object]:
     return {**settings, "API": read_base_url(), "started": started, "version": __version__}
 
 
-def _require_different_files(source: str, out: Path, report: Path | None, learn: Path | None) -> None:
-    """Raise ValueError if two of the files are the same one, or the report cannot be written to its folder."""
+def _check_files(source: str, out: Path, report: Path | None, learn: Path | None) -> None:
+    """Raise ValueError if two of the files are the same one, or a folder cannot be written."""
     paths = [path.resolve() for path in (Path(source), out, report, learn) if path is not None]
     if len(set(paths)) < len(paths):
         raise ValueError("the input, --out, --report and --learn must be different files: one would replace another")
-    if report is None or report.exists():
-        return
-    if not (report.parent.is_dir() and os.access(report.parent, os.W_OK)):
-        raise ValueError(f"--report: there is no folder {report.parent}, or nothing can be written there")
+    require_folder(out, "--out")
+    if report is not None and not report.exists():
+        require_folder(report, "--report")
 
 
 def _lock(out: Path) -> AbstractContextManager[object]:
@@ -325,12 +296,9 @@ def _lock(out: Path) -> AbstractContextManager[object]:
     removed: a run that waits for the removed file and a run that makes a new one would both have a lock.
 
     Raises:
-        OSError: The folder does not exist, or nothing can be written there.
         ValueError: Another run has the lock.
     """
     path = out.resolve()
-    if not path.parent.is_dir():
-        raise FileNotFoundError(ENOENT, strerror(ENOENT), str(out))
     try:
         return FileLock(path.with_name(f".{path.name}.lock")).acquire(blocking=False)
     except Timeout:

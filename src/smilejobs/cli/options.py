@@ -6,6 +6,7 @@ import select
 import sys
 from collections.abc import Iterable
 from io import BufferedReader, FileIO, RawIOBase, TextIOWrapper, UnsupportedOperation
+from pathlib import Path
 from stat import S_ISREG
 from typing import TYPE_CHECKING, Annotated, TextIO
 
@@ -90,6 +91,13 @@ def read_base_url() -> str:
     """
     arguments = arguments_from(os.environ)
     return arguments.get("base_url") or HOSTS[str(arguments.get("environment"))]
+
+
+def require_folder(path: Path, name: str) -> None:
+    """Raise ValueError unless the folder of a file can be written; the text begins with the *name* of the option."""
+    folder = path.resolve().parent
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise ValueError(f"{name}: there is no folder {path.parent}, or nothing can be written there")
 
 
 def open_input(source: str) -> TextIO:

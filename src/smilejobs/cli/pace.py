@@ -1,7 +1,6 @@
 """``smilejobs pace``: reads results of batches, and says which pace fits their jobs."""
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from textwrap import wrap
@@ -14,7 +13,7 @@ from smilejobs.batch.pace_page import write_pace_page
 from smilejobs.batch.waits import Results
 from smilejobs.cli.display import console, printable
 from smilejobs.cli.exits import ExitCode, exit_on
-from smilejobs.cli.options import open_input
+from smilejobs.cli.options import open_input, require_folder
 from smilejobs.polling.learned_pace import LearnedPace
 
 EPILOG = (
@@ -71,8 +70,8 @@ def _check_files(files: Sequence[str], save: Path | None, report: Path | None) -
     if len({path.resolve() for path in paths}) < len(paths):
         raise ValueError("the results, --save and --report must be different files")
     for name, path in (("--save", save), ("--report", report)):
-        if path is not None and not os.access(path.resolve().parent, os.W_OK):
-            raise ValueError(f"{name}: there is no folder {path.parent}, or nothing can be written there")
+        if path is not None:
+            require_folder(path, name)
     if save is not None and save.exists():
         try:
             LearnedPace.load(save)
