@@ -204,17 +204,13 @@ class Show:
 
     def _cells(self, row: _Row) -> Iterator[str | Text]:
         yield row.plan.job_id
-        if row.outcome is None:
-            yield Text(self._progress(row), style="dim")
-        else:
+        if row.outcome is not None:
             yield Text(row.outcome, style=STYLES.get(row.outcome, "cyan"))
+        else:  # the state in the sandbox, which the wait does not know yet
+            job = self._sandbox.jobs.get(row.ref)
+            yield Text("not submitted" if job is None else job.stage(self._now()).value, style="dim")
         yield str(self._sandbox.polls(row.ref))
         yield _late(row)
-
-    def _progress(self, row: _Row) -> str:
-        """Return the state of the job in the sandbox, which the wait does not know yet."""
-        job = self._sandbox.jobs.get(row.ref)
-        return "not submitted" if job is None else job.stage(self._now()).value
 
 
 def _submit(sandbox: Sandbox, plan: Plan) -> JobRef:

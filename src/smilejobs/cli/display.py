@@ -74,13 +74,7 @@ async def live_table(console: Console, draw: Callable[[], Table]) -> AsyncGenera
 
 
 def show(status: JobStatus, *, as_json: bool, links: bool) -> None:
-    """Print an answer to standard output.
-
-    Args:
-        status: The answer.
-        as_json: Print JSON and nothing else.
-        links: Include the URLs of the image links, which are secrets.
-    """
+    """Print an answer to standard output, as text or as JSON; with *links*, the URLs of pictures, which are secrets."""
     out = console()
     if as_json:
         out.print(json.dumps(status.as_dict(links=links), indent=2))

@@ -52,9 +52,6 @@ def run_commands(commands: Callable[[], object]) -> NoReturn:
 
     Args:
         commands: Parses the command line, calls the command, and raises SystemExit.
-
-    Raises:
-        SystemExit: Always.
     """
     set_debug(is_on=False)
     stop_on_sigterm()

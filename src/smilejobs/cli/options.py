@@ -66,13 +66,7 @@ def parse_duration(text: str, name: str) -> float:
 def make_client_and_ref(
     user_id: str, job_id: str, *, submitted_at: str | None = None, hooks: Iterable[Hook] = ()
 ) -> tuple[Client, JobRef]:
-    """Return a client for the credentials of the environment, and a job.
-
-    Args:
-        user_id: The user_id as typed.
-        job_id: The job_id as typed.
-        submitted_at: The time of submission as typed: ISO 8601 with a time zone.
-        hooks: Hooks for events, besides the log.
+    """Return a client for the credentials of the environment, with *hooks* besides the log, and the job as typed.
 
     Raises:
         ImportError: A variable names a proxy that needs a missing package.

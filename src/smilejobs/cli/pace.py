@@ -1,7 +1,7 @@
 """``smilejobs pace``: reads results of batches, and says which pace fits their jobs."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from textwrap import wrap
 from typing import Annotated
@@ -87,12 +87,8 @@ def _format(findings: Findings, width: int) -> Iterator[str]:
     yield from _format_table(COST_COLUMNS, findings.costs())
     for sentences in (findings.advice(), findings.exactness()):
         yield ""
-        yield from _format_sentences(sentences, width)
-
-
-def _format_sentences(sentences: Iterable[str], width: int) -> Iterator[str]:
-    for sentence in sentences:
-        yield from wrap(f"- {sentence}", width, subsequent_indent="  ", break_on_hyphens=False)
+        for sentence in sentences:
+            yield from wrap(f"- {sentence}", width, subsequent_indent="  ", break_on_hyphens=False)
 
 
 def _format_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:

@@ -22,11 +22,7 @@ LearnFile = Annotated[
 
 
 def read_pace(pace: Path | None, learn: Path | None = None) -> LearnedPace | None:
-    """Return the pace of the two options; None without them.
-
-    Args:
-        pace: A file that `LearnedPace.save` has written.
-        learn: Such a file, or one that does not exist yet.
+    """Return the pace of the two options, None without them. The file of *learn* need not exist yet.
 
     Raises:
         OSError: A file cannot be read, or *learn* is in a folder that does not exist.

@@ -69,12 +69,8 @@ class Tally:
 class View:
     """Shows how far a batch is: in a terminal a live display, elsewhere a line every few seconds.
 
-    A context manager, to be entered in an event loop, which redraws the display without a thread.
-
-    Args:
-        console: The console.
-        tally: The counts to show.
-        quiet: Show only the first bad rows of the input.
+    A context manager, to be entered in an event loop, which redraws the display without a thread. Of a *quiet* batch,
+    it shows only the first bad rows of the input.
     """
 
     def __init__(self, console: Console, tally: Tally, *, quiet: bool) -> None:

@@ -104,10 +104,8 @@ def sandbox(
 def change_faults(profile: "FaultProfile", faults: Mapping[str, str]) -> "FaultProfile":
     """Return *profile* with other values of some faults.
 
-    Args:
-        profile: The fault profile.
-        faults: The values as text: a number; for ``latency`` a median and a spread, "0.5:0.8"; for ``rate`` and
-            ``retry_after`` also "none"; for ``variant_names`` some names, "code_as_int,wordy_booleans".
+    A value is a number; for ``latency`` a median and a spread, "0.5:0.8"; for ``rate`` and ``retry_after`` also "none";
+    for ``variant_names`` some names, "code_as_int,wordy_booleans".
 
     Raises:
         ValueError: There is no such fault, or its value is wrong; the text names it.
@@ -127,7 +125,7 @@ def read_lognormal(text: str, name: str) -> "Lognormal":
     """Return the distribution that a text describes: a median in seconds, or a median and a spread, as "2:0.6".
 
     Raises:
-        ValueError: The text is neither; the text of the error begins with *name*.
+        ValueError: The text is neither; the error begins with *name*.
     """
     from smilejobs.sandbox import Lognormal
 

@@ -60,12 +60,6 @@ def run_until_stopped(work: Callable[[], Awaitable[_T]]) -> _T:
     Python runs its handler of a signal between two of its own instructions: if a signal comes just before the loop
     waits for an event, the handler would run after that event. So a socket, which the loop reads, wakes it up.
 
-    Args:
-        work: The function.
-
-    Returns:
-        The result of the function.
-
     Raises:
         KeyboardInterrupt: Ctrl-C or SIGTERM stopped the function.
     """

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from attrs import define, field
+from attrs import Factory, define, field
 from rich.text import Text
 
 from smilejobs.batch.words import number_of
@@ -15,21 +15,13 @@ from smilejobs.model.tables import word
 
 @define
 class WaitView:
-    """A hook that remembers the last poll; rich draws it, in a thread of its own.
-
-    Args:
-        timeout: Seconds for the whole wait.
-        now: Returns the time of a monotonic clock, in seconds.
-    """
+    """A hook that remembers the last poll; rich draws it, in a thread of its own. All times are in seconds."""
 
     timeout: float
     now: Callable[[], float] = time.monotonic
     _state: str = field(init=False, default="no answer yet")
     _polls: int = field(init=False, default=0)
-    _started: float = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self._started = self.now()
+    _started: float = field(init=False, default=Factory(lambda view: view.now(), takes_self=True))
 
     def __call__(self, event: Event) -> None:
         """Remember the result of a poll."""

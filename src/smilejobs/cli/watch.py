@@ -95,8 +95,6 @@ class _Jobs:
     """The jobs of a file, to be iterated over once; the reason of each bad row is printed.
 
     Attributes:
-        name: The name of the file.
-        rows: Its rows.
         bad: The number of rows that name no job that can be stored.
         has_more_columns: Whether rows have columns other than those of a job.
     """
@@ -313,13 +311,7 @@ def prune(
 
 
 def _run(url: str, work: Callable[["WatchList"], Awaitable[ExitCode]], *, new: bool = False) -> NoReturn:
-    """Open a watch list, call a function with it, and exit.
-
-    Args:
-        url: The URL of the watch list.
-        work: The function; it returns the exit code.
-        new: Whether the list may be created; otherwise a list that does not exist is an error.
-    """
+    """Open a watch list, which may be *new*, call *work* with it, and exit with the exit code that it returns."""
     with exit_on((ImportError, ValueError), ExitCode.USAGE):
         from smilejobs.durable import WatchList
         from smilejobs.durable.urls import parse
