@@ -31,14 +31,11 @@ def strip(text: str) -> str:
 
 
 def read_id(value: object, name: str) -> str:
-    """Return an id as the API knows it; a whole number is read as its digits.
-
-    Args:
-        value: A cell of CSV, or a value of JSON.
-        name: The name of the column, with which the error text begins.
+    """Return the id in a cell of CSV or a value of JSON, as the API knows it; a whole number is read as its digits.
 
     Raises:
-        ValueError: The id is missing, or has white space or an invisible character in its middle.
+        ValueError: The id is missing, or has white space or an invisible character in its middle; the text begins with
+            the *name* of the column.
     """
     if value is None:
         raise ValueError(f"{name} is missing")
@@ -54,14 +51,10 @@ def read_id(value: object, name: str) -> str:
 
 
 def read_instant(value: object, name: str) -> datetime | None:
-    """Return an instant; None if the cell is empty or holds a null value such as ``NULL`` or ``NaT``.
-
-    Args:
-        value: A cell of CSV, or a value of JSON: ISO 8601 with a time zone.
-        name: The name of the column, with which the error text begins.
+    """Return the instant in a cell of CSV or a value of JSON; None if it is empty or a null value such as ``NaT``.
 
     Raises:
-        ValueError: The value is not an instant with a time zone.
+        ValueError: The value is not ISO 8601 with a time zone; the text begins with the *name* of the column.
     """
     if value is None:
         return None

@@ -69,14 +69,7 @@ class Line:
 
 
 def render_chart(sentence: str, x: Axis, y: Axis, lines: Sequence[Line]) -> str:
-    """Return a figure with a chart and its legend.
-
-    Args:
-        sentence: What the chart shows, for a screen reader, and as the caption.
-        x: The horizontal axis.
-        y: The vertical axis.
-        lines: The lines.
-    """
+    """Return a figure with a chart and its legend; *sentence* says what it shows, as caption and to a screen reader."""
     parts = [
         *(
             f'<path class="grid" d="M{_x(place)} {_y(0)}V{_y(1)}"/>{_text(_x(place), _HEIGHT - 24, label)}'

@@ -24,23 +24,14 @@ _PERSONAL: Mapping[str, str] = MappingProxyType(
 
 
 def extra_columns(*, history: bool, personal: bool) -> tuple[str, ...]:
-    """Return the names of the columns.
-
-    Args:
-        history: Include the history of each user, in one column.
-        personal: Include the personal data of the ID authority, without pictures, in columns whose names begin with
-            ``personal_``.
-    """
+    """Return the names of the columns: that of the history, and those of the personal data, with ``personal_``."""
     return (*(("history",) if history else ()), *(_PERSONAL if personal else ()))
 
 
 def extra_of(status: JobStatus | None, *, history: bool, personal: bool) -> dict[str, object]:
-    """Return the values of these columns, by name, as far as they are known.
+    """Return the values of these columns, by name, as far as an answer has them.
 
-    Args:
-        status: The answer; None if there is none.
-        history: As for `extra_columns`.
-        personal: As for `extra_columns`; without it, the history has no personal data either.
+    Without *personal*, the history has no personal data either.
     """
     extra: dict[str, object] = {}
     if status is None:

@@ -12,12 +12,7 @@ from smilejobs.batch.rows import lift_field_limit
 
 
 class JSONLines:
-    """One JSON object per line.
-
-    Attributes:
-        header: The line before the first row.
-        opening: The first bytes of every file of this format.
-    """
+    """One JSON object per line; *opening* are the first bytes of every file of this format."""
 
     header = b""
     opening = b'{"index": '
@@ -38,12 +33,7 @@ class JSONLines:
         return cast("dict[str, object]", row)
 
     def is_whole(self, piece: bytes, quotes: int) -> bool:
-        """Return whether a line is whole.
-
-        Args:
-            piece: Its last bytes, up to an end of line.
-            quotes: The number of quotes in it.
-        """
+        """Return whether a line with so many quotes is whole; *piece* are its last bytes, up to an end of line."""
         return piece.endswith(b"\n")
 
 
@@ -51,13 +41,6 @@ class CSV:
     """CSV with CRLF as the end of a line, as in RFC 4180; a single CR or LF is always quoted.
 
     Texts that a spreadsheet could read as formulas are guarded, see `guard`.
-
-    Args:
-        names: The names of the columns.
-
-    Attributes:
-        header: As for `JSONLines`.
-        opening: As for `JSONLines`.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -81,7 +64,7 @@ class CSV:
         return dict(zip(self._names, map(unguard, record), strict=True))
 
     def is_whole(self, piece: bytes, quotes: int) -> bool:
-        """Return whether a line is whole; arguments as for `JSONLines`.
+        """Return whether a line is whole, as for `JSONLines`.
 
         Raises:
             ValueError: Another program has changed the end of the line.

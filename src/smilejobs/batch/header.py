@@ -40,11 +40,7 @@ def validate_kind(text: str, name: str) -> None:
 
 
 def sniff_delimiter(text: str) -> str:
-    """Return the delimiter of a CSV file: comma, semicolon or tab.
-
-    Args:
-        text: The header.
-    """
+    """Return the delimiter of a CSV header: comma, semicolon or tab."""
     for delimiter in _DELIMITERS:
         found = next(csv.reader([text], delimiter=delimiter), [])
         if set(REQUIRED) <= set(map(read_name, found)):
@@ -60,12 +56,8 @@ def read_name(cell: str) -> str:
 def validate_names(names: Sequence[str], delimiter: str, name: str) -> None:
     """Raise ValueError unless a header names user_id and job_id, and no column twice.
 
-    The error text repeats only names that resemble user_id or job_id: a file without a header begins with a job.
-
-    Args:
-        names: The names of the columns.
-        delimiter: The delimiter between them.
-        name: The name of the file, with which the error text begins.
+    The error text begins with the *name* of the file. It repeats only names that resemble user_id or job_id: a file
+    without a header begins with a job.
     """
     missing = [each for each in REQUIRED if each not in names]
     if missing:

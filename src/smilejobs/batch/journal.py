@@ -13,7 +13,6 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from stat import S_IMODE
-from types import TracebackType
 from typing import BinaryIO, Self
 from zlib import crc32
 
@@ -97,9 +96,7 @@ class Journal:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close the file, after a last `verify`.
 
         Raises:
@@ -138,9 +135,6 @@ class Journal:
     def holds(self, row: Row) -> bool:
         """Return whether the file holds a settled row for a row of the input.
 
-        Args:
-            row: The row of the input.
-
         Raises:
             ValueError: The settled row is about another job, so the input has changed.
         """
@@ -160,12 +154,7 @@ class Journal:
         extra: Mapping[str, object] | None = None,
         carried: Mapping[str, object] | None = None,
     ) -> None:
-        """Append a row, and hand it to the operating system.
-
-        Args:
-            record: The row.
-            extra: The values of further columns.
-            carried: The carried columns of the input.
+        """Append a row with the values of further columns, and hand it to the operating system.
 
         Raises:
             OSError: The row cannot be written.
@@ -261,13 +250,8 @@ class Journal:
 def is_settled(record: RowRecord, *, until: Until, images: bool) -> bool:
     """Return whether ``--resume`` keeps a row, and does not poll its job again.
 
-    It keeps complete jobs (final ones, if *until* is "final") whose pictures are saved or can never be, if they are
+    It keeps complete jobs (final ones, if *until* is "final") whose pictures are saved or can never be, if *images* are
     wanted; and jobs that the API refuses for good.
-
-    Args:
-        record: The row.
-        until: What the batch waits for, as for `Client.wait`.
-        images: Whether pictures are to be saved.
     """
     if record.outcome is Ending.COMPLETE:
         return (until == "complete" or record.is_final is True) and not (images and record.lacks_images)

@@ -17,36 +17,19 @@ _EMPTY_SECTION = "<section><h2>{title}</h2><p>None.</p></section>"
 
 @frozen
 class Bar:
-    """A cell that shows a count as a number and as a bar.
-
-    Args:
-        count: The number.
-        colour: One of the page's `COLOURS`.
-    """
+    """A cell that shows a count as a number and as a bar, in one of the `COLOURS`."""
 
     count: int
     colour: str = "bar"
 
 
 def render_page(title: str, summary: str, sections: Iterable[str], css: str = "") -> str:
-    """Return the page.
-
-    Args:
-        title: Its heading.
-        summary: One sentence below the heading.
-        sections: What `render_section` and `render_sentences` return.
-        css: Further styles.
-    """
+    """Return the page: a heading, a sentence below it, and sections of `render_section` and `render_sentences`."""
     return _PAGE.format(title=escape(title), summary=escape(summary), sections="\n".join(sections), css=_CSS + css)
 
 
 def render_sentences(title: str, sentences: Iterable[str]) -> str:
-    """Return a section with a list of sentences.
-
-    Args:
-        title: The heading of the section.
-        sentences: The items of the list. All text is escaped.
-    """
+    """Return a section with a list of sentences. All text is escaped."""
     items = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
     return _TEXT_SECTION.format(title=escape(title), items=items)
 
@@ -54,12 +37,12 @@ def render_sentences(title: str, sentences: Iterable[str]) -> str:
 def render_section(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], *, above: str = "") -> str:
     """Return a section with a table, which scrolls by itself where it is wider than the page.
 
-    The first cell of a row is its heading. All text is escaped.
+    All text is escaped.
 
     Args:
         title: The heading of the section.
         columns: The headings of the columns.
-        rows: The cells: each a `Bar`, or an object that is shown as text. The longest bar has the largest count.
+        rows: The cells: each a `Bar`, or an object that is shown as text; the first one of a row is its heading.
         above: HTML between the heading and the table, such as a chart.
     """
     if not rows:

@@ -101,10 +101,7 @@ class RowRecord(Record):
 def make_record(outcome: Outcome, *, index: int | None = None, line: int | None = None) -> RowRecord:
     """Return the record of an outcome; for a job that is not complete, it has the last answer.
 
-    Args:
-        outcome: The outcome.
-        index: The position of the row in the input, if that is not `Outcome.index`.
-        line: The line of the input at which the row begins.
+    The row is at *line* of the input, and its position is *index*, if that is not `Outcome.index`.
     """
     return RowRecord(
         index=outcome.index if index is None else index,
@@ -126,10 +123,6 @@ def add_images(record: RowRecord, saved: SavedImages) -> RowRecord:
 
     A file that existed before counts as saved: its name belongs to this job and this picture alone, and a file gets its
     name when it is whole. It is from a run that was stopped before it wrote the row, or from a row with the same job.
-
-    Args:
-        record: The record of the job.
-        saved: The result of saving its pictures.
     """
     if saved.outcome.status is None:
         return record

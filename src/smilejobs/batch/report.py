@@ -72,25 +72,16 @@ class Report:
         self._timed = 0
 
     def add(self, outcome: Outcome) -> None:
-        """Count an outcome.
-
-        Args:
-            outcome: As `Client.wait_many` yields it.
-        """
+        """Count an outcome, as `Client.wait_many` yields it."""
         self.add_record(make_record(outcome))
 
     def add_record(self, record: RowRecord) -> None:
-        """Count a row of a results file.
-
-        Args:
-            record: The row.
-        """
+        """Count a row of a results file."""
         is_complete = record.outcome is Ending.COMPLETE
         self._words[record.word] += 1
         if is_complete:
-            _count(
-                self._result_codes, "none" if record.result_code is None else display_number(record.result_code), _OTHER
-            )
+            code = "none" if record.result_code is None else display_number(record.result_code)
+            _count(self._result_codes, code, _OTHER)
         else:
             error = (record.outcome.value, record.error or "", record.code or "")
             _count(self._errors, error, (_OTHER, "", ""))

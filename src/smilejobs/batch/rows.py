@@ -138,11 +138,7 @@ def lift_field_limit() -> None:
 
 
 def count_rows(stream: TextIO, name: str = "the input") -> int:
-    """Return the number of rows of a file, including bad ones.
-
-    Args:
-        stream: As for `Rows`.
-        name: As for `Rows`.
+    """Return the number of rows of a file, including bad ones; the arguments are those of `Rows`.
 
     Raises:
         ValueError: The file is neither CSV nor JSON Lines, or a line is too long.

@@ -34,11 +34,7 @@ class Results:
     without_ages: int = field(init=False, default=0)
 
     def read(self, stream: TextIO, name: str) -> None:
-        """Read a file.
-
-        Args:
-            stream: As for `Rows`.
-            name: The name of the file, with which an error text begins.
+        """Read a file; the arguments are those of `Rows`.
 
         Raises:
             ValueError: The file is not a results file, has no columns of ages, or a row cannot be read.

@@ -2,12 +2,7 @@
 
 
 def number_of(count: int, noun: str) -> str:
-    """Return a count with its noun, in the plural unless the count is 1.
-
-    Args:
-        count: The count.
-        noun: The noun in the singular; its plural ends in s.
-    """
+    """Return a count with its noun, whose plural ends in s unless the count is 1."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
