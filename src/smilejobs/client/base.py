@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from functools import partial
-from types import TracebackType
 from typing import Self, Unpack
 from urllib.parse import urlsplit
 
@@ -126,9 +125,7 @@ class BaseClient:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     def __repr__(self) -> str:

@@ -40,13 +40,7 @@ class _More(TypedDict, total=False):
 
 
 class Pictures:
-    """The pictures of one job: the links to them, and the failures.
-
-    Args:
-        gallery: What is needed to fetch pictures.
-        ref: The job.
-        names: The names of the pictures to fetch; None for all.
-        status: The answer with the links.
+    """The pictures of one job, all or those of some names: the links to them, from an answer, and the failures.
 
     Attributes:
         left: The names of the pictures that have a link and were not fetched yet.

@@ -13,11 +13,7 @@ from smilejobs.images.values import FORMATS
 
 
 class Folder:
-    """Checks and syncs a folder, in threads.
-
-    Args:
-        path: The folder.
-    """
+    """Checks and syncs a folder, in threads."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -24,14 +24,7 @@ from smilejobs.tasks import beside, run_bare
 class SavingMany:
     """Saves the pictures of jobs as they complete. See `Client.save_images_many`.
 
-    Few outcomes of the polling wait here, for their links expire.
-
-    Args:
-        gallery: Fetches.
-        folder: Where to.
-        total: How many jobs there are, if that is known.
-        concurrency: For how many jobs pictures are fetched at once.
-        on_progress: Called every 0.2 s, and at the end.
+    Few outcomes of the polling wait here, for their links expire: pictures of *concurrency* jobs are fetched at once.
     """
 
     def __init__(

@@ -18,11 +18,6 @@ class Images:
     """The pictures of one job, each fetched when it is asked for; see `Client.images`.
 
     This is not a generator: between two pictures nothing is held that an abandoned iteration would keep.
-
-    Args:
-        gallery: Fetches the pictures.
-        job: The job, or an answer about it that has links.
-        names: The vendor's names of the pictures to fetch; None for all.
     """
 
     def __init__(self, gallery: Gallery, job: JobRef | JobStatus, names: Collection[str] | None) -> None:

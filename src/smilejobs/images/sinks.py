@@ -60,11 +60,7 @@ class InFile:
     """Writes a picture to a file.
 
     The file gets its name when it is complete and on the disk. A thread can still write after asyncio has cancelled the
-    task that waited for it: hence the lock.
-
-    Args:
-        folder: The folder.
-        stem: The name of the file without its suffix, which follows from the format.
+    task that waited for it: hence the lock. The name is *stem* and a suffix, which follows from the format.
     """
 
     def __init__(self, folder: Path, stem: str) -> None:

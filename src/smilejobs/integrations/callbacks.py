@@ -49,17 +49,9 @@ OnCallback = Callable[[Callback], Awaitable[None]]
 
 
 class Receiver:
-    """Receives callbacks for the routes of all frameworks.
+    """Receives callbacks for the routes of all frameworks, whose functions describe the arguments.
 
-    Args:
-        verifier: The verifier of the callbacks.
-        on_callback: A coroutine function that is called with each callback; None for no call.
-        body_timeout: The time limit for the body, in seconds or as a timedelta.
-        body_error: The exception that the framework raises for a body that breaks off or cannot be read.
-
-    Raises:
-        TypeError: *verifier* is not a CallbackVerifier, or *body_timeout* has the wrong type.
-        ValueError: *body_timeout* is not finite and positive.
+    Of its own is *body_error*: the exception that the framework raises for a body that breaks off or cannot be read.
     """
 
     def __init__(

@@ -38,7 +38,7 @@ your application decides where spans and metrics are sent.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary, finalize
@@ -100,23 +100,16 @@ class OpenTelemetryHook:
         self._abandoned: deque[tuple[trace.Span, int]] = deque()
         meter = metrics.get_meter("smilejobs", __version__, meter_provider)
         self._polls = meter.create_counter("smilejobs.polls", "{poll}", "Finished and failed polls.")
-        self._poll_duration = meter.create_histogram(
-            "smilejobs.poll.duration",
-            "s",
-            "Duration of polls.",
-            explicit_bucket_boundaries_advisory=_REQUEST_SECONDS,
+
+        def create_histogram(name: str, description: str, buckets: Sequence[float]) -> metrics.Histogram:
+            return meter.create_histogram(name, "s", description, explicit_bucket_boundaries_advisory=buckets)
+
+        self._poll_duration = create_histogram("smilejobs.poll.duration", "Duration of polls.", _REQUEST_SECONDS)
+        self._lateness = create_histogram(
+            "smilejobs.poll.lateness", "How long polls waited for a connection and the rate.", _REQUEST_SECONDS
         )
-        self._lateness = meter.create_histogram(
-            "smilejobs.poll.lateness",
-            "s",
-            "How long polls waited for a connection and the rate.",
-            explicit_bucket_boundaries_advisory=_REQUEST_SECONDS,
-        )
-        self._wait_duration = meter.create_histogram(
-            "smilejobs.wait.duration",
-            "s",
-            "Duration of waits that were not cancelled.",
-            explicit_bucket_boundaries_advisory=_WAIT_SECONDS,
+        self._wait_duration = create_histogram(
+            "smilejobs.wait.duration", "Duration of waits that were not cancelled.", _WAIT_SECONDS
         )
         self._throttles = meter.create_counter(
             "smilejobs.scheduler.throttles", "{throttle}", "Times that a batch was throttled."
