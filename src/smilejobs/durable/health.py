@@ -51,11 +51,8 @@ class ApiHealth:
 
     def _take_good(self) -> None:
         if self.outage is not None:
-            logger.warning(
-                "the API answers again, after %.0f s and %d failed polls",
-                anyio.current_time() - self._since,
-                self._failures,
-            )
+            after = anyio.current_time() - self._since
+            logger.warning("the API answers again, after %.0f s and %d failed polls", after, self._failures)
             self.outage = None
             self.changed.set()
         self._failures = 0
@@ -84,10 +81,7 @@ class Reporter:
     """Renews the named leases of one worker, and logs a warning when the list is stalled.
 
     Attributes:
-        store: The watch list.
-        name: Of the worker.
         interval: Seconds between two renewals.
-        api: Detects outages.
         is_at_work: Whether the worker does its work: outcomes are stored, and jobs are polled when they are due.
     """
 
@@ -128,6 +122,7 @@ class Reporter:
         stalled = (await self.store.health()).stalled
         if (stalled is not None) != self._is_stalled:
             self._is_stalled = stalled is not None
-            logger.warning("the watch list is stalled: %s", stalled) if stalled else logger.warning(
-                "the watch list is no longer stalled"
-            )
+            if stalled is not None:
+                logger.warning("the watch list is stalled: %s", stalled)
+            else:
+                logger.warning("the watch list is no longer stalled")

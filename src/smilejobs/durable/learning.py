@@ -47,13 +47,7 @@ class Lesson(NamedTuple):
 
 
 class Change(NamedTuple):
-    """What is stored in the row.
-
-    Attributes:
-        pace: The whole pace, as JSON.
-        jobs: How many jobs it has learned from besides those that the row counts.
-        reviews: How many reviews, likewise.
-    """
+    """What is stored in the row: a pace as JSON, and how many more jobs and reviews it has learned from."""
 
     pace: str
     jobs: int
@@ -132,10 +126,7 @@ def _read(text: object) -> LearnedPace:
 
 
 class ListPace(LearnedPace):
-    """A pace that keeps what it is taught, until the lessons are written.
-
-    Args:
-        first: What it begins with; it stays as it is.
+    """A pace that keeps what it is taught, until the lessons are written; it begins with what *first* knows.
 
     Attributes:
         lessons: Those that are not written yet, the newest last; at most `MAX_LESSONS`.
@@ -174,7 +165,7 @@ class Learning:
     Args:
         row: The row of the list.
         first: The pace for a list about which nothing has been learned.
-        retry: Calls a function again while the database is unavailable, as `Store.retry`.
+        retry: `Store.retry`.
         interval: Seconds between two writes.
 
     Attributes:

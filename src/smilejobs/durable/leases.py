@@ -296,9 +296,7 @@ class _Round:
         Give back those that have ended here: the statement that does so may have failed, and a former round may have
         ended without the database. Procrastinate notices neither.
 
-        Args:
-            held: The leases that this worker holds.
-            jobs: Procrastinate's jobs; those that are given back are removed.
+        Those that are given back are removed from *jobs*.
 
         Raises:
             TimeoutError: The whole worker counts as dead.

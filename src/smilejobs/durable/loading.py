@@ -47,12 +47,7 @@ class Loader:
     All methods raise `WatchListError` where the database cannot be used.
 
     Attributes:
-        store: The rows.
-        now: The wall clock, aware.
-        buckets: The buckets of the worker.
         outbox: Outcomes that are not stored yet; their rows are still pending.
-        scheduler: Polls the jobs.
-        pace: Between polls of a pending job.
         rate: Polls per second of all workers together; None for no limit.
     """
 
@@ -122,13 +117,7 @@ class Loader:
         return jobs / (self.rate or _FAST)
 
     async def _add_rows(self, rows: Iterable[Pending | Unreadable], *, is_new: bool, spread: float = 0.0) -> None:
-        """Add the jobs of rows.
-
-        Args:
-            rows: The rows.
-            is_new: Whether no worker has polled the jobs yet.
-            spread: Seconds within which their first polls begin.
-        """
+        """Add the jobs of rows, whose first polls begin within *spread* seconds; new ones no worker has polled yet."""
         now = self.now().timestamp()
         terms: dict[tuple[bool, float | None, bool], Terms] = {}
         unreadable: list[Unreadable] = []

@@ -35,12 +35,7 @@ class JobNews:
 
 @frozen
 class ThrottleRequest:
-    """The API has throttled a worker.
-
-    Attributes:
-        worker: Its name.
-        seconds: For how long no poll should begin.
-    """
+    """The API has throttled a worker: no poll should begin for so many seconds."""
 
     worker: str
     seconds: float

@@ -23,13 +23,7 @@ _DELAY_SECONDS = 0.05
 
 @define(kw_only=True, eq=False, repr=False)
 class Outbox:
-    """Stores outcomes in groups, in the order in which they came.
-
-    Attributes:
-        store: The watch list.
-        now: The wall clock, aware.
-        keep_raw: Store answers as they came.
-    """
+    """Stores outcomes in groups, in the order in which they came; with *keep_raw*, also answers as they came."""
 
     store: Store
     now: Callable[[], datetime]

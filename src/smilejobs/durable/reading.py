@@ -36,12 +36,7 @@ ENDED_COLUMNS = tuple(column.name for column in fields(Ended))
 
 @frozen
 class Unreadable:
-    """A row of a pending job that cannot be read.
-
-    Attributes:
-        seq: Its number.
-        text: The number, and what is wrong with the row, without its ids.
-    """
+    """A row of a pending job that cannot be read; *text* is its number and what is wrong, without its ids."""
 
     seq: int
     text: str

@@ -42,14 +42,8 @@ class Session:
     Its parts: `Leases` says which *buckets* are polled here, the *loader* reads their rows, the *scheduler* polls their
     jobs, the *outbox* stores their outcomes.
 
-    Args:
-        client: Polls the API.
-        watch: The watch list.
-        name: Of the worker, among all workers.
-        api: Detects outages of the API.
-        learning: Shares what the pace learns; None for a pace that does not.
-
-    For the other arguments see `smilejobs.durable.Worker`; durations are in seconds.
+    The *name* is that of the worker, *learning* is None for a pace that does not learn. For the other arguments see
+    `smilejobs.durable.Worker`; durations are in seconds.
     """
 
     def __init__(

@@ -14,11 +14,8 @@ _LATE_SECONDS = 0.05
 class SharedRate:
     """The permits of one worker, see `smilejobs.exchange.Permits`. No two workers have the same.
 
-    A worker reserves few at a time while it uses few, so that the others do not wait for permits that expire.
-
-    Args:
-        store: Gives out the permits.
-        rate: Of all workers together, per second.
+    A worker reserves few at a time while it uses few, so that the others do not wait for permits that expire. The rate
+    is that of all workers together, per second.
     """
 
     def __init__(self, store: Store, rate: float) -> None:
