@@ -6,32 +6,9 @@
     async with smilejobs.Client.from_env(hooks=hooks) as client:
         ...
 
-The span ``smilejobs.wait`` begins with the first poll of a wait. Its parent is the span that is current there, for
-example the span of a request. Each poll is a child span ``smilejobs.poll``. A wait that is cancelled or dropped also
-ends its span, without a verdict and without an error. The span of a poll is created when the poll is over, so the spans
-of an instrumented HTTP client are not its children, but siblings of the span of the wait.
-
-=================================  =========  ==============  ========================================
-metric                             kind       unit            attributes
-=================================  =========  ==============  ========================================
-``smilejobs.polls``                counter    {poll}          ``error.type`` if it failed
-``smilejobs.poll.duration``        histogram  s               ``error.type`` if it failed
-``smilejobs.poll.lateness``        histogram  s
-``smilejobs.wait.duration``        histogram  s               ``smilejobs.verdict``, or ``error.type``
-``smilejobs.scheduler.throttles``  counter    {throttle}
-``smilejobs.notifications``        counter    {notification}
-``smilejobs.watch_list.jobs``      gauge      {job}           ``smilejobs.state``
-``smilejobs.watch_list.age``       gauge      s
-``smilejobs.watch_list.paused``    gauge
-``smilejobs.watch_list.outage``    gauge
-``smilejobs.watch_list.stalled``   gauge
-=================================  =========  ==============  ========================================
-
-`WatchListGauges` records the gauges.
-
-Names, units and ``error.type`` follow OpenTelemetry's semantic conventions. No attribute is an id: in spans
-`JobRef.tag` stands for the job, and metrics do not identify a job. The values of all other attributes are numbers or
-come from closed sets.
+``docs/telemetry.md`` lists the spans, the metrics and their attributes. Names, units and ``error.type`` follow
+OpenTelemetry's semantic conventions. No attribute is an id: in spans `JobRef.tag` stands for the job, and metrics do not
+identify a job. The values of all other attributes are numbers or come from closed sets.
 
 This module needs ``pip install 'smilejobs[opentelemetry]'``, which installs only the API of OpenTelemetry. The SDK of
 your application decides where spans and metrics are sent.
