@@ -209,10 +209,7 @@ def _record_fields(event: Event) -> dict[str, object]:
 
 
 class Hooks:
-    """The hooks of one client.
-
-    Args:
-        hooks: The hooks, called in this order.
+    """The hooks of one client, called in this order.
 
     Raises:
         TypeError: A hook cannot be called.

@@ -21,7 +21,6 @@ class Axis:
 
     Attributes:
         label: What it shows, with the unit.
-        low: The value at its beginning.
         high: The value at its end, more than *low*.
         ticks: Values and their labels; those outside, and those too near to the one before, are left out.
         scale: Makes distances of values visible, for example `math.log`; increasing.

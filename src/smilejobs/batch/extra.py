@@ -24,7 +24,7 @@ _PERSONAL: Mapping[str, str] = MappingProxyType(
 
 
 def extra_columns(*, history: bool, personal: bool) -> tuple[str, ...]:
-    """Return the names of the columns: that of the history, and those of the personal data, with ``personal_``."""
+    """Return the names of the columns: of the history, and of personal data, which begin with ``personal_``."""
     return (*(("history",) if history else ()), *(_PERSONAL if personal else ()))
 
 

@@ -48,13 +48,10 @@ class Row:
 class BadRow:
     """A row that names no valid job.
 
+    The attributes are those of a `Row`, as far as they can be read, with the texts of the ids in place of the job.
+
     Attributes:
-        index: The position of the row in the input, from 0.
-        line: The line at which the row begins, from 1.
         reason: What is wrong with the row; it repeats nothing of the row.
-        user_id: The text in the column ``user_id``, if it can be read.
-        job_id: The text in the column ``job_id``, if it can be read.
-        carried: The other columns, as far as they can be read.
     """
 
     index: int

@@ -27,18 +27,14 @@ _VERIFY_INTERVAL_SECONDS = 2.0
 class Run:
     """A run of a batch: it waits for the jobs of a file and writes their outcomes.
 
+    Those attributes that are not described here are arguments of `Client.wait_many`.
+
     Attributes:
-        client: The client that polls.
         journal: The results file; the jobs of its settled rows are not polled.
-        timeout: Seconds (or a timedelta) for each job.
-        deadline: Seconds (or a timedelta) for the whole batch; None for no limit.
-        until: "complete" or "final", as for `Client.wait`.
-        history: Request the history, and write it.
         personal: Write personal data.
         save_images: The folder for the pictures of complete jobs; None to save none.
         on_record: Called with every row after it was written.
         on_bad_row: Called with every row that names no valid job, after it was written.
-        on_progress: As for `Client.wait_many`.
         is_read: Whether all rows of the input were read.
     """
 
@@ -95,7 +91,7 @@ class Run:
                         self._write_outcome(saved.outcome, saved)
         finally:
             for row in self._pending.values():
-                self._write(_make_pending_record(row), carried=row.carried)
+                self._write(_make_pending_record(row), row.carried)
 
     def _report_progress(self, progress: Progress) -> None:
         now = anyio.current_time()
@@ -119,7 +115,7 @@ class Run:
     def _start(self, row: Row | BadRow) -> tuple[JobRef, ...]:
         """Return the job of a row, if it is to be polled; write a bad row."""
         if isinstance(row, BadRow):
-            self._write(_make_invalid_record(row), carried=row.carried)
+            self._write(_make_invalid_record(row), row.carried)
             self.on_bad_row(row)
             return ()
         if self.journal.holds(row):
@@ -133,16 +129,11 @@ class Run:
         record = make_record(outcome, index=row.index, line=row.line)
         if saved is not None:
             record = add_images(record, saved)
-        extra = extra_of(outcome.status, history=self.history, personal=self.personal)
-        self._write(record, extra=extra, carried=row.carried)
+        self._write(record, row.carried, extra_of(outcome.status, history=self.history, personal=self.personal))
         del self._pending[outcome.index]
 
     def _write(
-        self,
-        record: RowRecord,
-        *,
-        extra: Mapping[str, object] | None = None,
-        carried: Mapping[str, object],
+        self, record: RowRecord, carried: Mapping[str, object], extra: Mapping[str, object] | None = None
     ) -> None:
         self.journal.write(record, extra=extra, carried=carried)
         self.on_record(record)

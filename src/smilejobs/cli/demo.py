@@ -88,14 +88,10 @@ class _Row:
 
 
 async def run(console: Console, plans: Sequence[Plan] = PLANS) -> bool:
-    """Submit the jobs to a sandbox, wait for all of them, and report.
+    """Submit jobs to a sandbox, wait for all of them, and return whether every wait ended as expected.
 
-    Args:
-        console: The console: a terminal gets a live table, anything else a line for each job.
-        plans: The plans of the jobs; an even number, because the table has two halves.
-
-    Returns:
-        Whether every wait ended as expected.
+    A terminal gets a live table, anything else a line for each job. The number of *plans* is even, because the table
+    has two halves.
     """
     sandbox = Sandbox(now=utcnow)
     async with (

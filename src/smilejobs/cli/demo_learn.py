@@ -60,15 +60,10 @@ class _Row:
 
 
 async def run(console: Console, kinds: Sequence[Kind] = KINDS, rounds: int = _ROUNDS) -> bool:
-    """Submit jobs to a sandbox, wait for them, and show what that costs.
+    """Submit jobs to a sandbox, wait for them, show what that costs, and return whether every wait had a result.
 
-    Args:
-        console: The console: a terminal gets a live table, anything else a line for each round.
-        kinds: The kinds of jobs; each has a pace of its own.
-        rounds: How many rounds the paces learn, after one without them.
-
-    Returns:
-        Whether every wait ended with a result.
+    A terminal gets a live table, anything else a line for each round. Each kind of jobs has a pace of its own, which
+    learns in so many *rounds*, after one without it.
     """
     sandbox = Sandbox(now=utcnow)
     async with (

@@ -49,9 +49,10 @@ OnCallback = Callable[[Callback], Awaitable[None]]
 
 
 class Receiver:
-    """Receives callbacks for the routes of all frameworks, whose functions describe the arguments.
+    """Receives callbacks for the routes of all frameworks.
 
-    Of its own is *body_error*: the exception that the framework raises for a body that breaks off or cannot be read.
+    The functions that return the routes describe the arguments, except *body_error*: the exception that the framework
+    raises for a body that breaks off or cannot be read.
     """
 
     def __init__(

@@ -7,8 +7,8 @@
         ...
 
 ``docs/telemetry.md`` lists the spans, the metrics and their attributes. Names, units and ``error.type`` follow
-OpenTelemetry's semantic conventions. No attribute is an id: in spans `JobRef.tag` stands for the job, and metrics do not
-identify a job. The values of all other attributes are numbers or come from closed sets.
+OpenTelemetry's semantic conventions. No attribute is an id: in spans `JobRef.tag` stands for the job, and metrics do
+not identify a job. The values of all other attributes are numbers or come from closed sets.
 
 This module needs ``pip install 'smilejobs[opentelemetry]'``, which installs only the API of OpenTelemetry. The SDK of
 your application decides where spans and metrics are sent.
