@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from smilejobs.durable import WatchList
 from smilejobs.durable.database import open_database
-from smilejobs.durable.tuning import DEFAULTS
+from smilejobs.durable.tuning import DEFAULTS, Tuning
 from smilejobs.durable.urls import parse
 from smilejobs.errors import WatchListError
 from tests.helpers.patience import until
@@ -75,8 +75,8 @@ async def test_one_silent_connection_replaces_all_that_are_pooled(postgres_url: 
 async def test_a_connection_that_was_given_up_is_not_used_again(postgres_url: str) -> None:
     """What did not answer in time is replaced."""
     backend = text("SELECT pg_backend_pid()")
-    async with open_database(parse(postgres_url), DEFAULTS) as database:
+    async with open_database(parse(postgres_url), Tuning(quick_transaction_seconds=1.0)) as database:
         [(before,)] = await database.read(backend)
         with pytest.raises(WatchListError, match="cannot be reached"):
-            await database.read(text("SELECT pg_sleep(600)"), 0.5)
+            await database.read(text("SELECT pg_sleep(600)"), quick=True)
         assert (await database.read(backend))[0][0] != before

@@ -9,7 +9,6 @@ from contextlib import suppress
 import anyio
 import psycopg
 import pytest
-from sqlalchemy import text
 
 from smilejobs.durable import WatchList
 from smilejobs.durable.tuning import Tuning
@@ -99,12 +98,11 @@ async def test_who_is_cancelled_does_not_wait_for_a_database_that_hangs(own_serv
 
 async def test_a_database_that_hangs_is_given_up(own_server: Postgres, own_url: str) -> None:
     """Also by those whom nobody cancels; that may pass."""
-    async with WatchList.open(own_url) as watch:
-        database = watch.store._database  # noqa: SLF001  # no method of a watch list has so little time
+    async with WatchList.open(own_url, tuning=Tuning(quick_transaction_seconds=1.0)) as watch:
         with own_server.asleep(), pytest.raises(WatchListError, match="cannot be reached or used now") as caught:
-            await database.read(text("SELECT 1"), 0.5)
+            await watch.store.paused()
         assert caught.value.transient
-        assert (await watch.counts()).pending == 0
+        assert [job async for job in watch.pending()] == []
 
 
 async def test_what_has_begun_is_done(postgres_url: str) -> None:

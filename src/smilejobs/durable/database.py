@@ -3,7 +3,7 @@
 import os
 import secrets
 import sqlite3
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.lowlevel
 import psycopg
-from sqlalchemy import URL, event, exc, inspect, select, text
+from sqlalchemy import URL, ColumnElement, Double, Table, cast, event, exc, func, inspect, literal_column, select, text
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from smilejobs.durable.failures import retry_creation, translated
@@ -67,38 +68,41 @@ class Database:
     Attributes:
         is_shared: Whether many workers may use it: PostgreSQL.
         tuning: Time limits, for the modules that use the database.
+        insert: An INSERT that can say what happens on a conflict.
+        clock: The clock of the database, in seconds since 1970, for statements.
     """
 
     def __init__(self, url: URL, tuning: Tuning) -> None:
         self.is_shared = url.get_backend_name() != "sqlite"
         self.tuning = tuning
+        self.insert: Callable[[Table], Any] = postgresql.insert if self.is_shared else sqlite.insert
+        self.clock: ColumnElement[Any] = literal_column("((julianday('now') - 2440587.5) * 86400.0)", Double)
+        if self.is_shared:
+            self.clock = cast(func.extract("epoch", func.clock_timestamp()), Double)
         self._conninfo = url.set(drivername="postgresql").render_as_string(hide_password=False)
         self._connections = OpenConnections()
         self._engine = self._open_postgres(url) if self.is_shared else _open_sqlite(url)
         self._reading = self._engine.execution_options(reads=True)
 
     @asynccontextmanager
-    async def writing(self, within: float | None = None) -> AsyncGenerator[AsyncConnection, None]:
-        """Open a transaction, committed at the end of the block.
-
-        Args:
-            within: Time limit, in seconds; None for ``tuning.transaction_seconds``.
+    async def writing(self, *, quick: bool = False) -> AsyncGenerator[AsyncConnection, None]:
+        """Open a transaction, committed at the end of the block; a *quick* one touches only a few rows.
 
         Raises:
             WatchListError: The database cannot be used.
         """
-        async with self._limited(within), self._engine.begin() as connection:
+        async with self._limited(quick=quick), self._engine.begin() as connection:
             yield connection
 
     @asynccontextmanager
-    async def reading(self, within: float | None = None) -> AsyncGenerator[AsyncConnection, None]:
+    async def reading(self, *, quick: bool = False) -> AsyncGenerator[AsyncConnection, None]:
         """Open a transaction that only reads. See `writing`."""
-        async with self._limited(within), self._reading.connect() as connection:
+        async with self._limited(quick=quick), self._reading.connect() as connection:
             yield connection
 
-    async def read(self, statement: Any, within: float | None = None) -> Sequence[Sequence[Any]]:
+    async def read(self, statement: Any, *, quick: bool = False) -> Sequence[Sequence[Any]]:
         """Return the rows that a statement finds."""
-        async with self.reading(within) as connection:
+        async with self.reading(quick=quick) as connection:
             return (await connection.execute(statement)).all()
 
     async def read_one(self, statement: Any, kind: type, *, optional: bool = False) -> Any:
@@ -107,7 +111,7 @@ class Database:
         Raises:
             WatchListError: There is not one row, or its value is not of this *kind*.
         """
-        rows = await self.read(statement, self.tuning.quick_transaction_seconds)
+        rows = await self.read(statement, quick=True)
         if len(rows) == 1 and (isinstance(rows[0][0], kind) or (optional and rows[0][0] is None)):
             return rows[0][0]
         raise damaged(len(rows))
@@ -118,7 +122,7 @@ class Database:
         Raises:
             WatchListError: The database cannot be used.
         """
-        async with self._limited(None):
+        async with self._limited():
             await self._create_tables()
 
     @retry_creation
@@ -147,13 +151,13 @@ class Database:
             await self._connections.close()
 
     @asynccontextmanager
-    async def _limited(self, within: float | None) -> AsyncGenerator[None, None]:
+    async def _limited(self, *, quick: bool = False) -> AsyncGenerator[None, None]:
         await anyio.lowlevel.checkpoint_if_cancelled()  # between two transactions, there may be no other place for it
         if not self.is_shared:
             with translated(), anyio.CancelScope(shield=True):
                 yield
             return
-        within = within or self.tuning.transaction_seconds
+        within = self.tuning.quick_transaction_seconds if quick else self.tuning.transaction_seconds
         working = anyio.CancelScope(shield=True, deadline=anyio.current_time() + within)
         watching = anyio.CancelScope()
         hasten = partial(_hasten, working, watching, self.tuning.cancelled_transaction_seconds)

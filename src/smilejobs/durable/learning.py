@@ -14,11 +14,9 @@ from typing import Any, NamedTuple
 
 import anyio
 from sqlalchemy import select, type_coerce, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.types import NullType
 
 from smilejobs.durable.database import Database
-from smilejobs.durable.named_leases import clock
 from smilejobs.durable.reading import instant_of
 from smilejobs.durable.rows import Learned
 from smilejobs.durable.schema import LEARNED_PACE
@@ -62,7 +60,7 @@ class LearnedRow:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._clock = clock(is_shared=database.is_shared)
+        self._clock = database.clock
 
     async def change(self, decide: Callable[[object], Change | None]) -> None:
         """Change what is stored, in one transaction for which those of other workers wait.
@@ -70,10 +68,9 @@ class LearnedRow:
         Args:
             decide: Returns the change for the pace that is stored, which is None if there is none yet; None for none.
         """
-        dialect = postgresql if self._database.is_shared else sqlite
-        new = dialect.insert(LEARNED_PACE).values(id=_ROW, jobs=0, reviews=0, since=self._clock)
+        new = self._database.insert(LEARNED_PACE).values(id=_ROW, jobs=0, reviews=0, since=self._clock)
         text = self._select(LEARNED_PACE.c.pace).with_for_update()
-        async with self._database.writing(self._database.tuning.quick_transaction_seconds) as connection:
+        async with self._database.writing(quick=True) as connection:
             await connection.execute(new.on_conflict_do_nothing())  # a row that is not there cannot be locked
             change = decide((await connection.execute(text)).scalar_one())
             if change is not None:
@@ -89,8 +86,7 @@ class LearnedRow:
         """Return what has been learned, in figures; None if nothing has been."""
         columns = LEARNED_PACE.c
         statement = self._select(columns.pace, columns.jobs, columns.reviews, columns.since, columns.updated_at)
-        within = self._database.tuning.quick_transaction_seconds
-        for pace, jobs, reviews, since, updated_at in await self._database.read(statement, within):
+        for pace, jobs, reviews, since, updated_at in await self._database.read(statement, quick=True):
             if pace is not None:
                 return Learned(
                     jobs=jobs if isinstance(jobs, int) else 0,

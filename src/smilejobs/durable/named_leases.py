@@ -8,8 +8,7 @@ renewed before that clock was set back: it counts as expired.
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Double, case, cast, delete, func, literal_column, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import case, delete, func, or_, select, update
 
 from smilejobs.durable.database import Database
 from smilejobs.durable.reading import instant_of
@@ -43,13 +42,12 @@ class NamedLeases:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._clock = clock(is_shared=database.is_shared)
+        self._clock = database.clock
 
     async def acquire(self, name: str, holder: str, seconds: float, text: str | None = None) -> bool:
         """Acquire or renew a lease for so many seconds; return whether *holder* holds it then."""
         now = self._clock
-        dialect = postgresql if self._database.is_shared else sqlite
-        statement = dialect.insert(LEASES).values(
+        statement = self._database.insert(LEASES).values(
             name=name, holder=holder, since=now, renewed_at=now, expires_at=now + seconds, text=text
         )
         new = statement.excluded
@@ -65,14 +63,14 @@ class NamedLeases:
             },
             where=or_(is_mine, is_free),
         ).returning(LEASES.c.name)
-        async with self._database.writing(self._database.tuning.quick_transaction_seconds) as connection:
+        async with self._database.writing(quick=True) as connection:
             return bool((await connection.execute(statement)).all())
 
     async def release(self, holder: str, *names: str) -> None:
         """Give leases back: they expire now. Delete those that expired long ago."""
         mine = update(LEASES).where(LEASES.c.name.in_(names), LEASES.c.holder == holder, ~self._is_free(self._clock))
         is_old = LEASES.c.expires_at < self._clock - _PRUNED_AFTER_SECONDS
-        async with self._database.writing(self._database.tuning.quick_transaction_seconds) as connection:
+        async with self._database.writing(quick=True) as connection:
             await connection.execute(mine.values(expires_at=self._clock))
             await connection.execute(delete(LEASES).where(is_old))
 
@@ -89,7 +87,7 @@ class NamedLeases:
         """
         columns = (LEASES.c.name, LEASES.c.since, LEASES.c.text, LEASES.c.expires_at)
         statement = select(*columns, self._is_free(self._clock))
-        found = await self._database.read(statement, self._database.tuning.quick_transaction_seconds)
+        found = await self._database.read(statement, quick=True)
         rows = [(str(name), *rest) for name, *rest in found]  # SQLite takes values of any type
         texts = {name: (text, since) for name, since, text, _, is_free in rows if not is_free}
         outage, since = texts.get(OUTAGE, (None, None))
@@ -106,7 +104,7 @@ class NamedLeases:
             return None
         age = self._clock - WATCH.c.added_at
         first = select(age).where(IS_PENDING).order_by(WATCH.c.bucket, WATCH.c.seq).limit(1)
-        ages = [row[0] for row in await self._database.read(first, self._database.tuning.quick_transaction_seconds)]
+        ages = [row[0] for row in await self._database.read(first, quick=True)]
         if not any(age is None or age > self._database.tuning.stalled_seconds for age in ages):
             return None
         what = "no worker assigns the buckets" if has_worker else "no worker is at work"
@@ -122,10 +120,3 @@ class NamedLeases:
             LEASES.c.renewed_at > now + CLOCK_SLACK_SECONDS,
             LEASES.c.expires_at > now + _MAX_SECONDS,  # for PostgreSQL, NaN is the greatest number
         )
-
-
-def clock(*, is_shared: bool) -> Any:
-    """Return the clock of the database, in seconds since 1970."""
-    if is_shared:
-        return cast(func.extract("epoch", func.clock_timestamp()), Double)
-    return literal_column("((julianday('now') - 2440587.5) * 86400.0)", Double)

@@ -8,13 +8,12 @@ from typing import Any, Self
 import anyio
 from attrs import asdict
 from sqlalchemy import ARRAY, bindparam, case, delete, func, insert, or_, select, type_coerce, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import NullType
 
 from smilejobs.durable.database import Database, damaged, open_database
 from smilejobs.durable.learning import LearnedRow
-from smilejobs.durable.named_leases import CLOCK_SLACK_SECONDS, NamedLeases, clock
+from smilejobs.durable.named_leases import CLOCK_SLACK_SECONDS, NamedLeases
 from smilejobs.durable.reading import ENDED_COLUMNS, PENDING_COLUMNS, UNREADABLE, Unreadable, instant_of, read_pending
 from smilejobs.durable.retrying import Retries
 from smilejobs.durable.rows import Counts, Ended, Ending, Health, Pending, epoch, failure, key_of
@@ -129,14 +128,14 @@ class Store:
         """Add rows as a few arrays, which PostgreSQL takes in many times faster than rows."""
         columns = [WATCH.c[name] for name in _NEW_COLUMNS]
         arrays = select(*(func.unnest(bindparam(column.name, type_=ARRAY(column.type))) for column in columns))
-        statement = postgresql.insert(WATCH).from_select(columns, arrays, include_defaults=False)
+        statement = self._database.insert(WATCH).from_select(columns, arrays, include_defaults=False)
         statement = statement.on_conflict_do_nothing().execution_options(preserve_rowcount=True)
         columns_of_rows = zip(_NEW_COLUMNS, zip(*rows, strict=True), strict=True)
         result = await connection.execute(statement, {name: list(column) for name, column in columns_of_rows})
         return result.rowcount
 
     async def _add_rows(self, connection: AsyncConnection, rows: Iterable[tuple[object, ...]]) -> int:
-        statement = sqlite.insert(WATCH).on_conflict_do_nothing()
+        statement = self._database.insert(WATCH).on_conflict_do_nothing()
         result = await connection.execute(statement, [dict(zip(_NEW_COLUMNS, row, strict=True)) for row in rows])
         return result.rowcount
 
@@ -191,7 +190,7 @@ class Store:
     async def named(self, key: bytes) -> list[Pending | Unreadable]:
         """Return the pending job that *key* stands for, in a list; an empty one if there is none."""
         one = _PENDING_ROWS.where(WATCH.c.key == key)
-        return [read_pending(row) for row in await self._database.read(one, self.tuning.quick_transaction_seconds)]
+        return [read_pending(row) for row in await self._database.read(one, quick=True)]
 
     async def sums(self, buckets: Collection[int]) -> tuple[int, int]:
         """Return how many jobs of some buckets are pending, and the sum of the numbers of their rows."""
@@ -269,7 +268,7 @@ class Store:
 
     async def pause(self, why: str | None) -> None:
         """Pause the list, and store *why*; None ends the pause."""
-        async with self._database.writing(self.tuning.quick_transaction_seconds) as connection:
+        async with self._database.writing(quick=True) as connection:
             await connection.execute(update(ABOUT).values(paused=why))
             await self._notify(connection, LOOK)
 
@@ -293,7 +292,7 @@ class Store:
             The instant of the first permit, and by how many seconds the permits were too far ahead; None if they were
             not.
         """
-        at = clock(is_shared=True)
+        at = self._database.clock
         share = max(PERMIT_CHUNK_SECONDS, interval)
         most = (2 + 2 * self.leases.count_workers(at)) * share + CLOCK_SLACK_SECONDS
         before = select(SHARED_RATE.c.next_permit, at.label("now"), most.label("most"))
@@ -305,7 +304,7 @@ class Store:
             .values(next_permit=begin + count * interval)
             .returning(begin - at, case((is_ahead, next_permit - now)))
         )
-        async with self._database.writing(self.tuning.quick_transaction_seconds) as connection:
+        async with self._database.writing(quick=True) as connection:
             # Permits that are lost with the database do no harm: the disk need not be waited for.
             await connection.execute(select(func.set_config("synchronous_commit", "off", True)))  # noqa: FBT003  # PostgreSQL's signature
             found = (await connection.execute(statement)).all()
@@ -318,7 +317,7 @@ class Store:
 
     async def notify(self, text: str) -> None:
         """Send a notification to all workers."""
-        async with self._database.writing(self.tuning.quick_transaction_seconds) as connection:
+        async with self._database.writing(quick=True) as connection:
             await self._notify(connection, text)
 
     async def _notify(self, connection: AsyncConnection, text: str) -> None:
