@@ -26,6 +26,7 @@ from smilejobs.sandbox.faults import PollFaults, draw_faults, find_profile
 from smilejobs.sandbox.variants import VARIANTS
 from smilejobs.testing import virtual_now
 from smilejobs.wire.protocol import encode_request
+from smilejobs.wire.signature import verify
 
 pytestmark = pytest.mark.anyio
 
@@ -450,3 +451,35 @@ async def test_variants_can_be_chosen() -> None:
     assert b'"code":2302,' in body
     assert b'"job_complete":true' in body
     assert set(FaultProfile().variant_names) == set(VARIANTS)
+
+
+async def test_what_is_not_complete_keeps_its_meaning_in_every_variant() -> None:
+    """A job that is unknown, one without images, which may be refused, and one that runs."""
+    names = ["other_refusal", "pending_result"]
+    sandbox = Sandbox(faults=FaultProfile(variants=1, variant_names=names), now=virtual_now)
+    sandbox.submit("user-1", "no-zip", upload=None)
+    sandbox.submit("user-1", "running", machine=3600)
+    async with sandbox.client(rate=None, attempts=1) as client:
+        for _ in range(20):
+            with pytest.raises(smilejobs.JobNotFoundError):
+                await client.job_status("user-1", "unknown")
+            for job_id, code in (("no-zip", "2314"), ("running", "2302")):
+                status = await client.job_status("user-1", job_id)
+                assert (status.job_complete, status.result, status.code) == (False, None, code)
+
+
+async def test_what_must_not_be_believed() -> None:
+    """The ids of another job or user, a signature that was sent with the request, or one that does not verify."""
+    for seed in range(20):
+        _, _, body = await ask(with_job(FaultProfile(wrong_jobs=1), seed=seed))
+        assert b"job-1-2" in body or b"user-1-2" in body
+    _, _, body = await ask(with_job(FaultProfile(reflections=1)))
+    asked = json.loads(encode_request(JobRef("user-1", "job-1"), CREDENTIALS, virtual_now(), Include()))
+    assert asked.items() >= {key: json.loads(body)[key] for key in ("timestamp", "signature")}.items()
+    unsigned = 0
+    for seed in range(40):
+        _, _, body = await ask(with_job(FaultProfile(forgeries=1), seed=seed))
+        answer = json.loads(body)
+        unsigned += "signature" not in answer
+        assert not verify(CREDENTIALS, answer.get("timestamp"), answer.get("signature"))
+    assert 0 < unsigned < 40
