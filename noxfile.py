@@ -21,8 +21,9 @@ PYTHONS = nox.project.python_versions(PYPROJECT)
 OLDEST = PYTHONS[0]
 EXTRAS = f"[{','.join(PYPROJECT['project']['optional-dependencies'])}]"
 PACKAGE = f".{EXTRAS}"
-PARALLEL = ("-n4", "--dist", "loadgroup")
-"""Four processes on any number of cores: many tests wait for sockets and databases."""
+PARALLEL = ("-n3", "--dist", "loadfile")
+"""Three processes on any number of cores: some tests wait for sockets and databases, but each collects all tests.
+The tests of a file run in one of them, with one server of the file's own."""
 DIST = Path("dist")
 
 

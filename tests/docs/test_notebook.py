@@ -8,8 +8,7 @@ import pytest
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
-# The fixture of the module is expensive: one process runs all of these tests.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("notebook")]
+pytestmark = pytest.mark.slow
 
 PLACE = Path(__file__).parent.parent.parent / "examples" / "notebook.ipynb"
 

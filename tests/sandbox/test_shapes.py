@@ -44,8 +44,7 @@ from smilejobs.testing import EPOCH, VirtualClockEventLoop, virtual_now
 from smilejobs.wire.protocol import encode_request, read_answer
 from smilejobs.wire.signature import verify
 
-# The fixture of the module is expensive: one process runs all of these tests.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("shapes")]
+pytestmark = pytest.mark.slow
 
 CREDENTIALS = Credentials("085", "sandbox-key")
 SEED = 5
