@@ -1,4 +1,4 @@
-"""The checks of the project. ``nox`` without arguments runs what CI runs; the other sessions run by name."""
+"""The checks of the project. ``nox`` without arguments runs those of each change; the other sessions run by name."""
 
 import functools
 import os
@@ -24,6 +24,7 @@ PACKAGE = f".{EXTRAS}"
 PARALLEL = ("-n3", "--dist", "loadfile")
 """Three processes on any number of cores: some tests wait for sockets and databases, but each collects all tests.
 The tests of a file run in one of them, with one server of the file's own."""
+BY_DEFAULT = ("-m", "not slow or sample")
 DIST = Path("dist")
 
 
@@ -75,12 +76,15 @@ def typing(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """The whole suite on the oldest Python, with branch coverage; on the others, the tests that are not marked slow."""
+    """The tests that are not slow, and samples of those that are; on the oldest Python with branch coverage."""
     # CI builds the wheel once, in another job.
     built = os.environ.get("SMILEJOBS_WHEEL")
     install(session, PACKAGE if built is None else f"{wheel(Path(built))}{EXTRAS}", *group("tests"))
-    selected = ["--cov", "--cov-report=", "--cov-fail-under=0"] if session.python == OLDEST else ["-m", "not slow"]
-    session.run("pytest", *PARALLEL, *selected, *session.posargs, env={"COVERAGE_FILE": f".coverage.{session.python}"})
+    counted = ["--cov", "--cov-report=", "--cov-fail-under=0"] if session.python == OLDEST else []
+    session.run(
+        *("pytest", *PARALLEL, *BY_DEFAULT, *counted, *session.posargs),
+        env={"COVERAGE_FILE": f".coverage.{session.python}"},
+    )
 
 
 @nox.session

@@ -406,6 +406,7 @@ def test_a_folder_that_cannot_be_written_to(command: Command, pictures: Path, mo
 
 
 @pytest.mark.slow
+@pytest.mark.sample
 def test_a_second_run_is_refused_and_a_killed_one_is_gone_on_with(
     command: Command, base_url: str, pictures: Path, tmp_path: Path
 ) -> None:

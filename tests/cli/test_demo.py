@@ -23,6 +23,7 @@ def _temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
+@pytest.mark.sample
 def test_the_command_ends_by_itself(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Without a terminal it prints a line for each job. How fast it is depends on the machine."""
     monkeypatch.setattr(sys, "argv", ["smilejobs", "demo"])
@@ -57,6 +58,7 @@ async def test_it_saves_the_selfies_of_approved_jobs(tmp_path: Path) -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("size", [(80, 24), (120, 40)])
+@pytest.mark.sample
 async def test_on_a_terminal_it_is_a_table_that_fits(size: tuple[int, int]) -> None:
     """The last frame shows all jobs and fits the terminal; earlier frames have shown every state."""
     width, height = size
@@ -79,6 +81,7 @@ async def test_on_a_terminal_it_is_a_table_that_fits(size: tuple[int, int]) -> N
 
 
 @pytest.mark.anyio
+@pytest.mark.sample
 async def test_an_unexpected_end_is_reported() -> None:
     """The demo fails, and says which wait did not end as expected."""
     out = io.StringIO()

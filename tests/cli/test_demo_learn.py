@@ -15,6 +15,7 @@ from smilejobs.testing import virtual_now
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.sample
 def test_the_command_ends_by_itself(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Without a terminal it prints a line for each kind and round. How fast it is depends on the machine."""
     monkeypatch.setattr(sys, "argv", ["smilejobs", "demo", "--learn"])
@@ -42,6 +43,7 @@ async def test_it_runs_over_real_sockets() -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.sample
 async def test_polls_fall_and_the_lateness_stays(width: int) -> None:
     """On a terminal it is a table that fits; the last round polls less than the first one and is not later."""
     random.seed(1)
@@ -65,6 +67,7 @@ async def test_polls_fall_and_the_lateness_stays(width: int) -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.sample
 async def test_waits_without_a_result_are_counted() -> None:
     """The demo fails, and says how many there were."""
     sandbox = Sandbox(now=virtual_now)

@@ -24,8 +24,6 @@ from smilejobs.cli.stopping import exit_on_signals, run_until_stopped, stop_on_s
 from smilejobs.sandbox import Sandbox
 from tests.helpers.commands import ENVIRONMENT, Command, interrupt_when, wait_until
 
-pytestmark = pytest.mark.slow
-
 SHELL = [sys.executable, "-m", "smilejobs"]
 DEAF = [
     sys.executable,
@@ -152,6 +150,7 @@ def test_an_error_of_the_system_is_told_in_words(error: Exception, text: str) ->
         (("status", "user-1"), 2),
     ],
 )
+@pytest.mark.slow
 def test_a_full_disk_and_a_reader_that_leaves(base_url: str, arguments: tuple[str, ...], code: int) -> None:
     """What cannot be written is one line on standard error, and never the exit code of a verdict."""
     for why in ("No space left on device", "Broken pipe"):
@@ -195,6 +194,7 @@ def test_streams_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, capsys:
 
 
 @unix
+@pytest.mark.slow
 def test_standard_error_that_cannot_be_written(base_url: str) -> None:
     """The exit code says what it would have said."""
     with Path("/dev/full").open("w") as full:
@@ -205,6 +205,7 @@ def test_standard_error_that_cannot_be_written(base_url: str) -> None:
 
 
 @unix
+@pytest.mark.slow
 def test_a_wait_shows_its_progress_on_terminals_only(base_url: str) -> None:
     """A standard error that cannot be written costs no verdict."""
     with Path("/dev/full").open("w") as full:
@@ -257,6 +258,7 @@ run_commands(commands)
 """
 
 
+@pytest.mark.slow
 def test_text_that_the_terminal_cannot_encode() -> None:
     """It is escaped, and the exit code stays."""
     for encoding, shown in (("ascii", "\\u2713"), ("utf-8", "\u2713")):
@@ -275,6 +277,8 @@ def test_text_that_the_terminal_cannot_encode() -> None:
 
 @unix
 @pytest.mark.parametrize("ignored", [False, True], ids=["", "no Ctrl-C"])
+@pytest.mark.slow
+@pytest.mark.sample
 def test_sigterm_stops_a_wait(base_url: str, sandbox: Sandbox, ignored: bool) -> None:
     """As Ctrl-C does, also where a shell has started it in the background, where Ctrl-C is ignored."""
     ref = sandbox.submit("user-1", f"terminated-{ignored}", machine=3600)
@@ -292,6 +296,7 @@ def test_sigterm_stops_a_wait(base_url: str, sandbox: Sandbox, ignored: bool) ->
 
 
 @unix
+@pytest.mark.slow
 def test_sigterm_stops_a_batch(base_url: str, tmp_path: Path) -> None:
     """What is pending is written as such, and it is said how to go on."""
     out = tmp_path / "out.csv"
@@ -330,6 +335,7 @@ main()
 
 @unix
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.slow
 def test_a_signal_while_the_command_is_imported(number: int, code: int) -> None:
     """It ends the process at once and without a traceback, by a handler, which process 1 of a container needs."""
     done = subprocess.run(
@@ -362,6 +368,8 @@ def test_signals_that_are_ignored_or_handled_stay_so(monkeypatch: pytest.MonkeyP
 
 
 @unix
+@pytest.mark.slow
+@pytest.mark.sample
 def test_sigterm_in_this_process(command: Command, sandbox: Sandbox) -> None:
     """The event loop cancels what it runs."""
     ref = JobRef("user-1", "running")
@@ -372,6 +380,8 @@ def test_sigterm_in_this_process(command: Command, sandbox: Sandbox) -> None:
 
 
 @unix
+@pytest.mark.slow
+@pytest.mark.sample
 def test_sigterm_where_it_or_ctrl_c_is_ignored() -> None:
     """What is ignored stays ignored; an ignored Ctrl-C does not keep SIGTERM from stopping the command."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -18,8 +18,6 @@ from smilejobs.cli.options import open_input
 from smilejobs.sandbox import Sandbox
 from tests.helpers.commands import ENVIRONMENT, Answer, Command, interrupt_when, wait_until
 
-pytestmark = pytest.mark.slow
-
 SHELL = [sys.executable, "-c", "from smilejobs.cli import main; main()"]
 LONG = 120
 """Seconds, on a slow machine too."""
@@ -65,6 +63,8 @@ def has_asked(out: Path) -> bool:
 
 @unix
 @pytest.mark.parametrize("source", ["-", "/dev/stdin"])
+@pytest.mark.slow
+@pytest.mark.sample
 def test_ctrl_c_with_a_pipe_that_stays_open(sandbox: Sandbox, base_url: str, tmp_path: Path, source: str) -> None:
     """The command ends although nothing ever comes, with all rows written, and says how to go on."""
     out = tmp_path / "out.csv"
@@ -83,6 +83,7 @@ def test_ctrl_c_with_a_pipe_that_stays_open(sandbox: Sandbox, base_url: str, tmp
 
 
 @unix
+@pytest.mark.slow
 def test_what_ends_the_batch_ends_the_command(base_url: str, tmp_path: Path) -> None:
     """Though more could come: wrong credentials, for one."""
     with started(base_url, tmp_path, "batch", "-", "--out", "out.csv", SMILE_API_KEY="wrong") as process:
@@ -92,6 +93,7 @@ def test_what_ends_the_batch_ends_the_command(base_url: str, tmp_path: Path) -> 
 
 
 @unix
+@pytest.mark.slow
 def test_ctrl_c_while_jobs_are_added(base_url: str, tmp_path: Path) -> None:
     """The first one ends the command, although nothing ever comes; a bad row shows that it has begun to read."""
     with started(base_url, tmp_path, "watch", "add", "sqlite:///jobs.db", "-") as process:
@@ -108,6 +110,8 @@ def test_ctrl_c_while_jobs_are_added(base_url: str, tmp_path: Path) -> None:
 
 
 @unix
+@pytest.mark.slow
+@pytest.mark.sample
 def test_ctrl_c_in_this_process(command: Command, tmp_path: Path) -> None:
     """The thread that was reading has left, too."""
     reading, writing = os.pipe()

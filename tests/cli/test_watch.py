@@ -646,6 +646,7 @@ def test_from_end_to_end(command: Command, environment: dict[str, str], tmp_path
     assert (following.returncode, working.returncode, out, err.count("\n")) == (130, 0, "", 1)  # 4 if it had to give up
 
 
+@pytest.mark.sample
 def test_on_postgres(command: Command, environment: dict[str, str], postgres_url: str, tmp_path: Path) -> None:
     """Two workers at once; what they say does not hold the password."""
     password = postgres_url.split(":")[2].partition("@")[0]

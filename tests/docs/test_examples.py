@@ -58,6 +58,7 @@ async def started(example: str, base_url: str, *arguments: str) -> AsyncGenerato
 
 
 @pytest.mark.anyio
+@pytest.mark.sample
 async def test_the_quickstart_waits_for_a_verdict() -> None:
     """The ten lines of the README work as they are."""
     sandbox = Sandbox()

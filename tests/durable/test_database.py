@@ -176,6 +176,7 @@ async def test_a_file_of_another_program(tmp_path: Path, table: str) -> None:
 
 
 @pytest.mark.parametrize("table", ["watch", "shared_rate", "about"])
+@pytest.mark.sample
 async def test_a_schema_of_another_program(postgres_url: str, table: str) -> None:
     """It is left as it is."""
     execute(postgres_url, "CREATE SCHEMA smilejobs", f"CREATE TABLE smilejobs.{table} (id int)")
@@ -262,6 +263,7 @@ async def test_a_database_that_is_read_only(postgres_url: str) -> None:
     assert caught.value.transient
 
 
+@pytest.mark.sample
 async def test_a_user_without_rights(postgres_url: str) -> None:
     """What an administrator has to do is said."""
     name = urlsplit(postgres_url).path[1:]
@@ -362,6 +364,7 @@ def test_an_error_of_the_database_is_not_behind_ours() -> None:
         f"sqlite:///jobs.db?password={SECRET}",
     ],
 )
+@pytest.mark.sample
 def test_a_url_that_is_refused_is_not_reachable(url: str) -> None:
     """Neither a frame nor a context of the error holds its password."""
     with pytest.raises(ValueError, match="watch list|not the URL") as caught:

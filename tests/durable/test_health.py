@@ -97,6 +97,7 @@ def test_a_pause_prints_no_control_characters(database_url: str, ask: Ask) -> No
     assert ask(database_url) == (4, "polling is paused: the key?]0;title??is wrong\n", "")
 
 
+@pytest.mark.sample
 def test_a_pause_is_an_error(database_url: str, ask: Ask) -> None:
     """With its reason, and until it is over."""
     anyio.run(pause, database_url, None)

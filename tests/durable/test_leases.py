@@ -546,6 +546,7 @@ async def test_cut_connections_are_made_again(buckets: List, caplog: pytest.LogC
     assert str(urlsplit(buckets.url).password) not in caplog.text
 
 
+@pytest.mark.sample
 async def test_a_database_that_is_away_is_waited_for(own_server: Postgres, caplog: pytest.LogCaptureFixture) -> None:
     """Leases end meanwhile, and are acquired again soon after it is back; Procrastinate logs no errors of its own."""
     with empty_database(own_server.url("postgres")) as url:

@@ -66,7 +66,14 @@ GATEWAY = Reply(body=b"default backend - 404", http_status=404)
 
 
 @pytest.mark.parametrize(
-    "trouble", [cut(), GATEWAY, Reply(body={"message": "Forbidden"}, http_status=403), refused("2204"), refused("2303")]
+    "trouble",
+    [
+        pytest.param(cut(), marks=pytest.mark.sample),
+        GATEWAY,
+        Reply(body={"message": "Forbidden"}, http_status=403),
+        refused("2204"),
+        refused("2303"),
+    ],
 )
 async def test_an_outage_is_told_once(database_url: str, trouble: Any, caplog: pytest.LogCaptureFixture) -> None:
     """By one warning, in the list with its beginning, and by one warning when it is over; no job fails."""
@@ -459,6 +466,7 @@ async def test_a_session_sets_the_isolation_that_it_relies_on(postgres_url: str)
     assert "statement_timeout=500ms" in connection_options(Tuning(transaction_seconds=0.5))["options"]  # 0 is no limit
 
 
+@pytest.mark.sample
 async def test_what_touches_a_few_rows_is_given_up_soon(postgres_url: str) -> None:
     """Before the time limit of a lock, and long before that of a transaction that reads or writes many rows."""
     tuning = Tuning(quick_transaction_seconds=3.0, stalled_seconds=0.0)

@@ -47,6 +47,7 @@ SHORT = Tuning(cancelled_transaction_seconds=0.2, stop_seconds=1.0, close_second
 
 
 @pytest.mark.parametrize("by", ["its task", "a scope"])
+@pytest.mark.sample
 async def test_a_worker_ends_although_its_database_hangs(own_server: Postgres, own_url: str, by: str) -> None:
     """Whoever stops it; what it could not store is polled again by the next."""
     refs, gate = jobs(20), Gate(open=False)

@@ -361,6 +361,7 @@ async def test_notifications_in_sqlite_are_taken_once(tmp_path: Path) -> None:
         assert await store.take_notifications() == [str(number) for number in range(20, 30)]
 
 
+@pytest.mark.sample
 async def test_a_damaged_table_of_the_shared_rate(postgres_url: str) -> None:
     """Is an error of the watch list, which another program has changed."""
     async with Store.open(postgres_url) as store:

@@ -389,6 +389,7 @@ async def test_nothing_personal_shows(watch: WatchList, caplog: pytest.LogCaptur
     assert ID not in f"{shown!r} {caught.value!r} {caplog.text}"
 
 
+@pytest.mark.sample
 async def test_a_list_that_was_closed_behind_our_back(postgres_url: str) -> None:
     """Somebody has dropped the schema: that is an error of ours, for every method."""
     async with open_list(postgres_url) as watch:

@@ -120,6 +120,7 @@ async def test_a_ref_that_is_added_later_is_polled_at_once(database_url: str) ->
                 await until_ended(watch)
 
 
+@pytest.mark.sample
 async def test_news_brings_a_job_to_the_front(database_url: str) -> None:
     """Whoever gets the callback, and whoever has the job; news of other jobs are no matter."""
     refs = jobs(5)

@@ -150,6 +150,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.sample
 async def test_a_second_worker_on_a_file_is_refused(sqlite_url: str, tmp_path: Path) -> None:
     """In this process or another, by whatever name of the file; the first goes on; after it there may be another."""
     (first,), later = jobs(1, "first"), jobs(1)
@@ -200,6 +201,7 @@ async def test_another_worker_goes_on(database_url: str) -> None:
         assert Counter(outcome.ref for outcome in await listed(watch)) == Counter(refs)
 
 
+@pytest.mark.sample
 async def test_a_worker_that_is_stopped_stores_what_it_knows(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -223,6 +225,7 @@ async def test_a_worker_that_is_stopped_stores_what_it_knows(
         assert (await watch.counts()).complete == 20
 
 
+@pytest.mark.sample
 async def test_a_worker_that_is_stopped_leaves_nothing_behind(database_url: str) -> None:
     """Whenever that is: a task of the database's driver that was left would keep the process from ending."""
     refs = jobs(30)
@@ -235,6 +238,7 @@ async def test_a_worker_that_is_stopped_leaves_nothing_behind(database_url: str)
         await until(lambda: asyncio.all_tasks() == before)
 
 
+@pytest.mark.sample
 async def test_one_429_throttles_all_workers(postgres_url: str) -> None:
     """The other one stops soon, for as long as the API asks."""
     gates = [Gate(open=False) for _ in range(2)]
@@ -316,6 +320,7 @@ async def test_one_rate_for_all_workers(postgres_url: str) -> None:
 # The database goes away
 
 
+@pytest.mark.sample
 async def test_the_database_is_restarted(own_server: Postgres, own_url: str, caplog: pytest.LogCaptureFixture) -> None:
     """In the middle: all goes on by itself, and nothing is lost. The logs tell of it, and tell no secrets."""
     caplog.set_level(logging.INFO)
@@ -337,6 +342,7 @@ async def test_the_database_is_restarted(own_server: Postgres, own_url: str, cap
         assert secret not in caplog.text
 
 
+@pytest.mark.sample
 async def test_outcomes_wait_for_the_database(own_server: Postgres, own_url: str) -> None:
     """What was answered while it was away is stored when it is back, and not asked for again."""
     refs = jobs(20)
