@@ -572,6 +572,20 @@ def test_notifications_cause_one_poll_per_shortest_delay() -> None:
     assert [wake(state, 1000.0 + at) for at in (10.0, 10.4, 11.9, 12.5, 50.0)] == [1010, 1012, 1012, 1014, 1050]
 
 
+def test_the_shortest_delay_is_what_the_pace_says_for_an_age_of_0() -> None:
+    """The pace is told of the polls so far, as ever."""
+    asked: list[tuple[float, int]] = []
+
+    def pace(age: float, polls: int) -> float:
+        asked.append((age, polls))
+        return 3.0
+
+    state = waiting(timeout=None, pace=pace)
+    poll(state, RUNNING, 0.0)
+    assert [wake(state, 1010.0), wake(state, 1011.0)] == [1010.0, 1013.0]
+    assert asked == [(0.0, 1), (0.0, 1)]
+
+
 def test_a_notification_during_a_poll_causes_another_poll() -> None:
     """The answer may be older than the news: the next poll follows as soon as notifications may cause one."""
     state = waiting(timeout=None, age=1e6)

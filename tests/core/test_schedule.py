@@ -79,10 +79,15 @@ def test_the_lateness_of_a_schedule() -> None:
 
 
 @settings(unhurried, max_examples=40)
-@given(rates=some_rates, price=st.floats(0.01, 100) | st.floats(0.01, 1), shortest=st.floats(0.1, 1.2))
-def test_no_poll_is_better_at_another_age(rates: list[float], price: float, shortest: float) -> None:
-    """Neither at another edge nor elsewhere in its bin; and no delay is too short."""
-    rates = [0.0] * QUIET_BINS + rates
+@given(
+    rates=some_rates,
+    price=st.floats(0.01, 100) | st.floats(0.01, 1),
+    shortest=st.floats(0.1, 1.2),
+    quiet_bins=st.sampled_from([QUIET_BINS, QUIET_BINS + 50]),
+)
+def test_no_poll_is_better_at_another_age(rates: list[float], price: float, shortest: float, quiet_bins: int) -> None:
+    """Neither at another edge nor elsewhere in its bin, of a second or of ten; and no delay is too short."""
+    rates = [0.0] * quiet_bins + rates
     known = shares(rates)
     count = len(rates)
     targets = best_targets(known, price=price, shortest=shortest, delays=[60.0] * count)
@@ -91,7 +96,7 @@ def test_no_poll_is_better_at_another_age(rates: list[float], price: float, shor
     for number, target in enumerate(targets[:count]):
         earliest = EDGES[number] + shortest
         assert target >= earliest - 1e-9
-        if number % 10 and number < QUIET_BINS:
+        if number % 10 and number < quiet_bins:
             continue  # much the same as its neighbours
         place = bisect_right(EDGES, target) - 1
         within = [EDGES[place] + tenth / 10 * (EDGES[place + 1] - EDGES[place]) for tenth in range(1, 11)]

@@ -121,6 +121,18 @@ def test_where_nothing_works_single_polls_try_the_api_and_the_speed_doubles_then
     assert limits[-1] < throttle.limit(resumed + 1e6) < math.inf
 
 
+@pytest.mark.parametrize(("observation", "is_probing"), [(BROKEN, True), (LIMITED, False)])
+def test_losses_after_which_nothing_works_are_probed_at_once(observation: SmileJobsError, is_probing: bool) -> None:
+    """Nothing was answered well since it was throttled before; a refusal is an answer, and lowers the speed again."""
+    throttle, now = steady()
+    throttle.end(LIMITED, began=now, now=now)
+    at = throttle.ready_at()
+    for _ in range(20):
+        throttle.begin(at)
+    assert any(throttle.end(observation, began=at, now=at + 0.1) for _ in range(20))
+    assert (throttle.limit(throttle.ready_at()) == 1.0) is is_probing
+
+
 def test_the_speed_of_few_polls_is_not_underestimated() -> None:
     """After a tenth of a second it is that of this tenth."""
     throttle = Throttle()
