@@ -1,12 +1,13 @@
 """Tasks whose errors are raised as they are, in no exception group."""
 
 import asyncio
+import gc
 import math
 
 import anyio
 import pytest
 
-from smilejobs.tasks import beside, run_bare
+from smilejobs.tasks import beside, run_apart, run_bare
 from smilejobs.testing import virtual_clock
 
 pytestmark = pytest.mark.anyio
@@ -99,6 +100,77 @@ async def test_it_can_be_cancelled() -> None:
     with anyio.move_on_after(5) as scope:
         await run_bare(anyio.sleep_forever, background=[anyio.sleep_forever])
     assert scope.cancelled_caught
+
+
+@pytest.mark.parametrize("anyio_backend", [virtual_clock("asyncio")])
+class TestApart:
+    """Work in a task of asyncio of its own."""
+
+    async def test_its_result_is_returned(self, anyio_backend: object) -> None:
+        """As if it had been awaited."""
+        assert await run_apart(after(1, "result"), anyio.CancelScope()) == "result"
+
+    @pytest.mark.parametrize("error", [ValueError("mine"), ExceptionGroup("mine", [ValueError()])])
+    async def test_its_error_is_raised(self, anyio_backend: object, error: Exception) -> None:
+        """It is the very object that was raised."""
+        with pytest.raises(type(error)) as caught:
+            await run_apart(fail_after(1, error), anyio.CancelScope())
+        assert caught.value is error
+
+    async def test_a_cancellation_of_its_own_is_an_error(self, anyio_backend: object) -> None:
+        """It is not taken for one of the caller's."""
+
+        async def work() -> None:
+            raise asyncio.CancelledError
+
+        with pytest.raises(RuntimeError, match="cancelled by itself"):
+            await run_apart(work(), anyio.CancelScope())
+
+    @pytest.mark.parametrize("end", ["result", "error", "cancellation"])
+    async def test_a_cancellation_by_asyncio_becomes_one_of_a_scope(self, anyio_backend: object, end: str) -> None:
+        """Shields hold it back, and a second one too; whatever the work ends with then, nothing is logged."""
+        problems: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(context))
+        scope = anyio.CancelScope()
+        ended = []
+
+        async def work() -> None:
+            with scope:
+                try:
+                    await anyio.sleep_forever()
+                finally:
+                    with anyio.CancelScope(shield=True):
+                        await anyio.sleep(3)
+                    ended.append(anyio.current_time())
+            if end == "error":
+                raise ValueError("mine")
+            if end == "cancellation":
+                raise asyncio.CancelledError
+
+        began = anyio.current_time()
+        task = asyncio.create_task(run_apart(work(), scope))
+        for _ in range(2):
+            await anyio.sleep(1)
+            task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+        assert ended == [pytest.approx(began + 4)]
+        del task
+        gc.collect()
+        assert not problems
+
+    async def test_it_can_be_cancelled_before_it_begins(self, anyio_backend: object) -> None:
+        """Its first await raises then."""
+        scope, inner = anyio.CancelScope(), anyio.CancelScope()
+
+        async def work() -> None:
+            with inner:
+                await anyio.sleep_forever()
+
+        with scope:
+            scope.cancel()
+            await run_apart(work(), inner)
+        assert (scope.cancelled_caught, inner.cancelled_caught) == (True, True)
 
 
 async def test_work_beside_a_block_ends_with_it() -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import partial
 from typing import TypeVar
 
 import anyio
@@ -10,10 +9,11 @@ import httpx
 from attrs import field, frozen
 
 from smilejobs.errors import RequestError
-from smilejobs.tasks import run_bare
+from smilejobs.tasks import run_apart
 from smilejobs.transport.body import Body, UnreadableBodyError
 from smilejobs.transport.carrier import Carrier, Request, Response, ignore, send_bounded
 from smilejobs.transport.choosing import HTTPSession, TransportName, check_transport, choose, is_client
+from smilejobs.transport.environment import is_asyncio
 from smilejobs.transport.failures import BROKE_OFF, no_answer
 from smilejobs.transport.over_client import HTTPClient, RefusedByHookError
 
@@ -87,6 +87,7 @@ class Transport:
             raise ValueError("base_url is not a URL")
         self._carrier: Carrier | None = None
         self._is_client = is_client(http_client)
+        self._runs_apart = False
         self._open = choose(parsed_url, http_client, max_connections, transport)
         # An AssertionError of a stand-in for a client belongs to the caller's test.
         self._passes = () if http_client is None else (AssertionError,)
@@ -117,23 +118,23 @@ class Transport:
         """
         if self._carrier is None:
             self._carrier = self._open()
+            # httpcore loses the connection of a request that asyncio's own cancellation cuts: see `run_apart`.
+            self._runs_apart = self._is_client and is_asyncio()
         if deadline is None:
             deadline = anyio.current_time() + self.request_timeout
         request = Request("POST", self._url, self._headers, body, on_resend=on_resend)
         del body  # it is signed: crash reporters copy the locals of each frame of a traceback
-        if self._is_client:
-            # httpcore loses the connection of a request that asyncio's own cancellation cuts: see `run_bare`.
-            post = partial(self._post, self._carrier, request, read, deadline, fresh=fresh)
-            return (await run_bare(post))[0]
-        return await self._post(self._carrier, request, read, deadline, fresh=fresh)
+        scope = anyio.CancelScope(deadline=deadline)
+        posting = self._post(self._carrier, request, read, scope, fresh=fresh)
+        return await (run_apart(posting, scope) if self._runs_apart else posting)
 
     async def _post(
-        self, carrier: Carrier, request: Request, read: Callable[[Answer], _T], deadline: float, *, fresh: bool
+        self, carrier: Carrier, request: Request, read: Callable[[Answer], _T], scope: anyio.CancelScope, *, fresh: bool
     ) -> _T:
         exchange = _Exchange(carrier, self._max_response_bytes, self._passes)
         is_kept = False
         try:
-            with anyio.CancelScope(deadline=deadline):
+            with scope:
                 await exchange.run(request, fresh=fresh)
             answer = exchange.answer(self.request_timeout)
             result = read(answer)
