@@ -1,7 +1,8 @@
 """Requests carried by an HTTP client of the caller's, of httpx or httpx2."""
 
 import socket
-from collections.abc import AsyncIterator, Mapping
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Protocol, cast
 
@@ -79,6 +80,8 @@ class OverClient:
 
     def __init__(self, client: HTTPClient) -> None:
         self._client = client
+        self._make_url = _url_type(client)
+        self._url = ("", "")
         self._is_used = False
         self.has_connections = False
 
@@ -97,9 +100,11 @@ class OverClient:
 
     async def _send(self, request: Request, *, fresh: bool) -> Response:
         headers = {**request.headers, "Connection": "close"} if fresh else request.headers
+        if self._url[0] != request.url:
+            self._url = (request.url, self._make_url(request.url))
         context = self._client.stream(
             request.method,
-            request.url,
+            self._url[1],
             content=request.body,
             headers=headers,
             auth=None,
@@ -130,12 +135,13 @@ class _ClientResponse:
         self._connection = connection
         self._pieces: AsyncIterator[bytes] | None = None
         self.status = response.status_code
-        self.headers: Mapping[str, str] = response.headers
+        # httpx looks at all of them for each look-up.
+        self.headers = {name.lower(): value for name, value in response.headers.items()}
         # A hook, or a transport that is no network, may have read and decompressed the body already.
         self._content: bytes | None = None
         if getattr(response, "is_stream_consumed", False):
             self._content = getattr(response, "content", b"")
-            self.headers = {name: value for name, value in response.headers.items() if name != "content-encoding"}
+            self.headers.pop("content-encoding", None)
 
     async def read(self) -> bytes:
         if self._content is not None:
@@ -156,6 +162,15 @@ class _ClientResponse:
                 _shut_down(self._connection)
         finally:
             await self._context.__aexit__(None, None, None)
+
+
+def _url_type(client: HTTPClient) -> Callable[[str], str]:
+    """Return what makes a URL for a client; httpx and httpx2, which parse a text for each request, take their own."""
+    for library in (sys.modules.get("httpx"), sys.modules.get("httpx2")):
+        if library is not None and isinstance(client, library.AsyncClient):
+            url_type: Callable[[str], str] = library.URL
+            return url_type
+    return str
 
 
 class RefusedByHookError(Exception):
