@@ -274,9 +274,14 @@ async def test_there_are_never_more_connections_than_allowed(transport: Transpor
             max_response_bytes=100_000,
             transport=transport,
         )
+
+        async def post() -> None:
+            deadline = anyio.current_time() + 60
+            assert await pool.post(b"{}", lambda answer: answer.http_status, deadline=deadline) == 200
+
         async with anyio.create_task_group() as tasks:
             for _ in range(20):
-                tasks.start_soon(pool.post, b"{}", lambda answer: answer.http_status)
+                tasks.start_soon(post)
         assert (server.most_open, server.connections, server.requests) == (3, 3, 20)
         await pool.aclose()
 

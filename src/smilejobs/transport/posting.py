@@ -1,6 +1,6 @@
 """The POST of a signed body to the API, and the whole answer, over any carrier."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import TypeVar
 
@@ -92,22 +92,21 @@ class Transport:
         # An AssertionError of a stand-in for a client belongs to the caller's test.
         self._passes = () if http_client is None else (AssertionError,)
 
-    async def post(
+    def post(
         self,
         body: bytes,
         read: Callable[[Answer], _T],
         *,
-        deadline: float | None = None,
+        deadline: float,
         fresh: bool = False,
         on_resend: Callable[[], None] = ignore,
-    ) -> _T:
-        """Send one request, and return what *read* makes of the answer.
+    ) -> Awaitable[_T]:
+        """Return an awaitable that sends one request, and returns what *read* makes of the answer.
 
         Args:
             body: The body of the request.
             read: Called while the connection is held; if it raises, the connection is closed.
-            deadline: The instant at which the request is cut, by the clock of the event loop; `request_timeout` from
-                now by default.
+            deadline: The instant at which the request is cut, by the clock of the event loop.
             fresh: Use a new connection.
             on_resend: Called when the request is sent once more, because a kept connection turned out to be closed.
 
@@ -120,13 +119,10 @@ class Transport:
             self._carrier = self._open()
             # httpcore loses the connection of a request that asyncio's own cancellation cuts: see `run_apart`.
             self._runs_apart = self._is_client and is_asyncio()
-        if deadline is None:
-            deadline = anyio.current_time() + self.request_timeout
         request = Request("POST", self._url, self._headers, body, on_resend=on_resend)
-        del body  # it is signed: crash reporters copy the locals of each frame of a traceback
         scope = anyio.CancelScope(deadline=deadline)
         posting = self._post(self._carrier, request, read, scope, fresh=fresh)
-        return await (run_apart(posting, scope) if self._runs_apart else posting)
+        return run_apart(posting, scope) if self._runs_apart else posting
 
     async def _post(
         self, carrier: Carrier, request: Request, read: Callable[[Answer], _T], scope: anyio.CancelScope, *, fresh: bool
