@@ -138,8 +138,10 @@ class Exchange:
         Raises:
             RuntimeError: The client is closed.
         """
-        self._check_open()
-        await self._limiter.acquire()
+        try:
+            self._limiter.acquire_nowait()  # does not look for a cancellation, which takes longer than all the rest
+        except anyio.WouldBlock:
+            await self._limiter.acquire()
         try:
             await self.permits.take()
             self._check_open()

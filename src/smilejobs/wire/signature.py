@@ -24,7 +24,7 @@ def format_timestamp(at: datetime) -> str:
 
     The vendor documents ``yyyy-MM-dd'T'HH:mm:ss.fffZ``; users report that other formats are refused.
     """
-    return at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
 def sign(credentials: Credentials, timestamp: str) -> str:
