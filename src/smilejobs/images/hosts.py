@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
+from urllib.parse import SplitResult
 
 from smilejobs.model.links import MAX_LINK_CHARACTERS
 from smilejobs.settings import is_loopback, split_url
@@ -37,6 +39,7 @@ class Hosts:
         if isinstance(patterns, str):
             raise TypeError("image_hosts must be names of hosts, in a list or the like")
         self._loopback = loopback
+        self._problem_at = lru_cache(maxsize=64)(self._find_problem)
         self._patterns: list[re.Pattern[str]] = []
         for pattern in patterns:
             if not isinstance(pattern, str):
@@ -54,6 +57,10 @@ class Hosts:
             parts = split_url(url, "the link")
         except ValueError as error:
             return str(error)
+        return self._problem_at(parts.scheme, parts.netloc)
+
+    def _find_problem(self, scheme: str, netloc: str) -> str | None:
+        parts = SplitResult(scheme, netloc, "", "", "")
         host = str(parts.hostname)
         if is_loopback(host):
             return None if self._loopback else "the link leads to this machine"
