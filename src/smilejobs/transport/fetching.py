@@ -1,9 +1,10 @@
 """Downloads pictures from stores. A request has no header but Host and Accept-Encoding."""
 
 import ssl
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager, suppress
 from functools import cached_property, lru_cache
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import httpx
@@ -21,26 +22,38 @@ _BARE = {"Accept-Encoding": "identity"}
 
 
 class Download:
-    """A body on its way, and what was said about it.
+    """One request, and the body of its answer; at the end of the block what has not been read is dropped.
 
     Args:
-        response: The answer.
+        sending: Sends the request.
         max_bytes: The most bytes.
 
     Attributes:
-        status: The HTTP status.
-        headers: The headers, looked up in lower case.
+        status: The HTTP status, within the block.
+        headers: The headers, looked up in lower case, within the block.
     """
 
-    def __init__(self, response: Response, max_bytes: int) -> None:
-        self.status = response.status
-        self.headers: Mapping[str, str] = response.headers
-        self._body = Body(response, max_bytes, None)
+    def __init__(self, sending: Coroutine[Any, Any, Response], max_bytes: int) -> None:
+        self._sending = sending
+        self._max_bytes = max_bytes
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether the body has been read to its end."""
-        return self._body.is_whole
+    async def __aenter__(self) -> Self:
+        """Send the request.
+
+        Raises:
+            RequestError: There was no answer, or the request could not be sent: the proxy of the environment cannot be
+                used.
+        """
+        self._response = await self._sending
+        self.status = self._response.status
+        self.headers: Mapping[str, str] = self._response.headers
+        self._body = Body(self._response, self._max_bytes, None)
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Give the connection back; it is kept if the body has been read to its end and the block raised nothing."""
+        with suppress(Exception):
+            await self._response.aclose(keep=kind is None and self._body.is_whole)
 
     async def read(self) -> bytes:
         """Return the next piece; nothing at the end.
@@ -78,25 +91,9 @@ class Fetcher:
         self._proxy_of = lru_cache(maxsize=64)(self._find_proxy)
         self._carriers: dict[bool, Carrier] = {}
 
-    @asynccontextmanager
-    async def get(self, url: str, max_bytes: int) -> AsyncIterator[Download]:
-        """Send one request; what has not been read at the end of the block is dropped, with its connection.
-
-        Raises:
-            RequestError: There was no answer, or the request could not be sent: the proxy of the environment cannot be
-                used.
-        """
-        request = Request("GET", url, _BARE)
-        del url  # it is a secret: crash reporters copy the locals of each frame of a traceback
-        response = await self._send(request)
-        is_whole = False
-        try:
-            download = Download(response, max_bytes)
-            yield download
-            is_whole = download.is_whole
-        finally:
-            with suppress(Exception):
-                await response.aclose(keep=is_whole)
+    def get(self, url: str, max_bytes: int) -> AbstractAsyncContextManager[Download]:
+        """Return a request for a picture, which is sent when the block begins."""
+        return Download(self._send(Request("GET", url, _BARE)), max_bytes)
 
     async def aclose(self) -> None:
         """Close the connections."""
