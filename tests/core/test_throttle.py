@@ -20,6 +20,7 @@ from smilejobs.errors import (
     WrongJobError,
 )
 from smilejobs.model.jobs import JobStatus
+from smilejobs.polling.rules import CLOCK_TOLERANCE_SECONDS
 from smilejobs.polling.throttle import Throttle
 
 GOOD = JobStatus(user_id="user-1", job_id="job-1")
@@ -119,6 +120,16 @@ def test_where_nothing_works_single_polls_try_the_api_and_the_speed_doubles_then
     assert throttle.is_on(resumed + 4 + 1.9)
     assert not throttle.is_on(resumed + 4 + 2.1)
     assert limits[-1] < throttle.limit(resumed + 1e6) < math.inf
+
+
+def test_a_probe_counts_if_its_timer_was_early_by_a_rounding_error() -> None:
+    """A scheduler begins a poll that is due within the tolerance; no second one is needed to end the probing."""
+    throttle, now = steady(answered=1, begun=100)
+    throttle.end(LIMITED, began=now, now=now)
+    early = throttle.ready_at() - CLOCK_TOLERANCE_SECONDS / 2
+    throttle.begin(early)
+    throttle.end(GOOD, began=early, now=early + 1)
+    assert throttle.limit(early + 1) == pytest.approx(50, rel=0.05)
 
 
 @pytest.mark.parametrize(("observation", "is_probing"), [(BROKEN, True), (LIMITED, False)])

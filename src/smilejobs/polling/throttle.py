@@ -48,7 +48,7 @@ from attrs import define, field
 
 from smilejobs.errors import SmileJobsError
 from smilejobs.model.jobs import JobStatus
-from smilejobs.polling.rules import is_outage
+from smilejobs.polling.rules import CLOCK_TOLERANCE_SECONDS, is_outage
 
 _LOWEST_SHARE = 0.5
 _HIGHEST_SHARE = 0.9
@@ -296,7 +296,7 @@ class Throttle:
                 self._count_calm(began)
             self._good.add(self._running(now))
             self._pauses = 0
-            if self._well_since is None and began >= self._resumes_at:
+            if self._well_since is None and began >= self._resumes_at - CLOCK_TOLERANCE_SECONDS:
                 self._well_since = now
             return False
         trouble = self._refusals if observation.http_status in (429, 503) else self._losses
