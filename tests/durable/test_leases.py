@@ -106,6 +106,9 @@ class List:
     def held(self, name: str = "a") -> set[int]:
         return {bucket for bucket, holders in self.holders.items() if name in holders}
 
+    def begun_by(self, name: str) -> set[int]:
+        return {bucket for holder, bucket in self.begun if holder == name}
+
     async def execute(self, query: str, **arguments: object) -> list[tuple[Any, ...]]:
         return await execute(self.url, query, **arguments)
 
@@ -280,9 +283,10 @@ async def test_a_second_worker_gets_its_share(buckets: List) -> None:
     """As slices end: whoever is first has the next; nobody holds what another holds."""
     buckets.pending = set(range(24))
     async with running(buckets.leases("a", lease_duration=1.0)):
-        await until(lambda: len(buckets.held("a")) == 24)
+        await until(lambda: len(buckets.begun_by("a")) == 24)
+        buckets.begun.clear()
         async with running(buckets.leases("b", lease_duration=1.0)):
-            await until(lambda: len(buckets.held("a")) >= 4 and len(buckets.held("b")) >= 4)
+            await until(lambda: len(buckets.begun_by("a")) >= 4 and len(buckets.begun_by("b")) >= 4)
     assert buckets.most == 1
 
 
@@ -290,7 +294,7 @@ async def test_who_is_cancelled_gives_back(buckets: List) -> None:
     """At once, and all; the other one has them when it looks next, and does not wait until their worker is dead."""
     buckets.pending = set(range(24))
     heartbeat = 100.0
-    async with running(buckets.leases("a", heartbeat=heartbeat)) as [first]:
+    async with running(buckets.leases("a", heartbeat=heartbeat, tuning=evolve(PATIENT, stop_seconds=100.0))) as [first]:
         await until(lambda: len(buckets.held("a")) == 24)
         async with running(buckets.leases("b", heartbeat=heartbeat)):
             with anyio.fail_after(heartbeat / 4):
@@ -306,7 +310,7 @@ async def test_who_is_cancelled_gives_back(buckets: List) -> None:
 async def test_a_cancelled_scope_is_as_good(buckets: List) -> None:
     """It goes on cancelling while buckets are given back, where a task's own cancellation comes once."""
     buckets.pending = set(range(24))
-    leases = buckets.leases()
+    leases = buckets.leases(heartbeat=100.0, tuning=evolve(PATIENT, stop_seconds=200.0))
     await leases.prepare()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(leases.run)
@@ -327,8 +331,9 @@ async def test_who_cannot_leave_is_made_to(buckets: List) -> None:
             await anyio.sleep_forever()
 
     buckets.pending = {1}
-    heartbeat = 8.0  # it is made to in half of that at most
-    async with running(buckets.leases(work_on=hold, heartbeat=heartbeat)) as [task]:
+    heartbeat = 60.0
+    tuning = evolve(PATIENT, stop_seconds=24.0)  # a quarter of it is for leaving, and as much for giving the lease back
+    async with running(buckets.leases(work_on=hold, heartbeat=heartbeat, tuning=tuning)) as [task]:
         await until(buckets.held)
         with anyio.fail_after(heartbeat):
             await cancel(task)
