@@ -1,5 +1,6 @@
 """The schedule of polls for a distribution of durations: what it costs, and that no other one costs less."""
 
+import random
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import pairwise
@@ -103,6 +104,21 @@ def test_no_poll_is_better_at_another_age(rates: list[float], price: float, shor
         others = [*EDGES[number + 1 : count + 1], *(within if place < count else [])]
         for other in others:
             if other >= earliest:
+                assert after[number] <= cost(known, after, number, other, price) + 1e-9
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_other_edge_is_better_where_many_jobs_end_at_any_age(seed: int) -> None:
+    """In one bin jobs end and in the next none do: the best edge is often neither the nearest nor the last one."""
+    draw = random.Random(seed)
+    rates = [0.0] * 30 + [draw.choice([0.0, 0.0, 0.2, 1.0]) * draw.random() for _ in range(40)]
+    known = shares(rates)
+    price, shortest = draw.choice([0.02, 0.2, 2.0, 10.0]), 0.7
+    targets = best_targets(known, price=price, shortest=shortest, delays=[60.0] * 70)
+    after = costs(known, targets, price)
+    for number in range(70):
+        for other in EDGES[number + 1 : 71]:
+            if other >= EDGES[number] + shortest:
                 assert after[number] <= cost(known, after, number, other, price) + 1e-9
 
 
