@@ -437,6 +437,16 @@ def test_each_judgement_that_is_taken_back_doubles_the_evidence_for_the_next() -
     assert refusals[1:] == [6 + 1, 12 + 1]  # the last one shows that nothing has changed
 
 
+@pytest.mark.parametrize(("good", "throttles"), [(2, False), (1, True)])
+def test_trouble_of_at_most_six_in_ten_is_usual(good: int, throttles: bool) -> None:
+    """Three of five polls at a clearly lower speed are refused: that is usual; three of four are too many."""
+    throttle = Throttle()
+    now = run(throttle, *[GOOD] * 100, *[LIMITED] * 4, *[GOOD] * good, LIMITED)  # the first three are too fast
+    began = throttle.ready_at()
+    assert throttle.limit(began) < 60
+    assert throttle.end(LIMITED, began=began, now=now + 1) is throttles
+
+
 def test_it_is_on_until_polls_may_begin_twice_as_often_as_when_it_was_throttled() -> None:
     """A hundred polls per second were refused; ten seconds after that speed is reached again, it is over."""
     throttle = Throttle()
