@@ -447,6 +447,38 @@ def test_trouble_of_at_most_six_in_ten_is_usual(good: int, throttles: bool) -> N
     assert throttle.end(LIMITED, began=began, now=now + 1) is throttles
 
 
+def test_refusals_of_polls_that_began_before_are_no_evidence() -> None:
+    """Of the polls at the lower speed only the last one is refused, whatever comes of those that were under way."""
+    throttle, now = steady(answered=1, begun=2)
+    assert throttle.end(LIMITED, began=now, now=now)
+    for _ in range(5):
+        assert not throttle.end(LIMITED, began=now - 0.5, now=now)
+    now = run(throttle, *[GOOD] * 6, now=now)
+    began = throttle.ready_at()
+    throttle.begin(began)
+    assert throttle.end(LIMITED, began=began, now=now + 1)
+
+
+def test_the_usual_share_is_that_of_the_last_polls() -> None:
+    """Where a fifth of 500 polls was lost, and no fewer at a lower speed, about eleven losses in a row are unusual."""
+    throttle = Throttle()
+    fifth: list[JobStatus | SmileJobsError] = [*[GOOD] * 4, BROKEN]
+    most: list[JobStatus | SmileJobsError] = [*[BROKEN] * 7, *[GOOD] * 9]
+    now = run(throttle, *fifth * 100)
+    was_limited = False
+    for observation in most * 20:
+        now = run(throttle, observation, now=now)
+        is_limited = throttle.limit(now) < math.inf
+        if was_limited and not is_limited:
+            break
+        was_limited = is_limited
+    losses = 0
+    while not throttle.is_on(now) and losses < 50:
+        now = run(throttle, BROKEN, now=now)
+        losses += 1
+    assert losses == pytest.approx(11, abs=1)
+
+
 def test_it_is_on_until_polls_may_begin_twice_as_often_as_when_it_was_throttled() -> None:
     """A hundred polls per second were refused; ten seconds after that speed is reached again, it is over."""
     throttle = Throttle()

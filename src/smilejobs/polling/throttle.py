@@ -349,7 +349,6 @@ class Throttle:
             return True
         self._ceiling = math.inf
         self._next = -math.inf
-        self._is_doubling = False
         return False
 
     def _throttle(self, now: float, *, nothing_works: bool) -> None:
