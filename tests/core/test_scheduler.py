@@ -294,6 +294,18 @@ async def test_a_scheduler_is_stuck_that_begins_no_poll_of_due_jobs(rate: float 
         assert not scheduler.is_stuck(15)
 
 
+async def test_a_scheduler_that_polls_rarely_is_not_stuck() -> None:
+    """At a poll per minute the fourth of four jobs is late by three minutes."""
+    script = Script({f"job-{number}": itertools.repeat(pending()) for number in range(4)})
+    async with script.client(rate=1 / 60, request_timeout=30) as client, running(client) as scheduler:
+        await anyio.sleep(100)
+        for job_id in script.polls:
+            scheduler.add(JobRef("user-1", job_id), FOREVER, first_after=0)
+        await anyio.sleep(175)
+        assert not scheduler.is_stuck(0)
+        assert scheduler.polls == 3
+
+
 async def test_a_job_that_was_reported_as_pending_has_no_other_outcome() -> None:
     """Also if the answer to its poll comes after that, before the polling has ended."""
     script = Script({"one": [complete(delay=5.5)], "other": [complete(delay=5.6)]})
