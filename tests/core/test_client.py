@@ -232,7 +232,7 @@ async def test_a_client_works_without_a_with_block_and_closes_twice() -> None:
     assert (await client.job_status("user-1", "job-1")).job_complete
     await client.aclose()
     await client.aclose()
-    with pytest.raises(RuntimeError, match="closed"):
+    with pytest.raises(RuntimeError, match="^this smilejobs client is closed; open a new one$"):
         await client.job_status("user-1", "job-1")
     with pytest.raises(RuntimeError, match="closed"):
         await client.wait("user-1", "job-1")

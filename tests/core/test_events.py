@@ -177,6 +177,22 @@ async def test_a_poll_is_late_that_waits_for_its_turn() -> None:
     assert late == pytest.approx([0, 0.5, 1])
 
 
+async def test_a_poll_that_fails_was_late_as_any_other() -> None:
+    """With two polls per second, the second one begins half a second after it is due."""
+    events: list[Event] = []
+    script = Script({f"job-{n}": [not_found()] for n in range(2)})
+
+    async def poll(job_id: str) -> None:
+        with pytest.raises(smilejobs.JobNotFoundError):
+            await client.job_status("user-1", job_id)
+
+    async with script.client(hooks=[events.append], rate=2) as client, anyio.create_task_group() as tasks:
+        for job_id in script.polls:
+            tasks.start_soon(poll, job_id)
+    late = [event.late for event in events if isinstance(event, PollFailed)]
+    assert late == pytest.approx([0, 0.5])
+
+
 async def test_each_job_of_many_has_a_wait_of_its_own() -> None:
     """The events of each job are the same as for one job; late counts from the due time."""
     events: list[Event] = []
