@@ -141,10 +141,10 @@ async def test_retry_ends_although_jobs_fail_again_at_once(watch: WatchList, mon
     database = watch.store._database  # noqa: SLF001  # between two groups, anything may happen
     read = database.read
 
-    async def fail_again(statement: Any, *within: float) -> Any:
+    async def fail_again(statement: Any, *, quick: bool = False) -> Any:
         assert next(times) < 50
         await end(watch, *refs, state=FAILED)
-        return await read(statement, *within)
+        return await read(statement, quick=quick)
 
     monkeypatch.setattr(database, "read", fail_again)
     assert await watch.retry() == 6

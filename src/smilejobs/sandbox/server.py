@@ -60,17 +60,15 @@ class _Listener(socket.socket):
         try:
             self.bind((host, port))
             self.listen()
-        except (OverflowError, TypeError, UnicodeError) as error:
+        except (OSError, OverflowError, TypeError, UnicodeError) as error:
             self.close()
-            raise OSError(f"cannot listen at host {host!r}, port {port}: {error}") from None
-        except OSError as error:
-            self.close()
-            if error.errno != errno.EADDRINUSE:
-                raise
-            raise OSError(
-                f"port {port} of {host} is in use by another program, perhaps by another sandbox: end that one, or "
-                "choose another port, or port 0 for any that is free",
-            ) from None
+            if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+                raise OSError(
+                    f"port {port} of {host} is in use by another program, perhaps by another sandbox: end that one, or "
+                    "choose another port, or port 0 for any that is free",
+                ) from None
+            reason = getattr(error, "strerror", None) or error
+            raise OSError(f"cannot listen at host {host!r}, port {port}: {reason}") from None
 
     def accept(self) -> tuple[socket.socket, Any]:
         accepted, address = super().accept()
