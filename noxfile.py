@@ -21,10 +21,9 @@ PYTHONS = nox.project.python_versions(PYPROJECT)
 OLDEST = PYTHONS[0]
 EXTRAS = f"[{','.join(PYPROJECT['project']['optional-dependencies'])}]"
 PACKAGE = f".{EXTRAS}"
-PARALLEL = ("-n3", "--dist", "loadfile")
-"""Three processes on any number of cores: some tests wait for sockets and databases, but each collects all tests.
-The tests of a file run in one of them, with one server of the file's own."""
-BY_DEFAULT = ("-m", "not slow or sample")
+PARALLEL = ("-n4", "--dist", "worksteal")
+"""Four processes on any number of cores: many tests wait for sockets and databases. Most of the tests of a file run in
+one of them, with one server of the file's own."""
 DIST = Path("dist")
 
 
@@ -76,15 +75,13 @@ def typing(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """The tests that are not slow, and samples of those that are; on the oldest Python with branch coverage."""
+    """The whole suite on the oldest Python, with branch coverage; on the others few of the tests that are slow."""
     # CI builds the wheel once, in another job.
     built = os.environ.get("SMILEJOBS_WHEEL")
     install(session, PACKAGE if built is None else f"{wheel(Path(built))}{EXTRAS}", *group("tests"))
-    counted = ["--cov", "--cov-report=", "--cov-fail-under=0"] if session.python == OLDEST else []
-    session.run(
-        *("pytest", *PARALLEL, *BY_DEFAULT, *counted, *session.posargs),
-        env={"COVERAGE_FILE": f".coverage.{session.python}"},
-    )
+    counted = ["--cov", "--cov-report=", "--cov-fail-under=0"]
+    selected = counted if session.python == OLDEST else ["-m", "not slow or sample"]
+    session.run("pytest", *PARALLEL, *selected, *session.posargs, env={"COVERAGE_FILE": f".coverage.{session.python}"})
 
 
 @nox.session
