@@ -258,6 +258,13 @@ def test_a_review_of_unknown_beginning_is_polled_by_the_age_of_its_job() -> None
     assert delay_of_pace(state, 400.0) == pytest.approx(60.0)
 
 
+def test_a_review_is_polled_by_its_own_age() -> None:
+    """It is ten seconds old, its job 400."""
+    pace = LearnedPace(base=Pace(max=3600, jitter=0))
+    state = PollState(ref=JobRef("user-1", "job-1"), terms=Terms(until="final", pace=pace), complete_at=390.0)
+    assert delay_of_pace(state, 400.0) == pytest.approx(1.5)
+
+
 def test_after_news_a_pace_counts_from_them() -> None:
     """From 0, also for a poll that comes before the instant at which the news want one."""
     ages: list[float] = []
