@@ -137,6 +137,13 @@ def test_too_few_jobs() -> None:
         waits.compare()
 
 
+def test_the_steps_of_the_hazard_lead_to_the_distribution() -> None:
+    """What is left after all of them is the share of the jobs that are not known to be complete."""
+    durations = waited(drawn(60, two_peaks), timeout=40.0).compare().durations
+    left = math.prod(1 - step.rate * (step.end - step.start) for step in durations.steps())
+    assert left == pytest.approx(1 - durations.complete[-1])
+
+
 def test_a_setting_by_hand() -> None:
     """Where all jobs take the same time, there is no poll long before, and the last one comes just after."""
     first_after, pace = choose([39.0 + place / 100 for place in range(100)])

@@ -165,6 +165,15 @@ def test_an_estimate_agrees_with_what_was_seen(intervals: list[Interval]) -> Non
     assert len(hazard.events) == len(hazard.at_risk) == len(hazard.seen) == len(counts.masses)
 
 
+def test_an_estimate_counts_old_jobs_less() -> None:
+    """Those that were seen complete and those that were not, alike."""
+    counts = counted([(10, 11)] * 8 + [(10, 0)] * 4)
+    counts.forget(4.0)
+    hazard = counts.estimate(1)
+    assert sum(hazard.events) == pytest.approx(8 / 4)
+    assert hazard.at_risk[0] == pytest.approx(12 / 4)
+
+
 def test_chance_is_evened_out_and_edges_stay() -> None:
     """Small differences between neighbours are due to chance, that of a hundred jobs to none is not."""
     uneven = [(number, number + 1) for number in range(20, 60) for _ in range(2 + 4 * (number % 2))]
