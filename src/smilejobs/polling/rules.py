@@ -192,8 +192,8 @@ def begin(state: PollState, now: float, *, is_owed: bool = False) -> GiveUp | No
 
 def end(state: PollState, now: float) -> GiveUp | None:
     """Return the end of the wait if its deadline has passed at *now* and at least one poll has begun, else None."""
-    timeout = state.terms.timeout
-    if timeout is not None and state.polls and now >= state.started + timeout - CLOCK_TOLERANCE_SECONDS:
+    deadline = state.deadline
+    if deadline is not None and state.polls and now >= deadline - CLOCK_TOLERANCE_SECONDS:
         return GiveUp(make_timeout_error(state, now))
     return None
 
