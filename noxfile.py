@@ -37,7 +37,7 @@ def index() -> dict[str, str | None]:
     if "UV_DEFAULT_INDEX" in os.environ:
         return {}
     command = [sys.executable, "-m", "pip", "config", "list"]  # an environment of uv or pipx has no pip
-    listed = subprocess.run(command, capture_output=True, check=False, text=True).stdout.splitlines()  # noqa: S603
+    listed = subprocess.run(command, capture_output=True, check=False, text=True).stdout.splitlines()  # noqa: S603  # this Python's own pip
     settings = dict(line.split("=", 1) for line in listed)
     for name in (":env:.index-url", "install.index-url", "global.index-url"):
         if name in settings:
