@@ -21,9 +21,10 @@ PYTHONS = nox.project.python_versions(PYPROJECT)
 OLDEST = PYTHONS[0]
 EXTRAS = f"[{','.join(PYPROJECT['project']['optional-dependencies'])}]"
 PACKAGE = f".{EXTRAS}"
-PARALLEL = ("-n4", "--dist", "worksteal")
+PARALLEL = ("-n4", "--dist", "worksteal", "-o", "faulthandler_timeout=300", "-o", "faulthandler_exit_on_timeout=true")
 """Four processes on any number of cores: many tests wait for sockets and databases. Most of the tests of a file run in
-one of them, with one server of the file's own."""
+one of them, with one server of the file's own. A test that hangs ends its process after 300 s, with the stack of every
+thread, and fails; the others go on."""
 DIST = Path("dist")
 
 

@@ -100,6 +100,7 @@ def test_a_pause_prints_no_control_characters(database_url: str, ask: Ask) -> No
 @pytest.mark.sample
 def test_a_pause_is_an_error(database_url: str, ask: Ask) -> None:
     """With its reason, and until it is over."""
+    anyio.run(at_work, database_url)
     anyio.run(pause, database_url, None)
     assert ask(database_url) == (0, "polling is not paused\n", "")
     anyio.run(pause, database_url, "the key is wrong")
