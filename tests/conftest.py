@@ -11,12 +11,13 @@ from hypothesis import HealthCheck, Phase, settings
 from smilejobs.testing import virtual_clock
 
 # How long an example takes says something about the machine. On one of one's own, properties look for new examples; in
-# CI they are the same in every run. A mutant needs few of them, and no small one.
+# CI they are the same in every run. A mutant needs few of them, and no small one; `nox -s fuzz` looks at many.
 settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("here"), derandomize=True)
 settings.register_profile(
     "mutants", settings.get_profile("ci"), max_examples=30, phases=[Phase.explicit, Phase.generate]
 )
+settings.register_profile("fuzz", settings.get_profile("here"), max_examples=5_000)
 settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 # A shell that runs the tests in the background has Ctrl-C ignored, and so by everybody below it.

@@ -4,9 +4,10 @@ import asyncio
 import gc
 import itertools
 import logging
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Awaitable, Generator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from types import coroutine
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -600,6 +601,34 @@ async def test_who_hears_nothing_of_the_database_lets_go(buckets: List, caplog: 
                 between.speaks.set()
                 await until(lambda: buckets.held("a"))
     assert any("gives its leases back and starts anew" in text for text in warnings(caplog))
+
+
+@coroutine
+def cancelled_at(awaitable: Awaitable[object], waits: int) -> Generator[Any, Any, bool]:
+    """Await it, but cancel it in the place of its last wait; return whether it had so many."""
+    steps = awaitable.__await__()
+    try:
+        for _ in range(waits):
+            yield next(steps)
+        next(steps)
+        steps.throw(asyncio.CancelledError())
+    except StopIteration:
+        return False
+    except asyncio.CancelledError:
+        return True
+    raise AssertionError("a cancellation is not heeded")
+
+
+async def test_a_cancelled_start_leaves_no_connection_open(buckets: List) -> None:
+    """Wherever it is cancelled while it looks whether the database is there; an open one is a warning, an error here.
+
+    psycopg lets other tasks run before it commits nothing, if it has not done so for a while.
+    """
+    for waits in itertools.count():
+        if not await cancelled_at(buckets.leases()._probe(), waits):  # noqa: SLF001  # what every round begins with
+            break
+        gc.collect()
+    assert waits > 3
 
 
 async def test_connections_are_closed_although_another_is_being_opened(buckets: List) -> None:

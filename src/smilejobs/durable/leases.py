@@ -152,8 +152,8 @@ class Leases:
 
     async def _probe(self) -> None:
         """Raise an error at once, with its reason, if the database is unavailable; a pool of connections would wait."""
-        async with await psycopg.AsyncConnection.connect(self.url, **self._connection_options()):
-            pass
+        connection = await psycopg.AsyncConnection.connect(self.url, **self._connection_options())
+        await connection.close()  # a context would commit first, and a cancellation of that leaves it open
 
     @asynccontextmanager
     async def _open_app(self) -> AsyncGenerator[App, None]:
