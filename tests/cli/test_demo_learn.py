@@ -45,7 +45,11 @@ async def test_it_runs_over_real_sockets() -> None:
 @pytest.mark.parametrize("width", [80, 120])
 @pytest.mark.sample
 async def test_polls_fall_and_the_lateness_stays(width: int) -> None:
-    """On a terminal it is a table that fits; the last round polls less than the first one and is not later."""
+    """On a terminal it is a table that fits; the last round polls less than the first one and is not much later.
+
+    Trio runs tasks in a random order, and the mean lateness of 60 jobs is uncertain by 12 %. Half of the polls at
+    regular intervals would double it.
+    """
     random.seed(1)
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, color_system=None, width=width, height=24, highlight=False)
@@ -57,7 +61,7 @@ async def test_polls_fall_and_the_lateness_stays(width: int) -> None:
     before, after = (line.split() for line in show.summary())
     polls, late = ([float(line[line.index(word) - 1]) for line in (before, after)] for word in ("polls", "s"))
     assert polls[1] < 0.75 * polls[0]
-    assert late[1] < 1.1 * late[0]
+    assert late[1] < 1.5 * late[0]
     assert "20 pending" in out.getvalue()
     frame = out.getvalue().rpartition("jobs that take")[2].replace("\x1b[?25h", "").splitlines()
     assert len(frame) < 14
