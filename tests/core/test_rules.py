@@ -5,7 +5,7 @@ from typing import Any
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import settings
+from hypothesis import example, given, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from smilejobs import (
@@ -401,6 +401,15 @@ def test_the_last_sleep_leaves_room_for_one_more_poll() -> None:
     assert slept(poll(state, RUNNING, 2.0)) == pytest.approx(7.0)
     assert slept(poll(state, RUNNING, 9.0)) == pytest.approx(1.0)
     assert isinstance(given_up(begin(state, 1010.0)), WaitTimeoutError)
+
+
+@given(started=st.floats(0.0, 1e9), timeout=st.floats(0.1, 1e4))
+@example(started=5.549999999999999, timeout=3.0)
+def test_how_a_clock_rounds_brings_no_further_poll(started: float, timeout: float) -> None:
+    """After the poll for which time was left there is none before the deadline, wherever its clock began."""
+    state = waiting(started=started, timeout=timeout, pace=lambda age, polls: 2 * timeout)
+    last = slept(poll(state, RUNNING, 0.0))
+    assert last + slept(poll(state, RUNNING, last)) == pytest.approx(timeout, abs=1e-6)
 
 
 @pytest.mark.parametrize("timeout", [0.5, 5.0, 10.0, 300.0])

@@ -13,7 +13,7 @@ from typing import Any
 import anyio
 import pytest
 from attrs import evolve
-from hypothesis import given, strategies
+from hypothesis import example, given, strategies
 
 import smilejobs
 from smilejobs import JobRef, Outcome, Pace, Progress, WaitManyOptions
@@ -1056,6 +1056,7 @@ TROUBLE = {"502", "2301", "cut"}
     seed=strategies.integers(0, 9),
     backend=strategies.sampled_from(["asyncio", "trio"]),
 )
+@example(names=(["2301"] * 3, "2307"), until="complete", timeout=3.0, seed=2, backend="trio")
 def test_one_job_of_many_ends_as_it_would_alone(
     names: tuple[list[str], str], until: Any, timeout: float | None, seed: int, backend: str
 ) -> None:

@@ -375,7 +375,7 @@ def _sleep(state: PollState, delay: float, retry_after: float | None, now: float
     reserve = min(1.0, timeout / 10)
     latest = left - reserve
     if delay > latest:
-        delay = min(delay, max(latest, floor, reserve / 2) if latest > 0 else left)
+        delay = min(delay, max(latest, floor, reserve / 2) if latest > CLOCK_TOLERANCE_SECONDS else left)
     return Sleep(delay)
 
 
