@@ -257,9 +257,10 @@ def test_a_client_belongs_to_one_event_loop() -> None:
     script = Script({"job-1": [complete()]})
     client = Client(**arguments(api_key="sandbox-key"), http_client=script)
     asyncio.run(client.job_status("user-1", "job-1"))
-    with pytest.raises(RuntimeError, match="one client per event loop"):
+    text = "^this smilejobs client was first used in another event loop; open one client per event loop$"
+    with pytest.raises(RuntimeError, match=text):
         asyncio.run(client.job_status("user-1", "job-1"))
-    with pytest.raises(RuntimeError, match="one client per event loop"):
+    with pytest.raises(RuntimeError, match=text):
         asyncio.run(client.aclose())
 
 

@@ -193,14 +193,18 @@ async def test_a_poll_that_fails_was_late_as_any_other() -> None:
     assert late == pytest.approx([0, 0.5])
 
 
-async def test_each_job_of_many_has_a_wait_of_its_own() -> None:
-    """The events of each job are the same as for one job; late counts from the due time."""
+@pytest.mark.parametrize("timeout", [300, 20])
+async def test_each_job_of_many_has_a_wait_of_its_own(timeout: float) -> None:
+    """The events of each job are the same as for one job; late counts from the due time.
+
+    It makes no difference whether less than the duration of a poll is left of the timeout.
+    """
     events: list[Event] = []
     refs = [JobRef("user-1", f"job-{n}") for n in range(3)]
     script = Script({ref.job_id: [pending(), complete()] for ref in refs})
     async with (
         script.client(hooks=[events.append], rate=2) as client,
-        client.wait_many(refs, pace=Pace(min=9, max=9, jitter=0)) as outcomes,
+        client.wait_many(refs, pace=Pace(min=9, max=9, jitter=0), timeout=timeout) as outcomes,
     ):
         found = {outcome.ref: outcome async for outcome in outcomes}
     waits = set()

@@ -25,6 +25,16 @@ def taken(jobs: PendingJobs) -> list[tuple[float, int]]:
     return order
 
 
+def places(jobs: PendingJobs) -> int:
+    """Return how many places there are, old ones included."""
+    return len(jobs._heap) + sum(map(len, jobs._later.values()))  # noqa: SLF001  # what takes the memory
+
+
+def old_places(jobs: PendingJobs) -> int:
+    """Return how many places are old, as it is counted."""
+    return jobs._old_places  # noqa: SLF001  # what decides when they are dropped
+
+
 DUES = strategies.floats(0, 5) | strategies.integers(0, 3).map(float)
 STEPS = strategies.lists(
     strategies.tuples(strategies.sampled_from(["put", "remove", "take"]), strategies.integers(0, 5), DUES), max_size=60
@@ -33,7 +43,10 @@ STEPS = strategies.lists(
 
 @given(steps=STEPS)
 def test_jobs_come_in_the_order_in_which_they_are_due(steps: list[tuple[str, int, float]]) -> None:
-    """Those that are due at the same instant in the order of their addition; in whatever slots of time."""
+    """Those that are due at the same instant in the order of their addition; in whatever slots of time.
+
+    Old places are counted exactly: too few would pile up, too many would be dropped again and again.
+    """
     jobs = PendingJobs(0)
     entries: dict[int, Entry] = {}
     dues: dict[int, float] = {}
@@ -57,6 +70,7 @@ def test_jobs_come_in_the_order_in_which_they_are_due(steps: list[tuple[str, int
             assert job.due is None
             del dues[job.index]
         jobs.tidy()
+        assert old_places(jobs) == places(jobs) - len(dues) <= len(entries)
     assert taken(jobs) == sorted((due, index) for index, due in dues.items())
 
 

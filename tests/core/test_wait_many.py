@@ -70,26 +70,33 @@ async def test_outcomes_come_in_the_order_of_completion() -> None:
 
 
 async def test_an_unexpected_error_of_one_poll_fails_that_job_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its class is told, and nothing of its text, which may hold anything."""
-    script = Script({"job-0": [], "job-1": [complete()]})
-    async with script.client() as client:
+    """Its class is told, and nothing of its text, which may hold anything; its event is that of any failed poll."""
+    script = Script({"job-0": [complete()], "job-1": []})
+    events: list[smilejobs.Event] = []
+    async with script.client(rate=2, hooks=[events.append]) as client:
         poll = client.engine.exchange.poll_acquired  # what is below it raises errors of ours only
 
         async def fail(ref: JobRef, *args: Any, **options: Any) -> smilejobs.JobStatus:
-            if ref.job_id == "job-0":
+            if ref.job_id == "job-1":
+                await anyio.sleep(0.2)
                 raise ZeroDivisionError("secret")
             return await poll(ref, *args, **options)
 
         monkeypatch.setattr(client.engine.exchange, "poll_acquired", fail)
         async with client.wait_many(refs(2), timeout=10) as outcomes:
             found = {outcome.ref.job_id: outcome async for outcome in outcomes}
-    assert found["job-1"].status is not None
-    error = found["job-0"].error
+    assert found["job-0"].status is not None
+    error = found["job-1"].error
     assert isinstance(error, smilejobs.WaitTimeoutError)
     assert error.last_error is not None
-    assert error.last_error.ref == found["job-0"].ref
-    assert "ZeroDivisionError" in str(error.last_error)
+    assert error.last_error.ref == found["job-1"].ref
+    text = "the poll failed unexpectedly with ZeroDivisionError; report it to smilejobs if it stays"
+    assert error.last_error.args[0] == text
     assert "secret" not in f"{error} {error.last_error}"
+    failed = next(event for event in events if isinstance(event, smilejobs.PollFailed))
+    (ended,) = [event for event in events if isinstance(event, smilejobs.WaitEnded) and event.ref == failed.ref]
+    assert (failed.ref, failed.wait, type(failed.error)) == (error.ref, ended.wait, smilejobs.RequestError)
+    assert (failed.seconds, failed.late) == pytest.approx((0.2, 0.5))
 
 
 async def test_no_jobs_no_outcomes() -> None:
@@ -696,6 +703,8 @@ async def test_an_api_that_never_answers_well_ends_the_batch(step: Reply | Excep
         assert isinstance(outcome.error, smilejobs.WaitTimeoutError)
         assert outcome.error.last_error is not None
         assert outcome.elapsed >= 0
+    why = ". The batch has ended: 30 polls in a row failed without one good answer: wait for the job again to go on ["
+    assert why in str(ended[-1].error)
     assert str(caught.value).endswith(
         "The jobs may be fine: those that are pending are reported as pending, wait for them and for the rest of the "
         "input again when the API can be reached"
@@ -739,6 +748,7 @@ async def test_a_deadline_ends_the_batch() -> None:
         {f"job-{index}": [complete()] if index < 10 else itertools.repeat(pending(delay=9)) for index in range(300)}
     )
     async with script.client() as client:
+        await anyio.sleep(30)
         begun = anyio.current_time()
         async with client.wait_many(listed(), deadline=timedelta(minutes=1), concurrency=20) as outcomes:
             ended = await everything(outcomes)
@@ -1018,11 +1028,10 @@ async def test_the_size_of_an_input_is_taken_once() -> None:
 
     seen: list[Progress] = []
     script = scripts(100, [complete()])
-    async with (
-        script.client(rate=10) as client,
-        client.wait_many(Queue(refs(100)), on_progress=seen.append) as outcomes,
-    ):
-        await everything(outcomes)
+    async with script.client(rate=10) as client:
+        await anyio.sleep(30)  # the time before the batch does not count
+        async with client.wait_many(Queue(refs(100)), on_progress=seen.append) as outcomes:
+            await everything(outcomes)
     assert seen[9].eta == pytest.approx(8, abs=1.5)
 
 
