@@ -347,20 +347,26 @@ def test_all_of_an_answer_is_kept_but_its_raw_bodies() -> None:
 
 async def test_the_clock_leaves_out_every_stop() -> None:
     """It runs again when no reason is left, and a deadline under it moves by all the time that it was stopped."""
-    clock, scope = Clock(), anyio.CancelScope()
+    clock, scope, other = Clock(), anyio.CancelScope(), anyio.CancelScope()
+    await anyio.sleep(7)
     began = anyio.current_time()
     assert clock.at(began) == began
     stopped = 0
     with clock.limiting(scope, began + 100):
         for seconds in (5, 8):
+            with clock.limiting(other, began + 50):
+                assert other.deadline == began + 50 + stopped
             clock.stop("consumer")
             clock.stop("throttle")
             await anyio.sleep(seconds)
             clock.resume("consumer")
             assert (clock.is_running, scope.deadline) == (False, math.inf)
-            clock.resume("throttle")
-            stopped += seconds
-            assert scope.deadline == pytest.approx(began + 100 + stopped)
+            with clock.limiting(other, began + 50):
+                assert other.deadline == math.inf
+                clock.resume("throttle")
+                stopped += seconds
+                assert scope.deadline == pytest.approx(began + 100 + stopped)
+                assert other.deadline == pytest.approx(began + 50 + stopped)
             await anyio.sleep(1)
             assert clock.at(anyio.current_time()) == pytest.approx(anyio.current_time() - stopped)
 

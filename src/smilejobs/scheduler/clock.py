@@ -53,10 +53,10 @@ class Clock:
                 scope.deadline = deadline + self._stopped_for
 
     @contextmanager
-    def limiting(self, scope: anyio.CancelScope, real_deadline: float) -> Iterator[None]:
-        """Give a scope a deadline while the block runs; it is put off while this clock is stopped."""
-        self._deadlines[scope] = real_deadline - self._stopped_for
-        scope.deadline = real_deadline if self._stopped_at is None else math.inf
+    def limiting(self, scope: anyio.CancelScope, deadline: float) -> Iterator[None]:
+        """Give a scope a deadline by this clock while the block runs."""
+        self._deadlines[scope] = deadline
+        scope.deadline = deadline + self._stopped_for if self._stopped_at is None else math.inf
         try:
             yield
         finally:

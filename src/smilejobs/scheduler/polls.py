@@ -53,7 +53,7 @@ class Polls:
             added_late = entry.polls == 1 and entry.started < now
             if left > self._exchange.longest_poll or left < CLOCK_TOLERANCE_SECONDS or added_late:
                 return await self._exchange.poll_acquired(entry.ref, self._include, wait=entry, began=began, late=late)
-            with anyio.CancelScope() as scope, self._clock.limiting(scope, began + left):
+            with anyio.CancelScope() as scope, self._clock.limiting(scope, now + left):
                 return await self._exchange.poll_acquired(entry.ref, self._include, wait=entry, began=began, late=late)
         except SmileJobsError as error:
             # Its traceback would keep the frames of the poll, and with them the whole answer.
