@@ -89,3 +89,22 @@ def test_a_job_that_has_ended_is_due_no_more() -> None:
     assert jobs.clear() == [one, three]
     assert [job.due for job in (one, two, three)] == [math.inf] * 3
     assert jobs.first_due() == math.inf
+
+
+def test_old_places_are_dropped_when_they_are_the_majority() -> None:
+    """The jobs keep their times; one that is being polled has no place. A few old places are kept in any case."""
+    jobs = PendingJobs(1)
+    polled, *rest = (entry(index) for index in range(4))
+    for job in (polled, *rest):
+        jobs.add(job)
+        jobs.put(job, float(job.index))
+    assert jobs.first_due() == 0.0
+    assert jobs.pop_first() == (polled, 0.0)
+    for job in (*rest, *rest[:2]):
+        jobs.put(job, 30.0 - job.index)
+    jobs.tidy()
+    assert (places(jobs), old_places(jobs)) == (8, 5)
+    jobs.put(rest[0], 20.0)
+    jobs.tidy()
+    assert (places(jobs), old_places(jobs)) == (3, 0)
+    assert taken(jobs) == [(20.0, 1), (27.0, 3), (28.0, 2)]
