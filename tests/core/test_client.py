@@ -352,6 +352,18 @@ async def test_what_must_not_be_believed_is_asked_once_more_on_a_fresh_connectio
 
 
 @pytest.mark.anyio
+async def test_what_is_sent_over_a_connection_that_was_closed_is_sent_once_more() -> None:
+    """The poll counts two requests."""
+    closed = httpx.RemoteProtocolError("Server disconnected without sending a response.")
+    script = KeptConnections({"job-1": [pending(), closed, complete()]})
+    events: list[smilejobs.Event] = []
+    async with script.client(hooks=[events.append]) as client:
+        assert [(await client.job_status("user-1", "job-1")).job_complete for _ in range(2)] == [False, True]
+    assert script.is_fresh == [False, False, True]
+    assert [event.requests for event in events if isinstance(event, smilejobs.PollFinished)] == [1, 2]
+
+
+@pytest.mark.anyio
 async def test_job_status_rests_as_long_as_it_is_asked_to_but_not_for_minutes() -> None:
     """A Retry-After of up to 30 s is kept; a longer one is the caller's to keep."""
     script = Script({"job-1": [rate_limited(20), complete()], "job-2": [rate_limited(31)]})

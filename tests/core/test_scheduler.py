@@ -203,6 +203,21 @@ async def test_news_of_a_job_that_was_taken_in() -> None:
     assert instants(script, ONE, began) == [0, 10]
 
 
+async def test_news_of_a_job_while_others_are_always_due() -> None:
+    """It is polled after those that were due before."""
+    busy = {f"job-{number}": itertools.repeat(pending()) for number in range(10)}
+    script = Script({**busy, "one": [pending(), complete()]})
+    async with script.client(rate=1) as client, running(client) as scheduler:
+        scheduler.add(ONE, Terms(timeout=None, pace=Pace(min=3600, max=3600)), first_after=0)
+        for job_id in busy:
+            scheduler.add(JobRef("user-1", job_id), FOREVER, first_after=0)
+        await anyio.sleep(30)
+        client.notify(ONE)
+        began = anyio.current_time()
+        await take(scheduler, 1)
+        assert 8 < anyio.current_time() - began < 12
+
+
 async def test_a_throttle_of_another_scheduler_holds_this_one_back() -> None:
     """For as long as the API asked; then it starts again with care, and nobody is told of it in turn."""
     told: list[SmileJobsError] = []
@@ -308,12 +323,12 @@ async def test_a_scheduler_that_polls_rarely_is_not_stuck() -> None:
 
 async def test_a_job_that_was_reported_as_pending_has_no_other_outcome() -> None:
     """Also if the answer to its poll comes after that, before the polling has ended."""
-    script = Script({"one": [complete(delay=5.5)], "other": [complete(delay=5.6)]})
+    script = Script({"refused": [refused("2307")], "one": [complete(delay=5.5)], "other": [complete(delay=5.6)]})
     async with script.client() as client:
         scheduler = Scheduler(client.engine, concurrency=2)
 
         async def work() -> None:
-            for ref in (ONE, OTHER):
+            for ref in (JobRef("user-1", "refused"), ONE, OTHER):
                 scheduler.add(ref, FOREVER)
             await anyio.sleep(5)
             scheduler.cut_short("Enough")
@@ -324,12 +339,12 @@ async def test_a_job_that_was_reported_as_pending_has_no_other_outcome() -> None
             async for outcome in scheduler.outcomes:
                 outcomes.append(outcome)
                 await anyio.sleep(2)
-        progress = scheduler.progress(2)
-    assert [(outcome.ref, type(outcome.error)) for outcome in outcomes] == [
+        progress = scheduler.progress(3)
+    assert [(outcome.ref, type(outcome.error)) for outcome in outcomes[1:]] == [
         (ONE, WaitTimeoutError),
         (OTHER, WaitTimeoutError),
     ]
-    assert (progress.pending, progress.done, progress.failed) == (0, 0, 2)
+    assert (progress.pending, progress.done, progress.failed) == (0, 0, 3)
 
 
 def test_all_of_an_answer_is_kept_but_its_raw_bodies() -> None:

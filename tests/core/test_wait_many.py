@@ -842,7 +842,7 @@ async def test_progress() -> None:
     assert (first.pending, first.done, first.failed, first.polls) == (1, 1, 1, 3)
     assert not first.throttled
     assert first.polls_per_second > 0
-    assert first.eta is not None
+    assert first.eta == pytest.approx(0.1)
     assert (last.pending, last.done, last.failed, last.polls, last.eta) == (0, 2, 1, 6, 0.0)
 
 
