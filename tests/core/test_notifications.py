@@ -262,12 +262,6 @@ async def test_a_watch_that_is_dropped_leaves_nothing_behind() -> None:
     assert gone() is None
 
 
-def test_a_relaxed_pace_asks_rarely() -> None:
-    """At once, then after some 5 s, then ever more rarely."""
-    pace = Pace.relaxed()
-    assert (pace.min, pace.max, pace.fraction) == (5, 300, 0.5)
-
-
 @given(
     events=strategies.lists(
         strategies.tuples(strategies.sampled_from(["notify", "pass"]), strategies.floats(0, 30, allow_subnormal=False)),

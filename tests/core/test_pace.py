@@ -40,6 +40,11 @@ def test_the_delay_keeps_its_bounds(
     assert middle * (1 - jitter) * (1 - 1e-9) <= pace(age, polls) <= middle * (1 + jitter) * (1 + 1e-9)
 
 
+def test_a_relaxed_pace_polls_rarely() -> None:
+    """After some 5 s, then ever more rarely, at least once in five minutes; with the usual jitter."""
+    assert Pace.relaxed() == Pace(min=5, max=300, fraction=0.5)
+
+
 def test_waiters_do_not_march_in_step() -> None:
     """Jitter makes delays differ, in both directions."""
     delays = {Pace()(100, 1) for _ in range(200)}
@@ -77,24 +82,24 @@ def test_bounds_that_can_never_be_right_are_refused(
 
 
 @pytest.mark.parametrize(
-    ("given_", "error"),
+    ("given_", "error", "text"),
     [
-        ({"fraction": 0}, ValueError),
-        ({"fraction": -0.1}, ValueError),
-        ({"fraction": float("nan")}, ValueError),
-        ({"fraction": True}, TypeError),
-        ({"fraction": timedelta(seconds=1)}, TypeError),
-        ({"jitter": -0.1}, ValueError),
-        ({"jitter": 1}, ValueError),
-        ({"jitter": float("nan")}, ValueError),
-        ({"jitter": "0.1"}, TypeError),
-        ({"jitter": None}, TypeError),
+        ({"fraction": 0}, ValueError, "fraction must be a finite number above 0"),
+        ({"fraction": -0.1}, ValueError, "fraction must be a finite number above 0"),
+        ({"fraction": float("nan")}, ValueError, "fraction must be a finite number above 0"),
+        ({"fraction": True}, TypeError, "fraction must be a number, not bool"),
+        ({"fraction": timedelta(seconds=1)}, TypeError, "fraction must be a number, not timedelta"),
+        ({"jitter": -0.1}, ValueError, "jitter must be at least 0 and less than 1"),
+        ({"jitter": 1}, ValueError, "jitter must be at least 0 and less than 1"),
+        ({"jitter": float("nan")}, ValueError, "jitter must be at least 0 and less than 1"),
+        ({"jitter": "0.1"}, TypeError, "jitter must be a number, not str"),
+        ({"jitter": True}, TypeError, "jitter must be a number, not bool"),
+        ({"jitter": None}, TypeError, "jitter must be a number, not NoneType"),
     ],
 )
-def test_shares_that_can_never_be_right_are_refused(given_: dict[str, Any], error: type[Exception]) -> None:
-    """A fraction is a number above 0, a jitter a number from 0 to below 1."""
-    (name,) = given_
-    with pytest.raises(error, match=f"^{name} must be "):
+def test_shares_that_can_never_be_right_are_refused(given_: dict[str, Any], error: type[Exception], text: str) -> None:
+    """A fraction is a number above 0, a jitter a number from 0 to below 1; the text names argument and type."""
+    with pytest.raises(error, match=f"^{text}$"):
         Pace(**given_)
 
 
