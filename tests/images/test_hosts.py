@@ -121,14 +121,25 @@ def test_hosts_can_be_chosen() -> None:
         "",
         "é.eu",
     ):
-        with pytest.raises(ValueError, match="image_hosts"):
+        with pytest.raises(ValueError) as caught:
             Hosts([wrong], loopback=False)
+        assert str(caught.value) == (
+            f"image_hosts: {wrong!r} is not the name of a host, such as 'pictures.example.org'"
+        )
     with pytest.raises(TypeError, match="^image_hosts must be names of hosts, in a list"):
         Hosts("a.example", loopback=False)
     with pytest.raises(TypeError, match="^image_hosts must be names of hosts, not int$"):
         Hosts([5], loopback=False)  # type: ignore[list-item]  # what mypy refuses, users without it pass
     with pytest.raises(ValueError, match="image_hosts"):
         Client(partner_id="085", api_key="k", environment="sandbox", image_hosts=["10.0.0.1"])
+
+
+def test_few_hosts_are_remembered() -> None:
+    """However many hosts links name, memory does not grow with them."""
+    hosts = Hosts(IMAGE_HOSTS, loopback=False)
+    for index in range(1000):
+        assert hosts.problem(f"https://smile-{index}.s3.amazonaws.com/a") is None
+    assert hosts._problem_at.cache_info().currsize < 1000  # noqa: SLF001  # there is no other way to see memory
 
 
 PARTS = strategies.sampled_from(
