@@ -412,6 +412,12 @@ def test_how_a_clock_rounds_brings_no_further_poll(started: float, timeout: floa
     assert last + slept(poll(state, RUNNING, last)) == pytest.approx(timeout, abs=1e-6)
 
 
+def test_just_before_the_last_second_two_polls_are_not_close_together() -> None:
+    """A sleep that would end at once for the last second to be left takes half of that second."""
+    state = waiting(timeout=10.0, pace=lambda age, polls: 60.0)
+    assert slept(poll(state, RUNNING, 8.9)) == pytest.approx(0.5)
+
+
 @pytest.mark.parametrize("timeout", [0.5, 5.0, 10.0, 300.0])
 def test_after_a_short_wait_the_last_poll_has_its_share(timeout: float) -> None:
     """The time for the last poll is a second, or a tenth of a shorter wait."""
@@ -581,6 +587,14 @@ def test_notifications_cause_one_poll_per_shortest_delay() -> None:
     assert [wake(state, 1000.0 + at) for at in (10.0, 10.4, 11.9, 12.5, 50.0)] == [1010, 1012, 1012, 1014, 1050]
 
 
+def test_a_second_notification_at_the_instant_of_its_poll_waits_for_the_shortest_delay() -> None:
+    """The poll has begun, so the news may be newer; but two polls at one instant are one too many."""
+    state = waiting(timeout=None, pace=Pace(min=2, jitter=0))
+    assert wake(state, 1010.0) == 1010.0
+    assert begin(state, 1010.0) is None
+    assert wake(state, 1010.0) == 1012.0
+
+
 def test_the_shortest_delay_is_what_the_pace_says_for_an_age_of_0() -> None:
     """The pace is told of the polls so far, as ever."""
     asked: list[tuple[float, int]] = []
@@ -648,7 +662,7 @@ def test_terms_take_durations() -> None:
         ({"timeout": 5, "first_after": 5}, ValueError, "^first_after must be less than timeout"),
         ({"until": "done"}, ValueError, "^until must be 'complete' or 'final'"),
         ({"until": None}, ValueError, "^until must"),
-        ({"pace": 5}, TypeError, "^pace must"),
+        ({"pace": 5}, TypeError, r"^pace must be a Pace or a function \(age, polls\) -> seconds$"),
     ],
 )
 def test_terms_that_can_never_be_right_are_refused(given: dict[str, Any], error: type[Exception], text: str) -> None:
