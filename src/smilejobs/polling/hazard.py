@@ -9,7 +9,7 @@ and less.
 """
 
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, zip_longest
 from math import exp, log, log1p
 from operator import add, mul
 from typing import Self
@@ -140,10 +140,8 @@ class Counts:
         """Return what both have counted."""
         one, two = self.jobs(), other.jobs()
         both = (one + two) or 1.0
-        length = max(len(self.masses), len(other.masses))
         masses = [
-            (one * mine + two * theirs) / both
-            for mine, theirs in zip(_padded(self.masses, length), _padded(other.masses, length), strict=True)
+            (one * mine + two * theirs) / both for mine, theirs in zip_longest(self.masses, other.masses, fillvalue=0.0)
         ]
         counts = Counts(
             intervals=_sum(self.intervals, self.weight, other.intervals, other.weight),
@@ -218,10 +216,6 @@ def _smoothed(events: list[float]) -> list[float]:
         none = [0.0] * step
         events = [count - out + into for count, out, into in zip(events, flows + none, none + flows, strict=False)]
     return events
-
-
-def _padded(masses: list[float], length: int) -> list[float]:
-    return masses + [0.0] * (length - len(masses))
 
 
 def _sum(one: dict[int, float], weight_of_one: float, two: dict[int, float], weight_of_two: float) -> dict[int, float]:
