@@ -157,7 +157,7 @@ class Learner:
             wanted = self.lateness
             highest = 100 * wanted
         lowest = min(self.base.min / 1000, highest)
-        base_jobs = _BASE_JOBS + _BASE_JOBS_AT_FIRST / max(jobs, 1.0)
+        base_jobs = _BASE_JOBS + _BASE_JOBS_AT_FIRST / jobs
         if settled:  # by what the last plan does on newer jobs, which it was not made for
             ages = zip(EDGES[len(self.targets) :], (*table.delays, self.base.max)[len(self.targets) :], strict=True)
             targets = self.targets + [age + delay for age, delay in ages]
