@@ -149,6 +149,13 @@ def test_jobs_in_an_interval_are_where_others_are_known_to_be() -> None:
     assert hazard.seen[10] > 0.95
 
 
+@pytest.mark.parametrize(("rounds", "share"), [(1, 0.752), (2, 0.876), (3, 0.938)])
+def test_each_round_goes_on_from_the_one_before(rounds: int, share: float) -> None:
+    """A hundred jobs are in one of two bins, and as many in the first: the second holds half as many in each round."""
+    counts = counted([(10, 11), (10, 12)] * 100)
+    assert counts.estimate(rounds).seen[10] == pytest.approx(share, abs=0.003)
+
+
 @settings(unhurried, max_examples=50)
 @given(intervals_seen)
 def test_an_estimate_agrees_with_what_was_seen(intervals: list[Interval]) -> None:

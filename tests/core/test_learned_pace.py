@@ -320,6 +320,13 @@ def test_what_cannot_be_merged_is_refused() -> None:
         LearnedPace().merge(LearnedPace(base=Pace(min=2)))
 
 
+def test_what_is_merged_keeps_its_base_and_its_lateness() -> None:
+    """Both are those of the two that were merged, and so is the longest delay."""
+    one, two = (LearnedPace(base=Pace(min=2, max=7, jitter=0), lateness=3) for _ in range(2))
+    merged = one.merge(two)
+    assert (merged.base, merged.lateness, merged.limit) == (one.base, one.lateness, 70.0)
+
+
 def test_its_repr_shows_the_base_and_the_jobs() -> None:
     """It is equal to nothing but its like, cannot be a key, and shows no more than numbers."""
     pace = taught([(1, 2, False), (2, None, False), (3, 4, True)], LearnedPace(lateness=timedelta(seconds=2)))

@@ -132,6 +132,14 @@ def test_where_jobs_are_many_polls_are_dense() -> None:
         assert targets[number] - EDGES[number] == pytest.approx(max(shortest, (2 * 0.05 / hazard) ** 0.5))
 
 
+def test_a_bin_is_passed_over_where_a_poll_soon_after_it_costs_less() -> None:
+    """Keller's spacing is nearly as long as the bin, and most jobs end in the next one, which is polled anyway."""
+    number = 141  # it is 10 s long
+    rates = [0.0] * number + [0.025, 0.999]
+    targets = best_targets(shares(rates), price=0.1, shortest=0.1, delays=[60.0] * len(rates))
+    assert targets[number] - EDGES[number + 1] == pytest.approx(0.75, abs=0.05)
+
+
 def test_ages_that_no_job_reaches_are_polled_as_by_the_base() -> None:
     """There is no share of jobs left to compare."""
     delays = [10.0 + number for number in range(60)]
