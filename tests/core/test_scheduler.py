@@ -24,7 +24,7 @@ from smilejobs import (
     Throttled,
     WaitTimeoutError,
 )
-from smilejobs.polling.rules import Sleep, Terms
+from smilejobs.polling.rules import GiveUp, Sleep, Terms
 from smilejobs.scheduler import Scheduler
 from smilejobs.scheduler.clock import Clock
 from smilejobs.scheduler.pending import Entry, without_raw
@@ -407,3 +407,32 @@ def test_a_poll_that_is_still_owed_comes_after_the_rest_that_is_asked_for(
     error = RateLimitedError("throttled", http_status=429, retry_after=retry_after)
     assert decide(entry, error, 111.0, stopped_for=0.0, api_has_answered=True) == Sleep(rest)
     assert entry.started == 100.0 + rest
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "stopped_for", "delay"),
+    [(30.0, 25.0, 5.0), (30.0, 30.0, 0.0), (30.0, 31.0, 0.0), (None, 25.0, 0.0)],
+)
+def test_the_time_for_which_everything_is_stopped_is_a_part_of_the_delay(
+    retry_after: float | None, stopped_for: float, delay: float
+) -> None:
+    """The timeout of the job does not run during that time."""
+    entry = Entry(index=0, ref=ONE, terms=Terms(timeout=40, pace=STEADY), polls_owed=0, started=100.0, polls=1)
+    error = RateLimitedError("throttled", http_status=429, retry_after=retry_after)
+    assert decide(entry, error, 130.0, stopped_for=stopped_for, api_has_answered=True) == Sleep(delay)
+
+
+@pytest.mark.parametrize(
+    ("polls_owed", "now", "is_polled"), [(2, 101.0, True), (1, 101.0, False), (1, 110.0, True), (0, 110.0, False)]
+)
+def test_a_rest_that_is_longer_than_the_timeout(polls_owed: int, now: float, is_polled: bool) -> None:
+    """It ends a job, unless the poll was the first of two that are owed, or the second is owed and the time is over."""
+    entry = Entry(index=0, ref=ONE, terms=Terms(timeout=10, pace=STEADY), polls_owed=polls_owed, started=100.0, polls=1)
+    error = RateLimitedError("throttled", http_status=429, retry_after=20.0)
+    decision = decide(entry, error, now, stopped_for=0.0, api_has_answered=True)
+    if is_polled:
+        assert decision == Sleep(20.0)
+    else:
+        assert isinstance(decision, GiveUp)
+        assert isinstance(decision.error, WaitTimeoutError)
+        assert (decision.error.retry_after, decision.error.elapsed) == (20.0, now - 100.0)
