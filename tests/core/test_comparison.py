@@ -9,10 +9,10 @@ from itertools import islice, pairwise
 import hypothesis.strategies as st
 import pytest
 from attrs import evolve
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 
 from smilejobs import LearnedPace, Pace
-from smilejobs.polling.comparison import MIN_COMPLETE_JOBS, Setting, Waits, choose, poll_ages
+from smilejobs.polling.comparison import MIN_COMPLETE_JOBS, Cost, Durations, Setting, Step, Waits, choose, poll_ages
 from smilejobs.polling.hazard import MEMORY_JOBS
 from tests.helpers.strategies import unhurried
 
@@ -121,6 +121,36 @@ def test_a_timeout_before_the_end_of_all_jobs_leaves_no_one_unknown() -> None:
     assert waits.compare().durations.complete[-1] == pytest.approx(1)
 
 
+@pytest.mark.parametrize(
+    ("left_early", "left", "is_known"),
+    [
+        (8, 4, False),  # fewer than five, and fewer than half of the twelve that should be pending
+        (5, 7, True),
+        (2, 4, True),  # fewer than five, but most of the six that should be pending
+    ],
+)
+def test_what_few_jobs_took_is_unknown_where_most_waits_had_ended(
+    *, left_early: int, left: int, is_known: bool
+) -> None:
+    """Twelve jobs are complete after 5 s; of those that are not, some waits end soon and some see the end."""
+    waits = waited([5.0] * 12)
+    for _ in range(left_early):
+        waits.add(6.0, None)
+    for _ in range(left):
+        waits.add(99.0, 100.0)
+    durations = waits.compare().durations
+    assert (durations.quantile(1.0) is not None) is is_known
+    assert durations.quantile(0.3) == pytest.approx(5, abs=0.5)
+
+
+def test_waits_are_counted() -> None:
+    """Complete ones, those among them that had no pending answer before, and those that ended without an outcome."""
+    waits = Waits()
+    for pending_at, complete_at in ((None, 3.0), (None, 4.0), (0.0, 5.0), (2.0, None), (None, None)):
+        waits.add(pending_at, complete_at)
+    assert (waits.complete, waits.at_once, waits.pending) == (3, 2, 2)
+
+
 def test_how_exact_durations_are() -> None:
     """The width of the interval that is not exceeded by a share of the jobs, to within 4 %."""
     waits = Waits()
@@ -142,6 +172,59 @@ def test_the_steps_of_the_hazard_lead_to_the_distribution() -> None:
     durations = waited(drawn(60, two_peaks), timeout=40.0).compare().durations
     left = math.prod(1 - step.rate * (step.end - step.start) for step in durations.steps())
     assert left == pytest.approx(1 - durations.complete[-1])
+
+
+def test_the_quantiles_of_a_distribution() -> None:
+    """Linear within a bin; more than the share of the jobs that is known to be complete is unknown."""
+    durations = Durations(ages=[0, 1, 3], complete=[0, 0.5, 0.75])
+    shares = (0, 0.25, 0.5, 0.625, 0.75)
+    assert [durations.quantile(share) for share in shares] == pytest.approx([0, 0.5, 1, 2, 3])
+    assert durations.quantile(0.76) is None
+    assert durations.sample(3) == pytest.approx([0.25, 0.75, 2])
+
+
+def test_the_hazard_is_a_share_of_the_jobs_that_are_pending() -> None:
+    """Per second, for four bins and for what is left of them; none where no job is pending."""
+    durations = Durations(ages=[0, 1, 2, 3, 4, 6], complete=[0, 0.1, 0.2, 0.3, 0.5, 0.75])
+    first, rest = durations.steps()
+    assert first == pytest.approx(Step(0, 4, 0.125))
+    assert rest == pytest.approx(Step(4, 6, 0.25))
+    *_, after_all = Durations(ages=durations.ages, complete=[0, 0.1, 0.2, 0.3, 1, 1]).steps()
+    assert after_all == Step(4, 6, 0)
+
+
+def test_how_late_a_share_of_the_results_is() -> None:
+    """At most; of all of them, as late as the last one."""
+    cost = Cost(polls=2.0, lateness=[1.0, 2.0, 3.0, 6.0])
+    assert [cost.lateness_of(share) for share in (0, 0.5, 0.99, 1)] == [1, 3, 6, 6]
+    assert cost.mean_lateness == 3
+
+
+def test_the_schedule_of_a_setting_is_the_shortest_one() -> None:
+    """Of some that differ at random; it ends with the poll that sees the job complete, also at that very instant."""
+    begun = 0
+
+    def pace(age: float, polls: int) -> float:
+        nonlocal begun
+        begun += polls == 1
+        return 10.0 if begun == 3 else 3.0
+
+    assert Setting(pace, 5.0).schedule(14.0) == [5, 15]
+    assert begun > 3
+    assert Setting(lambda age, polls: 2.0).schedule(4.0) == [0, 2, 4]
+
+
+def test_long_schedules_are_few() -> None:
+    """Two of 30,000 polls are enough."""
+    begun = 0
+
+    def pace(age: float, polls: int) -> float:
+        nonlocal begun
+        begun += polls == 1
+        return 1.0
+
+    assert len(Setting(pace).schedule(29_999.0)) == 30_000
+    assert begun == 2
 
 
 def test_a_setting_by_hand() -> None:
@@ -166,6 +249,41 @@ def test_very_long_jobs_take_little_time_to_compare() -> None:
 def test_the_default_is_chosen_where_nothing_is_better() -> None:
     """Jobs that are complete at once cost one poll in any case."""
     assert choose([0.0] * 100) == (0, Pace())
+
+
+def cost_of(first_after: float, pace: Pace, durations: list[float]) -> tuple[int, float]:
+    """Return the polls and the lateness of all jobs together, without jitter, by waiting for each of them."""
+    polls, late = 0, 0.0
+    for duration in durations:
+        for age in poll_ages(evolve(pace, jitter=0), first_after):
+            polls += 1
+            if age >= duration:
+                late += age - duration
+                break
+    return polls, late
+
+
+some_durations = st.lists(st.floats(0, 10) | st.floats(0, 3000), min_size=1, max_size=12).map(sorted)
+
+
+@settings(unhurried, max_examples=20)
+@given(
+    durations=some_durations,
+    first_after=st.sampled_from([0, 1, 3, 7, 20, 60, 120, 600]),
+    fraction=st.sampled_from([0.05, 0.1, 0.2, 0.3, 0.5, 1.0]),
+    longest=st.sampled_from([60, 5, 20, 45, 120, 300, 900, 3600]),
+)
+@example([0.0] * 99 + [5000.0], 0, 1.0, 450)
+def test_no_other_setting_has_fewer_polls_and_is_as_early(
+    durations: list[float], first_after: float, fraction: float, longest: float
+) -> None:
+    """The setting by hand is at most as late as ``Pace()``, with the fewest polls of all those of the grid."""
+    chosen_polls, chosen_late = cost_of(*choose(durations), durations)
+    default_polls, default_late = cost_of(0.0, Pace(), durations)
+    assert chosen_polls <= default_polls
+    assert chosen_late <= default_late + 1e-6
+    polls, late = cost_of(first_after, Pace(fraction=fraction, max=longest), durations)
+    assert polls >= chosen_polls or late > default_late - 1e-6
 
 
 def test_the_ages_of_polls() -> None:
