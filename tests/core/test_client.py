@@ -1,6 +1,7 @@
 """The client's own life: its arguments, its environment, its end, and a direct `job_status`."""
 
 import asyncio
+import gzip
 import pickle
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -32,6 +33,7 @@ from smilejobs.testing import (
 from smilejobs.transport.over_client import LocalResponse
 
 KEY = "key-of-nobody"
+BROKEN_OFF = Reply(body=gzip.compress(b"{}")[:-4], headers={"content-encoding": "gzip"})
 
 
 def arguments(**changes: object) -> dict[str, Any]:
@@ -276,7 +278,7 @@ def test_a_client_may_be_made_under_one_event_loop_and_used_under_another() -> N
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("step", [html(), cut(), rate_limited(), refused("2301")])
+@pytest.mark.parametrize("step", [html(), cut(), rate_limited(), refused("2301"), BROKEN_OFF])
 async def test_job_status_tries_again_what_may_pass(step: Reply | Exception) -> None:
     """Three attempts in all, with a backoff in between."""
     script = Script({"job-1": [step, step, complete()], "job-2": [step, step, step]})

@@ -30,7 +30,7 @@ from smilejobs.scheduler.clock import Clock
 from smilejobs.scheduler.pending import Entry, without_raw
 from smilejobs.scheduler.polls import decide
 from smilejobs.scheduler.results import Results
-from smilejobs.testing import Script, complete, cut, pending, provisional, rate_limited, refused
+from smilejobs.testing import EPOCH, Script, complete, cut, pending, provisional, rate_limited, refused
 
 pytestmark = pytest.mark.anyio
 
@@ -71,6 +71,19 @@ async def test_a_job_may_come_at_any_time() -> None:
     assert instants(script, ONE, began) == [9.5]
     assert (one.ref, one.polls, other.ref, other.polls) == (OTHER, 3, ONE, 1)
     assert {one.index, other.index} == {0, 1}
+
+
+async def test_a_job_that_comes_is_as_old_as_its_submission() -> None:
+    """Its first poll may come later: it is paced by its age then."""
+    ref = JobRef("user-1", "one", EPOCH)
+    script = Script({"one": [pending(), complete()]})
+    async with script.client() as client, running(client) as scheduler:
+        began = anyio.current_time()
+        await anyio.sleep(50)
+        scheduler.add(ref, Terms(timeout=None, pace=Pace(min=1, max=60, fraction=0.5, jitter=0)), first_after=10)
+        (outcome,) = await take(scheduler, 1)
+    assert instants(script, ref, began) == [60, 90]
+    assert outcome.elapsed == pytest.approx(40)
 
 
 async def test_there_is_always_room() -> None:
@@ -121,6 +134,7 @@ async def test_its_timeout_runs_from_then() -> None:
     """Not from the first poll: it is what is left of a deadline."""
     script = Script({"one": itertools.repeat(pending())})
     async with script.client() as client, running(client) as scheduler:
+        await anyio.sleep(30)
         scheduler.add(ONE, Terms(timeout=10, pace=Pace(min=3, max=3, jitter=0)), first_after=4)
         began = anyio.current_time()
         (outcome,) = await take(scheduler, 1)
