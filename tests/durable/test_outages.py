@@ -13,6 +13,7 @@ from typing import Any
 import anyio
 import psycopg
 import pytest
+from attrs import evolve
 
 from smilejobs import JobRef, Pace
 from smilejobs.clock import utcnow
@@ -414,7 +415,7 @@ async def test_a_file_that_goes_away_ends_the_worker(sqlite_url: str, tmp_path: 
     script = scripted(jobs(1), Gate(open=False))
     async with script.client() as client, WatchList.open(sqlite_url) as watch:
         await watch.add(jobs(1))
-        with pytest.raises(WatchListError, match="was deleted, moved or replaced") as caught, anyio.fail_after(60):
+        with pytest.raises(WatchListError, match="was deleted, moved or replaced") as caught, anyio.fail_after(120):
             await asyncio.gather(Worker(client, watch).run(), lose(script, tmp_path / "jobs.db", by))
         assert not caught.value.transient
         with pytest.raises(WatchListError, match="was deleted, moved or replaced"):
@@ -502,11 +503,14 @@ async def test_every_loss_of_the_listening_connection_is_told_once(
     async def listening() -> list[tuple[Any, ...]]:
         return await execute(
             postgres_url,
-            "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
-            " AND (query LIKE 'LISTEN \"smilejobs%%' OR query = 'SELECT 1') AND application_name = 'smilejobs'",
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN \"smilejobs%%'",
         )
 
-    async with WatchList.open(postgres_url) as watch, working(script, postgres_url, lease_duration=3600.0):
+    tuning = evolve(PATIENT, silent_connection_seconds=600.0)  # LISTEN stays its last statement
+    async with (
+        WatchList.open(postgres_url) as watch,
+        working(script, postgres_url, tuning=tuning, lease_duration=3600.0),
+    ):
         for count in (1, 2):
             await until(listening)
             for (pid,) in await listening():

@@ -164,7 +164,7 @@ async def test_retry_and_prune_at_once(watch: WatchList, clock: Clock) -> None:
             await end(watch, ref)
 
     async with WatchList.open(watch.url, now=clock) as one, WatchList.open(watch.url, now=clock) as other:
-        with anyio.fail_after(60):
+        with anyio.fail_after(120):
             opened, deleted, _ = await asyncio.gather(one.retry(), other.prune(older_than=60), store())
     counts = await watch.counts()
     assert opened + deleted == 60

@@ -205,7 +205,7 @@ async def test_nothing_is_missed_and_nothing_seen_twice(database_url: str) -> No
 
     async with Store.open(database_url) as store:
         await add(store, refs)
-        with anyio.fail_after(20):
+        with anyio.fail_after(120):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(read)
                 for mine in left:

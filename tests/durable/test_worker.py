@@ -262,7 +262,7 @@ async def test_a_client_that_is_closed(database_url: str) -> None:
             pass
         for _ in range(2):
             with pytest.raises(RuntimeError, match="this smilejobs client is closed"):
-                await asyncio.wait_for(Worker(client, watch).run(), 10)
+                await asyncio.wait_for(Worker(client, watch).run(), 120)
 
 
 async def test_a_lock_that_cannot_be_had(sqlite_url: str, tmp_path: Path) -> None:
@@ -372,7 +372,7 @@ async def test_a_worker_without_notifications_ends(sqlite_url: str) -> None:
 
         await until(drop)
         with pytest.raises(WatchListError, match="no such table: notifications"):
-            await asyncio.wait_for(task, 60)
+            await asyncio.wait_for(task, 120)
 
 
 async def test_polling_waits_for_a_database_that_is_slow(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -311,7 +311,7 @@ async def test_one_rate_for_all_workers(postgres_url: str) -> None:
     async with open_list(postgres_url) as watch:
         await watch.add(refs)
         async with working(scripts[0], postgres_url, **options), working(scripts[1], postgres_url, **options):
-            await until(lambda: len(instants()) > 200 and all(polls(script) for script in scripts), 300.0)
+            await until(lambda: len(instants()) > 200 and all(polls(script) for script in scripts))
     at = instants()
     assert len(at) <= 1.1 * 50 * (at[-1] - at[0]) + 1
     assert max(sum(first <= each < first + 1 for each in at) for first in at) <= 70
@@ -411,4 +411,4 @@ async def test_a_database_that_can_no_longer_be_used(postgres_url: str) -> None:
         await execute(postgres_url, "DROP TABLE watch")
         await watch.store.notify(ADDED)
         with pytest.raises(WatchListError, match="SQLSTATE 42P01"):
-            await asyncio.wait_for(task, 60)
+            await asyncio.wait_for(task, 120)

@@ -20,7 +20,7 @@ PORTS = range(10_000, 32_000)
 """Below those that systems give to clients, of whom there are many in a test run."""
 
 
-async def until(condition: Callable[[], object], within: float = 60.0) -> None:
+async def until(condition: Callable[[], object], within: float = 240.0) -> None:
     """Return as soon as a condition holds, which may have to be awaited. There is much time, for a machine is slow."""
     with anyio.fail_after(within):
         while True:

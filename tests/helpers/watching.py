@@ -145,8 +145,8 @@ async def polled(script: Script, ref: JobRef, times: int = 1) -> None:
     await until(lambda: len(script.polls[ref.job_id]) >= times)
 
 
-async def until_ended(watch: WatchList, within: float = 60.0) -> None:
+async def until_ended(watch: WatchList) -> None:
     async def nothing_is_pending() -> bool:
         return (await watch.counts()).pending == 0
 
-    await until(nothing_is_pending, within)
+    await until(nothing_is_pending)

@@ -288,4 +288,4 @@ async def test_a_wait_ends_when_its_http_client_goes() -> None:
         asking = asyncio.create_task(http.get("/result"))
         await until(lambda: bool(script.polls[REF.job_id]))
         asking.cancel()
-        await asyncio.wait_for(ended.wait(), 60)
+        await asyncio.wait_for(ended.wait(), 120)

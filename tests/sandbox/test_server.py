@@ -271,7 +271,7 @@ async def test_an_answer_in_drips_does_not_hold_up_the_end(caplog: pytest.LogCap
             await client.job_status("user-1", job_id)
         assert failed.value.transient
 
-    with anyio.fail_after(60):
+    with anyio.fail_after(120):
         async with anyio.create_task_group() as tasks, sandbox.serve() as base_url:
             client = client_of(base_url, attempts=1, request_timeout=600)
             for job_id in ("job-1", "job-2"):

@@ -127,7 +127,7 @@ class TestTheSandbox:
         assert anyio.current_time() - started < 40
         async with silent, begun:
             for stream in (silent, begun):
-                with anyio.fail_after(60), pytest.raises(anyio.EndOfStream):
+                with anyio.fail_after(120), pytest.raises(anyio.EndOfStream):
                     await stream.receive()
 
     async def test_a_host_that_no_certificate_can_name(self) -> None:
