@@ -65,6 +65,7 @@ def test_durations_may_be_timedeltas() -> None:
         ({"min": 0}, ValueError, "^min must be more than 0"),
         ({"min": -1}, ValueError, "^min must"),
         ({"min": "1"}, TypeError, "^min must"),
+        ({"max": 0}, ValueError, "^max must be more than 0"),
         ({"max": float("nan")}, ValueError, "^max must"),
         ({"max": float("inf")}, ValueError, "^max must"),
         ({"max": None}, TypeError, "^max must"),
