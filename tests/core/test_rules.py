@@ -452,6 +452,15 @@ def test_the_first_poll_is_never_refused() -> None:
     assert state.polls == 2
 
 
+def test_a_poll_that_is_owed_begins_after_the_deadline() -> None:
+    """It counts like any other; the next one, which is not owed, is refused."""
+    state = waiting(timeout=10.0)
+    poll(state, RUNNING, 0.0)
+    assert begin(state, 1010.0, is_owed=True) is None
+    assert state.polls == 2
+    assert isinstance(given_up(begin(state, 1010.0)), WaitTimeoutError)
+
+
 def test_a_wait_without_a_timeout_has_no_deadline() -> None:
     """It continues at any time."""
     state = waiting(timeout=None)
