@@ -173,7 +173,6 @@ async def test_the_tables_are_created_once_beside_those_of_the_list(buckets: Lis
     assert await buckets.execute(where) == [("smilejobs",)]
 
 
-@pytest.mark.sample
 @pytest.mark.parametrize(
     ("change", "missing", "migration"),
     [
@@ -410,7 +409,6 @@ async def test_what_was_taken_back_is_left(buckets: List, caplog: pytest.LogCapt
     assert [record for record in caplog.records if record.name == "asyncio"] == []
 
 
-@pytest.mark.sample
 async def test_a_lease_that_could_not_be_given_back_is_given_back_later(
     buckets: List, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -438,7 +436,6 @@ async def test_a_lease_that_could_not_be_given_back_is_given_back_later(
     assert warnings(caplog) == []
 
 
-@pytest.mark.sample
 async def test_a_worker_that_counts_as_dead_starts_anew(buckets: List, caplog: pytest.LogCaptureFixture) -> None:
     """Its heartbeats may fail in silence."""
     buckets.pending = {1}
@@ -671,7 +668,6 @@ async def test_a_worker_whose_checks_hang_starts_anew(buckets: List, caplog: pyt
     assert "TimeoutError: the database has not answered for most of a heartbeat" in warnings(caplog)[0]
 
 
-@pytest.mark.sample
 async def test_a_lease_that_has_ended_meanwhile_is_not_ended_again(buckets: List) -> None:
     """Procrastinate has no such job any more; every other failure is one."""
     await buckets.leases().prepare()

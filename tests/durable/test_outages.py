@@ -167,7 +167,6 @@ async def test_a_worker_that_begins_no_poll_is_not_at_work(database_url: str, ca
         await until(no_worker_is_at_work)
 
 
-@pytest.mark.sample
 async def test_a_stalled_list_is_warned_of_once(postgres_url: str, caplog: pytest.LogCaptureFixture) -> None:
     """By the workers that live, and once more when it is over."""
     script = scripted(jobs(1), Gate(open=False))

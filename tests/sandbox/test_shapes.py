@@ -44,7 +44,7 @@ from smilejobs.testing import EPOCH, VirtualClockEventLoop, virtual_now
 from smilejobs.wire.protocol import encode_request, read_answer
 from smilejobs.wire.signature import verify
 
-pytestmark = [pytest.mark.slow, pytest.mark.sample]
+pytestmark = pytest.mark.slow
 
 CREDENTIALS = Credentials("085", "sandbox-key")
 SEED = 5
