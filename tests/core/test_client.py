@@ -33,7 +33,7 @@ from smilejobs.testing import (
 from smilejobs.transport.over_client import LocalResponse
 
 KEY = "key-of-nobody"
-BROKEN_OFF = Reply(body=gzip.compress(b"{}")[:-4], headers={"content-encoding": "gzip"})
+BROKEN_OFF = Reply(body=gzip.compress(b"{}")[:-4], http_status=404, headers={"content-encoding": "gzip"})
 
 
 def arguments(**changes: object) -> dict[str, Any]:

@@ -1030,7 +1030,7 @@ async def test_the_size_of_an_input_is_taken_once() -> None:
     script = scripts(100, [complete()])
     async with script.client(rate=10) as client:
         await anyio.sleep(30)  # the time before the batch does not count
-        async with client.wait_many(Queue(refs(100)), on_progress=seen.append) as outcomes:
+        async with client.wait_many(Queue(refs(100)), concurrency=5, on_progress=seen.append) as outcomes:
             await everything(outcomes)
     assert seen[9].eta == pytest.approx(8, abs=1.5)
 
