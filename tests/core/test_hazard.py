@@ -156,6 +156,14 @@ def test_each_round_goes_on_from_the_one_before(rounds: int, share: float) -> No
     assert counts.estimate(rounds).seen[10] == pytest.approx(share, abs=0.003)
 
 
+def test_new_bins_begin_with_the_jobs_that_are_left() -> None:
+    """Nearly all jobs ended in one bin, so one that ended there or in a later one counts as one that ended there."""
+    counts = counted([(10, 11)] * 100)
+    counts.estimate(3)
+    counts.add(EDGES[10], EDGES[60])
+    assert sum(counts.estimate(1).events[26:]) < 0.1  # farther than events are smoothed
+
+
 @settings(unhurried, max_examples=50)
 @given(intervals_seen)
 def test_an_estimate_agrees_with_what_was_seen(intervals: list[Interval]) -> None:
