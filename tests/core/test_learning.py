@@ -12,6 +12,7 @@ from smilejobs import LearnedPace, Pace
 from smilejobs.polling.comparison import poll_ages
 from smilejobs.polling.hazard import EDGES, edge_at
 from smilejobs.polling.learning import Learner, base_table
+from smilejobs.polling.schedule import mean_lateness, shares
 
 BASE = Pace(jitter=0)
 MIDDLES = [(start + end) / 2 for start, end in pairwise(EDGES)]
@@ -74,6 +75,15 @@ def test_plans_become_rarer() -> None:
     assert made == [5, 10, 15, 20, 27, 37, 51, 70, 96]
 
 
+@pytest.mark.parametrize("lateness", [5.0, 60.0])
+def test_the_lateness_that_is_wanted_is_planned(lateness: float) -> None:
+    """Also one far beyond that of the base, which decides at first: its polls are then as dense at any price."""
+    one = learner(*(-1000.0 * math.log(1 - index * 0.618 % 1) for index in range(100)), lateness=lateness)
+    bins = list(pairwise(EDGES[: len(one.targets)]))
+    known = shares([1 - math.exp(-(end - start) / 1000) for start, end in bins])
+    assert mean_lateness(known, one.targets) == pytest.approx(lateness, rel=0.4)
+
+
 def settled() -> Learner:
     """Return a learner that has seen a thousand durations from 20 to 40 s, and does not plan by itself soon."""
     one = learner(*(20.0 + 20.0 * (index * 0.618 % 1) for index in range(1000)))
@@ -81,6 +91,17 @@ def settled() -> Learner:
     one.until_plan = 1000
     one.drift = one.drift_of_variance = 0.0
     return one
+
+
+def test_a_later_plan_is_priced_by_what_the_one_before_does() -> None:
+    """A price that is too low is kept while the polls that were planned before are as late as they should be."""
+    one = learner(*(20.0 + 20.0 * (index * 0.618 % 1) for index in range(600)), lateness=2.0)
+    price = one.price
+    one.price = 0.8 * price
+    one.plan()
+    assert one.price == pytest.approx(0.8 * price, rel=0.1)
+    one.plan()
+    assert one.price > 0.85 * price
 
 
 @pytest.mark.parametrize(

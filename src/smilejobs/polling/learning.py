@@ -23,7 +23,8 @@ _ROUNDS = 6
 
 _FIRST_PLANS = 4
 _PRICES = 5
-"""How many prices are tried for the first plans; the later ones go on from the price before."""
+"""How many prices are tried for the first plans, and for one that follows a plan whose lateness is off by more than a
+factor of two; the others go on from the price before."""
 
 _TOLERANCE = 0.02
 _SLACK = 1.025
@@ -158,11 +159,13 @@ class Learner:
             highest = 100 * wanted
         lowest = min(self.base.min / 1000, highest)
         base_jobs = _BASE_JOBS + _BASE_JOBS_AT_FIRST / jobs
+        ratio = 0.0
         if settled:  # by what the last plan does on newer jobs, which it was not made for
             ages = zip(EDGES[len(self.targets) :], (*table.delays, self.base.max)[len(self.targets) :], strict=True)
             targets = self.targets + [age + delay for age, delay in ages]
             ratio = wanted / mean_lateness(known, targets)
-            self.price = min(max(self.price * min(max(ratio, 0.5), 2.0), lowest), highest)
+        if 0.5 <= ratio <= 2.0:
+            self.price = min(max(self.price * ratio, lowest), highest)
             self.targets = self._targets(hazard, table, base_jobs)
         else:
             self._search(wanted, (lowest, highest), known, lambda: self._targets(hazard, table, base_jobs))
