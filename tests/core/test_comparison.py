@@ -92,14 +92,15 @@ def test_the_figures_are_the_same_each_time() -> None:
     assert random.random() == following
 
 
-def test_the_pace_has_learned_from_all_jobs() -> None:
-    """From the newest ones, which are all that a learned pace remembers."""
+def test_paces_are_made_from_all_jobs() -> None:
+    """A learned pace from the newest ones, which are all that it remembers; the setting by hand from every one."""
     durations = drawn(7400, machine)
     learned = waited(durations).compare().learned_pace
     assert isinstance(learned, LearnedPace)
     assert learned.jobs == pytest.approx(MEMORY_JOBS, rel=0.01)
-    few = waited(durations[:20]).compare().learned_pace
-    assert few.jobs == pytest.approx(20, rel=0.05)
+    few = waited(durations[:20]).compare()
+    assert few.learned_pace.jobs == pytest.approx(20, rel=0.05)
+    assert (few.first_after, few.pace) == choose(few.durations.sample(400))
 
 
 def test_jobs_that_are_pending_at_the_end_are_censored() -> None:
