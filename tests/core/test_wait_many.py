@@ -161,8 +161,11 @@ async def test_a_failure_is_an_outcome() -> None:
             "job-3": [html(), pending(), complete("0811")],
         }
     )
-    async with script.client() as client, client.wait_many(refs(4), timeout=timedelta(minutes=3)) as outcomes:
+    seen: list[Progress] = []
+    options: WaitManyOptions = {"timeout": timedelta(minutes=3), "on_progress": seen.append}
+    async with script.client() as client, client.wait_many(refs(4), **options) as outcomes:
         ended = {outcome.index: outcome for outcome in await everything(outcomes)}
+    assert (seen[-1].done, seen[-1].failed) == (1, 3)
     kinds = {index: type(outcome.error).__name__ for index, outcome in ended.items()}
     assert kinds == {0: "UserDisabledError", 1: "WaitTimeoutError", 2: "JobNotFoundError", 3: "NoneType"}
     timed_out = ended[1].error
