@@ -93,6 +93,13 @@ def settled() -> Learner:
     return one
 
 
+def test_the_shortest_delay_of_a_plan_is_its_mean_with_jitter() -> None:
+    """Jitter makes it longer but never shorter: it is spread from 1 to 1.4 s for half of the polls."""
+    one = learner(*(index * 0.618 % 10 for index in range(60)), base=Pace(jitter=0.4), lateness=0.01)
+    delays = [target - age for age, target in zip(EDGES, one.targets, strict=False)]
+    assert min(delays) == pytest.approx(1.0 + 0.4 / 4)
+
+
 def test_a_later_plan_is_priced_by_what_the_one_before_does() -> None:
     """A price that is too low is kept while the polls that were planned before are as late as they should be."""
     one = learner(*(20.0 + 20.0 * (index * 0.618 % 1) for index in range(600)), lateness=2.0)
