@@ -19,7 +19,7 @@ from smilejobs.testing import Script, complete, pending, provisional
 from smilejobs.testing.script import Step
 from tests.helpers.learning import Wait, drawn, learning, teach
 from tests.helpers.patience import until
-from tests.helpers.watching import PATIENT, until_ended, working
+from tests.helpers.watching import PATIENT, open_list, until_ended, working
 
 pytestmark = pytest.mark.anyio
 
@@ -163,7 +163,7 @@ def reviewed() -> Iterator[Step]:
 async def lessons(url: str, script: Script, *refs: JobRef, is_new: bool, end: Until = "complete") -> list[Wait]:
     """What a worker is taught by jobs that were in the list before it came, or are added while it works."""
     pace = Recorder()
-    async with WatchList.open(url) as watch:
+    async with open_list(url) as watch:
         if not is_new:
             await watch.add(refs, until=end)
         async with working(script, url, pace=pace, learn=False, lease_duration=600.0, heartbeat=100.0):

@@ -170,7 +170,7 @@ async def test_a_worker_that_begins_no_poll_is_not_at_work(database_url: str, ca
 async def test_a_stalled_list_is_warned_of_once(postgres_url: str, caplog: pytest.LogCaptureFixture) -> None:
     """By the workers that live, and once more when it is over."""
     script = scripted(jobs(1), Gate(open=False))
-    async with WatchList.open(postgres_url) as watch:
+    async with open_list(postgres_url) as watch:
         await watch.add(jobs(1))
         async with working(script, postgres_url, tuning=AT_ONCE, heartbeat=2.0):
             await polled(script, jobs(1)[0])
@@ -191,7 +191,7 @@ async def test_locks_of_another_role_stop_no_worker(postgres_url: str) -> None:
     async with await psycopg.AsyncConnection.connect(postgres_url, autocommit=True) as other:
         for key in keys:
             await other.execute("SELECT pg_advisory_lock(%s)", [key])
-        async with WatchList.open(postgres_url) as watch:
+        async with open_list(postgres_url) as watch:
             await watch.add(jobs(3))
             async with working(script, postgres_url):
                 await until_ended(watch)
@@ -223,7 +223,7 @@ def test_notifications_are_parsed() -> None:
 async def test_malformed_notifications_end_no_worker(database_url: str) -> None:
     """It goes on, and hears what comes after."""
     script = scripted([*jobs(1), *jobs(1, "later")])
-    async with WatchList.open(database_url) as watch:
+    async with open_list(database_url) as watch:
         await watch.add(jobs(1))
         async with working(script, database_url):
             await until_ended(watch)
@@ -333,7 +333,7 @@ async def test_an_outcome_that_cannot_be_read(sqlite_url: str, outcome: str | No
 )
 async def test_an_ended_row_that_cannot_be_read(database_url: str, assignment: str, problem: str) -> None:
     """Counts as failed."""
-    async with WatchList.open(database_url) as watch:
+    async with open_list(database_url) as watch:
         await watch.add(jobs(1))
         await watch.store.end([ending(jobs(1)[0])], 1.0)
         await change(database_url, f"UPDATE watch SET {assignment}")
@@ -365,7 +365,7 @@ async def test_what_an_outcome_may_not_say(sqlite_url: str) -> None:
 )
 async def test_a_table_with_a_wrong_number_of_rows(database_url: str, statement: str) -> None:
     """Is an error of ours, for every method and for a worker; waiting does not help."""
-    async with WatchList.open(database_url) as watch, scripted([]).client() as client:
+    async with open_list(database_url) as watch, scripted([]).client() as client:
         await watch.add(jobs(1))
         await change(database_url, statement)
         with pytest.raises(WatchListError, match="rows in place of one"):
@@ -392,7 +392,7 @@ async def test_an_outcome_that_the_database_refuses_is_one_failed_job(
 ) -> None:
     """For a constraint that another program has added, say; the others of its group are stored."""
     refs = jobs(3)
-    async with WatchList.open(database_url) as watch:
+    async with open_list(database_url) as watch:
         await watch.add(refs)
         if watch.store.is_shared:
             await execute(database_url, "ALTER TABLE watch ADD CHECK (raw IS NULL)")
@@ -507,7 +507,7 @@ async def test_every_loss_of_the_listening_connection_is_told_once(
 
     tuning = evolve(PATIENT, silent_connection_seconds=600.0)  # LISTEN stays its last statement
     async with (
-        WatchList.open(postgres_url) as watch,
+        open_list(postgres_url) as watch,
         working(script, postgres_url, tuning=tuning, lease_duration=3600.0),
     ):
         for count in (1, 2):

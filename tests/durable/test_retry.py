@@ -163,7 +163,7 @@ async def test_retry_and_prune_at_once(watch: WatchList, clock: Clock) -> None:
         for ref in new:
             await end(watch, ref)
 
-    async with WatchList.open(watch.url, now=clock) as one, WatchList.open(watch.url, now=clock) as other:
+    async with open_list(watch.url, now=clock) as one, open_list(watch.url, now=clock) as other:
         with anyio.fail_after(120):
             opened, deleted, _ = await asyncio.gather(one.retry(), other.prune(older_than=60), store())
     counts = await watch.counts()

@@ -15,7 +15,19 @@ from smilejobs.durable.tuning import Tuning
 from smilejobs.errors import WatchListError
 from tests.helpers.patience import until
 from tests.helpers.postgres import Postgres, empty_database
-from tests.helpers.watching import Gate, ending, execute, jobs, listed, polled, scripted, until_ended, worker, working
+from tests.helpers.watching import (
+    Gate,
+    ending,
+    execute,
+    jobs,
+    listed,
+    open_list,
+    polled,
+    scripted,
+    until_ended,
+    worker,
+    working,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -125,13 +137,13 @@ async def test_what_has_begun_is_done(postgres_url: str) -> None:
         with anyio.CancelScope(shield=True):
             await anyio.sleep(0.1)
             await storing.commit()
-    async with WatchList.open(postgres_url) as watch:
+    async with open_list(postgres_url) as watch:
         assert (await watch.counts()).complete == 1
 
 
 async def test_who_is_cancelled_begins_nothing(database_url: str) -> None:
     """A loop of transactions can be cancelled between two of them."""
-    async with WatchList.open(database_url) as watch:
+    async with open_list(database_url) as watch:
         with anyio.CancelScope() as scope:
             scope.cancel()
             await watch.add(jobs(1))

@@ -26,7 +26,7 @@ from smilejobs.durable.tuning import Tuning
 from smilejobs.errors import WatchListError
 from tests.helpers.leaks import assert_keeps_secrets
 from tests.helpers.patience import until
-from tests.helpers.watching import ending, execute, jobs, readable
+from tests.helpers.watching import PATIENT, ending, execute, jobs, readable
 
 pytestmark = pytest.mark.anyio
 
@@ -61,7 +61,7 @@ def test_different_ids_have_different_keys(pairs: list[tuple[str, str]]) -> None
 async def test_rows_come_back_as_they_went_in(database_url: str) -> None:
     """Every id that can be sent, instants to the microsecond, and the terms."""
     ref = JobRef("ü 😀\\'\";--%", "j" * 10_000, instant(1e9 + 0.123456))
-    async with Store.open(database_url) as store:
+    async with Store.open(database_url, PATIENT) as store:
         assert await store.add([ref], final=True, deadline=7.5, now=1e9 + 0.654321) == (1, [])
         (row,) = readable(await store.pending(range(BUCKETS)))
     assert (row.ref, row.ref.submitted_at, row.final, row.deadline) == (ref, ref.submitted_at, True, 7.5)
@@ -72,7 +72,7 @@ async def test_rows_come_back_as_they_went_in(database_url: str) -> None:
 async def test_an_id_is_only_text(database_url: str) -> None:
     """What looks like SQL or like a parameter is stored and found."""
     refs = [JobRef(text, text) for text in ("'; DROP TABLE watch; --", ":key", "%(key)s", "?", "{}", "NULL")]
-    async with Store.open(database_url) as store:
+    async with Store.open(database_url, PATIENT) as store:
         assert await add(store, refs) == (len(refs), [])
         assert {row.ref for row in readable(await store.pending(range(BUCKETS)))} == set(refs)
 
@@ -80,7 +80,7 @@ async def test_an_id_is_only_text(database_url: str) -> None:
 async def test_rows_are_read_in_pages(database_url: str) -> None:
     """Of some buckets or of all, after a row and so many."""
     refs = jobs(600)
-    async with Store.open(database_url) as store:
+    async with Store.open(database_url, PATIENT) as store:
         await add(store, refs[:300])
         await add(store, refs[300:])
         rows = readable(await store.pending(range(BUCKETS)))
@@ -102,7 +102,7 @@ async def test_rows_are_read_in_pages(database_url: str) -> None:
 async def test_which_buckets_have_something_to_do(postgres_url: str) -> None:
     """Those with a pending job, and no others."""
     refs = jobs(40)
-    async with Store.open(postgres_url) as store:
+    async with Store.open(postgres_url, PATIENT) as store:
         assert await store.buckets() == set()
         await add(store, refs)
         await store.end([ending(ref) for ref in refs[:20]], 1.0)
@@ -112,7 +112,7 @@ async def test_which_buckets_have_something_to_do(postgres_url: str) -> None:
 async def test_the_first_outcome_stands(database_url: str) -> None:
     """Two workers that polled the same job store one outcome, and one for each of the others of the group."""
     one, other = jobs(2)
-    async with Store.open(database_url) as store:
+    async with Store.open(database_url, PATIENT) as store:
         await add(store, [one, other])
         await store.end([ending(one, COMPLETE, code="first")], 1.0)
         await store.end([ending(one, FAILED, code="second"), ending(other, EXPIRED), ending(other, FAILED)], 2.0)
@@ -148,7 +148,7 @@ async def test_a_database_that_goes_away_between_two_outcomes(tmp_path: Path, mo
 @pytest.mark.parametrize("bucket", [-1, BUCKETS])
 async def test_a_bucket_that_no_worker_would_poll_is_refused(database_url: str, bucket: int) -> None:
     """Another program cannot move a job where no worker looks, to be pending for ever."""
-    async with Store.open(database_url) as store:
+    async with Store.open(database_url, PATIENT) as store:
         await add(store, jobs(1))
         with pytest.raises((sqlite3.IntegrityError, psycopg.errors.CheckViolation)):
             await rows_of(database_url, f"UPDATE watch SET bucket = {bucket}")
@@ -158,7 +158,7 @@ async def test_neither_ids_nor_answers_are_reachable_from_an_error(database_url:
     """Crash reporters copy the locals of each frame of a traceback."""
     ref = JobRef("user-secret", "job-secret")
     answer: dict[str, object] = {"FullName": "Jane Secret"}
-    async with Store.open(database_url) as store:
+    async with Store.open(database_url, PATIENT) as store:
         await add(store, [ref])
         (row,) = await store.pending(range(BUCKETS))
         await store.end([ending(ref, raw=answer, result_text="Secret")], 1.0)
@@ -175,7 +175,7 @@ async def test_neither_ids_nor_answers_are_reachable_from_an_error(database_url:
 
 async def test_an_outcome_of_no_job_is_dropped(database_url: str) -> None:
     """Of one that was pruned, say."""
-    async with Store.open(database_url) as store:
+    async with Store.open(database_url, PATIENT) as store:
         await store.end([ending(jobs(1)[0])], 1.0)
         assert await store.ended(after=0, limit=10) == []
 
@@ -188,14 +188,14 @@ async def test_nothing_is_missed_and_nothing_seen_twice(database_url: str) -> No
 
     async def write(mine: list[JobRef]) -> None:
         random.shuffle(mine)
-        async with Store.open(database_url) as store:
+        async with Store.open(database_url, PATIENT) as store:
             while mine:
                 group = [ending(mine.pop()) for _ in range(min(len(mine), random.randint(1, 20)))]
                 await store.end(group, 1.0)
 
     async def read() -> None:
         last = 0
-        async with Store.open(database_url) as store:
+        async with Store.open(database_url, PATIENT) as store:
             while len(seen) < len(refs):
                 for row in await store.ended(after=last, limit=17):
                     assert row.place > last
@@ -203,7 +203,7 @@ async def test_nothing_is_missed_and_nothing_seen_twice(database_url: str) -> No
                     seen.append((row.user_id, row.job_id))
             assert await store.ended(after=last, limit=17) == []
 
-    async with Store.open(database_url) as store:
+    async with Store.open(database_url, PATIENT) as store:
         await add(store, refs)
         with anyio.fail_after(120):
             async with anyio.create_task_group() as tasks:
@@ -217,7 +217,7 @@ async def test_a_place_is_seen_after_all_before_it(postgres_url: str) -> None:
     """A writer that has its places and is slow holds up those that come after it, not the readers."""
     one, other = jobs(2)
     seen: list[str] = []
-    async with Store.open(postgres_url) as store:
+    async with Store.open(postgres_url, PATIENT) as store:
         await add(store, [one, other])
         async with await psycopg.AsyncConnection.connect(postgres_url) as slow, anyio.create_task_group() as tasks:
             await slow.execute("UPDATE smilejobs.about SET places = places + 1")
@@ -235,7 +235,7 @@ async def test_a_place_is_seen_after_all_before_it(postgres_url: str) -> None:
 async def test_who_adds_the_same_locks_nobody_out(postgres_url: str) -> None:
     """Two that add the same jobs in different orders add each of them once, and wait for each other at most."""
     refs = jobs(3000)
-    async with Store.open(postgres_url) as one, Store.open(postgres_url) as other:
+    async with Store.open(postgres_url, PATIENT) as one, Store.open(postgres_url, PATIENT) as other:
         for begin in range(0, 3000, 1000):
             group = refs[begin : begin + 1000]
             added = await asyncio.gather(add(one, group), add(other, group[::-1]))
@@ -245,7 +245,7 @@ async def test_who_adds_the_same_locks_nobody_out(postgres_url: str) -> None:
 
 async def test_permits_are_given_out_once(postgres_url: str) -> None:
     """Chunks follow each other, for all workers; unused permits do not add up."""
-    async with Store.open(postgres_url) as store, Store.open(postgres_url) as other:
+    async with Store.open(postgres_url, PATIENT) as store, Store.open(postgres_url, PATIENT) as other:
 
         async def taken(taker: Store, count: int) -> tuple[float, float]:
             """Take permits of an hour; return the earliest and the latest instant that the first of them may be at.
@@ -274,7 +274,7 @@ async def test_permits_are_given_out_once(postgres_url: str) -> None:
 @pytest.mark.parametrize("ahead", ["20", "3600", "'Infinity'", "'NaN'"])
 async def test_permits_of_a_clock_that_was_set_back_do_not_count(postgres_url: str, ahead: str) -> None:
     """No worker waits for them: they are further ahead than all workers could have taken."""
-    async with Store.open(postgres_url) as store:
+    async with Store.open(postgres_url, PATIENT) as store:
         await execute(
             postgres_url, f"UPDATE shared_rate SET next_permit = extract(epoch FROM clock_timestamp()) + {ahead}"
         )
@@ -288,7 +288,7 @@ async def test_permits_of_a_clock_that_was_set_back_do_not_count(postgres_url: s
 
 async def test_the_more_workers_the_further_ahead_permits_may_be(postgres_url: str) -> None:
     """Each may have taken a chunk of them, or a single one where they are rare."""
-    async with Store.open(postgres_url) as store:
+    async with Store.open(postgres_url, PATIENT) as store:
         await execute(postgres_url, "UPDATE shared_rate SET next_permit = extract(epoch FROM clock_timestamp()) + 30")
         for number in range(20):
             await store.leases.acquire(f"{WORKER}{number}", f"{number}", 600.0)
@@ -298,7 +298,7 @@ async def test_the_more_workers_the_further_ahead_permits_may_be(postgres_url: s
 
 async def test_a_lease_is_held_by_one(database_url: str) -> None:
     """Until it expires or is given back; its holder can renew it, and say something else."""
-    async with Store.open(database_url) as one, Store.open(database_url) as other:
+    async with Store.open(database_url, PATIENT) as one, Store.open(database_url, PATIENT) as other:
         assert await one.leases.acquire(OUTAGE, "one", 600.0, "TLS")
         assert not await other.leases.acquire(OUTAGE, "other", 600.0, "DNS")
         before = await other.health()
@@ -319,7 +319,7 @@ async def test_a_lease_is_held_by_one(database_url: str) -> None:
 )
 async def test_a_lease_of_another_clock_has_expired(database_url: str, change: str) -> None:
     """It was renewed in the future, or ends after all time: the clock of the database has been set back since."""
-    async with Store.open(database_url) as store:
+    async with Store.open(database_url, PATIENT) as store:
         assert await store.leases.acquire(SWEEPER, "one", 600.0)
         await rows_of(database_url, f"UPDATE leases SET {change}")
         assert await store.leases.acquire(SWEEPER, "other", 600.0)
@@ -329,7 +329,7 @@ async def test_a_lease_of_another_clock_has_expired(database_url: str, change: s
 async def test_a_list_that_nobody_works_on_says_so(database_url: str) -> None:
     """Once jobs have been pending for a while; not while it is paused, which says enough."""
     now = utcnow().timestamp()
-    async with Store.open(database_url) as store:
+    async with Store.open(database_url, PATIENT) as store:
         await add(store, jobs(1, "new"), now=now + 600.0)
         assert (await store.health()).stalled is None
         await add(store, jobs(40), now=now - 600.0)
@@ -364,7 +364,7 @@ async def test_notifications_in_sqlite_are_taken_once(tmp_path: Path) -> None:
 @pytest.mark.sample
 async def test_a_damaged_table_of_the_shared_rate(postgres_url: str) -> None:
     """Is an error of the watch list, which another program has changed."""
-    async with Store.open(postgres_url) as store:
+    async with Store.open(postgres_url, PATIENT) as store:
         await execute(postgres_url, "DELETE FROM shared_rate")
         with pytest.raises(WatchListError, match="a table of this watch list has 0 rows in place of one"):
             await store.reserve_permits(1, 1.0)
@@ -372,7 +372,7 @@ async def test_a_damaged_table_of_the_shared_rate(postgres_url: str) -> None:
 
 async def test_a_pause_is_for_all(database_url: str) -> None:
     """Whoever has the list open sees it, until it is over."""
-    async with Store.open(database_url) as one, Store.open(database_url) as other:
+    async with Store.open(database_url, PATIENT) as one, Store.open(database_url, PATIENT) as other:
         assert await other.paused() is None
         await one.pause("no key")
         assert await other.paused() == "no key"

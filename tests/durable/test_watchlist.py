@@ -182,7 +182,7 @@ async def test_outcomes_come_in_the_order_of_completion(watch: WatchList, clock:
     assert [outcome.ref.job_id for outcome in outcomes] == ["job-3", "job-0", "job-5", "job-1"]
     assert {outcome.added_at for outcome in outcomes} == {START}
     assert {outcome.ended_at for outcome in outcomes} == {clock.at}
-    async with WatchList.open(watch.url) as again:
+    async with open_list(watch.url) as again:
         for index, outcome in enumerate(outcomes):
             assert await listed(again, after=outcome.cursor) == outcomes[index + 1 :]
     await end(watch, refs[2])

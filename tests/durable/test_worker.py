@@ -15,7 +15,7 @@ import pytest
 
 from smilejobs import JobRef, Pace
 from smilejobs.clock import utcnow
-from smilejobs.durable import WatchList, Worker
+from smilejobs.durable import Worker
 from smilejobs.durable.buckets import Buckets
 from smilejobs.durable.rows import Pending, key_of
 from smilejobs.durable.tuning import Tuning
@@ -166,7 +166,7 @@ async def test_a_deadline_that_passed_while_nobody_worked(database_url: str) -> 
     """There is one poll all the same: what has ended meanwhile is complete, the rest has expired."""
     done, running = jobs(2)
     script = scripted([done], job_1=itertools.repeat(pending(delay=0.1)))
-    async with WatchList.open(database_url, now=lambda: utcnow() - timedelta(days=1)) as yesterday:
+    async with open_list(database_url, now=lambda: utcnow() - timedelta(days=1)) as yesterday:
         await yesterday.add([done, running], deadline=60)
     async with open_list(database_url) as watch, working(script, database_url):
         await until_ended(watch)
