@@ -25,16 +25,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test that needs PostgreSQL as slow; in CI, run a slow test that fails once more.
-
-    Slow tests start processes and servers, and a shared machine can stop for seconds. A second failure counts, and the
-    summary lists each test that was run again.
-    """
+    """Mark every test that needs PostgreSQL as slow."""
     for item in items:
         if "postgres_server" in getattr(item, "fixturenames", ()) or "[postgres" in item.name:
             item.add_marker(pytest.mark.slow)
-        if os.environ.get("CI") and item.get_closest_marker("slow"):
-            item.add_marker(pytest.mark.flaky(reruns=1))
 
 
 @pytest.fixture(params=["asyncio", "trio"])
