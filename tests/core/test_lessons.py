@@ -277,3 +277,12 @@ def test_after_news_a_pace_counts_from_them() -> None:
     for now in (7.0, 9.5, 6.0):
         delay_of_pace(state, now)
     assert ages == [0.0, 2.5, 0.0]
+
+
+def test_after_news_delays_are_those_of_the_base() -> None:
+    """A pace has learned for which ages of the job polls are of use, but these ages count from the news."""
+    pace = LearnedPace(base=STEADY)
+    for _ in range(50):
+        pace.observe(pending_at=80.0, complete_at=100.0)
+    state = PollState(ref=JobRef("user-1", "job-1"), terms=Terms(pace=pace), woken_at=7.0)
+    assert [delay_of_pace(state, now) for now in (7.0, 30.0)] == [2.0, 2.0]
