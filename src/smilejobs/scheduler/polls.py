@@ -45,15 +45,15 @@ class Polls:
             late: How many seconds after it was due.
         """
         now = self._clock.at(began)
-        deadline = entry.deadline
-        left = math.inf if deadline is None else deadline - now
+        deadline = math.inf if entry.deadline is None else entry.deadline
+        left = deadline - now
         try:
             # A job that was added when its time was almost over gets one whole poll all the same, and a job that is
             # owed a second poll gets a whole one after its time is over.
             added_late = entry.polls == 1 and entry.started < now
             if left > self._exchange.longest_poll or left < CLOCK_TOLERANCE_SECONDS or added_late:
                 return await self._exchange.poll_acquired(entry.ref, self._include, wait=entry, began=began, late=late)
-            with anyio.CancelScope() as scope, self._clock.limiting(scope, now + left):
+            with anyio.CancelScope() as scope, self._clock.limiting(scope, deadline):
                 return await self._exchange.poll_acquired(entry.ref, self._include, wait=entry, began=began, late=late)
         except SmileJobsError as error:
             # Its traceback would keep the frames of the poll, and with them the whole answer.
