@@ -262,7 +262,7 @@ def images(session: nox.Session) -> None:
 def fuzz(session: nox.Session) -> None:
     """Thousands of examples of each property, and tens of thousands of damaged responses against each HTTP carrier."""
     install(session, PACKAGE, *group("tests"))
-    session.run("pytest", "-n2", "-m", "hypothesis", "--hypothesis-profile=fuzz", *session.posargs)
+    session.run("pytest", "-n2", "-m", "hypothesis", "--hypothesis-profile=fuzz")
     session.run("pytest", "-s", "tests/heavy/test_response_fuzz.py", *session.posargs)
 
 
